@@ -1,0 +1,1 @@
+"""The real command line, run as a person would."""

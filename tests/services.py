@@ -1,0 +1,166 @@
+"""Where the tests' Kafka and PostgreSQL come from: what is configured, else Docker, else servers of this machine.
+
+Real ones every time. None of these yields nothing: a broker that cannot be had is a failure, never a reason to skip.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from operations import local
+from operations.local.ports import free_port
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+
+KAFKA_IMAGE = f"apache/kafka:{local.KAFKA_VERSION}"
+POSTGRES_IMAGE = "postgres:18.4"
+_READY_SECONDS_MAX = 90.0
+
+
+@contextmanager
+def kafka_for_tests() -> Iterator[str]:
+    """The bootstrap servers of a broker that answers; it is ended afterwards if it was started here."""
+    configured = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if configured:
+        _wait_until(
+            lambda: _kafka_answers(configured), f"Kafka at KAFKA_BOOTSTRAP_SERVERS={configured} does not answer"
+        )
+        yield configured
+    elif docker_answers():
+        with _kafka_container() as bootstrap_servers:
+            yield bootstrap_servers
+    else:
+        with directory_for_server("kafka") as directory:
+            try:
+                yield local.start_kafka(directory).bootstrap_servers
+            finally:
+                local.stop_kafka(directory, grace_seconds=0)
+
+
+@contextmanager
+def postgresql_for_tests() -> Iterator[str]:
+    """The address of a server's database; the server may be given more, and is ended if it was started here."""
+    configured = os.environ.get("TENTEN_HEADQUARTERS_URL")
+    if configured:
+        _wait_until(lambda: _postgresql_answers(configured), "PostgreSQL at TENTEN_HEADQUARTERS_URL does not answer")
+        yield configured
+    elif docker_answers():
+        with _postgresql_container() as url:
+            yield url
+    else:
+        with directory_for_server("postgres") as directory:
+            try:
+                # Tests kill processes, not machines: what a process has written survives without being flushed to disk.
+                yield local.start_postgres(directory, settings={"fsync": "off"}).postgresql
+            finally:
+                local.stop_postgres(directory)
+
+
+@contextmanager
+def directory_for_server(name: str) -> Iterator[Path]:
+    """A directory of its own for a server, short enough for a Unix socket, removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix=f"tenten-{name}-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can be reached."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return False
+    try:
+        return bool(client.ping())
+    except DockerException:
+        return False
+    finally:
+        client.close()
+
+
+@contextmanager
+def _kafka_container() -> Iterator[str]:
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(KAFKA_IMAGE)
+    # The broker tells clients its address, so the port on this side must be known before it starts.
+    port = free_port()
+    bootstrap_servers = f"{container.get_container_host_ip()}:{port}"
+    container.with_bind_ports(9092, port).with_envs(**kafka_environment(bootstrap_servers))
+    with _started(container):
+        _wait_until(lambda: _kafka_answers(bootstrap_servers), f"{KAFKA_IMAGE} does not answer at {bootstrap_servers}")
+        yield bootstrap_servers
+
+
+def kafka_environment(bootstrap_servers: str) -> dict[str, str]:
+    """The variables that make a container of Kafka's image our broker, reached at this address."""
+    properties = {
+        **local.BROKER_PROPERTIES,
+        "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://{bootstrap_servers}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "controller.quorum.voters": "1@localhost:9093",
+    }
+    return {"KAFKA_" + name.upper().replace(".", "_"): value for name, value in properties.items()}
+
+
+@contextmanager
+def _postgresql_container() -> Iterator[str]:
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(POSTGRES_IMAGE).with_exposed_ports(5432)
+    container.with_envs(POSTGRES_HOST_AUTH_METHOD="trust").with_command("-c fsync=off -c max_connections=200")
+    with _started(container):
+        address = f"{container.get_container_host_ip()}:{container.get_exposed_port(5432)}"
+        url = f"postgresql://postgres@{address}/postgres"
+        _wait_until(lambda: _postgresql_answers(url), f"{POSTGRES_IMAGE} does not answer at {address}")
+        yield url
+
+
+@contextmanager
+def _started(container: "DockerContainer") -> Iterator[None]:
+    container.start()
+    try:
+        yield
+    finally:
+        container.stop()
+
+
+def _kafka_answers(bootstrap_servers: str) -> bool:
+    try:
+        return bool(
+            AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0}).list_topics(timeout=5).brokers
+        )
+    except KafkaException:
+        return False
+
+
+def _postgresql_answers(url: str) -> bool:
+    try:
+        with psycopg.connect(url, connect_timeout=5):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS_MAX
+    while not condition():
+        if time.monotonic() > deadline:
+            raise local.LocalServiceFailure(otherwise)
+        time.sleep(0.2)

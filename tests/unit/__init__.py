@@ -1,0 +1,1 @@
+"""Rules only: no server, no network, no clock but a given one."""
