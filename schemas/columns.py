@@ -1,0 +1,109 @@
+"""Column types, and the columns of a customer that both databases share.
+
+GUIDs are `uuid` in PostgreSQL and text with hyphens in SQLite; times are `timestamptz` and ISO 8601 text in UTC; lists and
+attributes are JSON. Enums are stored in lower case, as text.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Dialect, Integer, String, Table, Text, TypeDecorator, Uuid
+from sqlalchemy.schema import MetaData
+
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Guid(TypeDecorator[str]):
+    """A GUID as lowercase text with hyphens: native `uuid` in PostgreSQL, text in SQLite."""
+
+    impl = String(36)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(Uuid(as_uuid=False) if dialect.name == "postgresql" else String(36))
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time in UTC: `timestamptz` in PostgreSQL, ISO 8601 text with microseconds and `+00:00` in SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(DateTime(timezone=True) if dialect.name == "postgresql" else String(32))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
+
+
+IDENTITY: Final = BigInteger().with_variant(Integer, "sqlite")
+"""A number the database draws itself; SQLite does that for INTEGER primary keys only."""
+
+
+def state_columns() -> list[Column[Any]]:
+    """The columns of `CustomerState` that are no tables of their own, in the schema's order. New ones at every call."""
+    text = [
+        ("title", "first_name", "middle_name", "last_name", "organization_name", "language", "currency", "customer_group"),
+        ("receipt_preference", "receipt_email", "tax_number"),
+    ]
+    return [
+        Column("legal_entity", Text, nullable=False),
+        Column("customer_type", Text, nullable=False),
+        *(Column(name, Text, nullable=False) for name in text[0]),
+        *(Column(name, Text, nullable=False) for name in text[1]),
+        Column("primary_address", Guid),
+        Column("primary_phone", Guid),
+        Column("primary_email", Guid),
+        Column("address_books", JSON, nullable=False),
+        Column("affiliations", JSON, nullable=False),
+        Column("attributes", JSON, nullable=False),
+    ]
+
+
+def address_table(metadata: MetaData) -> Table:
+    """`customer_addresses`: one row per address, named by customer and address."""
+    text = ("purpose", "name", "street", "city", "county", "state", "postal_code", "country")
+    return Table(
+        "customer_addresses",
+        metadata,
+        Column("customer_id", Guid, primary_key=True),
+        Column("address_id", Guid, primary_key=True),
+        *(Column(name, Text, nullable=False) for name in text),
+        Column("updated_at", UtcTime, nullable=False),
+    )
+
+
+def contact_table(metadata: MetaData) -> Table:
+    """`customer_contacts`: one row per phone number or e-mail address, named by customer and contact."""
+    return Table(
+        "customer_contacts",
+        metadata,
+        Column("customer_id", Guid, primary_key=True),
+        Column("contact_id", Guid, primary_key=True),
+        Column("kind", Text, nullable=False),
+        Column("value", Text, nullable=False),
+        Column("marketing_consent", Boolean, nullable=False),
+        Column("description", Text, nullable=False),
+    )
+
+
+def topic_table(metadata: MetaData) -> Table:
+    """`topics`: the topics this database has read, as they were when it first did; another partition count is an error."""
+    return Table(
+        "topics",
+        metadata,
+        Column("topic", Text, primary_key=True),
+        Column("topic_id", Text, primary_key=True),
+        Column("partitions", Integer, nullable=False),
+    )

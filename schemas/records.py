@@ -1,0 +1,255 @@
+"""Typed values for everything that crosses a topic, with their way to and from Avro.
+
+GUIDs are lowercase text with hyphens everywhere, as in Avro and as record keys. Times are aware UTC.
+Lists inside a customer are sorted (addresses and contacts by id, attributes by name, the rest as text), so that
+equal customers are equal values. `canonical` makes it so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+HEADQUARTERS: Final = "headquarters"
+"""The channel id under which headquarters' own operators send events."""
+
+
+class CustomerType(StrEnum):
+    """A person or an organization."""
+
+    PERSON = "PERSON"
+    ORGANIZATION = "ORGANIZATION"
+
+
+class ReceiptPreference(StrEnum):
+    """How receipts are given."""
+
+    NONE = "NONE"
+    PRINT = "PRINT"
+    EMAIL = "EMAIL"
+    BOTH = "BOTH"
+
+
+class EventKind(StrEnum):
+    """What an event says of a customer."""
+
+    CREATED = "CREATED"
+    EDITED = "EDITED"
+    ERASED = "ERASED"
+    TOUCHED = "TOUCHED"
+
+
+class Outcome(StrEnum):
+    """What became of an event."""
+
+    SYNCHRONIZED = "SYNCHRONIZED"
+    SUPERSEDED = "SUPERSEDED"
+    REJECTED = "REJECTED"
+    CORRECTED = "CORRECTED"
+    ERASED = "ERASED"
+
+
+PHONE: Final = "PHONE"
+EMAIL: Final = "EMAIL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One postal address of a customer."""
+
+    address_id: str
+    purpose: str = ""
+    name: str = ""
+    street: str = ""
+    city: str = ""
+    county: str = ""
+    state: str = ""
+    postal_code: str = ""
+    country: str = ""
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """One phone number (E.164) or e-mail address of a customer."""
+
+    contact_id: str
+    kind: str
+    value: str
+    marketing_consent: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """One configured extra field; exactly one of the four values is set."""
+
+    name: str
+    text: str | None = None
+    integer: int | None = None
+    decimal: Decimal | None = None
+    boolean: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerState:
+    """The whole customer, without what headquarters adds."""
+
+    legal_entity: str
+    customer_type: CustomerType = CustomerType.PERSON
+    title: str = ""
+    first_name: str = ""
+    middle_name: str = ""
+    last_name: str = ""
+    organization_name: str = ""
+    language: str = ""
+    currency: str = ""
+    customer_group: str = ""
+    receipt_preference: ReceiptPreference = ReceiptPreference.NONE
+    receipt_email: str = ""
+    tax_number: str = ""
+    primary_address: str | None = None
+    primary_phone: str | None = None
+    primary_email: str | None = None
+    address_books: tuple[str, ...] = ()
+    affiliations: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    contacts: tuple[Contact, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupersededEvent:
+    """An unsettled event that a later one brings along, with the paths it changed."""
+
+    event_id: str
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerEvent:
+    """What a channel says of a customer: all of it, and the paths that changed."""
+
+    customer_id: str
+    event_id: str
+    channel_id: str
+    kind: EventKind
+    occurred_at: datetime
+    based_on_version: int = 0
+    changed: tuple[str, ...] = ()
+    supersedes: tuple[SupersededEvent, ...] = ()
+    customer: CustomerState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """A snapshot: the customer as headquarters has it."""
+
+    customer_id: str
+    account_number: str
+    version: int
+    updated_at: datetime
+    customer: CustomerState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One rule that a customer breaks: the field as a path, a code for programs, a text for people."""
+
+    field: str
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What became of one event."""
+
+    channel_id: str
+    event_id: str
+    customer_id: str
+    outcome: Outcome
+    reasons: tuple[Reason, ...] = ()
+    account_number: str | None = None
+    version: int | None = None
+    answered_at: datetime
+
+
+def canonical(state: CustomerState) -> CustomerState:
+    """The same customer with every list sorted, as the contract wants it."""
+    return replace(
+        state,
+        address_books=tuple(sorted(state.address_books)),
+        affiliations=tuple(sorted(state.affiliations)),
+        addresses=tuple(sorted(state.addresses, key=lambda address: address.address_id)),
+        contacts=tuple(sorted(state.contacts, key=lambda contact: contact.contact_id)),
+        attributes=tuple(sorted(state.attributes, key=lambda attribute: attribute.name)),
+    )
+
+
+def to_avro(record: CustomerEvent | Customer | Reply | CustomerState) -> dict[str, Any]:
+    """The record as the nested dict that an Avro encoder takes."""
+    return asdict(record)
+
+
+def state_from_avro(state: Mapping[str, Any]) -> CustomerState:
+    """A customer's state from a decoded Avro record; the lists are taken as they come."""
+    fields = dict(state)
+    fields["customer_type"] = CustomerType(fields["customer_type"])
+    fields["receipt_preference"] = ReceiptPreference(fields["receipt_preference"])
+    for primary in ("primary_address", "primary_phone", "primary_email"):
+        fields[primary] = None if fields[primary] is None else str(fields[primary])
+    fields["address_books"] = tuple(fields["address_books"])
+    fields["affiliations"] = tuple(fields["affiliations"])
+    fields["addresses"] = tuple(
+        Address(**{**address, "address_id": str(address["address_id"])}) for address in fields["addresses"]
+    )
+    fields["contacts"] = tuple(
+        Contact(**{**contact, "contact_id": str(contact["contact_id"])}) for contact in fields["contacts"]
+    )
+    fields["attributes"] = tuple(Attribute(**attribute) for attribute in fields["attributes"])
+    return CustomerState(**fields)
+
+
+def event_from_avro(event: Mapping[str, Any]) -> CustomerEvent:
+    """A customer event from a decoded Avro record."""
+    return CustomerEvent(
+        customer_id=str(event["customer_id"]),
+        event_id=str(event["event_id"]),
+        channel_id=event["channel_id"],
+        kind=EventKind(event["kind"]),
+        occurred_at=event["occurred_at"],
+        based_on_version=event["based_on_version"],
+        changed=tuple(event["changed"]),
+        supersedes=tuple(
+            SupersededEvent(event_id=str(one["event_id"]), changed=tuple(one["changed"])) for one in event["supersedes"]
+        ),
+        customer=None if event["customer"] is None else state_from_avro(event["customer"]),
+    )
+
+
+def customer_from_avro(snapshot: Mapping[str, Any]) -> Customer:
+    """A snapshot from a decoded Avro record."""
+    return Customer(
+        customer_id=str(snapshot["customer_id"]),
+        account_number=snapshot["account_number"],
+        version=snapshot["version"],
+        updated_at=snapshot["updated_at"],
+        customer=state_from_avro(snapshot["customer"]),
+    )
+
+
+def reply_from_avro(reply: Mapping[str, Any]) -> Reply:
+    """A reply from a decoded Avro record."""
+    return Reply(
+        channel_id=reply["channel_id"],
+        event_id=str(reply["event_id"]),
+        customer_id=str(reply["customer_id"]),
+        outcome=Outcome(reply["outcome"]),
+        reasons=tuple(Reason(**reason) for reason in reply["reasons"]),
+        account_number=reply["account_number"],
+        version=reply["version"],
+        answered_at=reply["answered_at"],
+    )

@@ -1,0 +1,69 @@
+"""The topics, each declared once. Creation, checks and documentation are made from here.
+
+Configuration values are Kafka's own topic settings, as text; see https://kafka.apache.org/documentation/#topicconfigs.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+RECORD_BYTES_MAX: Final = 1024 * 1024
+"""Largest record that a topic takes; dead letters may be twice as large, so that whatever was taken fits."""
+
+EVENT_BYTES_MAX: Final = 512 * 1024
+"""Largest event that headquarters accepts: what it makes of one always fits its topics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """One topic: its name without prefix, what its key is, what it holds, and how Kafka keeps it."""
+
+    name: str
+    key: str
+    value: str
+    """Name of the Avro record in `schemas/avro`, or a word for what it is."""
+    partitions: int = 12
+    keyed: bool = True
+    """True when partitions may never be added: the same key must stay in the same partition."""
+    configuration: dict[str, str] = field(default_factory=dict)
+
+
+ASYNC_CUSTOMERS: Final = Topic(
+    name="async-customers",
+    key="customer_id",
+    value="CustomerEvent",
+    configuration={"cleanup.policy": "delete", "retention.ms": str(14 * DAY_MS), "max.message.bytes": str(RECORD_BYTES_MAX)},
+)
+CUSTOMERS: Final = Topic(
+    name="customers",
+    key="customer_id",
+    value="Customer",
+    configuration={"cleanup.policy": "compact", "delete.retention.ms": str(30 * DAY_MS)},
+)
+CHANNEL_REPLIES: Final = Topic(
+    name="channel-replies",
+    key="channel_id",
+    value="Reply",
+    configuration={"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)},
+)
+SCHEMAS: Final = Topic(
+    name="schemas",
+    key="fingerprint",
+    value="Avro schema",
+    partitions=1,
+    configuration={"cleanup.policy": "compact"},
+)
+ASYNC_CUSTOMERS_DLQ: Final = Topic(
+    name="async-customers.dlq",
+    key="as it came",
+    value="the original bytes",
+    partitions=1,
+    keyed=False,
+    configuration={
+        "cleanup.policy": "delete",
+        "retention.ms": str(30 * DAY_MS),
+        "max.message.bytes": str(2 * RECORD_BYTES_MAX),
+    },
+)
+
+ALL: Final = (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES, SCHEMAS, ASYNC_CUSTOMERS_DLQ)
