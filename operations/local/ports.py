@@ -24,7 +24,7 @@ def free_port() -> int:
     raise LocalServiceFailure(f"no free port on 127.0.0.1 between {_PORTS.start} and {_PORTS.stop}")
 
 
-def comes_free(port: int, seconds: float = 5.0) -> bool:
+def comes_free(port: int, seconds: float = 2.0) -> bool:
     """Whether a port is free, or becomes so within the seconds that a killed process may hold on to it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

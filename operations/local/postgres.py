@@ -21,6 +21,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -48,6 +49,8 @@ _ROOT_RUNS_AS = "nobody"
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES_MAX = 100  # the systems allow 103 (macOS) or 107 (Linux)
 _START_SECONDS_MAX = 60
+_START_ATTEMPTS_MAX = 20
+_REAP_SECONDS_MAX = 2.0
 _STOP_SECONDS = 20.0
 
 
@@ -82,6 +85,7 @@ def start_postgres(
         data = directory / "data"
         if not (data / "PG_VERSION").exists():
             _create_cluster(programs, data)
+        _forget_dead_predecessor(data)
         return _launch(programs, directory, {**POSTGRES_SETTINGS, **(settings or {})})
 
 
@@ -171,10 +175,9 @@ def _launch(programs: Path, directory: Path, settings: Mapping[str, str]) -> Loc
         f"--log={log}",
         "--options=" + " ".join(f"-c {setting}" for setting in quoted),
     ]
-    started = _run(programs, start)
+    started = _run_until_predecessor_is_gone(programs, start, log)
     if started.returncode != 0:
-        end_of_log = "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""
-        raise LocalServiceFailure(f"PostgreSQL did not start: {started.stderr}\nThe end of {log}:\n{end_of_log}")
+        raise LocalServiceFailure(f"PostgreSQL did not start: {started.stderr}\nThe end of {log}:\n{_tail(log)}")
     postgres = LocalPostgres(
         pid=int((data / "postmaster.pid").read_text().splitlines()[0]),
         postgresql=f"postgresql://postgres@/postgres?host={quote(str(socket_directory), safe='/')}",
@@ -182,6 +185,36 @@ def _launch(programs: Path, directory: Path, settings: Mapping[str, str]) -> Loc
     )
     (directory / "postgres.json").write_text(json.dumps(asdict(postgres), default=str))
     return postgres
+
+
+def _run_until_predecessor_is_gone(
+    programs: Path, start: Sequence[str], log: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Start; again, while connections of a server that was killed are still ending: they hold its shared memory."""
+    started = _run(programs, start)
+    for _ in range(_START_ATTEMPTS_MAX - 1):
+        if started.returncode == 0 or "shared memory" not in _tail(log, lines=3):
+            break
+        time.sleep(0.5)
+        started = _run(programs, start)
+    return started
+
+
+def _forget_dead_predecessor(data: Path) -> None:
+    """Remove the pid file of a killed server whose pid is still taken, by its zombie or by another program.
+
+    PostgreSQL only asks whether the pid exists, and would refuse to start. A zombie is given a moment to be reaped,
+    since PostgreSQL's own clean-up is the better one.
+    """
+    pid_file = data / "postmaster.pid"
+    if not pid_file.exists():
+        return
+    process = processes.BackgroundProcess(pid=int(pid_file.read_text().split()[0]), marker=str(data))
+    deadline = time.monotonic() + _REAP_SECONDS_MAX
+    while processes.exists(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if processes.exists(process.pid) and not processes.is_running(process):
+        pid_file.unlink()
 
 
 def _socket_directory(data: Path) -> Path:
@@ -224,6 +257,10 @@ def _run(programs: Path, command: Sequence[str]) -> "subprocess.CompletedProcess
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
+
+
+def _tail(log: Path, lines: int = 25) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
 def _server_user() -> int:

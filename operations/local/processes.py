@@ -50,6 +50,17 @@ def is_running(process: BackgroundProcess) -> bool:
     return process.marker in command_line(process.pid)
 
 
+def exists(pid: int) -> bool:
+    """Whether the system knows the pid, be it a zombie's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def command_line(pid: int) -> str:
     """The command line of a process, blanks between its arguments; empty when there is none, or only a zombie."""
     procfs = Path("/proc")

@@ -1,0 +1,248 @@
+"""The local servers: started in the background, found again, restarted with their data, and ended by pid alone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from sqlalchemy import create_engine, make_url, text
+
+from operations import local
+from operations.local import processes
+from operations.local.ports import free_port
+from tests.services import directory_for_server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """An empty directory for local servers; whatever still runs in it is ended when the test is over."""
+    with directory_for_server("local") as path:
+        try:
+            yield path
+        finally:
+            local.stop_kafka(path / "kafka", grace_seconds=0)
+            local.stop_postgres(path / "postgres")
+
+
+def silent(_: str) -> None:
+    """Nobody reads the progress of these starts."""
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as the condition holds; fail when it does not within these seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not happen in time"
+        time.sleep(0.05)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no process of this pid runs any more; a zombie counts as none."""
+    return processes.command_line(pid) == ""
+
+
+def create_topic(bootstrap_servers: str, name: str) -> None:
+    """Create a topic of one partition and wait for it."""
+    client = AdminClient({"bootstrap.servers": bootstrap_servers})
+    client.create_topics([NewTopic(name, 1, 1)])[name].result(timeout=20)
+
+
+def send_in_transaction(bootstrap_servers: str, topic: str, value: bytes) -> None:
+    """Send one record in a transaction of its own, and commit it."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-writer"})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, value)
+    producer.commit_transaction(20)
+
+
+def first_value(bootstrap_servers: str, topic: str) -> bytes | None:
+    """The value of the topic's first committed record, read by a member of a group."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"{topic}-readers",
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
+    try:
+        consumer.subscribe([topic])
+        message = consumer.poll(30)
+        assert message is not None, "no record within 30 seconds"
+        assert message.error() is None, message.error()
+        return message.value()
+    finally:
+        consumer.close()
+
+
+def test_services_outlive_the_process_that_started_them(directory: Path) -> None:
+    """Another process finds running servers with the same addresses, and stopping them ends both."""
+    # given
+    program = "import pathlib, sys; from operations import local; local.start(pathlib.Path(sys.argv[1]), print)"
+    printed = subprocess.run(
+        [sys.executable, "-c", program, str(directory)], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "Starting Apache Kafka" in printed
+    # when
+    services = local.status(directory)
+    # then
+    assert services is not None
+    assert json.loads((directory / "services.json").read_text()) == {
+        "bootstrap_servers": services.bootstrap_servers,
+        "postgresql": services.postgresql,
+        "directory": str(directory),
+    }
+    assert local.start(directory, silent) == services
+    assert local.stop(directory)
+    assert local.status(directory) is None
+    assert not local.stop(directory)
+
+
+def test_local_broker_takes_transactions_and_groups(directory: Path) -> None:
+    """With the properties that docker-compose.yml shares, one transactional record is written and read by a group."""
+    kafka = local.start_kafka(directory / "kafka")
+    create_topic(kafka.bootstrap_servers, "greetings")
+    send_in_transaction(kafka.bootstrap_servers, "greetings", b"hello")
+    assert first_value(kafka.bootstrap_servers, "greetings") == b"hello"
+
+
+def test_killed_broker_comes_back_with_its_data_at_its_address(directory: Path) -> None:
+    """After SIGKILL the same directory gives a new process, the same port and the committed record."""
+    # given
+    before = local.start_kafka(directory / "kafka")
+    create_topic(before.bootstrap_servers, "greetings")
+    send_in_transaction(before.bootstrap_servers, "greetings", b"hello")
+    # when
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(lambda: local.kafka_status(directory / "kafka") is None)
+    after = local.start_kafka(directory / "kafka")
+    # then
+    assert after.pid != before.pid
+    assert after.bootstrap_servers == before.bootstrap_servers
+    assert first_value(after.bootstrap_servers, "greetings") == b"hello"
+
+
+def test_broker_whose_port_was_taken_gets_another(directory: Path) -> None:
+    """A program that took the port of a stopped broker keeps it, and the broker starts beside it."""
+    # given
+    before = local.start_kafka(directory / "kafka")
+    assert local.stop_kafka(directory / "kafka")
+    with socket.create_server(("127.0.0.1", before.port)):
+        # when
+        after = local.start_kafka(directory / "kafka")
+    # then
+    assert after.port != before.port
+    assert after.cluster_id == before.cluster_id
+
+
+def test_frozen_broker_can_be_stopped(directory: Path) -> None:
+    """A broker under SIGSTOP cannot hear SIGTERM; stopping thaws it first."""
+    kafka = local.start_kafka(directory / "kafka")
+    os.kill(kafka.pid, signal.SIGSTOP)
+    assert local.stop_kafka(directory / "kafka")
+    assert has_ended(kafka.pid)
+
+
+def test_pid_given_to_another_program_is_never_ended(directory: Path) -> None:
+    """A note that names a pid which now is somebody else's stops nothing."""
+    # given
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    note = {
+        "pid": stranger.pid,
+        "bootstrap_servers": f"127.0.0.1:{free_port()}",
+        "controller_port": free_port(),
+        "cluster_id": "jHTIb3MjR0mGZ5DtO6FHhw",
+        "directory": str(directory / "kafka"),
+    }
+    (directory / "kafka").mkdir()
+    (directory / "kafka" / "kafka.json").write_text(json.dumps(note))
+    try:
+        # when
+        stopped = local.stop_kafka(directory / "kafka", grace_seconds=0)
+        # then
+        assert not stopped
+        assert local.kafka_status(directory / "kafka") is None
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_killed_postgresql_comes_back_with_its_data_at_its_address(directory: Path) -> None:
+    """After SIGKILL of the server the committed row is there, at the same address."""
+    # given
+    before = local.start_postgres(directory / "postgres")
+    stores = local.create_database(before.postgresql, "stores")
+    with psycopg.connect(stores) as connection:
+        connection.execute("CREATE TABLE greetings AS SELECT 'hello' AS greeting")
+    # when
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(lambda: local.postgres_status(directory / "postgres") is None)
+    after = local.start_postgres(directory / "postgres")
+    # then
+    assert after.pid != before.pid
+    assert after.postgresql == before.postgresql
+    with psycopg.connect(stores) as connection:
+        assert connection.execute("SELECT greeting FROM greetings").fetchall() == [("hello",)]
+
+
+def test_postgresql_starts_under_a_path_too_long_for_a_socket(directory: Path) -> None:
+    """A deep directory, blanks in its name, works; the socket lies elsewhere and is removed when the server stops."""
+    # given
+    deep = directory / ("a directory " * 4).strip() / ("of great depth " * 5).strip()
+    # when
+    postgres = local.start_postgres(deep)
+    # then
+    try:
+        socket_directory = Path(str(make_url(postgres.postgresql).query["host"]))
+        assert not socket_directory.is_relative_to(directory)
+        with psycopg.connect(postgres.postgresql) as connection:
+            assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+    finally:
+        assert local.stop_postgres(deep)
+    assert not socket_directory.exists()
+
+
+def test_interrupted_first_start_of_postgresql_is_done_over(directory: Path) -> None:
+    """What a start killed within initdb left behind does not stand in the way of the next."""
+    (directory / "postgres" / "data.unfinished" / "base").mkdir(parents=True)
+    postgres = local.start_postgres(directory / "postgres")
+    with psycopg.connect(postgres.postgresql) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_address_serves_libpq_and_sqlalchemy_alike(postgresql: str, new_database: Callable[[], str]) -> None:
+    """The same plain address opens the database with psycopg and, its driver named, with SQLAlchemy."""
+    url = new_database()
+    name = make_url(url).database
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.connect() as connection, psycopg.connect(url) as plain:
+            assert connection.execute(text("SELECT current_database()")).scalar_one() == name
+            assert plain.execute("SELECT current_database()").fetchone() == (name,)
+    finally:
+        engine.dispose()
+
+
+def test_database_created_twice_is_the_same_database(postgresql: str, headquarters_url: str) -> None:
+    """Asking again gives the address of what is there and leaves its contents alone."""
+    name = make_url(headquarters_url).database
+    assert name is not None
+    with psycopg.connect(headquarters_url) as connection:
+        connection.execute("CREATE TABLE greetings (greeting text)")
+    assert local.create_database(postgresql, name) == headquarters_url
+    with psycopg.connect(headquarters_url) as connection:
+        assert connection.execute("SELECT count(*) FROM greetings").fetchone() == (0,)

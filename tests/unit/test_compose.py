@@ -1,0 +1,100 @@
+"""docker-compose.yml runs the same broker as the tests, and its services wait for each other."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from operations.local import BROKER_PROPERTIES, KAFKA_VERSION
+from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE, kafka_environment
+
+ROOT = Path(__file__).parents[2]
+
+# Where the broker listens and keeps its data is the container's own affair.
+PLACE = {
+    "listeners",
+    "advertised.listeners",
+    "listener.security.protocol.map",
+    "controller.quorum.voters",
+    "log.dirs",
+}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """docker-compose.yml as Docker reads it, anchors and merges resolved."""
+    parsed: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return parsed
+
+
+def properties_of(environment: dict[str, str]) -> dict[str, str]:
+    """Server properties as the image's start script makes them of its variables."""
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): str(value)
+        for name, value in environment.items()
+        if name.startswith("KAFKA_")
+    }
+
+
+def test_compose_broker_has_the_properties_of_the_local_broker(compose: dict[str, Any]) -> None:
+    """What is tested on the local broker holds for the broker that users run."""
+    properties = properties_of(compose["services"]["kafka"]["environment"])
+    assert {name: value for name, value in properties.items() if name not in PLACE} == dict(BROKER_PROPERTIES)
+
+
+def test_one_broker_keeps_one_copy_of_the_transaction_state(compose: dict[str, Any]) -> None:
+    """Without these two properties init_transactions() hangs on a single broker."""
+    environment = compose["services"]["kafka"]["environment"]
+    assert environment["KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR"] == "1"
+    assert environment["KAFKA_TRANSACTION_STATE_LOG_MIN_ISR"] == "1"
+
+
+def test_every_image_is_pinned_to_the_version_the_tests_run_on(compose: dict[str, Any]) -> None:
+    """No tag moves by itself, and Kafka and PostgreSQL are those that the local servers are."""
+    images = {name: service["image"] for name, service in compose["services"].items()}
+    assert images["kafka"] == KAFKA_IMAGE == f"apache/kafka:{KAFKA_VERSION}"
+    assert images["postgres"] == POSTGRES_IMAGE
+    for image in images.values():
+        assert image.partition(":")[2] not in ("", "latest"), image
+
+
+def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
+    """Topics and tables are there before the first process of tenten starts, and healthy servers before those."""
+    services = compose["services"]
+    assert services["init"]["depends_on"] == {
+        "kafka": {"condition": "service_healthy"},
+        "schema-registry": {"condition": "service_healthy"},
+        "postgres": {"condition": "service_healthy"},
+    }
+    for process in ("headquarters", "houston"):
+        assert services[process]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
+    for server in ("kafka", "schema-registry", "postgres"):
+        assert "healthcheck" in services[server]
+
+
+def test_ui_starts_only_when_asked_for(compose: dict[str, Any]) -> None:
+    """A plain `docker compose up` starts what the job needs and no more."""
+    assert {name for name, service in compose["services"].items() if "profiles" in service} == {"ui"}
+
+
+def test_compose_file_has_no_version_key(compose: dict[str, Any]) -> None:
+    """Docker warns about the obsolete key."""
+    assert "version" not in compose
+
+
+def test_every_channel_of_the_configuration_runs(compose: dict[str, Any]) -> None:
+    """Each channel that deploy/compose/tenten.toml names has its service and its database."""
+    configuration = tomllib.loads((ROOT / "deploy/compose/tenten.toml").read_text())
+    databases = (ROOT / "deploy/compose/databases.sql").read_text()
+    for channel in configuration["channels"]:
+        assert compose["services"][channel]["command"] == ["channel", "run", channel]
+        assert f"CREATE DATABASE {channel};" in databases
+
+
+def test_variables_for_the_container_of_the_tests_name_the_same_properties() -> None:
+    """A broker in a container of the tests differs from the local one in its addresses only."""
+    properties = properties_of(kafka_environment("127.0.0.1:12345"))
+    assert {name: value for name, value in properties.items() if name not in PLACE} == dict(BROKER_PROPERTIES)
+    assert properties["advertised.listeners"] == "PLAINTEXT://127.0.0.1:12345"
