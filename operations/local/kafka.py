@@ -52,6 +52,9 @@ BROKER_PROPERTIES: Final[Mapping[str, str]] = {
     "transaction.state.log.num.partitions": "4",
     # The first member of a group need not wait three seconds for others.
     "group.initial.rebalance.delay.ms": "0",
+    # A killed broker is let in again when its former self has been silent for this long; nine seconds unless told.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "1000",
 }
 """What the broker is, wherever it runs; docker-compose.yml is tested against it. Addresses and paths are added."""
 
@@ -63,6 +66,8 @@ _STOP_SECONDS = 15.0
 _PORT_ATTEMPTS_MAX = 5
 _LOG4J = """\
 rootLogger.level = warn
+logger.network.name = org.apache.kafka.clients.NetworkClient
+logger.network.level = error
 rootLogger.appenderRef.stdout.ref = stdout
 appender.stdout.type = Console
 appender.stdout.name = stdout

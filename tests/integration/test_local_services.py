@@ -18,7 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import create_engine, make_url, text
 
 from operations import local
-from operations.local import processes
+from operations.local import ports, processes
 from operations.local.ports import free_port
 from tests.services import directory_for_server
 
@@ -246,3 +246,18 @@ def test_database_created_twice_is_the_same_database(postgresql: str, headquarte
     assert local.create_database(postgresql, name) == headquarters_url
     with psycopg.connect(headquarters_url) as connection:
         assert connection.execute("SELECT count(*) FROM greetings").fetchone() == (0,)
+
+
+def test_port_lost_between_choice_and_use_is_chosen_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that takes the chosen port before the broker does costs an attempt, not the start."""
+    # given
+    with socket.create_server(("127.0.0.1", free_port())) as occupant:
+        taken = occupant.getsockname()[1]
+        choices = [taken, free_port(), free_port(), free_port()]
+        monkeypatch.setattr(ports, "free_port", lambda: choices.pop(0))
+        # when
+        kafka = local.start_kafka(directory / "kafka")
+    # then
+    assert kafka.port != taken
+    assert choices == []
+    create_topic(kafka.bootstrap_servers, "greetings")
