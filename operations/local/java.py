@@ -34,16 +34,16 @@ def fetch_program(coordinates: Sequence[str], name: str, report: Callable[[str],
 def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], None]) -> list[Path]:
     try:
         import jgo
-    except ImportError as missing:
-        raise NotInstalled(f"jgo, which fetches {name},") from missing
+    except ImportError as absent:
+        raise NotInstalled(f"jgo, which fetches {name},") from absent
     # jgo writes straight into the cache: two of it at once would trip over each other's files.
     with FileLock(Path(tempfile.gettempdir()) / f"tenten-jars-{os.getuid()}.lock"):
         try:
             # One by one: asked for together, jgo mixes versions of one release that do not fit each other.
             artifacts = [artifact for coordinate in coordinates for artifact in jgo.resolve(coordinate)]
-            missing_count = sum(not _is_whole(artifact.cached_path) for artifact in artifacts)
-            if missing_count:
-                report(f"Fetching {name} ({missing_count} jars)")
+            missing = {artifact.cached_path for artifact in artifacts if not _is_whole(artifact.cached_path)}
+            if missing:
+                report(f"Fetching {name} ({len(missing)} jars)")
             return list(dict.fromkeys(artifact.resolve() for artifact in artifacts))
         except (OSError, RuntimeError, ValueError) as refusal:
             raise LocalServiceFailure(f"{name} could not be fetched: {refusal}") from refusal
