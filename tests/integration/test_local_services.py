@@ -261,3 +261,10 @@ def test_port_lost_between_choice_and_use_is_chosen_again(directory: Path, monke
     assert kafka.port != taken
     assert choices == []
     create_topic(kafka.bootstrap_servers, "greetings")
+
+
+def test_shared_broker_keeps_tests_apart_by_prefix(bootstrap_servers: str, prefix: str) -> None:
+    """The broker of the session answers, and a test's own topic holds that test's records only."""
+    create_topic(bootstrap_servers, f"{prefix}greetings")
+    send_in_transaction(bootstrap_servers, f"{prefix}greetings", prefix.encode())
+    assert first_value(bootstrap_servers, f"{prefix}greetings") == prefix.encode()
