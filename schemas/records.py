@@ -178,13 +178,15 @@ class Reply:
 
 
 def canonical(state: CustomerState) -> CustomerState:
-    """The same customer with every list sorted, as the contract wants it."""
+    """The same customer as the contract wants it: every list sorted, purposes and kinds in capitals."""
+    addresses = (replace(address, purpose=address.purpose.upper()) for address in state.addresses)
+    contacts = (replace(contact, kind=contact.kind.upper()) for contact in state.contacts)
     return replace(
         state,
         address_books=tuple(sorted(state.address_books)),
         affiliations=tuple(sorted(state.affiliations)),
-        addresses=tuple(sorted(state.addresses, key=lambda address: address.address_id)),
-        contacts=tuple(sorted(state.contacts, key=lambda contact: contact.contact_id)),
+        addresses=tuple(sorted(addresses, key=lambda address: address.address_id)),
+        contacts=tuple(sorted(contacts, key=lambda contact: contact.contact_id)),
         attributes=tuple(sorted(state.attributes, key=lambda attribute: attribute.name)),
     )
 
