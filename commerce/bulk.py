@@ -7,7 +7,6 @@ A frame of customers has the columns `customer_id`, `account_number`, `version`,
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import arro3.core
 import polars as pl
 import psycopg
 from pgpq import ArrowToPostgresBinaryEncoder
@@ -22,11 +21,6 @@ Dialect = Literal["postgresql", "sqlite"]
 _ISO_8601: Final = "%Y-%m-%dT%H:%M:%S%.6f+00:00"
 _NAMES: Final = ("first_name", "middle_name", "last_name", "organization_name")
 _LOWER_CASE: Final = ("customer_type", "receipt_preference", "purpose", "kind")
-_ARROW: Final[dict[Any, Any]] = {
-    pl.String: arro3.core.DataType.large_utf8(),
-    pl.Binary: arro3.core.DataType.large_binary(),
-}
-"""What pgpq takes in place of polars' string and binary views."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +125,7 @@ def copy_into(cursor: psycopg.Cursor[Any], table: str, frame: pl.DataFrame) -> N
 
 def _binary_copy(frame: pl.DataFrame) -> bytes:
     """The rows in PostgreSQL's binary COPY format. Source: https://www.postgresql.org/docs/current/sql-copy.html"""
-    columns = {}
-    for series in frame.rechunk().iter_columns():
-        column = arro3.core.ChunkedArray.from_arrow(series)
-        arrow = _ARROW.get(series.dtype)
-        columns[series.name] = column if arrow is None else column.cast(arrow)
-    table = arro3.core.Table.from_pydict(columns)
+    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # pgpq takes no string views
     encoder = ArrowToPostgresBinaryEncoder(table.schema)
     parts = [encoder.write_header(), *(encoder.write_batch(batch) for batch in table.to_batches()), encoder.finish()]
     return b"".join(parts)

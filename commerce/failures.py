@@ -14,7 +14,9 @@ TentenError
 │   ├── DatabaseOlderThanStream it was restored: Kafka holds what it does not know
 │   └── DatabaseFull            no space left; nothing was written
 ├── LockHeld                    another process does this already
+├── Contended                   another worker is just doing the same (transient)
 ├── NoSuchCustomer              no customer has this id here
+├── NoSuchDeadLetter            no dead letter stands there
 ├── CustomerRefused             a customer breaks rules; nothing was written
 └── ImportRefused               a file cannot be imported as it is
 """
@@ -77,6 +79,14 @@ class DatabaseFull(DatabaseRefused):
 
 class LockHeld(TentenError):
     """Another process does this already."""
+
+
+class Contended(TentenError):
+    """Another worker is just writing the same customers. Transient."""
+
+
+class NoSuchDeadLetter(TentenError):
+    """No dead letter stands at this place."""
 
 
 class NoSuchCustomer(TentenError):
@@ -158,7 +168,7 @@ def is_transient(error: BaseException) -> bool:
     """
     for inner in _chain(error):
         if isinstance(inner, TentenError):
-            return isinstance(inner, RegistryAway)
+            return isinstance(inner, RegistryAway | Contended)
         if _is_transient(inner):
             return True
     return False

@@ -1,0 +1,252 @@
+"""The edge to Kafka: configurations with the settings that promises rest on, topics, offsets.
+
+Nothing here connects before it is called. Refusals that waiting cannot mend (a wrong password, a missing topic or privilege) are
+`KafkaRefused`, with what to do; everything that may pass by itself stays a `KafkaException` for which `is_transient` is true.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
+from confluent_kafka.cimpl import NewTopic
+from structlog import get_logger
+
+from commerce.failures import KafkaRefused, SettingsError, TopicChanged
+from commerce.settings import Settings
+from schemas.topics import ALL, Topic
+
+log = get_logger(__name__)
+
+REQUEST_SECONDS: Final = 10.0
+"""How long one question to the brokers may take before it counts as failed."""
+
+_CONSUMER: Final[dict[str, Any]] = {
+    # Aborted transactions never happened; only what headquarters committed is read.
+    "isolation.level": "read_committed",
+    # Offsets are committed with the outputs or kept beside the rows, never in the background.
+    "enable.auto.commit": False,
+    # Latency: ask again at once when the local queue has room, and do not let the broker collect.
+    "fetch.queue.backoff.ms": 5,
+    "fetch.wait.max.ms": 100,
+    "fetch.min.bytes": 1,
+    # Throughput within bounded memory: 64 MiB of fetched records at most.
+    "queued.min.messages": 100_000,
+    "queued.max.messages.kbytes": 65_536,
+    "fetch.message.max.bytes": 4_194_304,
+}
+
+_PRODUCER: Final[dict[str, Any]] = {
+    # No duplicate and no reordering by a retry within this producer's life.
+    "enable.idempotence": True,
+    "acks": "all",
+    # The same key goes to the same partition as with the Java clients, whatever tool writes it.
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 2,
+    # Bounded memory: what does not fit waits in the caller.
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 131_072,
+}
+
+_PROMISED: Final = frozenset(
+    {"isolation.level", "enable.auto.commit", "enable.idempotence", "partitioner", "acks", "group.id", "transactional.id"}
+)
+"""Properties that nobody may set otherwise: a promise rests on each."""
+
+_REFUSALS: Final[Mapping[int, str]] = {
+    KafkaError._AUTHENTICATION: "Kafka refuses the user or password: check sasl.username and sasl.password",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refuses the user or password: check sasl.username and sasl.password",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Kafka does not allow this user the topic: grant it the privilege",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "Kafka does not allow this user the consumer group: grant it the privilege",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Kafka does not allow this user this operation: grant it the privilege",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Kafka does not allow this user the transactional id: grant it",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "A topic does not exist: run `tenten topics apply`",
+    KafkaError._UNKNOWN_TOPIC: "A topic does not exist: run `tenten topics apply`",
+    KafkaError.UNKNOWN_TOPIC_ID: "A topic was deleted: run `tenten topics apply`, then start again",
+    KafkaError.TOPIC_EXCEPTION: "A topic name is not allowed by Kafka: check the prefix in tenten.toml",
+    KafkaError._INVALID_ARG: "Kafka's client refuses a property of [kafka] in tenten.toml",
+}
+
+
+def consumer_configuration(settings: Settings, **own: Any) -> dict[str, Any]:
+    """The configuration of a consumer: ours, then `own`, then the user's, which may not break a promise.
+
+    Raises: `SettingsError` when no broker is named or the user's properties would break a promise.
+    """
+    return _configuration(settings, _CONSUMER, own)
+
+
+def producer_configuration(settings: Settings, **own: Any) -> dict[str, Any]:
+    """The configuration of an idempotent producer: ours, then `own`, then the user's. Raises: `SettingsError`."""
+    return _configuration(settings, _PRODUCER, own)
+
+
+def _configuration(settings: Settings, ours: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    if not settings.kafka.get("bootstrap.servers"):
+        raise SettingsError(
+            "no Kafka broker is named: set KAFKA_BOOTSTRAP_SERVERS or [kafka] \"bootstrap.servers\" in tenten.toml, "
+            "or run `tenten local start`"
+        )
+    broken = sorted(_PROMISED & settings.kafka.keys())
+    if broken:
+        raise SettingsError(f"[kafka] {', '.join(broken)}: tenten's promises rest on its own value; remove it from tenten.toml")
+    return {"log_level": 4, "logger": _quiet, "error_cb": _report, **ours, **own, **settings.kafka}
+
+
+class _Quiet:
+    """librdkafka's own log lines say once a second what `error_cb` has said: dropped."""
+
+    def log(self, *_: Any, **__: Any) -> None: ...
+
+
+_quiet: Final = _Quiet()
+_reported: set[int] = set()
+
+
+def _report(error: KafkaError) -> None:
+    """Say what is wrong with the line to Kafka, each kind once."""
+    code = error.code()
+    if code not in _reported:
+        _reported.add(code)
+        log.warning("kafka_trouble", code=error.name(), advice=_REFUSALS.get(code, "waiting for it to come back"))
+
+
+def refused(error: KafkaException) -> KafkaRefused | None:
+    """The refusal behind a Kafka error, or None when waiting may mend it."""
+    kafka_error = error.args[0] if error.args else None
+    text = _REFUSALS.get(kafka_error.code()) if isinstance(kafka_error, KafkaError) else None
+    return None if text is None else KafkaRefused(f"{text} ({kafka_error.str()})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicInfo:
+    """What a topic is now: its id changes when it is deleted and made again."""
+
+    topic_id: str
+    partitions: int
+
+
+def administration(settings: Settings) -> AdminClient:
+    """A client for questions about topics and offsets. Raises: `SettingsError`."""
+    return AdminClient(_configuration(settings, {}, {}))
+
+
+def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
+    """What each of these topics (names with prefix) is now.
+
+    Raises: `KafkaRefused` for one that does not exist or may not be seen; `KafkaException` when no broker answers.
+    """
+    admin = administration(settings)  # kept while its futures are waited for
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS).items():
+        topic = ask(future.result)
+        found[name] = TopicInfo(topic_id=str(topic.topic_id), partitions=len(topic.partitions))
+    return found
+
+
+def last_stable_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
+    """The last stable offset of each partition of a topic (name with prefix): the end for readers of committed records."""
+    return _offsets(settings, topic, partitions, OffsetSpec.latest())
+
+
+def earliest_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
+    """The first offset of each partition that still can be read."""
+    return _offsets(settings, topic, partitions, OffsetSpec.earliest())
+
+
+def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec) -> dict[int, int]:
+    admin = administration(settings)
+    futures = admin.list_offsets(
+        {TopicPartition(topic, partition): which for partition in range(partitions)},
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        request_timeout=REQUEST_SECONDS,
+    )
+    return {asked.partition: ask(future.result).offset for asked, future in futures.items()}
+
+
+def ask(question: Callable[[], Any]) -> Any:
+    """The answer to a question to Kafka. Raises: `KafkaRefused` in place of an error that waiting cannot mend."""
+    try:
+        return question()
+    except KafkaException as error:
+        refusal = refused(error)
+        if refusal is not None:
+            raise refusal from error
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicChange:
+    """One thing that `apply_topics` did, would do, or refuses to do."""
+
+    topic: str
+    action: Literal["create", "configure", "keep", "refuse"]
+    detail: str
+
+
+def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]:
+    """Create the topics that are missing, correct the settings of the others, and refuse to add partitions to a keyed one.
+
+    Called twice it changes nothing the second time. With `dry_run` it only says what it would do.
+    Raises: `KafkaRefused`; `KafkaException` when no broker answers.
+    """
+    admin = administration(settings)
+    existing = ask(lambda: admin.list_topics(timeout=REQUEST_SECONDS)).topics
+    changes = []
+    for topic in ALL:
+        name = settings.topic(topic)
+        if name not in existing:
+            if not dry_run:
+                _create(admin, name, topic)
+            changes.append(TopicChange(topic=name, action="create", detail=f"{topic.partitions} partitions"))
+        elif topic.keyed and len(existing[name].partitions) != topic.partitions:
+            detail = (
+                f"has {len(existing[name].partitions)} partitions instead of {topic.partitions}: with another count the same key "
+                "would go elsewhere; keep this count, or make a new topic under another prefix"
+            )
+            changes.append(TopicChange(topic=name, action="refuse", detail=detail))
+        else:
+            changes.append(_configure(admin, name, topic, dry_run))
+    return changes
+
+
+def _create(admin: AdminClient, name: str, topic: Topic) -> None:
+    new = NewTopic(name, num_partitions=topic.partitions, config=dict(topic.configuration))
+    try:
+        ask(admin.create_topics([new], request_timeout=REQUEST_SECONDS)[name].result)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+
+
+def _configure(admin: AdminClient, name: str, topic: Topic, dry_run: bool) -> TopicChange:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    now = ask(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)[resource].result)
+    wrong = {key: value for key, value in topic.configuration.items() if now[key].value != value}
+    if not wrong:
+        return TopicChange(topic=name, action="keep", detail="as declared")
+    if not dry_run:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in wrong.items()
+        ]
+        change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        ask(admin.incremental_alter_configs([change], request_timeout=REQUEST_SECONDS)[change].result)
+    return TopicChange(topic=name, action="configure", detail=", ".join(f"{key}={value}" for key, value in wrong.items()))
+
+
+def check_partitions(topic: str, expected: int, found: int) -> None:
+    """Stop where keys would go astray. Raises: `TopicChanged` with advice when the counts differ."""
+    if expected != found:
+        raise TopicChanged(
+            f"topic {topic} has {found} partitions where this database knows {expected}: keys now go to other partitions; "
+            "make a new topic under another prefix and resync the channels"
+        )

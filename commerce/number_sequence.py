@@ -1,0 +1,71 @@
+"""Number sequences: how a number becomes an account number, and when a sequence has run out. Pure rules."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+_FORMAT: Final = re.compile(r"([ -\"$-~]*)(#{1,18})([ -\"$-~]*)")
+"""One run of # between texts of printable ASCII."""
+
+NEARLY_USED_UP: Final = 0.9
+"""From this share of its numbers on a sequence is said to be nearly used up."""
+
+
+class FormatRefused(ValueError):
+    """An account number format is one run of #, each a digit, between printable ASCII: C-########."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberFormat:
+    """`C-########`: a text, digits with leading zeros, a text."""
+
+    before: str
+    digits: int
+    after: str
+
+    @property
+    def number_max(self) -> int:
+        """The last number that the format has room for."""
+        return int(10**self.digits) - 1
+
+    def account_number(self, number: int) -> str:
+        """The number in this format. The caller keeps within `number_max`."""
+        return f"{self.before}{number:0{self.digits}d}{self.after}"
+
+    def account_numbers(self, numbers: pl.Series) -> pl.Series:
+        """A column of numbers in this format."""
+        text = numbers.cast(pl.String).str.zfill(self.digits)
+        return (pl.Series([self.before]) + text + pl.Series([self.after])).alias("account_number")
+
+    def number(self, account_number: str) -> int | None:
+        """The number inside an account number, or None when it does not have this format."""
+        digits = account_number.removeprefix(self.before).removesuffix(self.after)
+        fits = account_number == f"{self.before}{digits}{self.after}" and len(digits) == self.digits and digits.isdecimal()
+        return int(digits) if fits else None
+
+
+def number_format(text: str) -> NumberFormat:
+    """The format that a text describes. Raises: `FormatRefused`."""
+    match = _FORMAT.fullmatch(text)
+    if match is None:
+        raise FormatRefused(f"{text!r} is no account number format: {FormatRefused.__doc__}")
+    before, digits, after = match.groups()
+    return NumberFormat(before=before, digits=len(digits), after=after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Numbers taken from a sequence: the given ones in order, and how many were wanted in vain because it has run out."""
+
+    numbers: Sequence[int]
+    missing: int
+
+
+def take(format: NumberFormat, next_number: int, count: int) -> Taken:
+    """The next `count` numbers, or those that there still are."""
+    end = min(next_number + count, format.number_max + 1)
+    numbers = range(next_number, max(end, next_number))
+    return Taken(numbers=numbers, missing=count - len(numbers))

@@ -1,0 +1,196 @@
+"""Dead letters: records that cannot be read, kept byte for byte with the reason, and what an operator does about them.
+
+Headers are Kafka Connect's (KIP-298) as text, and ours: `x-dlq-reason`, `x-dlq-attempt`, `x-dlq-failed-at`. No personal data in any.
+Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from commerce.failures import NoSuchDeadLetter
+from commerce.kafka import (
+    REQUEST_SECONDS,
+    consumer_configuration,
+    earliest_offsets,
+    last_stable_offsets,
+    producer_configuration,
+    topic_ids,
+)
+from commerce.settings import Settings
+from schemas.batches import UnreadableRow
+from schemas.headquarters import dead_letter_decisions
+from schemas.topics import ASYNC_CUSTOMERS_DLQ
+
+Headers = list[tuple[str, bytes | None]]
+
+_CONNECT: Final = "__connect.errors."
+_OURS: Final = "x-dlq-"
+
+
+def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> Headers:
+    """The record's own headers, and why it is a dead letter."""
+    kept = [(name, value) for name, value in _headers_of(message) if not name.startswith((_CONNECT, _OURS))]
+    about = {
+        f"{_CONNECT}topic": message.topic(),
+        f"{_CONNECT}partition": message.partition(),
+        f"{_CONNECT}offset": message.offset(),
+        f"{_CONNECT}exception.class.name": "schemas.wire.Unreadable",
+        f"{_CONNECT}exception.message": bad.text,
+        f"{_CONNECT}stage": "VALUE_CONVERTER",
+        f"{_OURS}reason": bad.reason,
+        f"{_OURS}attempt": _attempt(message) + 1,
+        f"{_OURS}failed-at": now.isoformat(timespec="milliseconds"),
+    }
+    return [*kept, *((name, str(value).encode()) for name, value in about.items())]
+
+
+def _headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    return [(name, value if value is None else bytes(value)) for name, value in message.headers() or []]
+
+
+def _attempt(message: Message) -> int:
+    """How often this record has been a dead letter before."""
+    text = dict(_headers_of(message)).get(f"{_OURS}attempt") or b"0"
+    return int(text) if text.isdigit() and len(text) < 9 else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A record on the dead letter topic, as it came."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: Headers
+    decision: Literal["open", "replayed", "discarded"]
+
+    def header(self, name: str) -> str:
+        """The text of one header; empty when there is none."""
+        return (dict(self.headers).get(name) or b"").decode(errors="replace")
+
+    @property
+    def reason(self) -> str:
+        """Why it could not be read, as a word."""
+        return self.header(f"{_OURS}reason")
+
+    @property
+    def text(self) -> str:
+        """Why it could not be read, as a sentence."""
+        return self.header(f"{_CONNECT}exception.message")
+
+    @property
+    def origin(self) -> str:
+        """Where it stood: topic, partition and offset."""
+        return "/".join(self.header(f"{_CONNECT}{part}") for part in ("topic", "partition", "offset"))
+
+
+def list_dead_letters(settings: Settings, engine: Engine) -> Iterable[DeadLetter]:
+    """Every dead letter that still is on its topic, oldest first in each partition, with what was decided about it.
+
+    Reads to the end that the topic has at the call. Raises: `KafkaRefused`, `KafkaException`.
+    """
+    topic = settings.topic(ASYNC_CUSTOMERS_DLQ)
+    partitions = topic_ids(settings, [topic])[topic].partitions
+    ends = last_stable_offsets(settings, topic, partitions)
+    decisions = _decisions(engine, topic)
+    consumer = Consumer(
+        consumer_configuration(
+            settings,
+            **{"group.id": settings.group("dead-letters"), "auto.offset.reset": "earliest", "enable.partition.eof": True},
+        )
+    )
+    try:
+        starts = earliest_offsets(settings, topic, partitions)
+        unread = {partition for partition, end in ends.items() if end > starts[partition]}
+        consumer.assign([TopicPartition(topic, partition, starts[partition]) for partition in sorted(unread)])
+        while unread:
+            message = consumer.poll(REQUEST_SECONDS)
+            if message is None:
+                raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+            if message.error() is not None and message.error().code() != message.error()._PARTITION_EOF:
+                raise KafkaException(message.error())
+            if message.error() is None and message.offset() < ends[message.partition()]:
+                yield _dead_letter(message, decisions)
+            if message.offset() + 1 >= ends[message.partition()]:
+                unread.discard(message.partition())
+    finally:
+        consumer.close()
+
+
+def _decisions(engine: Engine, topic: str) -> Mapping[tuple[int, int], Any]:
+    with engine.begin() as headquarters:
+        rows = headquarters.execute(select(dead_letter_decisions).where(dead_letter_decisions.c.topic == topic))
+        return {(row.partition, row.offset): row.decision for row in rows}
+
+
+def _dead_letter(message: Message, decisions: Mapping[tuple[int, int], Any]) -> DeadLetter:
+    return DeadLetter(
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        timestamp_ms=message.timestamp()[1],
+        headers=_headers_of(message),
+        decision=decisions.get((message.partition(), message.offset()), "open"),
+    )
+
+
+def find_dead_letter(settings: Settings, engine: Engine, partition: int, offset: int) -> DeadLetter:
+    """The dead letter at this place. Raises: `NoSuchDeadLetter`."""
+    for letter in list_dead_letters(settings, engine):
+        if (letter.partition, letter.offset) == (partition, offset):
+            return letter
+    raise NoSuchDeadLetter(f"there is no dead letter {partition}/{offset}: see `tenten dead-letters list`")
+
+
+def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) -> int:
+    """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives their number.
+
+    Replaying twice does no harm: an event that was read meanwhile is a repeat.
+    """
+    producer = Producer(producer_configuration(settings))
+    replayed = []
+    for letter in letters:
+        kept = [
+            (name, value)
+            for name, value in letter.headers
+            if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))
+        ]
+        producer.produce(letter.header(f"{_CONNECT}topic"), letter.value, letter.key, headers=kept)
+        replayed.append(letter)
+        producer.poll(0)
+    if producer.flush(REQUEST_SECONDS):
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: replay again, it does no harm")
+    decide(settings, engine, replayed, "replayed")
+    return len(replayed)
+
+
+def decide(
+    settings: Settings, engine: Engine, letters: Iterable[DeadLetter], decision: Literal["replayed", "discarded"]
+) -> None:
+    """Note what was decided about these dead letters; the topic itself keeps them until they expire."""
+    rows = [
+        {
+            "topic": settings.topic(ASYNC_CUSTOMERS_DLQ),
+            "partition": letter.partition,
+            "offset": letter.offset,
+            "decision": decision,
+            "decided_at": datetime.now(UTC),
+        }
+        for letter in letters
+    ]
+    if rows:
+        statement = insert(dead_letter_decisions)
+        latest = {name: statement.excluded[name] for name in ("decision", "decided_at")}
+        with engine.begin() as headquarters:
+            headquarters.execute(
+                statement.on_conflict_do_update(index_elements=["topic", "partition", "offset"], set_=latest), rows
+            )

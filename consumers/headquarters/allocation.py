@@ -1,0 +1,117 @@
+"""Account numbers for new customers, from the number sequence of each legal entity.
+
+A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers take turns.
+Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash leaves of a block is
+a gap.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, Engine, bindparam, select, update
+from structlog import get_logger
+
+from commerce.number_sequence import NEARLY_USED_UP, NumberFormat, number_format, take
+from schemas.headquarters import number_sequences
+from schemas.records import Reason
+
+log = get_logger(__name__)
+
+BLOCK_NUMBERS: Final = 1_000
+"""How many numbers a worker takes ahead from a sequence that may have gaps: the largest gap a crash leaves."""
+
+
+class Blocks:
+    """The numbers that this worker holds of sequences that may have gaps. Lives as long as the worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._held: dict[str, range] = {}
+
+    def take(self, legal_entity: str, format: NumberFormat, count: int) -> list[int]:
+        """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it needs a block."""
+        held = self._held.get(legal_entity, range(0))
+        if len(held) < count:
+            numbers = [*held, *self._block(legal_entity, format, max(BLOCK_NUMBERS, count - len(held)))]
+        else:
+            numbers = list(held)
+        rest = numbers[count:]
+        self._held[legal_entity] = range(rest[0], rest[-1] + 1) if rest else range(0)
+        return numbers[:count]
+
+    def _block(self, legal_entity: str, format: NumberFormat, count: int) -> range:
+        with self._engine.begin() as own:
+            query = select(number_sequences.c.next).where(number_sequences.c.legal_entity == legal_entity)
+            first = own.execute(query.with_for_update()).scalar_one()
+            block = take(format, first, count).numbers
+            own.execute(
+                update(number_sequences)
+                .where(number_sequences.c.legal_entity == legal_entity)
+                .values(next=first + len(block))
+            )
+        _warn_when_nearly_used_up(legal_entity, format, first + len(block))
+        return range(first, first + len(block))
+
+
+class Allotment:
+    """The numbers that one SQL transaction gives out. Continuous sequences stay locked until it ends."""
+
+    def __init__(self, connection: Connection, blocks: Blocks, legal_entities: Iterable[str]) -> None:
+        """Lock the continuous sequences of these legal entities, in the order of their names; may wait for other workers."""
+        self._connection = connection
+        self._blocks = blocks
+        wanted = number_sequences.c.legal_entity.in_(sorted(set(legal_entities)))
+        locked = select(number_sequences).where(wanted & number_sequences.c.continuous)
+        free = select(number_sequences).where(wanted & ~number_sequences.c.continuous)
+        rows = [
+            *connection.execute(locked.order_by(number_sequences.c.legal_entity).with_for_update()),
+            *connection.execute(free),
+        ]
+        self._sequences = {row.legal_entity: (number_format(row.format), row.continuous) for row in rows}
+        self._next = {row.legal_entity: row.next for row in rows if row.continuous}
+
+    def take(self, legal_entity: str, count: int) -> pl.Series:
+        """The next `count` account numbers as a column; fewer when the sequence has run out."""
+        format, continuous = self._sequences[legal_entity]
+        if not continuous:
+            return format.account_numbers(pl.Series(self._blocks.take(legal_entity, format, count), dtype=pl.Int64))
+        numbers = take(format, self._next[legal_entity], count).numbers
+        self._next[legal_entity] += len(numbers)
+        return format.account_numbers(pl.Series(numbers, dtype=pl.Int64))
+
+    def take_one(self, legal_entity: str) -> str | None:
+        """The next account number, or None when the sequence has run out."""
+        taken = self.take(legal_entity, 1)
+        return None if taken.is_empty() else str(taken.item())
+
+    def write(self) -> None:
+        """Advance the continuous sequences by exactly what was taken."""
+        for legal_entity, next_number in self._next.items():
+            _warn_when_nearly_used_up(legal_entity, self._sequences[legal_entity][0], next_number)
+        if self._next:
+            self._connection.execute(
+                update(number_sequences)
+                .where(number_sequences.c.legal_entity == bindparam("of"))
+                .values(next=bindparam("next_number")),
+                [{"of": legal_entity, "next_number": number} for legal_entity, number in self._next.items()],
+            )
+
+
+_warned: set[str] = set()
+
+
+def _warn_when_nearly_used_up(legal_entity: str, format: NumberFormat, next_number: int) -> None:
+    """Say once a process that a sequence will run out."""
+    if legal_entity not in _warned and next_number > NEARLY_USED_UP * format.number_max:
+        _warned.add(legal_entity)
+        log.warning("number_sequence_nearly_used_up", legal_entity=legal_entity, next=next_number, last=format.number_max)
+
+
+def used_up(legal_entity: str) -> Reason:
+    """The refusal of a customer for whom there is no number any more."""
+    return Reason(
+        field="account_number",
+        code="number_sequence_used_up",
+        text=f"the account numbers of {legal_entity!r} are used up; headquarters must widen their format",
+    )

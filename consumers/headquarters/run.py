@@ -1,0 +1,161 @@
+"""The headquarters consumer: from `async-customers` to account numbers, snapshots and replies.
+
+Input: `async-customers`, as a member of the consumer group `headquarters`; start as many as there are partitions, anywhere.
+Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
+Promise: one account number per customer, whatever dies. The database commits first, then Kafka with the offsets.
+
+    it dies                          then
+    before the SQL commit            nothing happened; the batch is read again
+    between the commits              Kafka aborts; the batch is read again; the log gives the same numbers and answers
+    after the Kafka commit           nothing repeats
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from threading import Event
+from typing import Final
+
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+from structlog import get_logger
+
+from commerce.database import check_version, open_database
+from commerce.failpoints import failpoint
+from commerce.failures import DatabaseOlderThanStream, TooManyDeadLetters
+from commerce.kafka import check_partitions, consumer_configuration, producer_configuration, topic_ids
+from commerce.schema_exchange import publish_schemas, writer_schemas
+from commerce.settings import Settings
+from commerce.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
+from consumers.dead_letters import dead_letter_headers
+from consumers.headquarters.allocation import Blocks
+from consumers.headquarters.judge import judge, known, places_of
+from consumers.headquarters.outputs import replies, snapshots
+from consumers.headquarters.slots import Slot
+from consumers.headquarters.synchronize import Stream, read_positions, synchronize
+from schemas.batches import DecodedBatch, UnreadableRow, decode_batch
+from schemas.headquarters import topics
+from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS, EVENT_BYTES_MAX
+from schemas.wire import contract
+
+log = get_logger(__name__)
+
+GROUP: Final = "headquarters"
+
+
+def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
+    """Synchronize batches until `stop` is set.
+
+    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what waiting
+    cannot mend, each with what to do.
+    """
+    engine = open_database(settings.headquarters_database())
+    check_version(engine, "headquarters")
+    headers = publish_schemas(settings)
+    source = settings.topic(ASYNC_CUSTOMERS)
+    writers = writer_schemas(settings)
+    channels = known(settings)
+    blocks = Blocks(engine)
+    unreadable_in_a_row = 0
+    with Slot(engine, settings, slot_number) as slot:
+        streams = _Streams(settings, engine, source)
+        session = TransactionSession(
+            name="headquarters",
+            topic=source,
+            consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
+            producer=producer_configuration(settings),
+            transactional_id=slot.transactional_id,
+            on_assigned=streams.check,
+            limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
+            stop=stop,
+        )
+        with session:
+            for batch in session.batches():
+                with session.attempt(batch):
+                    values = [message.value() for message in batch.messages]
+                    keys = [message.key() for message in batch.messages]
+                    decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
+                    in_a_row = _unreadable_in_a_row(unreadable_in_a_row, decoded, len(values))
+                    _stop_when_too_many(in_a_row, settings)
+                    judged = judge(decoded, channels, places_of(source, batch.messages))
+                    failpoint("headquarters.while_judging")
+                    synchronized = synchronize(engine, blocks, channels, judged, streams.stream, batch.next_offsets)
+                    failpoint("headquarters.after_sql_commit")
+                    current = snapshots(synchronized, values, headers)
+                    answers = replies(synchronized, headers)
+                    with session.transaction(batch) as out:
+                        for one in current:
+                            out.send(settings.topic(CUSTOMERS), one.key, one.value, one.headers)
+                        for one in answers:
+                            out.send(settings.topic(CHANNEL_REPLIES), one.key, one.value, one.headers)
+                        _send_dead_letters(settings, out, batch, decoded.unreadable)
+                    unreadable_in_a_row = in_a_row
+                    log.info(
+                        "batch_synchronized",
+                        records=len(values),
+                        snapshots=len(current),
+                        loose=len(judged.loose),
+                        dead_letters=len(decoded.unreadable),
+                        next_offsets=batch.next_offsets,
+                    )
+
+
+def _unreadable_in_a_row(before: int, decoded: DecodedBatch, records: int) -> int:
+    """How many dead letters there are now without a readable event between them."""
+    if decoded.frame.is_empty():
+        return before + records
+    last_readable = decoded.frame["row"].max()
+    return sum(1 for bad in decoded.unreadable if bad.row > last_readable)
+
+
+def _stop_when_too_many(in_a_row: int, settings: Settings) -> None:
+    """A flood of unreadable records is a bad release, not bad luck: stop before they all are dead letters."""
+    if in_a_row > settings.headquarters.dead_letters_in_a_row_max:
+        raise TooManyDeadLetters(
+            f"{in_a_row} records in a row cannot be read, more than dead_letters_in_a_row_max allows: probably a writer's release is "
+            "newer than this one or broken. Nothing of this batch is consumed. Upgrade headquarters or stop the writer; to go on all "
+            "the same, raise dead_letters_in_a_row_max under [headquarters] in tenten.toml"
+        )
+
+
+def _send_dead_letters(settings: Settings, out: Outputs, batch: Batch, unreadable: tuple[UnreadableRow, ...]) -> None:
+    """Each unreadable record as it came, with the reason, in the same transaction as its offset."""
+    now = datetime.now(UTC)
+    for bad in unreadable:
+        message = batch.messages[bad.row]
+        headers = dead_letter_headers(message, bad, now)
+        out.send(settings.topic(ASYNC_CUSTOMERS_DLQ), message.key(), message.value(), headers)
+
+
+class _Streams:
+    """The guard at each assignment: the database and the stream must belong together."""
+
+    def __init__(self, settings: Settings, engine: Engine, source: str) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._source = source
+        self.stream = Stream(consumer_group=settings.group(GROUP), topic_id="")
+
+    def check(self, committed: Mapping[int, int | None]) -> None:
+        """Compare what the group has committed for these partitions with what the database has taken in.
+
+        Behind is a crash between the commits, and repeats. Raises: `DatabaseOlderThanStream` when the group is ahead;
+        `TopicChanged` when partitions were added.
+        """
+        now = topic_ids(self._settings, [self._source])[self._source]
+        self.stream = Stream(consumer_group=self._settings.group(GROUP), topic_id=now.topic_id)
+        with self._engine.begin() as headquarters:
+            headquarters.execute(
+                insert(topics)
+                .values(topic=self._source, topic_id=now.topic_id, partitions=now.partitions)
+                .on_conflict_do_nothing()
+            )
+            noted = select(topics.c.partitions).where(topics.c.topic == self._source, topics.c.topic_id == now.topic_id)
+            check_partitions(self._source, headquarters.execute(noted).scalar_one(), now.partitions)
+            taken_in = read_positions(headquarters, self.stream)
+        for partition, offset in committed.items():
+            if offset is not None and offset > taken_in.get(partition, 0):
+                raise DatabaseOlderThanStream(
+                    f"the group has read {self._source}/{partition} up to {offset}, headquarters' database only up to "
+                    f"{taken_in.get(partition, 0)}: it is older than the stream, perhaps restored from a backup, and would give numbers "
+                    "out again. Run `tenten headquarters recover`"
+                )

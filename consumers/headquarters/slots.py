@@ -1,0 +1,79 @@
+"""Slots: which of the transactional ids a worker uses.
+
+A worker that starts again with the id of a dead one makes the broker end the dead one's open transaction at once. So ids
+are few and fixed, `headquarters-0` and on, and an advisory lock in headquarters' database says who has which.
+"""
+
+import zlib
+from itertools import count
+from types import TracebackType
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+from structlog import get_logger
+
+from commerce.failures import LockHeld
+from commerce.settings import Settings
+
+log = get_logger(__name__)
+
+SLOTS_MAX: Final = 1_000
+"""More workers than any topic has partitions."""
+
+
+class Slot:
+    """A slot of this worker's own, for as long as its connection lives; asked for again when that broke."""
+
+    def __init__(self, engine: Engine, settings: Settings, number: int | None) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._wanted = number
+        self._connection: Connection | None = None
+        self._number = -1
+
+    def __enter__(self) -> "Slot":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._release()
+
+    def transactional_id(self) -> str:
+        """The transactional id of the slot, which is ours at the moment of asking.
+
+        Raises: `LockHeld` when the slot that was asked for is another worker's; what the database raises.
+        """
+        if not self._is_held():
+            self._release()
+            self._take()
+        return self._settings.transactional_id(self._number)
+
+    def _is_held(self) -> bool:
+        """Whether the connection that holds the lock still lives."""
+        if self._connection is None:
+            return False
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except DBAPIError:
+            return False
+        return True
+
+    def _take(self) -> None:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        numbers = count() if self._wanted is None else [self._wanted]
+        for number in numbers:
+            key = zlib.crc32(self._settings.transactional_id(number).encode())
+            if connection.execute(text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)"), {"key": key}).scalar():
+                self._connection, self._number = connection, number
+                log.info("slot_taken", slot=number)
+                return
+            if number >= SLOTS_MAX or self._wanted is not None:
+                break
+        connection.close()
+        raise LockHeld(f"slot {number} belongs to another headquarters worker: leave --slot out, or name another")
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()

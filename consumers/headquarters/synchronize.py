@@ -1,0 +1,585 @@
+"""One SQL transaction for a batch: log every event, create new customers with numbers, apply edits, audit, note positions.
+
+Locks are taken in this order: number sequences by legal entity, then customers by GUID. The logged outcome of an event wins
+over a new judgement, so a batch that comes again gets the same account numbers and the same answers.
+
+Plain events are copied in as columns without looking first: that they are new is what the unique keys say. Where the keys
+say otherwise the transaction is started over, and every event is looked at.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from sqlalchemy import ARRAY, Connection, Engine, Row, Text, bindparam, cast, delete, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from structlog import get_logger
+
+from commerce.bulk import as_rows, copy_into, headquarters_frames
+from commerce.customer import apply_paths, changed_paths, value_at
+from commerce.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers, write_customers
+from commerce.failpoints import failpoint
+from commerce.failures import Contended, is_transient
+from commerce.validation import reasons as broken_rules
+from consumers.headquarters.allocation import Allotment, Blocks, used_up
+from consumers.headquarters.judge import (
+    Judged,
+    Known,
+    LooseEvent,
+    Places,
+    halves,
+    loosened,
+    other_legal_entity,
+    outer_reasons,
+)
+from schemas.batches import ROW, empty_frame
+from schemas.columns import Guid
+from schemas.headquarters import customer_audit, positions, synchronization_log
+from schemas.records import (
+    CustomerEvent,
+    CustomerState,
+    EventKind,
+    Outcome,
+    Reason,
+    Reply,
+    canonical,
+    to_avro,
+)
+from schemas.wire import contract
+
+log = get_logger(__name__)
+
+_UTC: Final = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far the database has taken in one partition."""
+
+    partition: int
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Whose positions they are: the consumer group and the id of the topic it reads."""
+
+    consumer_group: str
+    topic_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """A customer as the batch leaves it, and the last event of the batch that concerned it."""
+
+    customer: StoredCustomer
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synchronized:
+    """What a batch came to."""
+
+    created: pl.DataFrame
+    """The plain events with `account_number`, `version` and `updated_at`."""
+    current: Mapping[str, Current]
+    """By customer id: the others that the batch concerned."""
+    replies: tuple[Reply, ...]
+    """The answers to the loose events and to what they superseded, in order."""
+
+
+def synchronize(
+    engine: Engine, blocks: Blocks, known: Known, judged: Judged, stream: Stream, next_offsets: Mapping[int, int]
+) -> list[Synchronized]:
+    """Bring a batch into the database; in one transaction, unless the database refuses something in it.
+
+    Then the batch is halved until the one event is found, which is rejected; the halves are transactions of their own.
+    Raises: what is transient.
+    """
+    try:
+        return [_in_one_transaction(engine, blocks, known, judged, stream, next_offsets)]
+    except (DBAPIError, psycopg.Error) as error:
+        if is_transient(error) or judged.events == 0:
+            raise
+        log.warning("batch_refused", events=judged.events, error=type(error).__name__, code=_sqlstate(error))
+    if judged.events == 1:
+        refused = Reason(field="", code="database_refused", text="headquarters' database refuses this customer")
+        return [_in_one_transaction(engine, blocks, known, loosened(judged), stream, next_offsets, (refused,))]
+    first, second = halves(judged)
+    return [
+        *synchronize(engine, blocks, known, first, stream, {}),
+        *synchronize(engine, blocks, known, second, stream, next_offsets),
+    ]
+
+
+def _in_one_transaction(
+    engine: Engine,
+    blocks: Blocks,
+    known: Known,
+    judged: Judged,
+    stream: Stream,
+    next_offsets: Mapping[int, int],
+    refused: tuple[Reason, ...] = (),
+) -> Synchronized:
+    """The transaction; started over with every event loose when one of the plain ones is not new or cannot be numbered.
+
+    Raises: `Contended` when another worker is just creating one of these customers.
+    """
+    try:
+        with engine.begin() as headquarters:
+            return _synchronize(headquarters, blocks, known, judged, stream, next_offsets, refused)
+    except (psycopg.errors.UniqueViolation, IntegrityError, _NumbersUsedUp) as error:
+        if judged.plain.is_empty():
+            raise Contended("another worker is creating one of these customers") from error
+    return _in_one_transaction(engine, blocks, known, loosened(judged), stream, next_offsets, refused)
+
+
+class _NumbersUsedUp(Exception):
+    """A sequence has fewer numbers left than the batch has new customers."""
+
+
+def _synchronize(
+    headquarters: Connection,
+    blocks: Blocks,
+    known: Known,
+    judged: Judged,
+    stream: Stream,
+    next_offsets: Mapping[int, int],
+    refused: tuple[Reason, ...],
+) -> Synchronized:
+    now = datetime.now(UTC)
+    allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, judged))
+    loose = _Loose(headquarters, known, allotment, judged, now, refused)
+    loose.apply()
+    created = _create(headquarters, allotment, judged, now)
+    allotment.write()
+    _note_positions(headquarters, stream, next_offsets)
+    failpoint("headquarters.before_sql_commit")
+    return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))
+
+
+def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
+    """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence."""
+    plain = judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series().to_list()
+    by_customer = {
+        one.event.customer_id: one.event.customer.legal_entity
+        for one in judged.loose
+        if one.event.customer is not None
+    }
+    customers = HEADQUARTERS_TABLES.customers
+    existing = headquarters.execute(
+        select(customers.c.customer_id).where(_among(customers.c.customer_id, by_customer))
+    ).scalars()
+    return {*plain, *(by_customer[one] for one in by_customer.keys() - set(existing))}
+
+
+def _among(guid: Any, ids: Iterable[str]) -> Any:
+    """The condition that a GUID is one of these: one parameter, however many there are."""
+    return guid == func.any(bindparam(None, list(ids), type_=ARRAY(Guid)))
+
+
+# Plain events: columns all the way.
+
+
+def _create(headquarters: Connection, allotment: Allotment, judged: Judged, now: datetime) -> pl.DataFrame:
+    """Copy the plain events in as new customers. Gives them back with number, version and time.
+
+    Raises: `psycopg.errors.UniqueViolation` when one is not new; `_NumbersUsedUp`.
+    """
+    plain = judged.plain
+    if plain.is_empty():
+        return _numbered(plain, pl.Series("account_number", [], dtype=pl.String), now)
+    parts = []
+    for (entity,), part in plain.group_by(pl.col("customer").struct.field("legal_entity"), maintain_order=True):
+        numbers = allotment.take(str(entity), part.height)
+        if len(numbers) < part.height:
+            raise _NumbersUsedUp
+        parts.append(_numbered(part, numbers, now))
+    created = pl.concat(parts)
+    _copy_new(headquarters, created.select("customer_id", "account_number", "version", "updated_at", "customer"))
+    _copy_log(headquarters, _log_rows(created, judged.places, now))
+    return created
+
+
+def _numbered(plain: pl.DataFrame, numbers: pl.Series, now: datetime) -> pl.DataFrame:
+    return plain.with_columns(
+        numbers.alias("account_number"),
+        pl.lit(1, dtype=pl.Int64).alias("version"),
+        pl.lit(now, dtype=_UTC).alias("updated_at"),
+    )
+
+
+def _copy_new(headquarters: Connection, customers: pl.DataFrame) -> None:
+    """New customers with their addresses and contacts, in the order of their ids: two workers never wait crosswise."""
+    frames = headquarters_frames(customers.sort("customer_id"))
+    cursor = _cursor(headquarters)
+    copy_into(cursor, "customers", frames.customers)
+    copy_into(cursor, "customer_addresses", frames.addresses)
+    copy_into(cursor, "customer_contacts", frames.contacts)
+
+
+def _copy_log(headquarters: Connection, rows: pl.DataFrame) -> None:
+    copy_into(_cursor(headquarters), "synchronization_log", as_rows(rows, synchronization_log, "postgresql"))
+
+
+def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
+    """psycopg's own cursor in the same transaction, for COPY."""
+    cursor: psycopg.Cursor[Any] = connection.connection.cursor()
+    return cursor
+
+
+def _log_rows(created: pl.DataFrame, places: Places, now: datetime) -> pl.DataFrame:
+    """A log row for each plain event."""
+    rows = created[ROW]
+    return created.select(
+        "event_id",
+        "customer_id",
+        "channel_id",
+        pl.col("kind").str.to_lowercase(),
+        pl.lit(Outcome.SYNCHRONIZED.lower()).alias("outcome"),
+        pl.lit("[]").alias("reasons"),
+        "account_number",
+        "version",
+        pl.lit(0, dtype=pl.Int32).alias("repeats"),
+        pl.lit(places.topic).alias("topic"),
+        pl.Series("partition", places.partitions, dtype=pl.Int32).gather(rows),
+        pl.Series("offset", places.offsets, dtype=pl.Int64).gather(rows),
+        "occurred_at",
+        pl.lit(now, dtype=_UTC).alias("received_at"),
+    )
+
+
+# Loose events: one by one, in the order they came.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LogEntry:
+    """What is or will be in the log about one event."""
+
+    reply: Reply
+    kind: str
+    occurred_at: datetime
+    row: int
+    """Where in the batch the event that it stems from stood."""
+    new: bool
+    repeats: int = 0
+    overturned: bool = False
+    """It was logged as rejected, and a later event brought it along."""
+
+
+@dataclass(slots=True)
+class _Loose:
+    """The loose events of a batch on their way into the database."""
+
+    headquarters: Connection
+    known: Known
+    allotment: Allotment
+    judged: Judged
+    now: datetime
+    refused: tuple[Reason, ...]
+    replies: list[Reply] = field(default_factory=list)
+    concerned: dict[str, Current] = field(default_factory=dict)
+    entries: dict[str, _LogEntry] = field(default_factory=dict)
+    customers: dict[str, StoredCustomer] = field(default_factory=dict)
+    audit: list[dict[str, Any]] = field(default_factory=list)
+    erased: set[str] = field(default_factory=set)
+
+    def apply(self) -> None:
+        """Take in every loose event, then write what came of it: a fixed number of statements."""
+        events = self.judged.loose
+        if not events:
+            return
+        before = read_customers(
+            self.headquarters, HEADQUARTERS_TABLES, (one.event.customer_id for one in events), for_update=True
+        )
+        self.customers = dict(before)
+        self.entries = self._read_log(events)
+        for one in events:
+            self._take_in(one)
+        self._write(before)
+
+    def _take_in(self, one: LooseEvent) -> None:
+        event = one.event
+        logged = self.entries.get(event.event_id)
+        if logged is not None:
+            self.entries[event.event_id] = replace(logged, repeats=logged.repeats + 1)
+            self.replies.append(replace(logged.reply, channel_id=event.channel_id))
+            self._concern(event)
+            return
+        customer = self.customers.get(event.customer_id)
+        reasons = (*self.refused, *outer_reasons(event, self.known))
+        if reasons:
+            self._answer(one, Outcome.REJECTED, reasons)
+        elif event.kind is EventKind.ERASED:
+            self._erase(one, customer)
+        elif customer is not None and customer.erased:
+            self._answer(one, Outcome.ERASED)
+        elif event.kind is EventKind.TOUCHED:
+            self._touch(one, customer)
+        else:
+            self._merge(one, customer)
+        self._concern(event)
+
+    def _touch(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
+        if customer is None:
+            unknown = Reason(field="customer_id", code="unknown_customer", text="headquarters does not know this customer")
+            self._answer(one, Outcome.REJECTED, (unknown,))
+        else:
+            self._answer(one, Outcome.SYNCHRONIZED)
+
+    def _erase(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
+        """Keep the id and the account number, and nothing else."""
+        event = one.event
+        if customer is None or not customer.erased:
+            entity = customer.state.legal_entity if customer else self.known.legal_entity_by_channel.get(event.channel_id, "")
+            self.customers[event.customer_id] = StoredCustomer(
+                customer_id=event.customer_id,
+                account_number=customer.account_number if customer else None,
+                version=customer.version + 1 if customer else 1,
+                updated_at=self.now,
+                erased_at=self.now,
+                state=CustomerState(legal_entity=entity),
+            )
+            self.erased.add(event.customer_id)
+            self.audit = [row for row in self.audit if row["customer_id"] != event.customer_id]
+        self._answer(one, Outcome.ERASED)
+
+    def _merge(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
+        """Create or edit: the event's paths, and those of superseded events that were never applied."""
+        event = one.event
+        assert event.customer is not None  # outer_reasons refused it otherwise
+        missing = [old for old in event.supersedes if not self._was_applied(old.event_id)]
+        paths = {*event.changed, *(path for old in missing for path in old.changed)}
+        if customer is None:
+            merged = canonical(event.customer)
+        else:
+            merged = apply_paths(customer.state, event.customer, paths)
+        reasons = broken_rules(merged)
+        if customer is not None and customer.state.legal_entity != event.customer.legal_entity:
+            reasons = (other_legal_entity(event.customer.legal_entity), *reasons)
+        if reasons:
+            self._answer(one, Outcome.REJECTED, reasons)
+            return
+        if customer is None:
+            number = self.allotment.take_one(merged.legal_entity)
+            if number is None:
+                self._answer(one, Outcome.REJECTED, (used_up(merged.legal_entity),))
+                return
+            self._store(event, number, 1, merged)
+        elif merged != customer.state:
+            version = customer.version + 1
+            self._audit(event, customer.state, merged, version)
+            self._store(event, customer.account_number, version, merged)
+        for old in missing:
+            self._supersede(one, old.event_id)
+        self._answer(one, Outcome.SYNCHRONIZED)
+
+    def _was_applied(self, event_id: str) -> bool:
+        entry = self.entries.get(event_id)
+        return entry is not None and entry.reply.outcome is not Outcome.REJECTED
+
+    def _store(self, event: CustomerEvent, number: str | None, version: int, state: CustomerState) -> None:
+        self.customers[event.customer_id] = StoredCustomer(
+            customer_id=event.customer_id, account_number=number, version=version, updated_at=self.now, state=state
+        )
+
+    def _audit(self, event: CustomerEvent, old: CustomerState, new: CustomerState, version: int) -> None:
+        self.audit.extend(
+            {
+                "customer_id": event.customer_id,
+                "event_id": event.event_id,
+                "channel_id": event.channel_id,
+                "version": version,
+                "path": path,
+                "old_value": value_at(old, path),
+                "new_value": value_at(new, path),
+                "changed_at": self.now,
+            }
+            for path in changed_paths(old, new)
+        )
+
+    def _answer(self, one: LooseEvent, outcome: Outcome, reasons: tuple[Reason, ...] = ()) -> None:
+        """Log an event with its outcome, and reply."""
+        self._log(one, one.event.event_id, outcome, reasons)
+
+    def _supersede(self, one: LooseEvent, event_id: str) -> None:
+        """Log that this event brought another along; the other's own arrival will be a repeat."""
+        self._log(one, event_id, Outcome.SUPERSEDED, ())
+
+    def _log(self, one: LooseEvent, event_id: str, outcome: Outcome, reasons: tuple[Reason, ...]) -> None:
+        event = one.event
+        customer = self.customers.get(event.customer_id)
+        reply = Reply(
+            channel_id=event.channel_id,
+            event_id=event_id,
+            customer_id=event.customer_id,
+            outcome=outcome,
+            reasons=reasons,
+            account_number=customer.account_number if customer else None,
+            version=customer.version if customer else None,
+            answered_at=self.now,
+        )
+        rejected = self.entries.get(event_id)
+        if rejected is None:
+            kind, at = event.kind.lower(), event.occurred_at
+            self.entries[event_id] = _LogEntry(reply=reply, kind=kind, occurred_at=at, row=one.row, new=True)
+        else:
+            self.entries[event_id] = replace(rejected, reply=reply, overturned=True)
+        self.replies.append(reply)
+
+    def _concern(self, event: CustomerEvent) -> None:
+        """The customer's snapshot goes out, for repeats too."""
+        customer = self.customers.get(event.customer_id)
+        if customer is not None:
+            self.concerned[event.customer_id] = Current(customer=customer, event_id=event.event_id)
+
+    def _read_log(self, events: Iterable[LooseEvent]) -> dict[str, _LogEntry]:
+        ids = {one.event.event_id for one in events}
+        ids.update(old.event_id for one in events for old in one.event.supersedes)
+        rows = self.headquarters.execute(
+            select(synchronization_log).where(_among(synchronization_log.c.event_id, sorted(ids)))
+        )
+        return {row.event_id: _logged(row) for row in rows}
+
+    def _write(self, before: Mapping[str, StoredCustomer]) -> None:
+        changed = [one for key, one in self.customers.items() if before.get(key) is not one]
+        new = [one for one in changed if one.customer_id not in before and not one.erased]
+        # New customers are copied in, never upserted: where another worker has just created one, its number must stand.
+        _copy_new(self.headquarters, _frame_of(new))
+        new_ids = {one.customer_id for one in new}
+        rest = [one for one in changed if one.customer_id not in new_ids]
+        write_customers(self.headquarters, HEADQUARTERS_TABLES, rest, before)
+        self._write_log()
+        if self.erased:
+            self.headquarters.execute(delete(customer_audit).where(_among(customer_audit.c.customer_id, self.erased)))
+        if self.audit:
+            self.headquarters.execute(insert(customer_audit), self.audit)
+
+    def _write_log(self) -> None:
+        entries = self.entries.values()
+        new = [self._log_row(entry) for entry in entries if entry.new]
+        if new:
+            self.headquarters.execute(insert(synchronization_log), new)
+        overturned = [entry for entry in entries if entry.overturned and not entry.new]
+        if overturned:
+            self.headquarters.execute(
+                update(synchronization_log)
+                .where(synchronization_log.c.event_id == bindparam("of"))
+                .values(outcome=bindparam("to"), account_number=bindparam("number"), version=bindparam("at_version")),
+                [
+                    {
+                        "of": entry.reply.event_id,
+                        "to": entry.reply.outcome.lower(),
+                        "number": entry.reply.account_number,
+                        "at_version": entry.reply.version,
+                    }
+                    for entry in overturned
+                ],
+            )
+        repeated = {entry.reply.event_id: entry.repeats for entry in entries if entry.repeats and not entry.new}
+        if repeated:
+            self.headquarters.execute(
+                _COUNT_REPEATS, {"ids": list(repeated), "counts": list(repeated.values())}
+            )
+
+    def _log_row(self, entry: _LogEntry) -> dict[str, Any]:
+        reply, places = entry.reply, self.judged.places
+        return {
+            "event_id": reply.event_id,
+            "customer_id": reply.customer_id,
+            "channel_id": reply.channel_id,
+            "kind": entry.kind,
+            "outcome": reply.outcome.lower(),
+            "reasons": [{"field": one.field, "code": one.code, "text": one.text} for one in reply.reasons],
+            "account_number": reply.account_number,
+            "version": reply.version,
+            "repeats": entry.repeats,
+            "topic": places.topic,
+            "partition": places.partitions[entry.row],
+            "offset": places.offsets[entry.row],
+            "occurred_at": entry.occurred_at,
+            "received_at": reply.answered_at,
+        }
+
+
+_COUNT_REPEATS: Final = text(
+    """
+    UPDATE synchronization_log AS logged
+    SET repeats = logged.repeats + again.count
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS integer[])) AS again (event_id, count)
+    WHERE logged.event_id = again.event_id
+    """
+)
+"""Count the repeats of events that were logged before; nothing else of theirs changes."""
+
+
+def _logged(row: Row[Any]) -> _LogEntry:
+    reply = Reply(
+        channel_id=row.channel_id,
+        event_id=row.event_id,
+        customer_id=row.customer_id,
+        outcome=Outcome(row.outcome.upper()),
+        reasons=tuple(Reason(**reason) for reason in row.reasons),
+        account_number=row.account_number,
+        version=row.version,
+        answered_at=row.received_at,
+    )
+    return _LogEntry(reply=reply, kind=row.kind, occurred_at=row.occurred_at, row=0, new=False)
+
+
+def _frame_of(customers: Iterable[StoredCustomer]) -> pl.DataFrame:
+    """Customers one by one as the frame that is copied in."""
+    records = [
+        {
+            "customer_id": one.customer_id,
+            "account_number": one.account_number,
+            "version": one.version,
+            "updated_at": one.updated_at,
+            "customer": to_avro(one.state),
+        }
+        for one in customers
+    ]
+    names = ["customer_id", "account_number", "version", "updated_at", "customer"]
+    return pl.DataFrame(records, schema=empty_frame(contract("Customer")).select(names).schema)
+
+
+def _note_positions(headquarters: Connection, stream: Stream, next_offsets: Mapping[int, int]) -> None:
+    """Note how far the database is, never lowered."""
+    if next_offsets:
+        headquarters.execute(
+            _NOTE_POSITIONS,
+            {
+                "consumer_group": stream.consumer_group,
+                "topic_id": stream.topic_id,
+                "partitions": sorted(next_offsets),
+                "next_offsets": [next_offsets[partition] for partition in sorted(next_offsets)],
+            },
+        )
+
+
+_NOTE_POSITIONS: Final = text(
+    """
+    INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
+    SELECT :consumer_group, :topic_id, noted.partition, noted.next_offset
+    FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS noted (partition, next_offset)
+    ON CONFLICT (consumer_group, topic_id, partition)
+    DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
+    """
+)
+
+
+def read_positions(headquarters: Connection, stream: Stream) -> dict[int, int]:
+    """By partition: the next offset that the database has not taken in."""
+    rows = headquarters.execute(
+        select(positions.c.partition, positions.c.next_offset).where(
+            positions.c.consumer_group == stream.consumer_group, positions.c.topic_id == stream.topic_id
+        )
+    )
+    return {row.partition: row.next_offset for row in rows}
+
+
+def _sqlstate(error: BaseException) -> str:
+    return str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
