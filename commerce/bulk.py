@@ -1,7 +1,9 @@
 """The columnar way from decoded customers to the rows of a database: one frame a table, one COPY a frame.
 
-A frame of customers has the columns `customer_id`, `account_number`, `version`, `updated_at` and `customer`, as decoded from
-`Customer` snapshots or put together from events. The per-record way is `commerce/customer_rows.py`; both write the same rows.
+A frame of customers has the columns `customer_id`, `account_number`, `version`, `updated_at` and `customer`, as
+decoded from
+`Customer` snapshots or put together from events. The per-record way is `commerce/customer_rows.py`; both write the
+same rows.
 """
 
 from dataclasses import dataclass
@@ -39,7 +41,9 @@ def headquarters_frames(frame: pl.DataFrame) -> TableFrames:
 
 
 def channel_frames(frame: pl.DataFrame, dialect: Dialect) -> TableFrames:
-    """Customers as rows of a channel's tables: ready for `copy_into`, or for `executemany` of `frame.rows()` in SQLite."""
+    """Customers as rows of a channel's tables: ready for `copy_into`, or for `executemany` of `frame.rows()` in
+    SQLite.
+    """
     return _frames(frame, channel.customers, dialect)
 
 
@@ -97,7 +101,9 @@ def _json_attributes(attributes: pl.Series) -> pl.Expr:
     if attributes.list.len().sum() == 0:
         return pl.lit("[]").alias("attributes")
     decimals = pl.element().struct.field("decimal").cast(pl.String).str.strip_chars_end("0").str.strip_suffix(".")
-    encoded = _json("attributes", pl.col("attributes").list.eval(pl.element().struct.with_fields(decimals.alias("decimal"))))
+    encoded = _json(
+        "attributes", pl.col("attributes").list.eval(pl.element().struct.with_fields(decimals.alias("decimal")))
+    )
     # Within a JSON text every quote is escaped, so none of these can be part of a value.
     for absent in ("text", "integer", "decimal", "boolean"):
         encoded = encoded.str.replace_all(f',"{absent}":null', "", literal=True)
@@ -124,7 +130,10 @@ def copy_into(cursor: psycopg.Cursor[Any], table: str, frame: pl.DataFrame) -> N
 
 
 def _binary_copy(frame: pl.DataFrame) -> bytes:
-    """The rows in PostgreSQL's binary COPY format. Source: https://www.postgresql.org/docs/current/sql-copy.html"""
+    """The rows in PostgreSQL's binary COPY format.
+
+    Source: https://www.postgresql.org/docs/18/sql-copy.html
+    """
     table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # pgpq takes no string views
     encoder = ArrowToPostgresBinaryEncoder(table.schema)
     parts = [encoder.write_header(), *(encoder.write_batch(batch) for batch in table.to_batches()), encoder.finish()]

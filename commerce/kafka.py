@@ -1,22 +1,28 @@
 """The edge to Kafka: configurations with the settings that promises rest on, topics, offsets.
 
-Nothing here connects before it is called. Refusals that waiting cannot mend (a wrong password, a missing topic or privilege) are
-`KafkaRefused`, with what to do; everything that may pass by itself stays a `KafkaException` for which `is_transient` is true.
+Nothing here connects before it is called. Refusals that waiting cannot mend (a wrong password, a missing topic or
+privilege) are
+`KafkaRefused`, with what to do; everything that may pass by itself stays a `KafkaException` for which `is_transient`
+is true.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    OffsetSpec,
-    ResourceType,
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 from structlog import get_logger
 
@@ -58,7 +64,15 @@ _PRODUCER: Final[dict[str, Any]] = {
 }
 
 _PROMISED: Final = frozenset(
-    {"isolation.level", "enable.auto.commit", "enable.idempotence", "partitioner", "acks", "group.id", "transactional.id"}
+    {
+        "isolation.level",
+        "enable.auto.commit",
+        "enable.idempotence",
+        "partitioner",
+        "acks",
+        "group.id",
+        "transactional.id",
+    }
 )
 """Properties that nobody may set otherwise: a promise rests on each."""
 
@@ -93,12 +107,14 @@ def producer_configuration(settings: Settings, **own: Any) -> dict[str, Any]:
 def _configuration(settings: Settings, ours: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     if not settings.kafka.get("bootstrap.servers"):
         raise SettingsError(
-            "no Kafka broker is named: set KAFKA_BOOTSTRAP_SERVERS or [kafka] \"bootstrap.servers\" in tenten.toml, "
+            'no Kafka broker is named: set KAFKA_BOOTSTRAP_SERVERS or [kafka] "bootstrap.servers" in tenten.toml, '
             "or run `tenten local start`"
         )
     broken = sorted(_PROMISED & settings.kafka.keys())
     if broken:
-        raise SettingsError(f"[kafka] {', '.join(broken)}: tenten's promises rest on its own value; remove it from tenten.toml")
+        raise SettingsError(
+            f"[kafka] {', '.join(broken)}: tenten's promises rest on its own value; remove it from tenten.toml"
+        )
     return {"log_level": 4, "logger": _quiet, "error_cb": _report, **ours, **own, **settings.kafka}
 
 
@@ -123,8 +139,9 @@ def _report(error: KafkaError) -> None:
 def refused(error: KafkaException) -> KafkaRefused | None:
     """The refusal behind a Kafka error, or None when waiting may mend it."""
     kafka_error = error.args[0] if error.args else None
-    text = _REFUSALS.get(kafka_error.code()) if isinstance(kafka_error, KafkaError) else None
-    return None if text is None else KafkaRefused(f"{text} ({kafka_error.str()})")
+    if not isinstance(kafka_error, KafkaError) or kafka_error.code() not in _REFUSALS:
+        return None
+    return KafkaRefused(f"{_REFUSALS[kafka_error.code()]} ({kafka_error.str()})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +171,15 @@ def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
 
 
 def last_stable_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
-    """The last stable offset of each partition of a topic (name with prefix): the end for readers of committed records."""
-    return _offsets(settings, topic, partitions, OffsetSpec.latest())
+    """The last stable offset of each partition of a topic (name with prefix): the end for readers of committed
+    records.
+    """
+    return _offsets(settings, topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # its stubs lack it
 
 
 def earliest_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
     """The first offset of each partition that still can be read."""
-    return _offsets(settings, topic, partitions, OffsetSpec.earliest())
+    return _offsets(settings, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # as above
 
 
 def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec) -> dict[int, int]:
@@ -184,6 +203,44 @@ def ask(question: Callable[[], Any]) -> Any:
         raise
 
 
+Headers = list[tuple[str, str | bytes | None]]
+"""Record headers, as the client takes them."""
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    """The headers of a delivered record, in order; a name may come more than once."""
+    headers: Any = message.headers() or []
+    return list(headers)
+
+
+def place(message: Message) -> tuple[int, int]:
+    """Partition and offset of a delivered record."""
+    partition, offset = message.partition(), message.offset()
+    # The client knows both of whatever it delivers.
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
+
+
+def read_on(consumer: Consumer, next_offsets: MutableMapping[int, int], ends: Mapping[int, int]) -> Iterator[Message]:
+    """Every record from `next_offsets` to before `ends`, by partition. Moves `next_offsets` along.
+
+    What is no record (markers, holes) is passed too. The consumer is assigned there and has `enable.partition.eof`.
+    Raises: `KafkaException` when no broker answers, or a record is gone.
+    """
+    while any(next_offsets[partition] < end for partition, end in ends.items()):
+        message = consumer.poll(REQUEST_SECONDS)
+        if message is None:
+            raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+        error = message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+        partition, offset = place(message)
+        if error is None and offset < ends[partition]:
+            yield message
+        next_offsets[partition] = offset if error is not None else offset + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicChange:
     """One thing that `apply_topics` did, would do, or refuses to do."""
@@ -194,7 +251,8 @@ class TopicChange:
 
 
 def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]:
-    """Create the topics that are missing, correct the settings of the others, and refuse to add partitions to a keyed one.
+    """Create the topics that are missing, correct the settings of the others, and refuse to add partitions to a keyed
+    one.
 
     Called twice it changes nothing the second time. With `dry_run` it only says what it would do.
     Raises: `KafkaRefused`; `KafkaException` when no broker answers.
@@ -210,8 +268,9 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
             changes.append(TopicChange(topic=name, action="create", detail=f"{topic.partitions} partitions"))
         elif topic.keyed and len(existing[name].partitions) != topic.partitions:
             detail = (
-                f"has {len(existing[name].partitions)} partitions instead of {topic.partitions}: with another count the same key "
-                "would go elsewhere; keep this count, or make a new topic under another prefix"
+                f"has {len(existing[name].partitions)} partitions instead of {topic.partitions}: "
+                "with another count the same key would go elsewhere; keep this count, or make a new topic under "
+                "another prefix"
             )
             changes.append(TopicChange(topic=name, action="refuse", detail=detail))
         else:
@@ -235,18 +294,18 @@ def _configure(admin: AdminClient, name: str, topic: Topic, dry_run: bool) -> To
     if not wrong:
         return TopicChange(topic=name, action="keep", detail="as declared")
     if not dry_run:
-        entries = [
-            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in wrong.items()
-        ]
+        entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in wrong.items()]
         change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         ask(admin.incremental_alter_configs([change], request_timeout=REQUEST_SECONDS)[change].result)
-    return TopicChange(topic=name, action="configure", detail=", ".join(f"{key}={value}" for key, value in wrong.items()))
+    return TopicChange(
+        topic=name, action="configure", detail=", ".join(f"{key}={value}" for key, value in wrong.items())
+    )
 
 
 def check_partitions(topic: str, expected: int, found: int) -> None:
     """Stop where keys would go astray. Raises: `TopicChanged` with advice when the counts differ."""
     if expected != found:
         raise TopicChanged(
-            f"topic {topic} has {found} partitions where this database knows {expected}: keys now go to other partitions; "
-            "make a new topic under another prefix and resync the channels"
+            f"topic {topic} has {found} partitions where this database knows {expected}: "
+            "keys now go to other partitions; make a new topic under another prefix and resync the channels"
         )

@@ -43,8 +43,8 @@ class NumberFormat:
     def number(self, account_number: str) -> int | None:
         """The number inside an account number, or None when it does not have this format."""
         digits = account_number.removeprefix(self.before).removesuffix(self.after)
-        fits = account_number == f"{self.before}{digits}{self.after}" and len(digits) == self.digits and digits.isdecimal()
-        return int(digits) if fits else None
+        fits = len(digits) == self.digits and digits.isdecimal()
+        return int(digits) if fits and account_number == f"{self.before}{digits}{self.after}" else None
 
 
 def number_format(text: str) -> NumberFormat:
@@ -58,14 +58,16 @@ def number_format(text: str) -> NumberFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Numbers taken from a sequence: the given ones in order, and how many were wanted in vain because it has run out."""
+    """Numbers taken from a sequence: the given ones in order, and how many were wanted in vain because it has run
+    out.
+    """
 
     numbers: Sequence[int]
     missing: int
 
 
-def take(format: NumberFormat, next_number: int, count: int) -> Taken:
+def take(number_format: NumberFormat, next_number: int, count: int) -> Taken:
     """The next `count` numbers, or those that there still are."""
-    end = min(next_number + count, format.number_max + 1)
+    end = min(next_number + count, number_format.number_max + 1)
     numbers = range(next_number, max(end, next_number))
     return Taken(numbers=numbers, missing=count - len(numbers))

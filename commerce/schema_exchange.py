@@ -1,8 +1,9 @@
 """How writers tell readers their schemas: by the `schemas` topic, or by a registry where one is configured.
 
-Without a registry every writer puts its schemas on the compacted `schemas` topic when it starts, and a reader reads that topic
-on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which Apicurio and Karapace
-speak too) writers register at start and values carry the registry's id.
+Without a registry every writer puts its schemas on the compacted `schemas` topic when it starts, and a reader reads
+that topic
+on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which Apicurio and
+Karapace speak too) writers register at start and values carry the registry's id.
 Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 
@@ -17,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from commerce.failures import RegistryAway, RegistryRefused
-from commerce.kafka import REQUEST_SECONDS, ask, consumer_configuration, producer_configuration
+from commerce.kafka import REQUEST_SECONDS, ask, consumer_configuration, producer_configuration, read_on
 from commerce.settings import Settings
 from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, SCHEMAS
 from schemas.wire import AvroSchema, WriterSchemas, confluent_header, contracts
@@ -32,12 +33,14 @@ def publish_schemas(settings: Settings) -> dict[str, bytes]:
     """
     if settings.schema_registry_url is not None:
         registry = Registry(settings.schema_registry_url)
-        return {schema.name: confluent_header(registry.register(_subject(settings, schema), schema)) for schema in contracts()}
+        ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
+        return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
     producer = Producer(producer_configuration(settings))
     for schema in contracts():
         producer.produce(settings.topic(SCHEMAS), key=schema.fingerprint.hex(), value=json.dumps(schema.json))
     if producer.flush(REQUEST_SECONDS):
-        raise KafkaException(ask(lambda: producer.list_topics(timeout=REQUEST_SECONDS)))
+        ask(lambda: producer.list_topics(timeout=REQUEST_SECONDS))
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
     return {schema.name: schema.header for schema in contracts()}
 
 
@@ -61,10 +64,11 @@ class SchemasTopic:
         self._topic = settings.topic(SCHEMAS)
         self._known: dict[str, Mapping[str, Any]] = {}
         self._consumer: Consumer | None = None
-        self._next_offset = 0
+        self._next = {0: 0}
 
     def find(self, fingerprint: bytes) -> Mapping[str, Any] | None:
-        """The schema with this fingerprint, or None when nobody has written it up to now. Blocks for one or two questions.
+        """The schema with this fingerprint, or None when nobody has written it up to now. Blocks for one or two
+        questions.
 
         Raises: `KafkaException` when no broker answers.
         """
@@ -73,23 +77,14 @@ class SchemasTopic:
         return self._known.get(fingerprint.hex())
 
     def _read_on(self) -> None:
-        partition = TopicPartition(self._topic, 0, self._next_offset)
         if self._consumer is None:
-            own = {"group.id": self._settings.group("schemas"), "auto.offset.reset": "earliest", "enable.partition.eof": True}
-            self._consumer = Consumer(consumer_configuration(self._settings, **own))
-            self._consumer.assign([partition])
-        _, end = ask(lambda: self._consumer.get_watermark_offsets(partition, timeout=REQUEST_SECONDS))
-        while self._next_offset < end:
-            message = self._consumer.poll(REQUEST_SECONDS)
-            if message is None:
-                raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
-            if message.error() is None:
-                self._remember(message.key(), message.value())
-                self._next_offset = message.offset() + 1
-            elif message.error().code() == message.error()._PARTITION_EOF:
-                self._next_offset = message.offset()
-            else:
-                raise KafkaException(message.error())
+            own = {"group.id": self._settings.group("schemas"), "auto.offset.reset": "earliest"}
+            self._consumer = Consumer(consumer_configuration(self._settings, **own, **{"enable.partition.eof": True}))
+            self._consumer.assign([TopicPartition(self._topic, 0, self._next[0])])
+        consumer = self._consumer
+        _, end = ask(lambda: consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=REQUEST_SECONDS))
+        for message in read_on(consumer, self._next, {0: end}):
+            self._remember(message.key(), message.value())
 
     def _remember(self, key: bytes | None, value: bytes | None) -> None:
         """Keep a schema; what is none stays unknown, and whoever wrote with it gets a dead letter that says so."""
@@ -136,16 +131,17 @@ class Registry:
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, data=data, headers=self._headers, method=method)
+        request = urllib.request.Request(  # noqa: S310 -- the settings allow http and https only
+            self._base + path, data=data, headers=self._headers, method=method
+        )
         try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:  # noqa: S310 -- as above
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code >= 500:
                 raise RegistryAway(f"the schema registry answers {error.code}") from error
             text = error.read(500).decode(errors="replace")
-            raise RegistryRefused(f"the schema registry refuses {method} {path}: {error.code} {text}", error.code) from error
+            said = f"the schema registry refuses {method} {path}: {error.code} {text}"
+            raise RegistryRefused(said, error.code) from error
         except (OSError, ValueError) as error:
             raise RegistryAway(f"the schema registry does not answer: {error}") from error
-
-

@@ -1,21 +1,23 @@
 """The exactly-once loop of a consumer group: batches in, outputs and offsets out in one Kafka transaction.
 
-Everything about aborts, rewinding, fencing and rebalances is here, once; a process that uses a session reads like this::
+Everything about aborts, rewinding, fencing and rebalances is here, once; a process that uses a session reads like
+this::
 
     for batch in session.batches():
-        with session.attempt(batch):                    # whatever may pass by itself: rewind, wait, the batch comes again
-            ...                                         # one SQL transaction
+        with session.attempt(batch):        # whatever may pass by itself: rewind, wait, the batch comes again
+            ...                             # one SQL transaction
             with session.transaction(batch) as out:
                 out.send(topic, key, value)
 
 What it rests on (see docs/decisions/0003-exactly-once-session.md):
 
 - The group metadata is captured when partitions are assigned and goes with each batch. The broker checks the group's
-  generation, not who owns a partition: metadata fetched just before sending would let a worker commit offsets of partitions it
-  has lost.
+  generation, not who owns a partition: metadata fetched just before sending would let a worker commit offsets of
+  partitions it has lost.
 - Rebalances are noticed only while polling, and whatever was collected before one is dropped and read again.
-- After any error that does not say "abort", and after a commit whose result is unknown, the producer is thrown away. A new one
-  with the same transactional id first makes the broker decide that transaction; only then are committed offsets asked for.
+- After any error that does not say "abort", and after a commit whose result is unknown, the producer is thrown away.
+  A new one with the same transactional id first makes the broker decide that transaction; only then are committed
+  offsets asked for.
 """
 
 import time
@@ -39,7 +41,7 @@ from structlog import get_logger
 
 from commerce.failpoints import failpoint
 from commerce.failures import is_transient
-from commerce.kafka import REQUEST_SECONDS, refused
+from commerce.kafka import REQUEST_SECONDS, Headers, place, refused
 
 log = get_logger(__name__)
 
@@ -87,7 +89,7 @@ class Outputs:
         self._producer = producer
 
     def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]] | None = None
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
     ) -> None:
         """Queue one record. Errors of its delivery fail the commit."""
         while True:
@@ -102,8 +104,8 @@ class TransactionSession:
     """A member of a consumer group with a transactional producer. Use it as a context manager.
 
     `transactional_id` is asked whenever a new producer is made: it must name a slot that is ours for now.
-    `on_assigned` is told which partitions were assigned and what the group has committed for each (None: nothing); it runs outside the
-    client's callbacks, may block, and may raise to stop.
+    `on_assigned` is told which partitions were assigned and what the group has committed for each (None: nothing). It
+    runs outside the client's callbacks, may block, and may raise to stop.
     """
 
     def __init__(
@@ -146,8 +148,8 @@ class TransactionSession:
                 **self._consumer_configuration,
             }
         )
-        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
-        return self
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked,
+        on_lost=self._revoked) return self
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
@@ -191,7 +193,8 @@ class TransactionSession:
             failpoint(f"{self._name}.after_begin")
             yield Outputs(producer)
             failpoint(f"{self._name}.after_produce")
-            offsets = [TopicPartition(batch.topic, partition, offset) for partition, offset in batch.next_offsets.items()]
+            offsets = [TopicPartition(batch.topic, partition, offset) for partition, offset in
+            batch.next_offsets.items()]
             producer.send_offsets_to_transaction(offsets, batch.group_metadata, REQUEST_SECONDS)
             failpoint(f"{self._name}.after_send_offsets")
             failpoint(f"{self._name}.before_kafka_commit")
@@ -250,10 +253,12 @@ class TransactionSession:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge()
-            producer.close(1.0)
+            producer.close()
 
     def _recover(self) -> None:
-        """Before reading on after a failure: let the broker decide the last transaction, then go back to what is committed."""
+        """Before reading on after a failure: let the broker decide the last transaction, then go back to the
+        offsets.
+        """
         self._producer_ready()
         if not self._rewind:
             return
@@ -266,7 +271,7 @@ class TransactionSession:
         self._rewind.clear()
 
     def _collect(self) -> list[Message]:
-        """What is there, at least one record if any comes within the poll, at most a batch. Nothing when a rebalance came."""
+        """What is there: a record if any comes within the poll, at most a batch. Nothing when a rebalance came."""
         self._rebalanced = False
         first = self._consumer.poll(POLL_SECONDS)
         if first is None:
@@ -281,17 +286,18 @@ class TransactionSession:
                 break
         for message in messages:
             if message.error() is not None:
-                self._rewind |= {one.partition() for one in messages if one.error() is None}
+                self._rewind |= {place(one)[0] for one in messages if one.error() is None}
                 raise KafkaException(message.error())
         if self._rebalanced:
-            self._rewind |= {message.partition() for message in messages}
+            self._rewind |= {place(message)[0] for message in messages}
             return []
         return messages
 
     def _batch(self, messages: list[Message]) -> Batch:
         next_offsets: dict[int, int] = {}
         for message in messages:
-            next_offsets[message.partition()] = message.offset() + 1
+            partition, offset = place(message)
+            next_offsets[partition] = offset + 1
         return Batch(
             messages=messages, next_offsets=next_offsets, topic=self._topic, group_metadata=self._group_metadata
         )
@@ -321,7 +327,9 @@ class TransactionSession:
 
     @contextmanager
     def _surviving(self, what: str) -> Generator[None]:
-        """Pause after what may pass by itself, longer each time up to five seconds; say it once and once more when it is over."""
+        """Pause after what may pass by itself, longer each time up to five seconds. Said once until a batch
+        succeeds.
+        """
         try:
             yield
         except TransactionFailed:

@@ -1,7 +1,7 @@
 """Dead letters: records that cannot be read, kept byte for byte with the reason, and what an operator does about them.
 
-Headers are Kafka Connect's (KIP-298) as text, and ours: `x-dlq-reason`, `x-dlq-attempt`, `x-dlq-failed-at`. No personal data in any.
-Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
+Headers are Kafka Connect's (KIP-298) as text, and ours: `x-dlq-reason`, `x-dlq-attempt`, `x-dlq-failed-at`. No
+personal data in any. Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,14 @@ from sqlalchemy.dialects.postgresql import insert
 from commerce.failures import NoSuchDeadLetter
 from commerce.kafka import (
     REQUEST_SECONDS,
+    Headers,
     consumer_configuration,
     earliest_offsets,
+    headers_of,
     last_stable_offsets,
+    place,
     producer_configuration,
+    read_on,
     topic_ids,
 )
 from commerce.settings import Settings
@@ -27,15 +31,13 @@ from schemas.batches import UnreadableRow
 from schemas.headquarters import dead_letter_decisions
 from schemas.topics import ASYNC_CUSTOMERS_DLQ
 
-Headers = list[tuple[str, bytes | None]]
-
 _CONNECT: Final = "__connect.errors."
 _OURS: Final = "x-dlq-"
 
 
 def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> Headers:
     """The record's own headers, and why it is a dead letter."""
-    kept = [(name, value) for name, value in _headers_of(message) if not name.startswith((_CONNECT, _OURS))]
+    kept = [(name, value) for name, value in headers_of(message) if not name.startswith((_CONNECT, _OURS))]
     about = {
         f"{_CONNECT}topic": message.topic(),
         f"{_CONNECT}partition": message.partition(),
@@ -50,13 +52,9 @@ def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> 
     return [*kept, *((name, str(value).encode()) for name, value in about.items())]
 
 
-def _headers_of(message: Message) -> list[tuple[str, bytes | None]]:
-    return [(name, value if value is None else bytes(value)) for name, value in message.headers() or []]
-
-
 def _attempt(message: Message) -> int:
     """How often this record has been a dead letter before."""
-    text = dict(_headers_of(message)).get(f"{_OURS}attempt") or b"0"
+    text = dict(headers_of(message)).get(f"{_OURS}attempt") or b"0"
     return int(text) if text.isdigit() and len(text) < 9 else 0
 
 
@@ -69,7 +67,7 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
-    headers: Headers
+    headers: list[tuple[str, bytes | None]]
     decision: Literal["open", "replayed", "discarded"]
 
     def header(self, name: str) -> str:
@@ -99,28 +97,23 @@ def list_dead_letters(settings: Settings, engine: Engine) -> Iterable[DeadLetter
     """
     topic = settings.topic(ASYNC_CUSTOMERS_DLQ)
     partitions = topic_ids(settings, [topic])[topic].partitions
+    starts = earliest_offsets(settings, topic, partitions)
     ends = last_stable_offsets(settings, topic, partitions)
     decisions = _decisions(engine, topic)
     consumer = Consumer(
         consumer_configuration(
             settings,
-            **{"group.id": settings.group("dead-letters"), "auto.offset.reset": "earliest", "enable.partition.eof": True},
+            **{
+                "group.id": settings.group("dead-letters"),
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            },
         )
     )
     try:
-        starts = earliest_offsets(settings, topic, partitions)
-        unread = {partition for partition, end in ends.items() if end > starts[partition]}
-        consumer.assign([TopicPartition(topic, partition, starts[partition]) for partition in sorted(unread)])
-        while unread:
-            message = consumer.poll(REQUEST_SECONDS)
-            if message is None:
-                raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
-            if message.error() is not None and message.error().code() != message.error()._PARTITION_EOF:
-                raise KafkaException(message.error())
-            if message.error() is None and message.offset() < ends[message.partition()]:
-                yield _dead_letter(message, decisions)
-            if message.offset() + 1 >= ends[message.partition()]:
-                unread.discard(message.partition())
+        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+        for message in read_on(consumer, starts, ends):
+            yield _dead_letter(message, decisions)
     finally:
         consumer.close()
 
@@ -132,14 +125,15 @@ def _decisions(engine: Engine, topic: str) -> Mapping[tuple[int, int], Any]:
 
 
 def _dead_letter(message: Message, decisions: Mapping[tuple[int, int], Any]) -> DeadLetter:
+    partition, offset = place(message)
     return DeadLetter(
-        partition=message.partition(),
-        offset=message.offset(),
+        partition=partition,
+        offset=offset,
         key=message.key(),
         value=message.value(),
         timestamp_ms=message.timestamp()[1],
-        headers=_headers_of(message),
-        decision=decisions.get((message.partition(), message.offset()), "open"),
+        headers=headers_of(message),
+        decision=decisions.get((partition, offset), "open"),
     )
 
 
@@ -152,14 +146,15 @@ def find_dead_letter(settings: Settings, engine: Engine, partition: int, offset:
 
 
 def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) -> int:
-    """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives their number.
+    """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives
+    their number.
 
     Replaying twice does no harm: an event that was read meanwhile is a repeat.
     """
     producer = Producer(producer_configuration(settings))
     replayed = []
     for letter in letters:
-        kept = [
+        kept: Headers = [
             (name, value)
             for name, value in letter.headers
             if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))

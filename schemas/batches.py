@@ -1,6 +1,7 @@
 """A batch of records is a table: framed Avro values to columns, and columns to framed Avro values.
 
-Decoding joins the values into one Avro container block, which polars reads at once. In a block nothing marks where a record
+Decoding joins the values into one Avro container block, which polars reads at once. In a block nothing marks where a
+record
 ends, so a damaged one shifts all after it and may still decode. Hence the proof: the first field of every schema is
 the record key, and it is compared with the key that Kafka delivered, row by row; a known sentinel after the last record
 proves where that one ended. Whatever fails the proof is decoded record by record, and only the bad ones fall out.
@@ -23,7 +24,8 @@ ROW: Final = "row"
 """Column of a decoded frame: the row's place in the batch as Kafka delivered it."""
 
 EXACT: Final = "exact"
-"""Column of a decoded frame: True when the value was written with the reader's own schema and read in columns, so that its
+"""Column of a decoded frame: True when the value was written with the reader's own schema and read in columns, so
+that its
 bytes may be used again as they are."""
 
 _SYNC: Final = b"tenten-sync-mark"
@@ -45,7 +47,9 @@ class UnreadableRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
-    """The readable records as a frame in the reader's columns, with `row` and `exact`, ordered by `row`; and the rest."""
+    """The readable records as a frame in the reader's columns, with `row` and `exact`, ordered by `row`; and the
+    rest.
+    """
 
     frame: pl.DataFrame
     unreadable: tuple[UnreadableRow, ...]
@@ -116,7 +120,9 @@ def _decode_columns(reader: AvroSchema, keys: Sequence[bytes | None], bodies: Se
 def _decode_one_by_one(
     reader: AvroSchema, writer: AvroSchema, rows: Sequence[int], keys: Sequence[bytes | None], bodies: Sequence[bytes]
 ) -> tuple[pl.DataFrame, list[UnreadableRow]]:
-    """The slow way: each record on its own, so that a bad one harms no other. What is sound is read in columns after all."""
+    """The slow way: each record on its own, so that a bad one harms no other. What is sound is read in columns after
+    all.
+    """
     bad: list[UnreadableRow] = []
     sound: list[tuple[int, bytes | None, bytes]] = []
     exact = writer.header == reader.header
@@ -236,7 +242,14 @@ def _container(reader: AvroSchema, bodies: Sequence[bytes]) -> bytes:
 @cache
 def _container_parts(reader: AvroSchema) -> tuple[bytes, bytes]:
     schema = json.dumps(_for_columns(reader.json)).encode()
-    meta = b"\x04" + text_bytes("avro.schema") + zigzag(len(schema)) + schema + text_bytes("avro.codec") + text_bytes("null")
+    meta = (
+        b"\x04"
+        + text_bytes("avro.schema")
+        + zigzag(len(schema))
+        + schema
+        + text_bytes("avro.codec")
+        + text_bytes("null")
+    )
     fields = reader.json["fields"]
     sentinel = text_bytes(_SENTINEL) + b"".join(_zero(field["type"]) for field in fields[1:])
     return b"Obj\x01" + meta + b"\x00" + _SYNC, sentinel

@@ -1,6 +1,7 @@
 """The tables of a channel's database, the same in PostgreSQL and SQLite.
 
-The visible customer is always complete: the last snapshot from headquarters with the channel's unsettled edits laid on top.
+The visible customer is always complete: the last snapshot from headquarters with the channel's unsettled edits laid
+on top.
 """
 
 from typing import Final
@@ -53,7 +54,9 @@ outbox: Final = Table(
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("account_number", Text),
     Column("version", BigInteger, comment="version of the customer in which the event took effect"),
-    Index("ix_outbox_unsent", "sequence", postgresql_where=text("sent_at IS NULL"), sqlite_where=text("sent_at IS NULL")),
+    Index(
+        "ix_outbox_unsent", "sequence", postgresql_where=text("sent_at IS NULL"), sqlite_where=text("sent_at IS NULL")
+    ),
     Index(None, "aggregateid"),
     sqlite_autoincrement=True,
 )

@@ -1,13 +1,26 @@
 """Column types, and the columns of a customer that both databases share.
 
-GUIDs are `uuid` in PostgreSQL and text with hyphens in SQLite; times are `timestamptz` and ISO 8601 text in UTC; lists and
-attributes are JSON. Enums are stored in lower case, as text.
+GUIDs are `uuid` in PostgreSQL and text with hyphens in SQLite; times are `timestamptz` and ISO 8601 text in UTC;
+lists and attributes are JSON. Enums are stored in lower case, as text.
 """
 
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, DateTime, Dialect, Integer, String, Table, Text, TypeDecorator, Uuid
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+)
 from sqlalchemy.schema import MetaData
 
 NAMING: Final = {
@@ -54,7 +67,16 @@ IDENTITY: Final = BigInteger().with_variant(Integer, "sqlite")
 def state_columns() -> list[Column[Any]]:
     """The columns of `CustomerState` that are no tables of their own, in the schema's order. New ones at every call."""
     text = [
-        ("title", "first_name", "middle_name", "last_name", "organization_name", "language", "currency", "customer_group"),
+        (
+            "title",
+            "first_name",
+            "middle_name",
+            "last_name",
+            "organization_name",
+            "language",
+            "currency",
+            "customer_group",
+        ),
         ("receipt_preference", "receipt_email", "tax_number"),
     ]
     return [
@@ -99,7 +121,9 @@ def contact_table(metadata: MetaData) -> Table:
 
 
 def topic_table(metadata: MetaData) -> Table:
-    """`topics`: the topics this database has read, as they were when it first did; another partition count is an error."""
+    """`topics`: the topics this database has read, as they were when it first did; another partition count is an
+    error.
+    """
     return Table(
         "topics",
         metadata,

@@ -6,7 +6,7 @@ equal customers are equal values. `canonical` makes it so.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -193,7 +193,16 @@ def canonical(state: CustomerState) -> CustomerState:
 
 def to_avro(record: CustomerEvent | Customer | Reply | CustomerState) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
-    return asdict(record)
+    return {name: _to_avro(getattr(record, name)) for name in record.__slots__}
+
+
+def _to_avro(value: Any) -> Any:
+    # dataclasses.asdict does the same and copies every leaf, which costs ten times as much.
+    if isinstance(value, tuple):
+        return [_to_avro(one) for one in value]
+    if isinstance(value, CustomerState | Address | Contact | Attribute | SupersededEvent | Reason):
+        return {name: _to_avro(getattr(value, name)) for name in value.__slots__}
+    return value
 
 
 def state_from_avro(state: Mapping[str, Any]) -> CustomerState:

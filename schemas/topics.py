@@ -32,7 +32,11 @@ ASYNC_CUSTOMERS: Final = Topic(
     name="async-customers",
     key="customer_id",
     value="CustomerEvent",
-    configuration={"cleanup.policy": "delete", "retention.ms": str(14 * DAY_MS), "max.message.bytes": str(RECORD_BYTES_MAX)},
+    configuration={
+        "cleanup.policy": "delete",
+        "retention.ms": str(14 * DAY_MS),
+        "max.message.bytes": str(RECORD_BYTES_MAX),
+    },
 )
 CUSTOMERS: Final = Topic(
     name="customers",

@@ -143,7 +143,8 @@ def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
 class WriterSchemas:
     """The schemas that values were written with, found by header and remembered.
 
-    Those of this release are known. For others it asks `by_fingerprint` (the `schemas` topic) and `by_id` (the registry);
+    Those of this release are known. For others it asks `by_fingerprint` (the `schemas` topic) and `by_id` (the
+    registry);
     both may block, return None for "there is no such schema", and raise when they cannot be reached.
     """
 

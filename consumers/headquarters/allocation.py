@@ -1,8 +1,9 @@
 """Account numbers for new customers, from the number sequence of each legal entity.
 
-A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers take turns.
-Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash leaves of a block is
-a gap.
+A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers
+take turns.
+Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash leaves of a
+block is a gap.
 """
 
 from collections.abc import Iterable
@@ -29,28 +30,30 @@ class Blocks:
         self._engine = engine
         self._held: dict[str, range] = {}
 
-    def take(self, legal_entity: str, format: NumberFormat, count: int) -> list[int]:
-        """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it needs a block."""
+    def take(self, legal_entity: str, shape: NumberFormat, count: int) -> list[int]:
+        """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it
+        needs a block.
+        """
         held = self._held.get(legal_entity, range(0))
         if len(held) < count:
-            numbers = [*held, *self._block(legal_entity, format, max(BLOCK_NUMBERS, count - len(held)))]
+            numbers = [*held, *self._block(legal_entity, shape, max(BLOCK_NUMBERS, count - len(held)))]
         else:
             numbers = list(held)
         rest = numbers[count:]
         self._held[legal_entity] = range(rest[0], rest[-1] + 1) if rest else range(0)
         return numbers[:count]
 
-    def _block(self, legal_entity: str, format: NumberFormat, count: int) -> range:
+    def _block(self, legal_entity: str, shape: NumberFormat, count: int) -> range:
         with self._engine.begin() as own:
             query = select(number_sequences.c.next).where(number_sequences.c.legal_entity == legal_entity)
             first = own.execute(query.with_for_update()).scalar_one()
-            block = take(format, first, count).numbers
+            block = take(shape, first, count).numbers
             own.execute(
                 update(number_sequences)
                 .where(number_sequences.c.legal_entity == legal_entity)
                 .values(next=first + len(block))
             )
-        _warn_when_nearly_used_up(legal_entity, format, first + len(block))
+        _warn_when_nearly_used_up(legal_entity, shape, first + len(block))
         return range(first, first + len(block))
 
 
@@ -58,7 +61,9 @@ class Allotment:
     """The numbers that one SQL transaction gives out. Continuous sequences stay locked until it ends."""
 
     def __init__(self, connection: Connection, blocks: Blocks, legal_entities: Iterable[str]) -> None:
-        """Lock the continuous sequences of these legal entities, in the order of their names; may wait for other workers."""
+        """Lock the continuous sequences of these legal entities, in the order of their names; may wait for other
+        workers.
+        """
         self._connection = connection
         self._blocks = blocks
         wanted = number_sequences.c.legal_entity.in_(sorted(set(legal_entities)))
@@ -73,12 +78,12 @@ class Allotment:
 
     def take(self, legal_entity: str, count: int) -> pl.Series:
         """The next `count` account numbers as a column; fewer when the sequence has run out."""
-        format, continuous = self._sequences[legal_entity]
+        shape, continuous = self._sequences[legal_entity]
         if not continuous:
-            return format.account_numbers(pl.Series(self._blocks.take(legal_entity, format, count), dtype=pl.Int64))
-        numbers = take(format, self._next[legal_entity], count).numbers
+            return shape.account_numbers(pl.Series(self._blocks.take(legal_entity, shape, count), dtype=pl.Int64))
+        numbers = take(shape, self._next[legal_entity], count).numbers
         self._next[legal_entity] += len(numbers)
-        return format.account_numbers(pl.Series(numbers, dtype=pl.Int64))
+        return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
 
     def take_one(self, legal_entity: str) -> str | None:
         """The next account number, or None when the sequence has run out."""
@@ -101,11 +106,13 @@ class Allotment:
 _warned: set[str] = set()
 
 
-def _warn_when_nearly_used_up(legal_entity: str, format: NumberFormat, next_number: int) -> None:
+def _warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number: int) -> None:
     """Say once a process that a sequence will run out."""
-    if legal_entity not in _warned and next_number > NEARLY_USED_UP * format.number_max:
+    if legal_entity not in _warned and next_number > NEARLY_USED_UP * shape.number_max:
         _warned.add(legal_entity)
-        log.warning("number_sequence_nearly_used_up", legal_entity=legal_entity, next=next_number, last=format.number_max)
+        log.warning(
+            "number_sequence_nearly_used_up", legal_entity=legal_entity, next=next_number, last=shape.number_max
+        )
 
 
 def used_up(legal_entity: str) -> Reason:

@@ -1,7 +1,7 @@
 """Judge a batch without I/O: which events are plainly fine, and which have to be looked at one by one.
 
-A plain event creates a customer, breaks no rule for certain, brings no other event along, and is alone in the batch with its
-customer and its id. A batch of plain events stays in columns all the way. Everything else is a `LooseEvent`.
+A plain event creates a customer, breaks no rule for certain, brings no other event along, and is alone in the batch
+with its customer and its id. A batch of plain events stays in columns all the way. Everything else is a `LooseEvent`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import polars as pl
 from confluent_kafka import Message
 
+from commerce.kafka import place
 from commerce.settings import Settings
 from commerce.validation import surely_valid
-from schemas.batches import EXACT, ROW, DecodedBatch, UnreadableRow
+from schemas.batches import ROW, DecodedBatch, UnreadableRow
 from schemas.records import HEADQUARTERS, CustomerEvent, EventKind, Reason, event_from_avro
 
 
@@ -42,6 +43,8 @@ class Judged:
     loose: tuple[LooseEvent, ...]
     unreadable: tuple[UnreadableRow, ...]
     places: Places
+    refused: tuple[Reason, ...] = ()
+    """Why its only event is refused whatever it says: the database does not take it."""
 
     @property
     def events(self) -> int:
@@ -67,10 +70,9 @@ def known(settings: Settings) -> Known:
 
 def places_of(topic: str, messages: Sequence[Message]) -> Places:
     """Where these messages stood."""
+    places = [place(message) for message in messages]
     return Places(
-        topic=topic,
-        partitions=[message.partition() for message in messages],
-        offsets=[message.offset() for message in messages],
+        topic=topic, partitions=[partition for partition, _ in places], offsets=[offset for _, offset in places]
     )
 
 
@@ -138,7 +140,11 @@ def outer_reasons(event: CustomerEvent, known: Known) -> tuple[Reason, ...]:
     reasons = []
     if event.channel_id != HEADQUARTERS and event.channel_id not in known.legal_entity_by_channel:
         reasons.append(
-            Reason(field="channel_id", code="unknown_channel", text=f"headquarters knows no channel {event.channel_id[:64]!r}")
+            Reason(
+                field="channel_id",
+                code="unknown_channel",
+                text=f"headquarters knows no channel {event.channel_id[:64]!r}",
+            )
         )
     if event.kind in (EventKind.ERASED, EventKind.TOUCHED):
         return tuple(reasons)
@@ -147,7 +153,11 @@ def outer_reasons(event: CustomerEvent, known: Known) -> tuple[Reason, ...]:
     entity = event.customer.legal_entity
     if entity not in known.legal_entities:
         reasons.append(
-            Reason(field="legal_entity", code="unknown_legal_entity", text=f"headquarters knows no legal entity {entity[:64]!r}")
+            Reason(
+                field="legal_entity",
+                code="unknown_legal_entity",
+                text=f"headquarters knows no legal entity {entity[:64]!r}",
+            )
         )
     elif known.legal_entity_by_channel.get(event.channel_id, entity) != entity:
         reasons.append(other_legal_entity(entity))
@@ -157,5 +167,7 @@ def outer_reasons(event: CustomerEvent, known: Known) -> tuple[Reason, ...]:
 def other_legal_entity(entity: str) -> Reason:
     """The refusal of a customer of another legal entity than its channel's, or than it already belongs to."""
     return Reason(
-        field="legal_entity", code="other_legal_entity", text=f"legal entity {entity!r} is not the one of this channel or customer"
+        field="legal_entity",
+        code="other_legal_entity",
+        text=f"legal entity {entity!r} is not the one of this channel or customer",
     )

@@ -1,7 +1,9 @@
 """What a synchronized batch sends: snapshots, replies, dead letters, as framed values.
 
-The snapshot of a plain event holds the event's own bytes: an event ends with its customer, so the snapshot is a few fields and
-that tail. Where the tail starts is computed from the decoded columns, and the result is proved by decoding it again: what
+The snapshot of a plain event holds the event's own bytes: an event ends with its customer, so the snapshot is a few
+fields and
+that tail. Where the tail starts is computed from the decoded columns, and the result is proved by decoding it again:
+what
 does not read back equal is encoded record by record instead, so a snapshot that no channel can read is never written.
 """
 
@@ -11,15 +13,13 @@ from itertools import repeat
 from typing import Final
 
 import polars as pl
-from confluent_kafka import Message
 
 from commerce.customer_rows import StoredCustomer
+from commerce.kafka import Headers
 from consumers.headquarters.synchronize import Current, Synchronized
-from schemas.batches import EXACT, ROW, UnreadableRow, decode_batch, join_columns, text_bytes, zigzag
+from schemas.batches import EXACT, ROW, decode_batch, join_columns, text_bytes, zigzag
 from schemas.records import Customer, Outcome, Reply, to_avro
 from schemas.wire import WriterSchemas, contract, encode, header_bytes
-
-Headers = list[tuple[str, bytes | None]]
 
 _GUID_BYTES: Final = 37
 """A GUID in Avro: one byte of length and 36 characters."""
@@ -39,12 +39,15 @@ def snapshots(
 ) -> list[Output]:
     """The current snapshot of every customer that the batch concerned, a tombstone for an erased one.
 
-    `values` are the batch's values as delivered, `headers` the framing by contract name. One record a customer: where the halves
-    of a refused batch concern the same one, the later stands.
+    `values` are the batch's values as delivered, `headers` the framing by contract name. One record a customer: where
+    the halves of a refused batch concern the same one, the later stands.
     """
     outputs: dict[bytes, Output] = {}
     for one in synchronized:
-        for output in [*_created(one.created, values, headers["Customer"]), *_current(one.current, headers["Customer"])]:
+        for output in [
+            *_created(one.created, values, headers["Customer"]),
+            *_current(one.current, headers["Customer"]),
+        ]:
             outputs[output.key] = output
     return list(outputs.values())
 
@@ -83,7 +86,9 @@ def _spliced(created: pl.DataFrame, values: Sequence[bytes | None], header: byte
 
 
 def _customer_start() -> pl.Expr:
-    """Where the customer starts in the Avro bytes of a plain event: after the fields before it and the union's branch."""
+    """Where the customer starts in the Avro bytes of a plain event: after the fields before it and the union's
+    branch.
+    """
     changed = pl.col("changed")
     path_bytes = changed.list.eval(_text_bytes(pl.element())).list.sum()
     list_bytes = pl.when(changed.list.len() == 0).then(1).otherwise(_zigzag_bytes(changed.list.len()) + path_bytes + 1)
@@ -122,7 +127,9 @@ def _current(current: Mapping[str, Current], header: bytes) -> list[Output]:
     return [
         Output(
             key=customer_id.encode(),
-            value=None if one.customer.erased else encode(contract("Customer"), to_avro(snapshot(one.customer)), header),
+            value=None
+            if one.customer.erased
+            else encode(contract("Customer"), to_avro(snapshot(one.customer)), header),
             headers=_headers("Customer", one.event_id),
         )
         for customer_id, one in current.items()
@@ -177,6 +184,6 @@ def _reply(reply: Reply, header: bytes) -> Output:
     return Output(key=reply.channel_id.encode(), value=value, headers=_headers("Reply", reply.event_id))
 
 
-def _headers(type: str, event_id: str) -> Headers:
+def _headers(record: str, event_id: str) -> Headers:
     """The headers of a record: the event that made headquarters write it, and what it is."""
-    return [("id", event_id.encode()), ("type", type.encode())]
+    return [("id", event_id.encode()), ("type", record.encode())]

@@ -1,7 +1,7 @@
 """The headquarters consumer: from `async-customers` to account numbers, snapshots and replies.
 
-Input: `async-customers`, as a member of the consumer group `headquarters`; start as many as there are partitions, anywhere.
-Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
+Input: `async-customers`, as a member of the consumer group `headquarters`; start as many as there are partitions,
+anywhere. Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
 Promise: one account number per customer, whatever dies. The database commits first, then Kafka with the offsets.
 
     it dies                          then
@@ -31,8 +31,8 @@ from consumers.headquarters.allocation import Blocks
 from consumers.headquarters.judge import judge, known, places_of
 from consumers.headquarters.outputs import replies, snapshots
 from consumers.headquarters.slots import Slot
-from consumers.headquarters.synchronize import Stream, read_positions, synchronize
-from schemas.batches import DecodedBatch, UnreadableRow, decode_batch
+from consumers.headquarters.synchronize import Reached, Stream, read_positions, synchronize
+from schemas.batches import ROW, DecodedBatch, UnreadableRow, decode_batch
 from schemas.headquarters import topics
 from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS, EVENT_BYTES_MAX
 from schemas.wire import contract
@@ -45,8 +45,8 @@ GROUP: Final = "headquarters"
 def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
     """Synchronize batches until `stop` is set.
 
-    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what waiting
-    cannot mend, each with what to do.
+    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what
+    waiting cannot mend, each with what to do.
     """
     engine = open_database(settings.headquarters_database())
     check_version(engine, "headquarters")
@@ -78,7 +78,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     _stop_when_too_many(in_a_row, settings)
                     judged = judge(decoded, channels, places_of(source, batch.messages))
                     failpoint("headquarters.while_judging")
-                    synchronized = synchronize(engine, blocks, channels, judged, streams.stream, batch.next_offsets)
+                    reached = Reached(stream=streams.stream, next_offsets=batch.next_offsets)
+                    synchronized = synchronize(engine, blocks, channels, judged, reached)
                     failpoint("headquarters.after_sql_commit")
                     current = snapshots(synchronized, values, headers)
                     answers = replies(synchronized, headers)
@@ -103,17 +104,18 @@ def _unreadable_in_a_row(before: int, decoded: DecodedBatch, records: int) -> in
     """How many dead letters there are now without a readable event between them."""
     if decoded.frame.is_empty():
         return before + records
-    last_readable = decoded.frame["row"].max()
-    return sum(1 for bad in decoded.unreadable if bad.row > last_readable)
+    last_readable = decoded.frame.item(-1, ROW)
+    return sum(bad.row > last_readable for bad in decoded.unreadable)
 
 
 def _stop_when_too_many(in_a_row: int, settings: Settings) -> None:
     """A flood of unreadable records is a bad release, not bad luck: stop before they all are dead letters."""
     if in_a_row > settings.headquarters.dead_letters_in_a_row_max:
         raise TooManyDeadLetters(
-            f"{in_a_row} records in a row cannot be read, more than dead_letters_in_a_row_max allows: probably a writer's release is "
-            "newer than this one or broken. Nothing of this batch is consumed. Upgrade headquarters or stop the writer; to go on all "
-            "the same, raise dead_letters_in_a_row_max under [headquarters] in tenten.toml"
+            f"{in_a_row} records in a row cannot be read, more than dead_letters_in_a_row_max allows: probably a "
+            "writer's release is newer than this one, or broken. Nothing of this batch is consumed. Upgrade "
+            "headquarters or stop that writer; to go on all the same, raise dead_letters_in_a_row_max under [headquarters] in "
+            "tenten.toml"
         )
 
 
@@ -156,6 +158,6 @@ class _Streams:
             if offset is not None and offset > taken_in.get(partition, 0):
                 raise DatabaseOlderThanStream(
                     f"the group has read {self._source}/{partition} up to {offset}, headquarters' database only up to "
-                    f"{taken_in.get(partition, 0)}: it is older than the stream, perhaps restored from a backup, and would give numbers "
-                    "out again. Run `tenten headquarters recover`"
+                    f"{taken_in.get(partition, 0)}: the database is older than the stream, perhaps restored from a "
+                    "backup, and would give numbers out again. Restore one that is as new as the stream"
                 )

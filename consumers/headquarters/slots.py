@@ -1,7 +1,7 @@
 """Slots: which of the transactional ids a worker uses.
 
-A worker that starts again with the id of a dead one makes the broker end the dead one's open transaction at once. So ids
-are few and fixed, `headquarters-0` and on, and an advisory lock in headquarters' database says who has which.
+A worker that starts again with the id of a dead one makes the broker end the dead one's open transaction at once. So
+ids are few and fixed, `headquarters-0` and on, and an advisory lock in headquarters' database says who has which.
 """
 
 import zlib
@@ -35,7 +35,9 @@ class Slot:
     def __enter__(self) -> "Slot":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._release()
 
     def transactional_id(self) -> str:
@@ -63,7 +65,9 @@ class Slot:
         numbers = count() if self._wanted is None else [self._wanted]
         for number in numbers:
             key = zlib.crc32(self._settings.transactional_id(number).encode())
-            if connection.execute(text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)"), {"key": key}).scalar():
+            if connection.execute(
+                text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)"), {"key": key}
+            ).scalar():
                 self._connection, self._number = connection, number
                 log.info("slot_taken", slot=number)
                 return

@@ -1,10 +1,11 @@
-"""One SQL transaction for a batch: log every event, create new customers with numbers, apply edits, audit, note positions.
+"""One SQL transaction for a batch: log every event, create new customers with numbers, apply edits, audit, note
+positions.
 
-Locks are taken in this order: number sequences by legal entity, then customers by GUID. The logged outcome of an event wins
-over a new judgement, so a batch that comes again gets the same account numbers and the same answers.
+Locks are taken in this order: number sequences by legal entity, then customers by GUID. The logged outcome of an
+event wins over a new judgement, so a batch that comes again gets the same account numbers and the same answers.
 
-Plain events are copied in as columns without looking first: that they are new is what the unique keys say. Where the keys
-say otherwise the transaction is started over, and every event is looked at.
+Plain events are copied in as columns without looking first: that they are new is what the unique keys say. Where the
+keys say otherwise the transaction is started over, and every event is looked at.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import polars as pl
 import psycopg
-from sqlalchemy import ARRAY, Connection, Engine, Row, Text, bindparam, cast, delete, func, insert, select, text, update
+from sqlalchemy import ARRAY, Connection, Engine, Row, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
@@ -56,19 +57,19 @@ _UTC: Final = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """How far the database has taken in one partition."""
-
-    partition: int
-    next_offset: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """Whose positions they are: the consumer group and the id of the topic it reads."""
 
     consumer_group: str
     topic_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """How far a batch brings the database in its stream: by partition the next offset."""
+
+    stream: Stream
+    next_offsets: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,50 +92,41 @@ class Synchronized:
     """The answers to the loose events and to what they superseded, in order."""
 
 
-def synchronize(
-    engine: Engine, blocks: Blocks, known: Known, judged: Judged, stream: Stream, next_offsets: Mapping[int, int]
-) -> list[Synchronized]:
+def synchronize(engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached) -> list[Synchronized]:
     """Bring a batch into the database; in one transaction, unless the database refuses something in it.
 
     Then the batch is halved until the one event is found, which is rejected; the halves are transactions of their own.
     Raises: what is transient.
     """
     try:
-        return [_in_one_transaction(engine, blocks, known, judged, stream, next_offsets)]
+        return [_in_one_transaction(engine, blocks, known, judged, reached)]
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error) or judged.events == 0:
             raise
         log.warning("batch_refused", events=judged.events, error=type(error).__name__, code=_sqlstate(error))
     if judged.events == 1:
         refused = Reason(field="", code="database_refused", text="headquarters' database refuses this customer")
-        return [_in_one_transaction(engine, blocks, known, loosened(judged), stream, next_offsets, (refused,))]
+        rejected = replace(loosened(judged), refused=(refused,))
+        return [_in_one_transaction(engine, blocks, known, rejected, reached)]
     first, second = halves(judged)
     return [
-        *synchronize(engine, blocks, known, first, stream, {}),
-        *synchronize(engine, blocks, known, second, stream, next_offsets),
+        *synchronize(engine, blocks, known, first, replace(reached, next_offsets={})),
+        *synchronize(engine, blocks, known, second, reached),
     ]
 
 
-def _in_one_transaction(
-    engine: Engine,
-    blocks: Blocks,
-    known: Known,
-    judged: Judged,
-    stream: Stream,
-    next_offsets: Mapping[int, int],
-    refused: tuple[Reason, ...] = (),
-) -> Synchronized:
-    """The transaction; started over with every event loose when one of the plain ones is not new or cannot be numbered.
+def _in_one_transaction(engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached) -> Synchronized:
+    """The transaction; started over with every event loose when a plain one is not new or cannot be numbered.
 
     Raises: `Contended` when another worker is just creating one of these customers.
     """
     try:
         with engine.begin() as headquarters:
-            return _synchronize(headquarters, blocks, known, judged, stream, next_offsets, refused)
+            return _synchronize(headquarters, blocks, known, judged, reached)
     except (psycopg.errors.UniqueViolation, IntegrityError, _NumbersUsedUp) as error:
         if judged.plain.is_empty():
             raise Contended("another worker is creating one of these customers") from error
-    return _in_one_transaction(engine, blocks, known, loosened(judged), stream, next_offsets, refused)
+    return _in_one_transaction(engine, blocks, known, loosened(judged), reached)
 
 
 class _NumbersUsedUp(Exception):
@@ -142,21 +134,15 @@ class _NumbersUsedUp(Exception):
 
 
 def _synchronize(
-    headquarters: Connection,
-    blocks: Blocks,
-    known: Known,
-    judged: Judged,
-    stream: Stream,
-    next_offsets: Mapping[int, int],
-    refused: tuple[Reason, ...],
+    headquarters: Connection, blocks: Blocks, known: Known, judged: Judged, reached: Reached
 ) -> Synchronized:
     now = datetime.now(UTC)
     allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, judged))
-    loose = _Loose(headquarters, known, allotment, judged, now, refused)
+    loose = _Loose(headquarters, known, allotment, judged, now)
     loose.apply()
     created = _create(headquarters, allotment, judged, now)
     allotment.write()
-    _note_positions(headquarters, stream, next_offsets)
+    _note_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
     return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))
 
@@ -165,9 +151,7 @@ def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
     """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence."""
     plain = judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series().to_list()
     by_customer = {
-        one.event.customer_id: one.event.customer.legal_entity
-        for one in judged.loose
-        if one.event.customer is not None
+        one.event.customer_id: one.event.customer.legal_entity for one in judged.loose if one.event.customer is not None
     }
     customers = HEADQUARTERS_TABLES.customers
     existing = headquarters.execute(
@@ -226,9 +210,9 @@ def _copy_log(headquarters: Connection, rows: pl.DataFrame) -> None:
 
 
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
-    """psycopg's own cursor in the same transaction, for COPY."""
-    cursor: psycopg.Cursor[Any] = connection.connection.cursor()
-    return cursor
+    """Psycopg's own cursor in the same transaction, for COPY."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # it is psycopg's
+    return driver.cursor()
 
 
 def _log_rows(created: pl.DataFrame, places: Places, now: datetime) -> pl.DataFrame:
@@ -279,7 +263,6 @@ class _Loose:
     allotment: Allotment
     judged: Judged
     now: datetime
-    refused: tuple[Reason, ...]
     replies: list[Reply] = field(default_factory=list)
     concerned: dict[str, Current] = field(default_factory=dict)
     entries: dict[str, _LogEntry] = field(default_factory=dict)
@@ -310,7 +293,7 @@ class _Loose:
             self._concern(event)
             return
         customer = self.customers.get(event.customer_id)
-        reasons = (*self.refused, *outer_reasons(event, self.known))
+        reasons = (*self.judged.refused, *outer_reasons(event, self.known))
         if reasons:
             self._answer(one, Outcome.REJECTED, reasons)
         elif event.kind is EventKind.ERASED:
@@ -325,7 +308,9 @@ class _Loose:
 
     def _touch(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
         if customer is None:
-            unknown = Reason(field="customer_id", code="unknown_customer", text="headquarters does not know this customer")
+            unknown = Reason(
+                field="customer_id", code="unknown_customer", text="headquarters does not know this customer"
+            )
             self._answer(one, Outcome.REJECTED, (unknown,))
         else:
             self._answer(one, Outcome.SYNCHRONIZED)
@@ -334,7 +319,11 @@ class _Loose:
         """Keep the id and the account number, and nothing else."""
         event = one.event
         if customer is None or not customer.erased:
-            entity = customer.state.legal_entity if customer else self.known.legal_entity_by_channel.get(event.channel_id, "")
+            entity = (
+                customer.state.legal_entity
+                if customer
+                else self.known.legal_entity_by_channel.get(event.channel_id, "")
+            )
             self.customers[event.customer_id] = StoredCustomer(
                 customer_id=event.customer_id,
                 account_number=customer.account_number if customer else None,
@@ -353,13 +342,11 @@ class _Loose:
         assert event.customer is not None  # outer_reasons refused it otherwise
         missing = [old for old in event.supersedes if not self._was_applied(old.event_id)]
         paths = {*event.changed, *(path for old in missing for path in old.changed)}
-        if customer is None:
-            merged = canonical(event.customer)
-        else:
-            merged = apply_paths(customer.state, event.customer, paths)
+        given = event.customer
+        merged = canonical(given) if customer is None else apply_paths(customer.state, given, paths)
         reasons = broken_rules(merged)
-        if customer is not None and customer.state.legal_entity != event.customer.legal_entity:
-            reasons = (other_legal_entity(event.customer.legal_entity), *reasons)
+        if customer is not None and customer.state.legal_entity != given.legal_entity:
+            reasons = (other_legal_entity(given.legal_entity), *reasons)
         if reasons:
             self._answer(one, Outcome.REJECTED, reasons)
             return
@@ -481,9 +468,7 @@ class _Loose:
             )
         repeated = {entry.reply.event_id: entry.repeats for entry in entries if entry.repeats and not entry.new}
         if repeated:
-            self.headquarters.execute(
-                _COUNT_REPEATS, {"ids": list(repeated), "counts": list(repeated.values())}
-            )
+            self.headquarters.execute(_COUNT_REPEATS, {"ids": list(repeated), "counts": list(repeated.values())})
 
     def _log_row(self, entry: _LogEntry) -> dict[str, Any]:
         reply, places = entry.reply, self.judged.places
@@ -546,16 +531,17 @@ def _frame_of(customers: Iterable[StoredCustomer]) -> pl.DataFrame:
     return pl.DataFrame(records, schema=empty_frame(contract("Customer")).select(names).schema)
 
 
-def _note_positions(headquarters: Connection, stream: Stream, next_offsets: Mapping[int, int]) -> None:
+def _note_positions(headquarters: Connection, reached: Reached) -> None:
     """Note how far the database is, never lowered."""
-    if next_offsets:
+    if reached.next_offsets:
+        partitions = sorted(reached.next_offsets)
         headquarters.execute(
             _NOTE_POSITIONS,
             {
-                "consumer_group": stream.consumer_group,
-                "topic_id": stream.topic_id,
-                "partitions": sorted(next_offsets),
-                "next_offsets": [next_offsets[partition] for partition in sorted(next_offsets)],
+                "consumer_group": reached.stream.consumer_group,
+                "topic_id": reached.stream.topic_id,
+                "partitions": partitions,
+                "next_offsets": [reached.next_offsets[partition] for partition in partitions],
             },
         )
 
