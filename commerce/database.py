@@ -17,7 +17,7 @@ import psycopg
 from filelock import FileLock, Timeout
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from commerce.failures import DatabaseRefused, LockHeld
 from commerce.settings import LegalEntity
@@ -78,6 +78,7 @@ def open_database(url: str) -> Engine:
 
 def _open_postgresql(address: URL) -> Engine:
     parameters = {name: value for name, value in _POSTGRESQL.items() if name not in address.query}
+    # hide_parameters: what a statement was given never reaches an error's text, and so no log.
     engine = create_engine(
         address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, connect_args=parameters
     )
@@ -97,23 +98,20 @@ def _open_postgresql(address: URL) -> Engine:
 
 
 def _open_sqlite(address: URL) -> Engine:
-    # hide_parameters: what a statement was given never reaches an error's text, and so no log.
     engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, _: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
-        try:
-            connection = dialect.connect(*arguments, **parameters)
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error as error:
-            refusal = _SQLITE_REFUSALS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-            if refusal is None:
+    def connect(dialect: Any, _: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> sqlite3.Connection:
+        with _sqlite_refusals(address):
+            connection: sqlite3.Connection = dialect.connect(*arguments, **parameters)
+            try:
+                if not _within(BUSY_SECONDS, lambda: _switched_to_wal(connection)):
+                    raise DatabaseRefused(f"{address.database} cannot be shared by processes: move it to a local disk")
+                connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
                 raise
-            raise DatabaseRefused(f"{address.database} {refusal}") from error
-        if mode != "wal":
-            raise DatabaseRefused(f"{address.database} lies where SQLite cannot share memory: move it to a local disk")
-        return connection
+            return connection
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -122,6 +120,27 @@ def _open_sqlite(address: URL) -> Engine:
             connection.exec_driver_sql("BEGIN" if options.get(_READING) else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def _sqlite_refusals(address: URL) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        refusal = _SQLITE_REFUSALS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if refusal is None:
+            raise
+        raise DatabaseRefused(f"{address.database} {refusal}") from error
+
+
+def _switched_to_wal(connection: sqlite3.Connection) -> bool:
+    """Whether the file is in WAL mode; not yet while another is just switching it, for whom SQLite does not wait."""
+    try:
+        return bool(connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
 
 
 @contextmanager
@@ -146,7 +165,7 @@ class DatabaseLock:
             return True
         try:
             self._connection.execute(text("SELECT 1"))
-        except DBAPIError:
+        except SQLAlchemyError:
             return False
         return True
 
@@ -194,7 +213,7 @@ def _postgresql_lock(engine: Engine, name: str, wait_seconds: float | None) -> G
             yield DatabaseLock(connection)
         finally:
             # A broken connection has lost its locks already.
-            with suppress(DBAPIError):
+            with suppress(SQLAlchemyError):
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
 
 

@@ -110,6 +110,9 @@ _SQLSTATE_CLASSES: Final = frozenset({"08", "40", "53", "57"})
 Source: https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
 
+_IDLE_IN_TRANSACTION: Final = "25P03"
+"""The server ended the connection of a process that was frozen within a transaction."""
+
 _SQLITE_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
 _KAFKA_CODES: Final = frozenset(
@@ -202,7 +205,8 @@ def _is_transient(error: BaseException) -> bool:
         case psycopg.Error():
             # An error without a state did not come from the server: the connection to it broke, or was never made.
             lost = error.sqlstate is None and isinstance(error, psycopg.OperationalError)
-            return lost or (error.sqlstate or "")[:2] in _SQLSTATE_CLASSES
+            state = error.sqlstate or ""
+            return lost or state[:2] in _SQLSTATE_CLASSES or state == _IDLE_IN_TRANSACTION
         case sqlite3.Error():
             return _sqlite_code(error) in _SQLITE_CODES
         case KafkaException():
