@@ -88,9 +88,7 @@ class Outputs:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
 
-    def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None
-    ) -> None:
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Queue one record. Errors of its delivery fail the commit."""
         while True:
             try:
@@ -148,8 +146,10 @@ class TransactionSession:
                 **self._consumer_configuration,
             }
         )
-        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked,
-        on_lost=self._revoked) return self
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
@@ -193,8 +193,9 @@ class TransactionSession:
             failpoint(f"{self._name}.after_begin")
             yield Outputs(producer)
             failpoint(f"{self._name}.after_produce")
-            offsets = [TopicPartition(batch.topic, partition, offset) for partition, offset in
-            batch.next_offsets.items()]
+            offsets = [
+                TopicPartition(batch.topic, partition, offset) for partition, offset in batch.next_offsets.items()
+            ]
             producer.send_offsets_to_transaction(offsets, batch.group_metadata, REQUEST_SECONDS)
             failpoint(f"{self._name}.after_send_offsets")
             failpoint(f"{self._name}.before_kafka_commit")

@@ -114,8 +114,8 @@ def _stop_when_too_many(in_a_row: int, settings: Settings) -> None:
         raise TooManyDeadLetters(
             f"{in_a_row} records in a row cannot be read, more than dead_letters_in_a_row_max allows: probably a "
             "writer's release is newer than this one, or broken. Nothing of this batch is consumed. Upgrade "
-            "headquarters or stop that writer; to go on all the same, raise dead_letters_in_a_row_max under [headquarters] in "
-            "tenten.toml"
+            "headquarters or stop that writer; to go on all the same, raise dead_letters_in_a_row_max of "
+            "[headquarters] in tenten.toml"
         )
 
 
