@@ -186,6 +186,19 @@ def is_full(error: BaseException) -> bool:
     )
 
 
+def error_code(error: BaseException) -> str | None:
+    """PostgreSQL's, SQLite's or Kafka's name for the error: it may be shown and logged, while texts may quote a row."""
+    for inner in _chain(error):
+        match inner:
+            case psycopg.Error() if inner.sqlstate is not None:
+                return inner.sqlstate
+            case sqlite3.Error():
+                return getattr(inner, "sqlite_errorname", None)
+            case KafkaException(args=[KafkaError() as kafka_error, *_]):
+                return str(kafka_error.name())
+    return None
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what lies beneath it, outermost first; finite even where causes go in a circle."""
     seen: set[int] = set()

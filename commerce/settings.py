@@ -33,12 +33,11 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from commerce.failures import SettingsError
+from commerce.number_sequence import number_format
 from schemas.records import HEADQUARTERS, CustomerType, ReceiptPreference
 from schemas.topics import Topic
 
 FILE_NAME: Final = "tenten.toml"
-NUMBER_DIGITS_MAX: Final = 18
-"""What fits the database's 64 bits."""
 
 _MASK: Final = "********"
 _SECRET_WORDS: Final = ("password", "secret", "private.key", "key.pem", "oauthbearer.config")
@@ -101,8 +100,7 @@ def _currency(value: str) -> str:
 
 
 def _number_format(value: str) -> str:
-    if not 1 <= value.count("#") <= NUMBER_DIGITS_MAX or not value.isprintable() or value != value.strip():
-        raise ValueError(f"write a # for each digit, at most {NUMBER_DIGITS_MAX}, for example C-########")
+    number_format(value)
     return value
 
 
@@ -194,7 +192,7 @@ class AccountNumbers(_Table):
 
     @model_validator(mode="after")
     def _next_fits(self) -> Self:
-        if self.next >= 10 ** self.format.count("#"):
+        if self.next > number_format(self.format).number_max:
             raise ValueError(f"next = {self.next} has more digits than the format {self.format}")
         return self
 
