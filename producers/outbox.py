@@ -1,0 +1,313 @@
+"""The outbox of a channel: every statement on it that producers make.
+
+A row is unsent, sent, rejected (until a later event supersedes it or the clerk discards it) or settled. It is written
+in the SQL transaction that changes the customer, whose row is locked before: so the rows of one customer are numbered
+in the order in which they took effect. Rows of different customers may become visible out of order, hence unsent rows
+are found by their flag, never by "greater than the last one".
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple, cast
+
+from psycopg import Connection as PostgresConnection
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from schemas.channel import customers, outbox
+from schemas.columns import Guid
+from schemas.records import CustomerEvent, EventKind, Reason, event_from_avro, to_avro
+from schemas.wire import WriterSchemas, contract, encode
+
+WAKE_CHANNEL: Final = "tenten_outbox"
+"""PostgreSQL: notified in every transaction that appends, and heard when it has committed."""
+
+REJECTED: Final = "rejected"
+DISCARDED: Final = "discarded"
+
+_TYPES: Final = {
+    EventKind.CREATED: "CustomerCreated",
+    EventKind.EDITED: "CustomerEdited",
+    EventKind.ERASED: "CustomerErased",
+    EventKind.TOUCHED: "CustomerTouched",
+}
+_UUIDV5: Final = "5"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEvent:
+    """An event of the outbox that still counts: unsettled, or settled in a version that no snapshot has brought yet."""
+
+    event: CustomerEvent
+    rejected: bool
+    reasons: tuple[Reason, ...]
+    settled: bool
+
+
+class UnsentRow(NamedTuple):
+    """An outbox row as the relay needs it."""
+
+    sequence: int
+    event_id: str
+    customer_id: str
+    type: str
+    payload: bytes
+
+
+def append(connection: Connection, events: Sequence[CustomerEvent], created_at: datetime) -> None:
+    """Put these events into the outbox in this order, and wake the relay once this transaction has committed."""
+    if not events:
+        return
+    schema = contract("CustomerEvent")
+    rows = [
+        {
+            "id": event.event_id,
+            "aggregatetype": "customer",
+            "aggregateid": event.customer_id,
+            "type": _TYPES[event.kind],
+            "payload": encode(schema, to_avro(event)),
+            "created_at": created_at,
+        }
+        for event in events
+    ]
+    connection.execute(insert(outbox), rows)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": WAKE_CHANNEL})
+
+
+def known_events(connection: Connection, event_ids: Iterable[str]) -> set[str]:
+    """Those of the events that the outbox has or had: they are never written twice."""
+    query = select(outbox.c.id).where(one_of(connection, outbox.c.id, event_ids))
+    return set(connection.scalars(query))
+
+
+def events_of(
+    connection: Connection, customer_ids: Iterable[str], writers: WriterSchemas
+) -> dict[str, list[OutboxEvent]]:
+    """The events of each customer that still count, oldest first; customers without any are left out.
+
+    Read after the customers' rows are locked, they are all there are. Raises: `Unreadable` for a payload that none of
+    `writers` has written.
+    """
+    above_snapshot = exists().where(
+        customers.c.customer_id == outbox.c.aggregateid, outbox.c.version > customers.c.version
+    )
+    query = (
+        select(
+            outbox.c.aggregateid,
+            outbox.c.payload,
+            outbox.c.outcome,
+            outbox.c.reasons,
+            outbox.c.settled_at,
+        )
+        .where(one_of(connection, outbox.c.aggregateid, customer_ids))
+        .where(or_(outbox.c.settled_at.is_(None), above_snapshot))
+        .order_by(outbox.c.sequence)
+    )
+    found: dict[str, list[OutboxEvent]] = {}
+    for row in connection.execute(query):
+        record = writers.decode(bytes(row.payload), contract("CustomerEvent"))
+        found.setdefault(row.aggregateid, []).append(
+            OutboxEvent(
+                event=event_from_avro(record),
+                rejected=row.outcome == REJECTED,
+                reasons=reasons_of(row.reasons),
+                settled=row.settled_at is not None,
+            )
+        )
+    return found
+
+
+def as_appended(event: CustomerEvent) -> OutboxEvent:
+    """An event as it counts right after `append`."""
+    return OutboxEvent(event=event, rejected=False, reasons=(), settled=False)
+
+
+class OutboxSummary(NamedTuple):
+    """How a customer stands in the outbox."""
+
+    unsettled: int
+    rejected: bool
+    """Whether the newest unsettled event is a rejected one."""
+    reasons: tuple[Reason, ...]
+    """Why, then."""
+
+
+def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, OutboxSummary]:
+    """How each of these customers stands; those with nothing unsettled are left out. Reads no payload."""
+    query = (
+        select(outbox.c.aggregateid, outbox.c.outcome, outbox.c.reasons)
+        .where(one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.settled_at.is_(None))
+        .order_by(outbox.c.sequence)
+    )
+    found: dict[str, OutboxSummary] = {}
+    for row in connection.execute(query):
+        rejected = row.outcome == REJECTED
+        before = found[row.aggregateid].unsettled if row.aggregateid in found else 0
+        found[row.aggregateid] = OutboxSummary(before + 1, rejected, reasons_of(row.reasons) if rejected else ())
+    return found
+
+
+def reasons_of(stored: Iterable[dict[str, str]] | None) -> tuple[Reason, ...]:
+    """The reasons of a row, as `[{field, code, text}]` has them."""
+    return tuple(Reason(**reason) for reason in stored or ())
+
+
+def discard_rejected(connection: Connection, customer_id: str, settled_at: datetime) -> None:
+    """Settle the customer's rejected rows as discarded by the clerk."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.aggregateid == customer_id, outbox.c.settled_at.is_(None), outbox.c.outcome == REJECTED)
+        .values(settled_at=settled_at, outcome=DISCARDED)
+    )
+
+
+# What the relay asks, in rows of thousands. `sequence <> ALL` and `NOT IN` leave out what is on its way to the broker
+# and not marked yet; rows that were rejected here or settled otherwise (by an erasure) are not sent any more.
+# PostgreSQL sums the payloads up as it goes and stops at the limit; SQLite hands out row by row.
+_UNSENT: Final = {
+    "postgresql": """
+        SELECT sequence, id::text, aggregateid::text, type, payload
+        FROM (
+            SELECT *, sum(length(payload)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS bytes
+            FROM outbox
+            WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL AND sequence <> ALL(%s::bigint[])
+            ORDER BY sequence LIMIT %s
+        ) AS first
+        WHERE bytes < %s
+        """,
+    "sqlite": """
+        SELECT sequence, id, aggregateid, type, payload FROM outbox
+        WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL
+              AND sequence NOT IN (SELECT value FROM json_each(?))
+        ORDER BY sequence LIMIT ?
+        """,
+}
+
+
+def unsent(connection: Connection, rows_max: int, bytes_max: int, without: Sequence[int] = ()) -> list[UnsentRow]:
+    """The first unsent rows in the order of their sequence, without those whose sequence is given.
+
+    At most so many rows, and only as many as stay below so many bytes of payload, but one at least.
+    """
+    driver = connection.connection.driver_connection
+    statement = _UNSENT[connection.dialect.name]
+    if isinstance(driver, PostgresConnection):
+        # Binary: payloads come as they are instead of in hexadecimal.
+        with driver.cursor(binary=True) as cursor:
+            found = cursor.execute(statement, (list(without), rows_max, bytes_max))
+            return list(map(UnsentRow._make, found.fetchall()))
+    rows: list[UnsentRow] = []
+    size = 0
+    with closing(cast("sqlite3.Connection", driver).execute(statement, (json.dumps(without), rows_max))) as given:
+        for row in map(UnsentRow._make, given):
+            rows.append(row)
+            size += len(row.payload)
+            if size >= bytes_max:
+                break
+    return rows
+
+
+def mark_sent(connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_id: str) -> None:
+    """Note that the broker has acknowledged these rows, under which topic id. One statement."""
+    connection.execute(
+        update(outbox)
+        .where(one_of(connection, outbox.c.sequence, sequences))
+        .values(sent_at=sent_at, sent_topic_id=topic_id)
+    )
+
+
+def reject(connection: Connection, sequence: int, reason: Reason) -> None:
+    """Refuse a row in the channel itself: it cannot be sent, now or later."""
+    stored = [{"field": reason.field, "code": reason.code, "text": reason.text}]
+    connection.execute(update(outbox).where(outbox.c.sequence == sequence).values(outcome=REJECTED, reasons=stored))
+
+
+def overdue(connection: Connection, sent_before: datetime, topic_id: str, rows_max: int) -> list[int]:
+    """The sequences of rows without an answer that were sent before that time, or to a topic that is gone. Writes
+    nothing.
+    """
+    query = (
+        select(outbox.c.sequence)
+        .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), outbox.c.sent_at.is_not(None))
+        .where(or_(outbox.c.sent_at < sent_before, outbox.c.sent_topic_id.is_distinct_from(topic_id)))
+        .order_by(outbox.c.sequence)
+        .limit(rows_max)
+    )
+    return list(connection.scalars(query))
+
+
+def mark_unsent(connection: Connection, sequences: Iterable[int]) -> None:
+    """Have these rows sent again, unless they have been answered meanwhile."""
+    connection.execute(
+        update(outbox)
+        .where(
+            one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None)
+        )
+        .values(sent_at=None, sent_topic_id=None)
+    )
+
+
+def settled_before(connection: Connection, settled_before: datetime, rows_max: int) -> list[int]:
+    """The sequences of rows that nobody needs any more: settled before that time, and their customer's snapshot has
+    come.
+
+    Of an imported event (its id is a UUIDv5) the row stays without its payload: the same file is still a repeat after
+    a year.
+    """
+    above_snapshot = exists().where(
+        customers.c.customer_id == outbox.c.aggregateid, outbox.c.version > customers.c.version
+    )
+    query = (
+        select(outbox.c.sequence)
+        .where(outbox.c.settled_at < settled_before, ~above_snapshot)
+        .where(or_(~_is_imported(), func.length(outbox.c.payload) > 0))
+        .order_by(outbox.c.sequence)
+        .limit(rows_max)
+    )
+    return list(connection.scalars(query))
+
+
+def prune(connection: Connection, sequences: Sequence[int]) -> None:
+    """Delete these settled rows; those of imported events only lose their payload."""
+    chosen = and_(one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_not(None))
+    connection.execute(delete(outbox).where(chosen, ~_is_imported()))
+    connection.execute(update(outbox).where(chosen, _is_imported()).values(payload=b""))
+
+
+def _is_imported() -> ColumnElement[bool]:
+    """Whether the event id says so: the 15th character of a GUID is its version."""
+    return func.substr(outbox.c.id.cast(Text), 15, 1) == _UUIDV5
+
+
+def one_of(
+    connection: Connection, what: ColumnElement[Any], values: Iterable[str] | Iterable[int]
+) -> ColumnElement[bool]:
+    """The condition that a column has one of these values: one parameter, however many there are."""
+    wanted = list(values)
+    if connection.dialect.name == "postgresql":
+        kind = Guid if isinstance(what.type, Guid) else BigInteger
+        return what == any_(bindparam(None, wanted, type_=ARRAY(kind)))
+    each = func.json_each(bindparam(None, json.dumps(wanted), type_=Text)).table_valued(column("value"))
+    return what.in_(select(each.c.value))
