@@ -88,13 +88,13 @@ def _prefix(value: str) -> str:
 
 
 def _country(value: str) -> str:
-    if pycountry.countries.get(alpha_2=value) is None:
+    if not value.isupper() or pycountry.countries.get(alpha_2=value) is None:
         raise ValueError("write the two letters of ISO 3166, for example US")
     return value
 
 
 def _currency(value: str) -> str:
-    if pycountry.currencies.get(alpha_3=value) is None:
+    if not value.isupper() or pycountry.currencies.get(alpha_3=value) is None:
         raise ValueError("write the three letters of ISO 4217, for example USD")
     return value
 
@@ -396,7 +396,10 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 def _suggestion(name: str) -> str:
     tables = (Settings, HeadquartersSettings, LegalEntity, AccountNumbers, Channel, DefaultCustomer)
-    near = get_close_matches(name, {field for table in tables for field in table.model_fields}, n=1)
+    fields = {field for table in tables for field in table.model_fields}
+    if name in fields:
+        return " in this table"
+    near = get_close_matches(name, fields, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

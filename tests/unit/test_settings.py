@@ -1,0 +1,386 @@
+"""Settings: what is in force, and what a person is told when they are wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commerce.failures import SettingsError
+from commerce.settings import Settings, load_settings, masked
+from schemas.records import CustomerType, ReceiptPreference
+from schemas.topics import ASYNC_CUSTOMERS
+
+COMPLETE = """
+prefix = "test-"
+data = "servers"
+
+[kafka]
+"bootstrap.servers" = "127.0.0.1:9092"
+"sasl.password" = "secret of the broker"
+linger.ms = 5
+"enable.ssl.certificate.verification" = true
+
+[headquarters]
+database = "postgresql://hq:secret-of-hq@127.0.0.1/headquarters"
+
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = { format = "C-########", next = 1, continuous = true }
+
+[channels.houston]
+legal_entity = "usrt"
+address_books = ["US"]
+database = "sqlite:///houston.db"
+
+[channels.seattle]
+legal_entity = "usrt"
+database = "postgresql://tenten@127.0.0.1/seattle?password=secret-of-seattle"
+default_customer = { customer_type = "organization", receipt_preference = "email", affiliations = ["club"] }
+"""
+
+LEGAL_ENTITY = """
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = { format = "C-########" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The tests' own environment does not count, and neither does a file where they are run."""
+    for name in (
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_SASL_USERNAME",
+        "KAFKA_SASL_PASSWORD",
+        "SCHEMA_REGISTRY_URL",
+        "TENTEN_HEADQUARTERS_URL",
+        "TENTEN_CONFIG",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes tenten.toml, in a directory that is not the working one."""
+
+    def to_file(text: str) -> Path:
+        file = tmp_path / "store" / "tenten.toml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return to_file
+
+
+def _refusal(file: Path) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(file)
+    return str(refused.value)
+
+
+def test_file_is_read_with_its_defaults(write: Callable[[str], Path]) -> None:
+    """What the file says is there, typed, and what it does not say has its default."""
+    # when
+    settings = load_settings(write(COMPLETE))
+
+    # then
+    houston, seattle = settings.channel("houston"), settings.channel("seattle")
+    assert (houston.legal_entity, houston.address_books) == ("usrt", ("US",))
+    assert houston.default_customer.customer_type is CustomerType.PERSON
+    assert houston.default_customer.affiliations == ()
+    assert seattle.address_books == ()
+    assert seattle.default_customer.customer_type is CustomerType.ORGANIZATION
+    assert seattle.default_customer.receipt_preference is ReceiptPreference.EMAIL
+    assert settings.legal_entity_of("houston").account_numbers.format == "C-########"
+    assert settings.legal_entity_of("houston").account_numbers.continuous
+    assert settings.headquarters.batch_records_max == 10_000
+    assert settings.headquarters.dead_letters_in_a_row_max == 1_000
+    assert settings.schema_registry_url is None
+
+
+def test_kafka_properties_are_text_however_they_are_written(write: Callable[[str], Path]) -> None:
+    """Names with dots may be quoted or not, numbers and truth values become what librdkafka reads."""
+    # when
+    kafka = load_settings(write(COMPLETE)).kafka
+
+    # then
+    assert kafka == {
+        "bootstrap.servers": "127.0.0.1:9092",
+        "sasl.password": "secret of the broker",
+        "linger.ms": "5",
+        "enable.ssl.certificate.verification": "true",
+    }
+
+
+def test_names_in_kafka_begin_with_the_prefix(write: Callable[[str], Path]) -> None:
+    """Topics, groups and transactional ids of two installations on one cluster stay apart."""
+    # when
+    settings = load_settings(write(COMPLETE))
+
+    # then
+    assert settings.topic(ASYNC_CUSTOMERS) == "test-async-customers"
+    assert settings.group("channel.houston") == "test-channel.houston"
+    assert settings.transactional_id(3) == "test-headquarters-3"
+
+
+def test_relative_paths_start_at_the_file(write: Callable[[str], Path], tmp_path: Path) -> None:
+    """From whatever directory a command is run, it finds the same data and the same SQLite files."""
+    # when
+    settings = load_settings(write(COMPLETE))
+
+    # then
+    assert settings.data == tmp_path / "store" / "servers"
+    assert settings.channel("houston").database == f"sqlite:///{tmp_path}/store/houston.db"
+
+
+def test_absolute_sqlite_path_stays(write: Callable[[str], Path]) -> None:
+    """Four slashes make a path absolute, as SQLAlchemy's users know it."""
+    # when
+    settings = load_settings(write(COMPLETE.replace("sqlite:///houston.db", "sqlite:////var/lib/houston.db")))
+
+    # then
+    assert settings.channel("houston").database == "sqlite:////var/lib/houston.db"
+
+
+def test_flag_wins_over_environment_and_environment_over_file(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearer something is said to the command, the more it counts; what nobody else says stays."""
+    # given
+    file = write('schema_registry_url = "http://file:8081"\n' + COMPLETE)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:9092")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "secret of the environment")
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", "http://environment:8081")
+    monkeypatch.setenv("TENTEN_HEADQUARTERS_URL", "postgresql://environment/headquarters")
+
+    # when
+    settings = load_settings(file, kafka={"bootstrap.servers": "flag:9092"})
+
+    # then
+    assert settings.kafka["bootstrap.servers"] == "flag:9092"
+    assert settings.kafka["sasl.password"] == "secret of the environment"
+    assert settings.kafka["linger.ms"] == "5"
+    assert settings.schema_registry_url == "http://environment:8081"
+    assert settings.headquarters_database() == "postgresql://environment/headquarters"
+
+
+def test_file_is_found_by_environment_then_in_the_working_directory(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`TENTEN_CONFIG` names the file; without it tenten.toml of the working directory is read."""
+    # given
+    file = write('prefix = "named-"')
+    (tmp_path / "tenten.toml").write_text('prefix = "here-"', encoding="utf-8")
+
+    # when
+    here = load_settings()
+    monkeypatch.setenv("TENTEN_CONFIG", str(file))
+    named = load_settings()
+
+    # then
+    assert (here.prefix, named.prefix) == ("here-", "named-")
+
+
+def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without any file the environment and the defaults count; an empty variable is as good as none."""
+    # given
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:9092")
+    monkeypatch.setenv("SCHEMA_REGISTRY_URL", "")
+
+    # when
+    settings = load_settings()
+
+    # then
+    assert settings.kafka == {"bootstrap.servers": "environment:9092"}
+    assert settings.schema_registry_url is None
+    assert settings.data == tmp_path / ".tenten"
+    assert settings.channels == {}
+
+
+def test_named_file_must_exist(tmp_path: Path) -> None:
+    """A file that somebody names and that is not there is a mistake, never an empty file."""
+    assert _refusal(tmp_path / "nowhere.toml") == f"{tmp_path}/nowhere.toml cannot be read: No such file or directory"
+
+
+def test_file_that_is_not_toml_is_refused(write: Callable[[str], Path]) -> None:
+    """The place of the mistake is in the message."""
+    assert "is not TOML" in _refusal(write("prefix = \n"))
+    assert "line 1" in _refusal(write("prefix = \n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('perfix = "x"', "perfix: there is no such setting; did you mean prefix?"),
+        ('[headquarters]\nprefix = "x"', "headquarters.prefix: there is no such setting in this table"),
+        ("[headquarters]\nbatch = 1", "headquarters.batch: there is no such setting"),
+        ("[headquarters]\nbatch_records_max = 0", "headquarters.batch_records_max: input should be greater than"),
+        ("kafka = 1", "kafka: write a table, [kafka]"),
+        ('prefix = "a b"', "prefix: use letters, digits, . - and _"),
+        ('schema_registry_url = "registry:8081"', "schema_registry_url: write an address like http://127.0.0.1:8081"),
+        ("[legal_entities.usrt]", "legal_entities.usrt.country: is missing; legal_entities.usrt.currency: is missing"),
+        (LEGAL_ENTITY.replace('"US"', '"USA"'), "country: write the two letters of ISO 3166, for example US"),
+        (LEGAL_ENTITY.replace('"USD"', '"usd"'), "currency: write the three letters of ISO 4217, for example USD"),
+        (LEGAL_ENTITY.replace("C-########", "C-"), "C-########"),
+        (LEGAL_ENTITY.replace("C-########", "#-#"), "C-########"),
+        (LEGAL_ENTITY.replace('########"', '##", next = 100'), "next = 100 has more digits than the format C-##"),
+        (LEGAL_ENTITY.replace("usrt", '"US RT"'), "use small letters, digits, - and _, at most 64"),
+    ],
+)
+def test_wrong_setting_is_named_with_what_to_write(write: Callable[[str], Path], text: str, sentence: str) -> None:
+    """The message names the setting and what to write instead, and the file that it stands in."""
+    # when
+    refusal = _refusal(write(text))
+
+    # then
+    assert sentence in refusal
+    assert "\n" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("postgres://127.0.0.1/houston", "write plain postgresql:// or sqlite:// instead of postgres://"),
+        ("postgresql+psycopg://127.0.0.1/houston", "write plain postgresql:// or sqlite://"),
+        ("houston.db", "write postgresql://user@host/database or sqlite:///file.db"),
+        ("sqlite://", "write the path of a file"),
+        ("sqlite:///:memory:", "write the path of a file"),
+        ("postgresql://hq:secret-of-hq@127.0.0.1/headquarters", "headquarters has the same"),
+        ("postgresql://tenten@127.0.0.1/seattle?password=secret-of-seattle", "has the same; each needs a database"),
+    ],
+)
+def test_wrong_database_address_is_refused(write: Callable[[str], Path], address: str, sentence: str) -> None:
+    """Every channel has a plain address of its own, and a refusal never shows one, as it may hold a password."""
+    # when
+    refusal = _refusal(write(COMPLETE.replace("sqlite:///houston.db", address)))
+
+    # then
+    assert sentence in refusal
+    assert "secret" not in refusal
+
+
+def test_headquarters_needs_postgresql(write: Callable[[str], Path]) -> None:
+    """SQLite, good for a till, is refused for headquarters."""
+    # when
+    refusal = _refusal(write('[headquarters]\ndatabase = "sqlite:///hq.db"'))
+
+    # then
+    assert "headquarters needs PostgreSQL; write postgresql://user@host/database" in refusal
+
+
+def test_unknown_legal_entity_of_a_channel_is_refused(write: Callable[[str], Path]) -> None:
+    """A channel of a legal entity that is not declared is told which there are."""
+    # when
+    refusal = _refusal(write(COMPLETE.replace('legal_entity = "usrt"', 'legal_entity = "ustr"', 1)))
+
+    # then
+    assert (
+        "channels.houston.legal_entity: there is no legal entity ustr (known: usrt); add [legal_entities.ustr]"
+        in refusal
+    )
+
+
+@pytest.mark.parametrize("name", ["headquarters", "Houston", "-houston", '"store 1"', "h" * 65])
+def test_channel_name_that_cannot_be_one_is_refused(write: Callable[[str], Path], name: str) -> None:
+    """A channel is named by a short word that fits keys, groups and paths, and headquarters is none."""
+    assert "channels." in _refusal(write(COMPLETE.replace("channels.houston", f"channels.{name}")))
+
+
+def test_unknown_channel_is_told_the_known_ones(write: Callable[[str], Path]) -> None:
+    """A misspelt channel on the command line is answered with the names that there are."""
+    # given
+    settings = load_settings(write(COMPLETE))
+
+    # when
+    with pytest.raises(SettingsError) as refused:
+        settings.channel("huston")
+
+    # then
+    assert str(refused.value) == "there is no channel huston: known are houston, seattle"
+
+
+def test_missing_headquarters_database_comes_with_advice() -> None:
+    """A store needs none; who asks for it is told where to write it."""
+    # when
+    with pytest.raises(SettingsError) as refused:
+        load_settings().headquarters_database()
+
+    # then
+    assert "set TENTEN_HEADQUARTERS_URL or `database` of [headquarters] in tenten.toml" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("sasl.jaas.config", "write sasl.username and sasl.password"),
+        ("ssl.truststore.location", "write ssl.ca.location, the path of a PEM file"),
+        ("max.poll.records", "write batch_records_max in [headquarters]"),
+        ("key.serializer", "remove it"),
+    ],
+)
+def test_java_only_kafka_property_gets_what_to_write_instead(
+    write: Callable[[str], Path], name: str, advice: str
+) -> None:
+    """Who copies a Java client's properties is told each one's name here, from the file and from a flag."""
+    # when
+    from_file = _refusal(write(f'[kafka]\n"{name}" = "secret"'))
+    with pytest.raises(SettingsError) as refused:
+        load_settings(kafka={name: "secret"})
+
+    # then
+    for refusal in (from_file, str(refused.value)):
+        assert f"kafka: {name} is known to Java clients only: {advice}" in refusal
+        assert "secret" not in refusal
+
+
+def test_masked_settings_show_everything_but_secrets(write: Callable[[str], Path]) -> None:
+    """What `config show` prints has no password, wherever one may stand."""
+    # given
+    file = write('schema_registry_url = "https://tenten:secret-of-registry@registry:8081"\n' + COMPLETE)
+    kafka = {"ssl.key.pem": "secret key", "sasl.oauthbearer.client.secret": "secret", "sasl.username": "houston"}
+
+    # when
+    shown = masked(load_settings(file, kafka=kafka))
+
+    # then
+    assert "secret" not in str(shown).replace("client.secret", "")
+    assert shown["kafka"]["bootstrap.servers"] == "127.0.0.1:9092"
+    assert shown["kafka"]["sasl.username"] == "houston"
+    assert shown["kafka"]["sasl.password"] == "********"
+    assert shown["headquarters"]["database"] == "postgresql://hq:********@127.0.0.1/headquarters"
+    assert shown["schema_registry_url"] == "https://tenten:********@registry:8081"
+    assert shown["channels"]["seattle"]["default_customer"]["receipt_preference"] == "EMAIL"
+
+
+def test_settings_printed_by_accident_hold_no_secret(write: Callable[[str], Path]) -> None:
+    """A log line or a traceback that prints the whole settings shows no password."""
+    assert "secret" not in repr(load_settings(write(COMPLETE)))
+
+
+def test_settings_do_not_change(write: Callable[[str], Path]) -> None:
+    """What was read stays as it was read."""
+    # given
+    settings = load_settings(write(COMPLETE))
+
+    # when
+    with pytest.raises(ValueError, match="frozen"):
+        settings.prefix = "other-"
+
+    # then
+    assert settings.prefix == "test-"
+
+
+def test_settings_made_in_a_program_are_checked_too() -> None:
+    """A program may make settings without a file; the same rules hold."""
+    # when
+    settings = Settings.model_validate({"prefix": "p-"})
+
+    # then
+    assert settings.data == Path.cwd() / ".tenten"
+    with pytest.raises(ValueError, match="use letters, digits"):
+        Settings.model_validate({"prefix": "a b"})
