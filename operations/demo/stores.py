@@ -65,7 +65,7 @@ class Check:
 
 
 def checks(expected: int, account_number_format: str, hq: Engine, stores: Mapping[str, Engine]) -> Sequence[Check]:
-    """Everything that must hold once the streams are at rest. `expected` is how many customers the demonstration made."""
+    """Everything that must hold once the streams are at rest. `expected`: how many customers the demonstration made."""
     made = set().union(*(_made_in(store) for store in stores.values()))
     with consistent_view(hq) as connection:
         rows = connection.execute(select(headquarters.customers.c.customer_id, headquarters.customers.c.account_number))
