@@ -3,8 +3,8 @@
 `validation.py` has the rules themselves. Nothing here refuses anyone: what is not sure goes to `reasons`, what is sure
 has none, and a test that draws valid and odd customers holds the two together.
 
-The lists of all customers are laid out one below the other, and most is judged in one call: each call into polars costs a
-tenth of a millisecond, and so does the making of an expression with many codes, hence the caches.
+The lists of all customers are laid out one below the other, and most is judged in one call: each call into polars costs
+a tenth of a millisecond, and so does the making of an expression with many codes, hence the caches.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,240 @@
+"""Folding edits into a customer: paths, merging, and the values the audit shows."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commerce.customer import (
+    apply_paths,
+    changed_paths,
+    display_name,
+    plain_decimal,
+    search_name,
+    unknown_paths,
+    value_at,
+)
+from schemas.records import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, canonical
+from tests.customers import IDS, valid_states
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
+ANN = CustomerState(
+    legal_entity="usrt",
+    first_name="Ann",
+    last_name="Müller",
+    primary_address=HOME,
+    primary_email=EMAIL_ID,
+    address_books=("US",),
+    affiliations=("VIP",),
+    addresses=(Address(address_id=HOME, purpose="HOME", city="Houston", country="US", updated_at=AT),),
+    contacts=(Contact(contact_id=EMAIL_ID, kind=EMAIL, value="ann@example.com"),),
+    attributes=(Attribute(name="size", integer=42),),
+)
+PHONE_NUMBER = Contact(contact_id=PHONE_ID, kind=PHONE, value="+17135550123")
+
+
+@given(valid_states(), valid_states())
+def test_applying_what_changed_gives_what_it_became(before: CustomerState, after: CustomerState) -> None:
+    """Whatever two customers of one legal entity look like, the changed paths turn the one into the other."""
+    after = replace(after, legal_entity=before.legal_entity)
+
+    merged = apply_paths(before, after, changed_paths(before, after))
+
+    assert merged == after
+    assert changed_paths(merged, after) == ()
+
+
+@given(valid_states())
+def test_new_customer_is_all_its_paths(state: CustomerState) -> None:
+    """The paths of a new customer, applied to an empty one, give the whole customer."""
+    assert apply_paths(CustomerState(legal_entity=state.legal_entity), state, changed_paths(None, state)) == state
+
+
+@given(valid_states(), valid_states(), st.data())
+def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: CustomerState, data: st.DataObject) -> None:
+    """Applying an edit again, with any part of its paths, leaves the customer as the first time left it."""
+    paths = data.draw(st.lists(st.sampled_from(changed_paths(base, edited) or ("title",))))
+
+    once = apply_paths(base, edited, paths)
+
+    assert apply_paths(once, edited, paths) == once
+
+
+@given(valid_states())
+def test_changed_paths_are_known(state: CustomerState) -> None:
+    """No path that an edit names is unknown where it is applied."""
+    assert unknown_paths(changed_paths(None, state)) == ()
+
+
+def test_edits_of_different_fields_both_stay() -> None:
+    """Two stores that change different fields of one customer both win."""
+    renamed = replace(ANN, last_name="Smith")
+    with_phone = replace(ANN, contacts=(PHONE_NUMBER, *ANN.contacts), primary_phone=PHONE_ID)
+
+    merged = apply_paths(
+        apply_paths(ANN, renamed, ["last_name"]), with_phone, [f"contacts/{PHONE_ID}", "primary_phone"]
+    )
+
+    assert merged == replace(ANN, last_name="Smith", contacts=canonical(with_phone).contacts, primary_phone=PHONE_ID)
+
+
+def test_only_named_paths_are_taken() -> None:
+    """What an edit carries but did not change stays as the base has it."""
+    edited = replace(ANN, first_name="Anna", last_name="Smith", affiliations=("staff",))
+
+    assert apply_paths(ANN, edited, ["first_name"]) == replace(ANN, first_name="Anna")
+
+
+def test_absent_thing_is_a_removal() -> None:
+    """A path whose thing the edited customer does not have takes it away."""
+    edited = replace(ANN, contacts=(), affiliations=(), attributes=())
+
+    merged = apply_paths(ANN, edited, [f"contacts/{EMAIL_ID}", "affiliations/VIP", "attributes/size"])
+
+    assert (merged.contacts, merged.affiliations, merged.attributes) == ((), (), ())
+    assert merged.addresses == ANN.addresses
+
+
+def test_primary_that_is_gone_is_none() -> None:
+    """Removing the primary address leaves no primary address, though the edit does not say so."""
+    merged = apply_paths(ANN, replace(ANN, addresses=()), [f"addresses/{HOME}"])
+
+    assert merged.primary_address is None
+    assert merged.primary_email == EMAIL_ID
+
+
+def test_primary_of_a_thing_that_does_not_come_along_is_none() -> None:
+    """A path to a primary whose contact was not among the paths points at nothing, and so becomes none."""
+    edited = replace(ANN, contacts=(PHONE_NUMBER, *ANN.contacts), primary_phone=PHONE_ID)
+
+    assert apply_paths(ANN, edited, ["primary_phone"]).primary_phone is None
+
+
+def test_names_may_contain_slashes() -> None:
+    """A path is split at its first slash only."""
+    edited = replace(ANN, affiliations=("VIP", "staff/family"))
+
+    assert changed_paths(ANN, edited) == ("affiliations/staff/family",)
+    assert apply_paths(ANN, edited, ["affiliations/staff/family"]) == canonical(edited)
+
+
+def test_legal_entity_never_changes() -> None:
+    """Neither a path nor an edit's own legal entity moves a customer to another."""
+    edited = replace(ANN, legal_entity="derm", title="Dr.")
+
+    assert apply_paths(ANN, edited, ["legal_entity", "title"]) == replace(ANN, title="Dr.")
+    assert changed_paths(ANN, edited) == ("title",)
+
+
+def test_address_books_are_one_path() -> None:
+    """Address books are replaced as a whole."""
+    edited = replace(ANN, address_books=("EU", "CH"))
+
+    assert changed_paths(ANN, edited) == ("address_books",)
+    assert apply_paths(ANN, edited, ["address_books"]).address_books == ("CH", "EU")
+
+
+def test_result_is_canonical() -> None:
+    """Lists come out sorted, purposes and kinds in capitals."""
+    edited = replace(
+        ANN,
+        addresses=(*ANN.addresses, Address(address_id=OFFICE, purpose="business", country="US", updated_at=AT)),
+        contacts=(Contact(contact_id=PHONE_ID, kind="phone", value="+17135550123"),),
+    )
+
+    merged = apply_paths(ANN, edited, [f"addresses/{OFFICE}", f"contacts/{PHONE_ID}"])
+
+    assert [address.purpose for address in merged.addresses] == ["HOME", "BUSINESS"]
+    assert [(contact.contact_id, contact.kind) for contact in merged.contacts] == [(PHONE_ID, PHONE), (EMAIL_ID, EMAIL)]
+
+
+def test_unknown_paths_are_named_and_change_nothing() -> None:
+    """What names nothing a customer has is reported, and ignored where it is applied."""
+    bad = (
+        "shoe_size",
+        "first_name/x",
+        "affiliations",
+        "affiliations/",
+        "attributes/a\x00",
+        "attributes/" + "a" * 100,
+        "",
+    )
+
+    assert unknown_paths(("first_name", *bad, "legal_entity", "contacts/x", "attributes/a/b")) == bad
+    assert apply_paths(ANN, replace(ANN, first_name="Anna", attributes=()), bad) == ANN
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("last_name", "Müller"),
+        ("customer_type", "PERSON"),
+        ("primary_phone", None),
+        ("address_books", ["US"]),
+        ("affiliations/VIP", "VIP"),
+        ("affiliations/staff", None),
+        ("attributes/size", {"integer": 42}),
+        (
+            f"contacts/{EMAIL_ID}",
+            {"kind": "EMAIL", "value": "ann@example.com", "marketing_consent": False, "description": ""},
+        ),
+        (f"contacts/{PHONE_ID}", None),
+        (
+            f"addresses/{HOME}",
+            {
+                "purpose": "HOME",
+                "name": "",
+                "street": "",
+                "city": "Houston",
+                "county": "",
+                "state": "",
+                "postal_code": "",
+                "country": "US",
+                "updated_at": "2026-03-01T12:00:00+00:00",
+            },
+        ),
+        ("nothing/at all", None),
+    ],
+)
+def test_value_at_a_path(path: str, value: object) -> None:
+    """The audit shows what stood at a path in a form fit for JSON, and nothing where there was nothing."""
+    assert value_at(ANN, path) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1.500000", "1.5"),
+        ("100", "100"),
+        ("1E+3", "1000"),
+        ("-0.000", "0"),
+        ("-12.30", "-12.3"),
+        ("0.000001", "0.000001"),
+    ],
+)
+def test_decimal_is_plain(value: str, text: str) -> None:
+    """A decimal is written without exponent, without needless zeros, and never as minus zero."""
+    assert plain_decimal(Decimal(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("state", "name"),
+    [
+        (ANN, "Ann Müller"),
+        (replace(ANN, middle_name="B."), "Ann B. Müller"),
+        (replace(ANN, customer_type=CustomerType.ORGANIZATION, organization_name="Müller Ltd"), "Müller Ltd"),
+        (replace(ANN, first_name="", last_name="", organization_name="Müller Ltd"), "Müller Ltd"),
+    ],
+)
+def test_display_name(state: CustomerState, name: str) -> None:
+    """A person is called by his names, an organization by its own."""
+    assert display_name(state) == name
+
+
+def test_search_name_has_every_name_in_lower_case() -> None:
+    """A clerk finds a customer by any of his names, whatever the case."""
+    assert search_name(replace(ANN, organization_name="Müller Ltd")) == "ann müller müller ltd"
