@@ -1,9 +1,8 @@
 """The columnar way from decoded customers to the rows of a database: one frame a table, one COPY a frame.
 
 A frame of customers has the columns `customer_id`, `account_number`, `version`, `updated_at` and `customer`, as
-decoded from
-`Customer` snapshots or put together from events. The per-record way is `commerce/customer_rows.py`; both write the
-same rows.
+decoded from `Customer` snapshots or put together from events. The per-record way is `commerce/customer_rows.py`; both
+write the same rows.
 """
 
 from dataclasses import dataclass

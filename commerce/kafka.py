@@ -1,9 +1,8 @@
 """The edge to Kafka: configurations with the settings that promises rest on, topics, offsets.
 
 Nothing here connects before it is called. Refusals that waiting cannot mend (a wrong password, a missing topic or
-privilege) are
-`KafkaRefused`, with what to do; everything that may pass by itself stays a `KafkaException` for which `is_transient`
-is true.
+privilege) are `KafkaRefused`, with what to do; everything that may pass by itself stays a `KafkaException` for which
+`is_transient` is true.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping

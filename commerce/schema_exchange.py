@@ -1,9 +1,8 @@
 """How writers tell readers their schemas: by the `schemas` topic, or by a registry where one is configured.
 
 Without a registry every writer puts its schemas on the compacted `schemas` topic when it starts, and a reader reads
-that topic
-on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which Apicurio and
-Karapace speak too) writers register at start and values carry the registry's id.
+that topic on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which
+Apicurio and Karapace speak too) writers register at start and values carry the registry's id.
 Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 

@@ -1,10 +1,10 @@
 """A batch of records is a table: framed Avro values to columns, and columns to framed Avro values.
 
 Decoding joins the values into one Avro container block, which polars reads at once. In a block nothing marks where a
-record
-ends, so a damaged one shifts all after it and may still decode. Hence the proof: the first field of every schema is
-the record key, and it is compared with the key that Kafka delivered, row by row; a known sentinel after the last record
-proves where that one ended. Whatever fails the proof is decoded record by record, and only the bad ones fall out.
+record ends, so a damaged one shifts all after it and may still decode. Hence the proof: the first field of every
+schema is the record key, and it is compared with the key that Kafka delivered, row by row; a known sentinel after the
+last record proves where that one ended. Whatever fails the proof is decoded record by record, and only the bad ones
+fall out.
 """
 
 import json
@@ -289,10 +289,15 @@ def zigzag(number: int) -> bytes:
     return bytes(out)
 
 
+_LENGTHS: Final = tuple(zigzag(length) for length in range(256))
+"""The lengths of ordinary texts, encoded once."""
+
+
 def text_bytes(text: str) -> bytes:
     """An Avro string: its length in bytes, then UTF-8."""
     data = text.encode()
-    return zigzag(len(data)) + data
+    length = len(data)
+    return (_LENGTHS[length] if length < len(_LENGTHS) else zigzag(length)) + data
 
 
 def join_columns(header: bytes, *columns: Iterable[bytes]) -> list[bytes]:

@@ -144,8 +144,7 @@ class WriterSchemas:
     """The schemas that values were written with, found by header and remembered.
 
     Those of this release are known. For others it asks `by_fingerprint` (the `schemas` topic) and `by_id` (the
-    registry);
-    both may block, return None for "there is no such schema", and raise when they cannot be reached.
+    registry); both may block, return None for "there is no such schema", and raise when they cannot be reached.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 """Account numbers for new customers, from the number sequence of each legal entity.
 
 A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers
-take turns.
-Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash leaves of a
-block is a gap.
+take turns. Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash
+leaves of a block is a gap.
 """
 
 from collections.abc import Iterable

@@ -1,32 +1,28 @@
 """What a synchronized batch sends: snapshots, replies, dead letters, as framed values.
 
 The snapshot of a plain event holds the event's own bytes: an event ends with its customer, so the snapshot is a few
-fields and
-that tail. Where the tail starts is computed from the decoded columns, and the result is proved by decoding it again:
-what
-does not read back equal is encoded record by record instead, so a snapshot that no channel can read is never written.
+fields and that tail. Where the tail starts is computed from the decoded columns and proved byte by byte; where that
+fails, the snapshots are encoded record by record, so one that no channel can read is never written.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import repeat
-from typing import Final
+from typing import Final, NamedTuple
 
 import polars as pl
 
 from commerce.customer_rows import StoredCustomer
 from commerce.kafka import Headers
 from consumers.headquarters.synchronize import Current, Synchronized
-from schemas.batches import EXACT, ROW, decode_batch, join_columns, text_bytes, zigzag
+from schemas.batches import EXACT, ROW, join_columns, text_bytes, zigzag
 from schemas.records import Customer, Outcome, Reply, to_avro
-from schemas.wire import WriterSchemas, contract, encode, header_bytes
+from schemas.wire import contract, encode, header_bytes
 
 _GUID_BYTES: Final = 37
 """A GUID in Avro: one byte of length and 36 characters."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class Output(NamedTuple):
     """One record to send."""
 
     key: bytes
@@ -55,72 +51,101 @@ def snapshots(
 def _created(created: pl.DataFrame, values: Sequence[bytes | None], header: bytes) -> list[Output]:
     if created.is_empty():
         return []
-    keys = [customer_id.encode() for customer_id in created["customer_id"]]
-    encoded = _spliced(created, values, header) if created[EXACT].all() else None
-    if encoded is None or not _reads_back(created, keys, encoded):
+    tails = _tails(created, values) if created[EXACT].all() else None
+    if tails is None:
         encoded = [encode(contract("Customer"), row, header) for row in created.select(_SNAPSHOT).iter_rows(named=True)]
+    else:
+        encoded = join_columns(header, *_snapshot_front(created), tails)
     return [
-        Output(key=key, value=value, headers=_headers("Customer", event_id))
-        for key, value, event_id in zip(keys, encoded, created["event_id"], strict=True)
+        Output(key=customer_id.encode(), value=value, headers=_headers("Customer", event_id))
+        for customer_id, value, event_id in zip(created["customer_id"], encoded, created["event_id"], strict=True)
     ]
 
 
 _SNAPSHOT: Final = ("customer_id", "account_number", "version", "updated_at", "customer")
 
 
-def _spliced(created: pl.DataFrame, values: Sequence[bytes | None], header: bytes) -> list[bytes]:
-    """The snapshots of new customers, each with the tail of its event."""
-    starts = created.select(_customer_start()).to_series()
-    tails = []
-    for row, start in zip(created[ROW], starts, strict=True):
-        value = values[row] or b""
-        tails.append(value[header_bytes(value) + start :])
-    return join_columns(
-        header,
+def _snapshot_front(created: pl.DataFrame) -> tuple[Iterable[bytes], ...]:
+    """The fields of a new customer's snapshot before the customer itself, encoded, a column each."""
+    return (
         map(text_bytes, created["customer_id"]),
         map(text_bytes, created["account_number"]),
         repeat(zigzag(1), created.height),
-        map(zigzag, created["updated_at"].to_physical()),
-        tails,
+        _times(created["updated_at"]),
     )
 
 
-def _customer_start() -> pl.Expr:
-    """Where the customer starts in the Avro bytes of a plain event: after the fields before it and the union's
-    branch.
+def _times(times: pl.Series) -> Iterable[bytes]:
+    """Times as Avro has them; a batch has one time for all its customers."""
+    micros = times.to_physical()
+    encoded = {one: zigzag(one) for one in micros.unique()}
+    return map(encoded.__getitem__, micros)
+
+
+def _tails(created: pl.DataFrame, values: Sequence[bytes | None]) -> list[bytes] | None:
+    """The customer's own bytes of each plain event, or None when one of them is not encoded as everybody does.
+
+    Avro lets a writer say the same in more bytes (long varints, lists in blocks, sizes before blocks), never in fewer.
+    So the computed start is the true one if nothing before it took more than it must, which is checked byte by byte:
+    a varint that can be n bytes long is, when its n-th byte is its last; a list is one block when its first count is
+    the full one; and as no path is empty or has a NUL, what ends both lists and chooses the customer (00 00 02) can
+    stand nowhere before.
     """
-    changed = pl.col("changed")
-    path_bytes = changed.list.eval(_text_bytes(pl.element())).list.sum()
-    list_bytes = pl.when(changed.list.len() == 0).then(1).otherwise(_zigzag_bytes(changed.list.len()) + path_bytes + 1)
-    return (
+    if created["changed"].explode().str.contains("^$|\x00").any():
+        return None
+    tails = []
+    for row, channel_bytes, time_bytes, paths, start in created.select(ROW, *_lengths()).iter_rows():
+        value = values[row] or b""
+        body = header_bytes(value)
+        kind = body + 2 * _GUID_BYTES + 1 + channel_bytes
+        version = kind + 1 + time_bytes
+        customer = body + start
+        if not (
+            value[body] == value[body + _GUID_BYTES] == _GUID_LENGTH
+            and value[body + 2 * _GUID_BYTES] == 2 * channel_bytes < _VARINT_MORE
+            and value[kind] == value[version] == 0
+            and value[version - 1] < _VARINT_MORE
+            and value[version + 1] == 2 * paths < _VARINT_MORE
+            and value[customer - 3 : customer] == b"\x00\x00\x02"
+        ):
+            return None
+        tails.append(value[customer:])
+    return tails
+
+
+_GUID_LENGTH: Final = 72
+"""The zigzag of 36."""
+
+_VARINT_MORE: Final = 128
+"""From this value on a byte of a varint says that another follows."""
+
+
+def _lengths() -> tuple[pl.Expr, ...]:
+    """Of a plain event: bytes of the channel id, bytes of the time, number of paths, and where the customer starts."""
+    channel_bytes = pl.col("channel_id").str.len_bytes()
+    time_bytes = _zigzag_bytes(pl.col("occurred_at").to_physical())
+    paths = pl.col("changed").list.len()
+    text_bytes = pl.element().str.len_bytes()
+    path_bytes = pl.col("changed").list.eval(_zigzag_bytes(text_bytes) + text_bytes).list.sum()
+    start = (
         2 * _GUID_BYTES
-        + _text_bytes(pl.col("channel_id"))
+        + 1  # the length of the channel id
+        + channel_bytes
         + 1  # kind
-        + _zigzag_bytes(pl.col("occurred_at").to_physical())
-        + _zigzag_bytes(pl.col("based_on_version"))
-        + list_bytes
+        + time_bytes
+        + 1  # based_on_version: 0
+        + pl.when(paths == 0).then(0).otherwise(1 + path_bytes)
+        + 1  # end of changed
         + 1  # supersedes: none
         + 1  # the customer is not null
     )
-
-
-def _text_bytes(text: pl.Expr) -> pl.Expr:
-    return _zigzag_bytes(text.str.len_bytes()) + text.str.len_bytes()
+    return channel_bytes, time_bytes.alias("time_bytes"), paths.alias("paths"), start.alias("start")
 
 
 def _zigzag_bytes(number: pl.Expr) -> pl.Expr:
     """How many bytes an Avro long takes, for numbers from 0 on; 7 bits a byte, one of them for the sign."""
     doubled = number.cast(pl.Int64) * 2
     return pl.sum_horizontal(1, *((doubled >= 1 << bits).cast(pl.Int64) for bits in range(7, 63, 7)))
-
-
-def _reads_back(created: pl.DataFrame, keys: Sequence[bytes], encoded: Sequence[bytes]) -> bool:
-    """Whether what is about to be written is what is meant, by the channels' own way of reading it."""
-    decoded = decode_batch(contract("Customer"), keys, encoded, _OURS, value_bytes_max=max(map(len, encoded)))
-    return decoded.frame.select(_SNAPSHOT).equals(created.select(_SNAPSHOT))
-
-
-_OURS: Final = WriterSchemas(by_id=lambda _: contract("Customer").json)
 
 
 def _current(current: Mapping[str, Current], header: bytes) -> list[Output]:
@@ -171,7 +196,7 @@ def _plain_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
         repeat(b"\x00", count),  # no reasons
         (b"\x02" + text_bytes(number) for number in created["account_number"]),
         repeat(b"\x02" + zigzag(1), count),
-        map(zigzag, created["updated_at"].to_physical()),
+        _times(created["updated_at"]),
     )
     return [
         Output(key=channel_id.encode(), value=value, headers=_headers("Reply", event_id))

@@ -1,0 +1,115 @@
+"""The snapshot of a new customer holds the event's own bytes, and only where that is certain."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from consumers.headquarters.outputs import snapshots
+from consumers.headquarters.synchronize import Synchronized
+from schemas.batches import decode_batch, text_bytes, zigzag
+from schemas.records import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro
+from schemas.wire import WriterSchemas, confluent_header, contract, contracts, encode
+
+EVENT = contract("CustomerEvent")
+CUSTOMER = contract("Customer")
+HEADERS = {schema.name: schema.header for schema in contracts()}
+GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
+NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+STATE = CustomerState(
+    legal_entity="usrt",
+    first_name="Zoë",
+    last_name="Müller",
+    contacts=(Contact(contact_id=GUID, kind="EMAIL", value="zoe@example.com"),),
+)
+
+
+def event(changed: tuple[str, ...]) -> CustomerEvent:
+    """A new customer that names these paths."""
+    return CustomerEvent(
+        customer_id=GUID,
+        event_id=GUID,
+        channel_id="houston",
+        kind=EventKind.CREATED,
+        occurred_at=NOW,
+        changed=changed,
+        customer=STATE,
+    )
+
+
+def snapshot_of(value: bytes) -> bytes | None:
+    """What headquarters sends for a batch of this one event."""
+    writers = WriterSchemas(by_id=lambda _: EVENT.json)
+    decoded = decode_batch(EVENT, [GUID.encode()], [value], writers, len(value))
+    assert decoded.unreadable == ()
+    created = decoded.frame.with_columns(
+        pl.lit("C-1").alias("account_number"),
+        pl.lit(1, dtype=pl.Int64).alias("version"),
+        pl.lit(NOW, dtype=pl.Datetime("us", "UTC")).alias("updated_at"),
+    )
+    (sent,) = snapshots([Synchronized(created=created, current={}, replies=())], [value], HEADERS)
+    return sent.value
+
+
+def overlong(number: int) -> bytes:
+    """The same varint in one byte more than it needs."""
+    shortest = zigzag(number)
+    return shortest[:-1] + bytes([shortest[-1] | 0x80, 0])
+
+
+@pytest.mark.parametrize("changed", [(), ("first_name",), ("first_name", f"contacts/{GUID}", "attributes/" + "x" * 80)])
+@pytest.mark.parametrize("header", [EVENT.header, confluent_header(7)])
+def test_snapshot_of_a_new_customer_reads_as_the_event_said(changed: tuple[str, ...], header: bytes) -> None:
+    """Whatever paths the event names and however it is framed, the customer arrives unchanged."""
+    value = encode(EVENT, to_avro(event(changed)), header)
+
+    sent = snapshot_of(value)
+
+    assert sent is not None
+    assert customer_from_avro(WriterSchemas().decode(sent, CUSTOMER)).customer == STATE
+    assert value.endswith(sent[-40:])
+
+
+MICROS = int(NOW.timestamp() * 1_000_000)
+PARTS = {
+    "customer_id": text_bytes(GUID),
+    "event_id": text_bytes(GUID),
+    "channel_id": text_bytes("houston"),
+    "kind": b"\x00",
+    "occurred_at": zigzag(MICROS),
+    "based_on_version": b"\x00",
+    "paths": b"\x02",
+    "path": text_bytes("first_name"),
+    "ends": b"\x00\x00\x02",
+}
+"""An event before its customer, as everybody encodes it."""
+
+
+@pytest.mark.parametrize(
+    ("part", "encoding"),
+    [
+        ("customer_id", overlong(36) + GUID.encode()),
+        ("event_id", overlong(36) + GUID.encode()),
+        ("channel_id", overlong(7) + b"houston"),
+        ("kind", overlong(0)),
+        ("occurred_at", overlong(MICROS)),
+        ("based_on_version", overlong(0)),
+        ("paths", overlong(1)),
+        ("paths", zigzag(-1) + zigzag(11)),
+        ("path", overlong(10) + b"first_name"),
+        ("ends", overlong(0) + b"\x00\x02"),
+        ("ends", b"\x00" + overlong(0) + b"\x02"),
+        ("ends", b"\x00\x00" + overlong(1)),
+    ],
+)
+def test_snapshot_is_right_when_the_writer_encodes_in_another_way(part: str, encoding: bytes) -> None:
+    """Avro allows longer encodings of the same values: then no bytes are reused, and the customer is still right."""
+    usual = encode(EVENT, to_avro(event(("first_name",))))
+    front = EVENT.header + b"".join(PARTS.values())
+    assert usual.startswith(front)
+    value = EVENT.header + b"".join((PARTS | {part: encoding}).values()) + usual[len(front) :]
+
+    sent = snapshot_of(value)
+
+    assert sent is not None
+    assert customer_from_avro(WriterSchemas().decode(sent, CUSTOMER)).customer == STATE
