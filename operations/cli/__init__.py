@@ -1,0 +1,1 @@
+"""The command line: `tenten`. One file per noun; `main.py` puts them together."""

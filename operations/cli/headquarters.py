@@ -1,0 +1,70 @@
+"""`tenten headquarters`: the consumer that gives account numbers, and the proof that database and topic agree."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from operations.cli.exit_codes import FAILED
+from operations.cli.options import EndsWith, HeadquartersCommand, Json, examples, noun
+from operations.cli.output import print_fields, print_json, progress_bar
+from operations.cli.processes import stop_on_signals
+from operations.cli.wiring import connected
+
+app = noun("Headquarters: the only writer of customers.")
+
+
+@app.command(cls=HeadquartersCommand, epilog=examples("tenten headquarters run", "tenten headquarters run --slot 0"))
+def run(
+    context: typer.Context,
+    slot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=999,
+            show_default=False,
+            help="The transactional id to use; the first free one else.",
+        ),
+    ] = None,
+    ends_with: EndsWith = None,
+) -> None:
+    """Give customers their account numbers, until SIGTERM, which commits what is under way.
+
+    Start as many as there are partitions, anywhere.
+    """
+    stop = stop_on_signals(ends_with)
+    from commerce.failpoints import HEADQUARTERS, check_failpoint
+    from commerce.logs import configure_logs
+
+    check_failpoint(HEADQUARTERS)
+    configure_logs()
+    settings = connected(context)
+    from consumers.headquarters.run import run as run_headquarters
+
+    run_headquarters(settings, stop, slot)
+
+
+@app.command(epilog=examples("tenten headquarters verify", "tenten headquarters verify --json"))
+def verify(context: typer.Context, json: Json = False) -> None:
+    """Compare every customer of the database with the topic `customers`, by content, and name those that differ.
+
+    What differs is asked for again, and headquarters sends its current state. Exit code 1 when there were differences.
+    """
+    from commerce.database import check_version, open_database
+    from consumers.headquarters.verify import verify as verify_headquarters
+
+    settings = connected(context)
+    engine = open_database(settings.headquarters_database())
+    try:
+        check_version(engine, "headquarters")
+        with progress_bar("verify", "records") as bar:
+            found = verify_headquarters(settings, engine, lambda what, done, total: bar(done, total, what))
+    finally:
+        engine.dispose()
+    if json:
+        print_json(asdict(found))
+    else:
+        print_fields(asdict(found).items())
+    if not found.none:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,60 @@
+"""Processes that run until they are told to stop: signals, threads, and the parent they end with."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from threading import Event, Thread
+from types import FrameType
+from typing import Final
+
+STOP_SECONDS_MAX: Final = 60.0
+"""How long each thread may take to drain. What it leaves undone is as after a crash: done again at the next start."""
+
+_PARENT_CHECK_SECONDS: Final = 1.0
+
+
+def stop_on_signals(ends_with: int | None = None) -> Event:
+    """The event that SIGTERM, SIGINT, or the end of the parent process sets; a second SIGINT ends at once."""
+    stop = Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    if ends_with is not None:
+        Thread(target=_watch_parent, args=(ends_with, stop), name="parent", daemon=True).start()
+    return stop
+
+
+def _watch_parent(parent: int, stop: Event) -> None:
+    """A supervisor that was killed can tell nobody: its processes notice, and make room for the next one's."""
+    while os.getppid() == parent and not stop.wait(_PARENT_CHECK_SECONDS):
+        pass
+    stop.set()
+
+
+def run_together(parts: Mapping[str, Callable[[Event], None]], stop: Event) -> None:
+    """Run the parts in threads until `stop` is set; when one of them fails, stop the others and raise its error.
+
+    Each part is to return soon after the event is set. One that returns before that also stops the others.
+    """
+    failures: list[BaseException] = []
+
+    def run(part: Callable[[Event], None]) -> None:
+        try:
+            part(stop)
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
+            failures.append(error)
+        finally:
+            stop.set()
+
+    threads = [Thread(target=run, args=(part,), name=name, daemon=True) for name, part in parts.items()]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join(STOP_SECONDS_MAX)
+    if failures:
+        raise failures[0]

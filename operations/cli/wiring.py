@@ -1,0 +1,60 @@
+"""The settings a command works with: what is configured, and for what is not, the local servers that run here."""
+
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from operations.cli.options import everywhere
+
+if TYPE_CHECKING:
+    from commerce.settings import Settings
+    from operations.local import LocalServices
+
+HEADQUARTERS_DATABASE: Final = "headquarters"
+"""The name of headquarters' database on the local server."""
+
+
+def configured(context: typer.Context) -> "Settings":
+    """What flags, environment and tenten.toml say. Raises: `SettingsError`."""
+    from commerce.settings import load_settings
+
+    said = everywhere(context)
+    return load_settings(said.config, said.kafka)
+
+
+def connected(context: typer.Context) -> "Settings":
+    """The same, with the local servers of its `data` directory in place of a broker or database that is not named.
+
+    Where none run, what is not named stays so. Raises: `SettingsError`.
+    """
+    settings = configured(context)
+    if not needs_local_servers(settings):
+        return settings
+    from operations.local import status
+
+    services = status(settings.data)
+    return settings if services is None else with_local_servers(settings, services)
+
+
+def needs_local_servers(settings: "Settings") -> bool:
+    """Whether the settings name no broker, or no database for headquarters."""
+    return not settings.kafka.get("bootstrap.servers") or settings.headquarters.database is None
+
+
+def with_local_servers(settings: "Settings", services: "LocalServices") -> "Settings":
+    """The settings with these servers where they name none."""
+    from operations.local import database_url
+
+    kafka = {"bootstrap.servers": services.bootstrap_servers, **{k: v for k, v in settings.kafka.items() if v}}
+    database = settings.headquarters.database or database_url(services, HEADQUARTERS_DATABASE)
+    headquarters = settings.headquarters.model_copy(update={"database": database})
+    return settings.model_copy(update={"kafka": kafka, "headquarters": headquarters})
+
+
+def make_local_database(settings: "Settings") -> None:
+    """Create headquarters' database when it lies on the local server of these settings; elsewhere it must exist."""
+    from operations.local import create_database, database_url, status
+
+    services = status(settings.data)
+    if services is not None and settings.headquarters.database == database_url(services, HEADQUARTERS_DATABASE):
+        create_database(services.postgresql, HEADQUARTERS_DATABASE)

@@ -1,0 +1,211 @@
+"""Look whether everything is well, and say what to do where it is not. Changes nothing."""
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine, select, text
+
+from commerce.database import Which, check_version, consistent_view, open_database
+from commerce.failures import SettingsError, TentenError
+from commerce.kafka import REQUEST_SECONDS, apply_topics, refused
+from commerce.schema_exchange import Registry
+from commerce.settings import Settings
+from operations.failures import explain
+from schemas.headquarters import number_sequences
+
+CLOCK_SECONDS_MAX: Final = 60.0
+"""Clocks do not decide anything here, but people compare the times they write."""
+
+NUMBERS_LEFT_SHARE_MIN: Final = 0.1
+_CONNECT_SECONDS: Final = 3.0
+_NO_SUCH_SCHEMA: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was looked at, and how it is or what to do."""
+
+    what: str
+    ok: bool
+    text: str
+
+
+def examine(load: Callable[[], Settings]) -> Iterator[Check]:
+    """Look at one thing after the other, each of which may take some seconds; the settings first."""
+    try:
+        settings = load()
+    except SettingsError as error:
+        yield Check(what="configuration", ok=False, text=str(error))
+        return
+    yield _configuration(settings)
+    yield from _kafka(settings)
+    if settings.schema_registry_url is not None:
+        yield _look("schema registry", lambda: _registry(settings))
+    yield from _headquarters(settings)
+    for name in settings.channels:
+        yield _look(f"database of {name}", partial(_database, settings.channel(name).database, "channel"))
+
+
+def _look(what: str, look: Callable[[], str]) -> Check:
+    """A check that is well unless it raises what can be explained."""
+    try:
+        return Check(what=what, ok=True, text=look())
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        return Check(what=what, ok=False, text=problem)
+
+
+def _configuration(settings: Settings) -> Check:
+    if not settings.channels:
+        text = "no channel is configured: add [channels.NAME] to tenten.toml, or name the file in TENTEN_CONFIG"
+        return Check(what="configuration", ok=False, text=text)
+    return Check(what="configuration", ok=True, text=f"channels {', '.join(settings.channels)}")
+
+
+def _kafka(settings: Settings) -> Iterator[Check]:
+    servers = settings.kafka.get("bootstrap.servers")
+    if not servers:
+        text = "none is named: set KAFKA_BOOTSTRAP_SERVERS, or run `tenten local start`"
+        yield Check(what="broker", ok=False, text=text)
+        return
+    yield _security(settings)
+    asked = _ask_broker(settings)
+    if isinstance(asked, str):
+        yield Check(what="broker", ok=False, text=f"{servers}: {asked}")
+        return
+    yield Check(what="broker", ok=True, text=f"{servers} answers, {len(asked.brokers)} in the cluster")
+    yield _advertised(asked)
+    yield _look("topics", lambda: _topics(settings))
+
+
+def _security(settings: Settings) -> Check:
+    """Whether what is said about user and password is used at all."""
+    protocol = settings.kafka.get("security.protocol", "plaintext").lower()
+    named = sorted(name for name in settings.kafka if name.startswith("sasl."))
+    if named and not protocol.startswith("sasl_"):
+        text = f"{', '.join(named)} count for nothing while security.protocol is {protocol}: set it to SASL_SSL"
+        return Check(what="security", ok=False, text=text)
+    mechanism = settings.kafka.get("sasl.mechanism", settings.kafka.get("sasl.mechanisms", "GSSAPI")).upper()
+    needed = {"sasl.username", "sasl.password"} if mechanism == "PLAIN" or mechanism.startswith("SCRAM-") else set()
+    missing = sorted(needed - settings.kafka.keys())
+    if protocol.startswith("sasl_") and missing:
+        text = f"{mechanism} needs {' and '.join(missing)}: set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        return Check(what="security", ok=False, text=text)
+    return Check(
+        what="security", ok=True, text=f"{protocol}, {mechanism}" if protocol.startswith("sasl_") else protocol
+    )
+
+
+def _ask_broker(settings: Settings) -> Any:
+    """What the brokers say of themselves (`ClusterMetadata`), or as text why they say nothing."""
+    heard: list[KafkaError] = []
+    # The client's own log would say the same once a second.
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": heard.append}
+    try:
+        client = AdminClient({**settings.kafka, **quiet})
+    except KafkaException as error:
+        return explain(error) or str(error)
+    try:
+        return client.list_topics(timeout=REQUEST_SECONDS)
+    except KafkaException as error:
+        # "No answer in time" is all that the question says; why, is told on the side.
+        client.poll(0)
+        for cause in (*map(KafkaException, heard), error):
+            refusal = refused(cause)
+            if refusal is not None:
+                return str(refusal)
+        said = heard[-1].str() if heard else error.args[0].str()
+        return f"no answer: {said}; check bootstrap.servers and security.protocol, and whether the broker runs"
+
+
+def _advertised(cluster: Any) -> Check:
+    """Whether the addresses that the brokers tell their clients can be reached from here."""
+    for broker in cluster.brokers.values():
+        try:
+            socket.create_connection((broker.host, broker.port), _CONNECT_SECONDS).close()
+        except OSError as error:
+            text = (
+                f"broker {broker.id} calls itself {broker.host}:{broker.port}, which cannot be reached from here "
+                f"({error}): correct advertised.listeners on the broker, or names and firewalls here"
+            )
+            return Check(what="advertised addresses", ok=False, text=text)
+    return Check(what="advertised addresses", ok=True, text="every broker can be reached at the address it names")
+
+
+def _topics(settings: Settings) -> str:
+    changes = apply_topics(settings, dry_run=True)
+    wrong = [f"{change.topic}: {change.action}, {change.detail}" for change in changes if change.action != "keep"]
+    if wrong:
+        raise TentenError(f"not as declared ({'; '.join(wrong)}): run `tenten topics apply`")
+    return f"{len(changes)}, all as declared"
+
+
+def _registry(settings: Settings) -> str:
+    assert settings.schema_registry_url is not None
+    Registry(settings.schema_registry_url).schema(_NO_SUCH_SCHEMA)
+    return "answers"
+
+
+def _headquarters(settings: Settings) -> Iterator[Check]:
+    address = settings.headquarters.database
+    if address is None:
+        yield Check(what="database of headquarters", ok=True, text="none is named here: headquarters is elsewhere")
+        return
+    check = _look("database of headquarters", lambda: _database(address, "headquarters"))
+    yield check
+    if check.ok:
+        yield _look("number sequences", lambda: _with(address, lambda engine: _sequences(settings, engine)))
+        yield _look("clock", lambda: _with(address, _clock))
+
+
+def _with(address: str, look: Callable[[Engine], str]) -> str:
+    engine = open_database(address)
+    try:
+        return look(engine)
+    finally:
+        engine.dispose()
+
+
+def _database(address: str, which: Which) -> str:
+    def look(engine: Engine) -> str:
+        check_version(engine, which)
+        return "reachable, of this release"
+
+    return _with(address, look)
+
+
+def _sequences(settings: Settings, engine: Engine) -> str:
+    """Every legal entity has one, as the settings say, and enough numbers are left."""
+    with consistent_view(engine) as connection:
+        rows = {row.legal_entity: row for row in connection.execute(select(number_sequences))}
+    for name, legal_entity in settings.legal_entities.items():
+        numbers = legal_entity.account_numbers
+        row = rows.get(name)
+        if row is None or (row.format, row.continuous) != (numbers.format, numbers.continuous):
+            raise TentenError(f"that of {name} is not as tenten.toml says: run `tenten database upgrade headquarters`")
+        total = 10 ** row.format.count("#")
+        if total - row.next < total * NUMBERS_LEFT_SHARE_MIN:
+            raise TentenError(f"{name} has {max(0, total - row.next):,} numbers left: write a longer format for it")
+    return f"{len(settings.legal_entities)}, numbers are left in each"
+
+
+def _clock(engine: Engine) -> str:
+    """Whether this machine and headquarters' database agree about the time."""
+    with consistent_view(engine) as connection:
+        before = datetime.now(UTC)
+        there = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    seconds = (there - before).total_seconds()
+    if abs(seconds) > CLOCK_SECONDS_MAX:
+        raise TentenError(
+            f"this machine's is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} that of headquarters' "
+            "database: set up NTP"
+        )
+    return f"within {max(1.0, abs(seconds)):.0f} s of headquarters' database"
