@@ -4,6 +4,7 @@ PostgreSQL: a small pool; a broken connection is replaced when it is next used. 
 it returns, and every transaction takes the writer's place at its start: one that began by reading might never get it.
 """
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -52,9 +53,10 @@ _POSTGRESQL_REFUSALS: Final[Mapping[str, str]] = {
     "no password supplied": "asks for a password: write it into the address",
     "no pg_hba.conf entry": "does not let this user in from here: allow it in pg_hba.conf",
     "permission denied for database": "does not let this user into the database: GRANT CONNECT",
-    '" does not exist': "does not have this user or database: create it, or correct the address",
+    'role ".*" does not exist': "does not have this user: create it, or correct the address",
+    'database ".*" does not exist': "does not have this database: create it, or correct the address",
 }
-"""What the server says while a connection is made comes without a code, so it is known by its text."""
+"""What the server says while a connection is made comes without a code, so it is known by a pattern of its text."""
 
 _SQLITE_REFUSALS: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: its directory must exist and be writable",
@@ -88,8 +90,8 @@ def _open_postgresql(address: URL) -> Engine:
         try:
             return psycopg.connect(*arguments, **parameters)
         except psycopg.OperationalError as error:
-            for words, refusal in _POSTGRESQL_REFUSALS.items():
-                if words in str(error):
+            for pattern, refusal in _POSTGRESQL_REFUSALS.items():
+                if re.search(pattern, str(error)):
                     shown = address.render_as_string(hide_password=True)
                     raise DatabaseRefused(f"PostgreSQL at {shown} {refusal}") from error
             raise
@@ -187,6 +189,16 @@ def relay_lock(engine: Engine, wait_seconds: float | None = 2) -> Generator[Data
     Raises: `LockHeld`.
     """
     with _lock(engine, "relay", wait_seconds, "relay") as held:
+        yield held
+
+
+@contextmanager
+def resync_lock(engine: Engine, wait_seconds: float | None = 2) -> Generator[DatabaseLock]:
+    """The right to resync a channel; waits a moment, as the lock of a killed process is not free at once.
+
+    Raises: `LockHeld`.
+    """
+    with _lock(engine, "resync", wait_seconds, "resync") as held:
         yield held
 
 

@@ -22,6 +22,7 @@ from commerce.database import (
     consistent_view,
     open_database,
     relay_lock,
+    resync_lock,
     upgrade_channel,
     upgrade_headquarters,
 )
@@ -33,8 +34,8 @@ _DEADLINE_SECONDS = 20.0
 
 _HOLD_LOCK = """
 import sys, time
-from commerce.database import apply_lock, open_database, relay_lock
-lock = {"apply": apply_lock, "relay": relay_lock}[sys.argv[1]]
+from commerce.database import apply_lock, open_database, relay_lock, resync_lock
+lock = {"apply": apply_lock, "relay": relay_lock, "resync": resync_lock}[sys.argv[1]]
 with lock(open_database(sys.argv[2])):
     print("held", flush=True)
     time.sleep(60)
@@ -303,7 +304,7 @@ def test_postgresql_that_does_not_let_us_in_is_refused_with_advice(postgresql: s
         engine.connect()
 
     # then
-    assert "does not have this user or database: create it, or correct the address" in str(refused.value)
+    assert "does not have this database: create it, or correct the address" in str(refused.value)
     assert "/nowhere" in str(refused.value)
     assert "secret" not in str(refused.value)
 
@@ -499,7 +500,7 @@ def _another_process_holds(name: str, engine: Engine) -> Iterator["subprocess.Po
             holder.kill()
 
 
-@pytest.mark.parametrize(("name", "lock"), [("apply", apply_lock), ("relay", relay_lock)])
+@pytest.mark.parametrize(("name", "lock"), [("apply", apply_lock), ("relay", relay_lock), ("resync", resync_lock)])
 def test_lock_of_another_process_is_respected_until_it_is_killed(
     name: str, lock: Callable[[Engine, float], AbstractContextManager[DatabaseLock]], store: Engine
 ) -> None:
@@ -516,13 +517,14 @@ def test_lock_of_another_process_is_respected_until_it_is_killed(
             assert held.is_held()
 
 
-def test_the_two_locks_of_a_channel_are_independent(store: Engine) -> None:
-    """Relaying and applying go on side by side, in one process or in two."""
+def test_the_locks_of_a_channel_are_independent(store: Engine) -> None:
+    """Relaying, applying and resyncing go on side by side, in one process or in several."""
     # when
-    with relay_lock(store, 0) as relaying, apply_lock(store, 0) as applying:
+    with relay_lock(store, 0) as relaying, apply_lock(store, 0) as applying, resync_lock(store, 0) as resyncing:
         # then
         assert relaying.is_held()
         assert applying.is_held()
+        assert resyncing.is_held()
 
 
 def test_lock_is_free_again_afterwards(store: Engine) -> None:
