@@ -1,0 +1,1 @@
+"""What reads a topic: headquarters, distribution and settlement of a channel. Never imports `producers`."""

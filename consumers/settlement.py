@@ -1,0 +1,300 @@
+"""Settlement: closes what a channel is waiting for.
+
+Input: the channel's own partition of `channel-replies`, from the position in the channel's database.
+Output: the outbox rows that headquarters has answered, account numbers, and the position, in one SQL transaction.
+Promise: every answer is taken in once, in order; what an answer makes visible is visible when its transaction commits.
+
+    it dies                          then
+    before the commit                nothing happened; the same replies are read again
+    after the commit                 reading goes on behind them
+
+Answers to events that this database does not know (it was restored from a backup) change nothing. Replies to other channels in
+the same partition are passed over by their key. A reply to this channel that cannot be read stops it, as nothing may be skipped;
+it is tried again every few seconds.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Event
+from time import monotonic
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+from structlog import get_logger
+
+from commerce.database import check_version, open_database
+from commerce.failpoints import failpoint
+from commerce.kafka import topic_ids
+from commerce.schema_exchange import writer_schemas
+from commerce.settings import Settings
+from commerce.transaction_session import BatchLimits
+from consumers.distribution.apply import ChannelView, tables_of
+from consumers.distribution.edits import erase, show_again
+from consumers.distribution.slices import Slices
+from consumers.distribution.watch import Watch
+from consumers.patience import Patience
+from consumers.positions import TopicRead, begin, guard_topic, move, read_another, read_positions, replace
+from consumers.reading import POLL_SECONDS, AssignedReader, OffsetGone, Records
+from schemas.batches import decode_batch
+from schemas.records import Outcome, Reply, reply_from_avro
+from schemas.topics import CHANNEL_REPLIES, RECORD_BYTES_MAX
+from schemas.wire import WriterSchemas, contract
+
+log = get_logger(__name__)
+
+SETTLED_CHANNEL: Final = "tenten_settled"
+"""PostgreSQL: notified in every transaction that settles or rejects, for those who wait for an account number."""
+
+RETRY_SECONDS: Final = 10.0
+"""How often a reply that cannot be read is tried again."""
+
+NOTE_SECONDS: Final = 1.0
+"""How often the position is noted where nothing but that has to be written."""
+
+_POSTGRESQL_ROWS: Final = 2_000
+
+
+def run(settings: Settings, channel_name: str, stop: Event) -> None:
+    """Settle until `stop` is set.
+
+    Raises: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`: what waiting cannot mend, each with what to do.
+    """
+    view = ChannelView.of(settings, channel_name, writer_schemas(settings))
+    engine = open_database(settings.channel(channel_name).database)
+    patience = Patience("settlement", channel_name, stop)
+    begin_anew = False
+    try:
+        while not stop.is_set():
+            with patience.surviving():
+                check_version(engine, "channel")
+                place = _where(settings, engine, channel_name, begin_anew)
+                begin_anew = False
+                try:
+                    _follow(settings, engine, view, place, patience, stop)
+                except OffsetGone:
+                    # Older replies are gone; whoever still waits for one of them sends again and is answered again.
+                    log.warning("replies_gone", channel=channel_name, next_offset=place.next_offset)
+                    begin_anew = True
+    finally:
+        engine.dispose()
+
+
+@dataclass(kw_only=True)
+class _Place:
+    """Where the channel stands in its partition."""
+
+    topic: TopicRead
+    partition: int
+    next_offset: int
+    """As the database has it."""
+    read_to: int
+    end: int | None = None
+    """Where the partition ended, when it was read to its end."""
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a key, as the Java clients and librdkafka's `murmur2_random` choose it."""
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """MurmurHash2 with Kafka's seed.
+
+    Source: https://github.com/apache/kafka/blob/4.1/clients/src/main/java/org/apache/kafka/common/utils/Utils.java
+    """
+    factor, bits = 0x5BD1E995, 0xFFFFFFFF
+    value = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for start in range(0, whole, 4):
+        word = int.from_bytes(data[start : start + 4], "little") * factor & bits
+        word = (word ^ word >> 24) * factor & bits
+        value = value * factor & bits ^ word
+    if len(data) > whole:
+        value = (value ^ int.from_bytes(data[whole:], "little")) * factor & bits
+    value = (value ^ value >> 13) * factor & bits
+    return value ^ value >> 15
+
+
+def _where(settings: Settings, engine: Engine, channel_name: str, begin_anew: bool) -> _Place:
+    """Where the channel stands. In a topic that is new to it, or has lost where it stood, it stands at the beginning."""
+    name = settings.topic(CHANNEL_REPLIES)
+    info = topic_ids(settings, [name])[name]
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        topic = guard_topic(connection, name, info)
+        partition = partition_of(channel_name, topic.partitions)
+        positions = read_positions(connection, topic)
+        if begin_anew or (partition not in positions and read_another(connection, topic)):
+            replace(connection, topic, {partition: 0}, now)
+        elif partition not in positions:
+            begin(connection, topic, [partition], now)
+        else:
+            at = positions[partition].next_offset
+            return _Place(topic=topic, partition=partition, next_offset=at, read_to=at)
+    return _Place(topic=topic, partition=partition, next_offset=0, read_to=0)
+
+
+def _follow(
+    settings: Settings, engine: Engine, view: ChannelView, place: _Place, patience: Patience, stop: Event
+) -> None:
+    """Settle what comes, until `stop` is set or the topic must be looked at again."""
+    slices = Slices(engine.dialect.name, _POSTGRESQL_ROWS)
+    group = settings.group(f"channel.{view.channel_id}")
+    noted_at, stopped_at = 0.0, -1
+    with (
+        AssignedReader(settings, place.topic.name, group, {place.partition: place.next_offset}) as reader,
+        Watch(settings, place.topic) as watch,
+    ):
+        while not stop.is_set() and not watch.topic_changed():
+            records = reader.read(BatchLimits(), POLL_SECONDS)
+            unreadable_at = _take(engine, view, place, records, slices)
+            place.end = records.ends.get(place.partition, place.end)
+            if unreadable_at is not None:
+                if unreadable_at != stopped_at:
+                    log.error(
+                        "reply_unreadable", channel=view.channel_id, partition=place.partition, offset=unreadable_at
+                    )
+                stopped_at = unreadable_at
+                stop.wait(RETRY_SECONDS)
+                reader.assign({place.partition: unreadable_at})
+            elif monotonic() - noted_at >= NOTE_SECONDS and _behind(place):
+                _note(engine, place)
+                noted_at = monotonic()
+                reader.show_lag_tools({place.partition: place.next_offset})
+                patience.succeeded()
+
+
+def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, slices: Slices) -> int | None:
+    """Settle what these records answer of this channel. The offset of the first reply that cannot be read, if there is one."""
+    mine = [row for row, key in enumerate(records.keys) if key == view.channel_id.encode()]
+    replies, unreadable_at = _decode(records.rows(mine), view.writers)
+    for first, end in slices.cut(len(replies)):
+        began = monotonic()
+        settled = [reply for _, reply in replies[first:end]]
+        next_offset = replies[end - 1][0] + 1
+        with engine.begin() as connection:
+            now = datetime.now(UTC)
+            settle(connection, view, settled, now)
+            move(connection, place.topic, {place.partition: (place.next_offset, next_offset)}, (), now)
+            failpoint("settlement.before_commit")
+        failpoint("settlement.after_commit")
+        place.next_offset = place.read_to = next_offset
+        log.info(
+            "replies_settled",
+            channel=view.channel_id,
+            partition=place.partition,
+            replies=len(settled),
+            next_offset=next_offset,
+            seconds=round(monotonic() - began, 3),
+        )
+    if unreadable_at is not None:
+        place.read_to = unreadable_at
+    elif records.keys:
+        place.read_to = records.offsets[-1] + 1
+    return unreadable_at
+
+
+def _decode(records: Records, writers: WriterSchemas) -> tuple[list[tuple[int, Reply]], int | None]:
+    """The replies with their offsets, up to the first that cannot be read, and the offset of that one."""
+    if not records.keys:
+        return [], None
+    decoded = decode_batch(contract("Reply"), records.keys, records.values, writers, RECORD_BYTES_MAX)
+    end = decoded.unreadable[0].row if decoded.unreadable else len(records.keys)
+    replies = [
+        (records.offsets[row["row"]], reply_from_avro({name: row[name] for name in _REPLY}))
+        for row in decoded.frame.iter_rows(named=True)
+        if row["row"] < end
+    ]
+    return replies, records.offsets[end] if decoded.unreadable else None
+
+
+_REPLY: Final = tuple(field["name"] for field in contract("Reply").json["fields"])
+
+
+def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
+    """Take in replies of this channel, in order. Called twice it changes nothing more. A fixed number of statements.
+
+    The customers' rows are locked in the order of their GUIDs before the outbox is touched, as a clerk's own change does it.
+    """
+    erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
+    concerned = {reply.customer_id for reply in replies}
+    tables_of(connection).lock_versions(connection, concerned)
+    document = json.dumps([_row(reply, at) for reply in {reply.event_id: reply for reply in replies}.values()])
+    for statement in _SETTLE[connection.dialect.name]:
+        connection.execute(text(statement), {"replies": document})
+    erase(connection, sorted(erased), view.channel_id, at)
+    show_again(connection, sorted(concerned - erased), view.filter, view.writers)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": SETTLED_CHANNEL})
+
+
+def _row(reply: Reply, at: datetime) -> dict[str, object]:
+    """A reply as the statements below read it. A rejected event stays open: the clerk has to do something about it."""
+    return {
+        "event_id": reply.event_id,
+        "customer_id": reply.customer_id,
+        "outcome": reply.outcome.lower(),
+        "reasons": [{"field": one.field, "code": one.code, "text": one.text} for one in reply.reasons] or None,
+        "account_number": reply.account_number,
+        "version": reply.version,
+        "settled_at": None if reply.outcome is Outcome.REJECTED else at.isoformat(timespec="microseconds"),
+    }
+
+
+# One document of replies, two statements: close the events, unless they are closed already; and give the account number to
+# customers that have none.
+_SETTLE: Final = {
+    "postgresql": (
+        """
+        UPDATE outbox SET outcome = r.outcome, reasons = r.reasons, account_number = r.account_number,
+            version = r.version, settled_at = r.settled_at
+        FROM json_to_recordset(CAST(:replies AS json)) AS r (
+            event_id uuid, outcome text, reasons json, account_number text, version bigint, settled_at timestamptz)
+        WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
+        """,
+        """
+        UPDATE customers SET account_number = r.account_number
+        FROM json_to_recordset(CAST(:replies AS json)) AS r (customer_id uuid, account_number text)
+        WHERE customers.customer_id = r.customer_id AND customers.account_number IS NULL
+            AND r.account_number IS NOT NULL
+        """,
+    ),
+    "sqlite": (
+        """
+        UPDATE outbox SET outcome = r.outcome, reasons = r.reasons, account_number = r.account_number,
+            version = r.version, settled_at = r.settled_at
+        FROM (SELECT json_extract(value, '$.event_id') AS event_id, json_extract(value, '$.outcome') AS outcome,
+                json_extract(value, '$.reasons') AS reasons, json_extract(value, '$.account_number') AS account_number,
+                json_extract(value, '$.version') AS version, json_extract(value, '$.settled_at') AS settled_at
+            FROM json_each(:replies)) AS r
+        WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
+        """,
+        """
+        UPDATE customers SET account_number = r.account_number
+        FROM (SELECT json_extract(value, '$.customer_id') AS customer_id,
+                json_extract(value, '$.account_number') AS account_number
+            FROM json_each(:replies)) AS r
+        WHERE customers.customer_id = r.customer_id AND customers.account_number IS NULL
+            AND r.account_number IS NOT NULL
+        """,
+    ),
+}
+
+
+def _behind(place: _Place) -> bool:
+    """Whether the database does not know yet how far we have read."""
+    return place.end is not None or place.read_to != place.next_offset
+
+
+def _note(engine: Engine, place: _Place) -> None:
+    """Move the position past what is of no concern to this channel, and note the end where it was reached."""
+    now = datetime.now(UTC)
+    at_end = place.end is not None and place.end >= place.read_to
+    next_offset = max(place.read_to, place.end or 0)
+    with engine.begin() as connection:
+        moves = {place.partition: (place.next_offset, next_offset)}
+        move(connection, place.topic, moves, [place.partition] if at_end else (), now)
+    place.next_offset = place.read_to = next_offset
+    place.end = None
