@@ -40,12 +40,6 @@ class NumberFormat:
         text = numbers.cast(pl.String).str.zfill(self.digits)
         return (pl.Series([self.before]) + text + pl.Series([self.after])).alias("account_number")
 
-    def number(self, account_number: str) -> int | None:
-        """The number inside an account number, or None when it does not have this format."""
-        digits = account_number.removeprefix(self.before).removesuffix(self.after)
-        fits = len(digits) == self.digits and digits.isdecimal()
-        return int(digits) if fits and account_number == f"{self.before}{digits}{self.after}" else None
-
 
 def number_format(text: str) -> NumberFormat:
     """The format that a text describes. Raises: `FormatRefused`."""

@@ -1,0 +1,236 @@
+"""A batch of records as a table: what is good arrives, and exactly what is bad falls out."""
+
+import copy
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.batches import decode_batch, text_bytes, zigzag
+from schemas.records import (
+    Address,
+    Attribute,
+    Contact,
+    CustomerEvent,
+    CustomerState,
+    EventKind,
+    SupersededEvent,
+    canonical,
+    event_from_avro,
+    to_avro,
+)
+from schemas.wire import AvroSchema, WriterSchemas, avro_schema, confluent_header, contract, encode
+
+EVENT = contract("CustomerEvent")
+BYTES_MAX = 64 * 1024
+
+guids = st.uuids().map(str)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
+times = st.datetimes(datetime(1901, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 -- made aware by `timezones`
+decimals = st.decimals(-(10**15), 10**15, places=6)
+addresses = st.builds(Address, address_id=guids, street=texts, city=texts, country=texts, updated_at=times)
+contacts = st.builds(Contact, contact_id=guids, kind=texts, value=texts, marketing_consent=st.booleans())
+attributes = st.builds(Attribute, name=texts, text=st.none() | texts, decimal=st.none() | decimals)
+states = st.builds(
+    CustomerState,
+    legal_entity=texts,
+    first_name=texts,
+    primary_address=st.none() | guids,
+    address_books=st.lists(texts, max_size=2).map(tuple),
+    addresses=st.lists(addresses, max_size=2).map(tuple),
+    contacts=st.lists(contacts, max_size=2).map(tuple),
+    attributes=st.lists(attributes, max_size=2).map(tuple),
+).map(canonical)
+superseded = st.builds(SupersededEvent, event_id=guids, changed=st.lists(texts, max_size=2).map(tuple))
+events = st.builds(
+    CustomerEvent,
+    customer_id=guids,
+    event_id=guids,
+    channel_id=texts,
+    kind=st.sampled_from(EventKind),
+    occurred_at=times,
+    based_on_version=st.integers(0, 2**40),
+    changed=st.lists(texts, max_size=3).map(tuple),
+    supersedes=st.lists(superseded, max_size=2).map(tuple),
+    customer=st.none() | states,
+)
+
+
+def a_customer(number: int) -> CustomerEvent:
+    """An ordinary event, another for each number."""
+    return CustomerEvent(
+        customer_id=f"0197a3f2-8a41-7c3e-9d55-{number:012x}",
+        event_id=f"0197a3f2-8a41-7c3e-9d56-{number:012x}",
+        channel_id="houston",
+        kind=EventKind.CREATED,
+        occurred_at=datetime(2026, 3, 1, tzinfo=UTC),
+        changed=("first_name",),
+        customer=CustomerState(legal_entity="usrt", first_name="Ada"),
+    )
+
+
+def keys_of(given: Sequence[CustomerEvent]) -> list[bytes | None]:
+    """The record keys of events."""
+    return [event.customer_id.encode() for event in given]
+
+
+@given(st.lists(events, min_size=1, max_size=8))
+@settings(deadline=None)
+def test_good_records_arrive_as_they_were_written(given: list[CustomerEvent]) -> None:
+    """Encoding record by record and decoding as a table changes nothing."""
+    values = [encode(EVENT, to_avro(event)) for event in given]
+
+    decoded = decode_batch(EVENT, keys_of(given), values, WriterSchemas(), BYTES_MAX)
+
+    assert decoded.unreadable == ()
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == given
+    assert decoded.frame["exact"].all()
+
+
+def damaged(value: bytes, how: str, other: CustomerEvent) -> bytes | None:
+    """One good value, spoilt."""
+    body = value[len(EVENT.header) :]
+    record = to_avro(other)
+    return {
+        "null": None,
+        "empty": b"",
+        "no Avro": b"{}" + value,
+        "header only": EVENT.header,
+        "truncated": value[:-1],
+        "half": value[: len(value) // 2],
+        "longer": value + b"\x00",
+        "two in one": value + body,
+        "unknown schema": b"\xc3\x01" + bytes(8) + body,
+        "unknown registry id": confluent_header(9) + body,
+        "too large": value + bytes(BYTES_MAX),
+        "another key": encode(EVENT, record | {"customer_id": "0197a3f2-8a41-7c3e-9d55-ffffffffffff"}),
+        "no GUID": encode(EVENT, record | {"event_id": "7"}),
+        "upper case GUID": encode(EVENT, record | {"event_id": other.event_id.upper()}),
+        "NUL": encode(EVENT, record | {"channel_id": "hou\x00ston"}),
+        "year 300000": value.replace(zigzag(1_772_323_200_000_000), zigzag(2**63 - 1)),
+        "no such kind": value.replace(text_bytes("houston") + b"\x00", text_bytes("houston") + b"\x40"),
+        "bad UTF-8": value.replace(b"Ada", b"\xff\xfe\xfd"),
+        "huge length": value.replace(text_bytes("Ada"), zigzag(2**60) + b"Ada"),
+        "negative length": value.replace(text_bytes("Ada"), zigzag(-5) + b"Ada"),
+        "huge count": value[:-1] + zigzag(2**60),
+    }[how]
+
+
+KINDS_OF_DAMAGE = {
+    "null": "null_value",
+    "empty": "no_avro",
+    "no Avro": "no_avro",
+    "header only": "malformed",
+    "truncated": "malformed",
+    "half": "malformed",
+    "longer": "malformed",
+    "two in one": "malformed",
+    "unknown schema": "unknown_schema",
+    "unknown registry id": "unknown_schema",
+    "too large": "too_large",
+    "another key": "key_mismatch",
+    "no GUID": "malformed",
+    "upper case GUID": "malformed",
+    "NUL": "malformed",
+    "year 300000": "malformed",
+    "no such kind": "malformed",
+    "bad UTF-8": "malformed",
+    "huge length": "malformed",
+    "negative length": "malformed",
+    "huge count": "malformed",
+}
+
+
+@pytest.mark.parametrize(("how", "reason"), KINDS_OF_DAMAGE.items())
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_exactly_the_bad_record_falls_out(how: str, reason: str, place: int) -> None:
+    """One bad record, first, in the middle or last, is named with its reason; its neighbours arrive unchanged."""
+    given = [a_customer(number) for number in range(5)]
+    values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
+    values[place] = damaged(values[place] or b"", how, given[place])
+
+    decoded = decode_batch(EVENT, keys_of(given), values, WriterSchemas(), BYTES_MAX)
+
+    assert [(bad.row, bad.reason) for bad in decoded.unreadable] == [(place, reason)]
+    neighbours = [event for event in given if event is not given[place]]
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == neighbours
+    assert decoded.frame["row"].to_list() == [row for row in range(5) if row != place]
+
+
+@given(st.lists(st.binary(max_size=60) | st.just(None), max_size=6), st.integers(0, 6), st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_garbage_never_harms_a_neighbour(garbage: list[bytes | None], place: int, framed: bool) -> None:
+    """Random bytes, with or without our header before them, leave the good record among them as it is."""
+    good = a_customer(1)
+    values = [EVENT.header + value if framed and value is not None else value for value in garbage]
+    keys: list[bytes | None] = [good.customer_id.encode() for _ in values]
+    at = min(place, len(values))
+    values.insert(at, encode(EVENT, to_avro(good)))
+    keys.insert(at, good.customer_id.encode())
+
+    decoded = decode_batch(EVENT, keys, values, WriterSchemas(), BYTES_MAX)
+
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == [good]
+    assert len(decoded.unreadable) == len(garbage)
+
+
+def another_release() -> AvroSchema:
+    """The contract of a later release: a field more, and one of ours missing."""
+    declaration: dict[str, Any] = copy.deepcopy(EVENT.json)
+    declaration["fields"].append({"name": "mood", "type": "string", "default": "calm"})
+    declaration["fields"] = [field for field in declaration["fields"] if field["name"] != "based_on_version"]
+    return avro_schema(declaration)
+
+
+@pytest.mark.parametrize("framing", ["single object", "confluent"])
+def test_records_of_another_release_are_read_beside_ours(framing: str) -> None:
+    """A field we do not know is left out, one the writer did not know has its default, in both framings."""
+    other = another_release()
+    given = [a_customer(number) for number in range(3)]
+    record = {name: value for name, value in to_avro(given[1]).items() if name != "based_on_version"} | {
+        "mood": "bright"
+    }
+    values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
+    values[1] = encode(other, record, other.header if framing == "single object" else confluent_header(5))
+    writers = WriterSchemas(
+        by_fingerprint=lambda mark: other.json if mark == other.fingerprint else None,
+        by_id=lambda number: other.json if number == 5 else None,
+    )
+
+    decoded = decode_batch(EVENT, keys_of(given), values, writers, BYTES_MAX)
+
+    assert decoded.unreadable == ()
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == given
+    assert decoded.frame["exact"].to_list() == [True, False, True]
+
+
+def test_decimal_that_no_column_holds_falls_out_alone() -> None:
+    """Avro lets a writer put more digits into a decimal than the contract has; that record is bad, the others are not."""
+    given = [a_customer(number) for number in range(3)]
+    values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
+    record = to_avro(given[1])
+    record["customer"]["attributes"] = [
+        {"name": "size", "text": None, "integer": None, "decimal": Decimal("1.5"), "boolean": None}
+    ]
+    short = encode(EVENT, record)
+    number = (1_500_000).to_bytes(3, "big")
+    long = bytes([0x7F] * 40)
+    values[1] = short.replace(zigzag(len(number)) + number, zigzag(len(long)) + long)
+    assert values[1] != short
+
+    decoded = decode_batch(EVENT, keys_of(given), values, WriterSchemas(), BYTES_MAX)
+
+    assert [(bad.row, bad.reason) for bad in decoded.unreadable] == [(1, "malformed")]
+    assert decoded.frame["row"].to_list() == [0, 2]
+
+
+def test_empty_batch_is_an_empty_table() -> None:
+    """Nothing in, nothing out, with every column."""
+    decoded = decode_batch(EVENT, [], [], WriterSchemas(), BYTES_MAX)
+
+    assert decoded.frame.is_empty()
+    assert "customer" in decoded.frame.columns
