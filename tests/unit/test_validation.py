@@ -1,0 +1,313 @@
+"""The rules for a customer: each with its reason, and the columnar mask that spares ordinary customers the asking."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commerce.validation import reasons, surely_valid
+from schemas.batches import decode_batch
+from schemas.records import (
+    EMAIL,
+    PHONE,
+    Address,
+    Attribute,
+    Contact,
+    CustomerEvent,
+    CustomerState,
+    CustomerType,
+    EventKind,
+    canonical,
+    to_avro,
+)
+from schemas.wire import WriterSchemas, contract, encode
+from tests.customers import IDS, odd_states, valid_states
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
+ADDRESS = Address(address_id=HOME, purpose="HOME", street="1 Main Street", city="Houston", country="US", updated_at=AT)
+PHONE_NUMBER = Contact(contact_id=PHONE_ID, kind=PHONE, value="+17135550123")
+EMAIL_ADDRESS = Contact(contact_id=EMAIL_ID, kind=EMAIL, value="ann@example.com")
+ANN = CustomerState(
+    legal_entity="usrt",
+    first_name="Ann",
+    last_name="Müller",
+    language="en-US",
+    currency="USD",
+    receipt_email="ann@example.com",
+    primary_address=HOME,
+    primary_phone=PHONE_ID,
+    primary_email=EMAIL_ID,
+    address_books=("US",),
+    affiliations=("VIP",),
+    addresses=(ADDRESS,),
+    contacts=(PHONE_NUMBER, EMAIL_ADDRESS),
+    attributes=(Attribute(name="size", decimal=Decimal("42.5")),),
+)
+
+
+def changed(**fields: Any) -> CustomerState:
+    """Ann with other fields."""
+    return replace(ANN, **fields)
+
+
+def address(**fields: Any) -> CustomerState:
+    """Ann with another address."""
+    return changed(addresses=(replace(ADDRESS, **fields),), primary_address=None)
+
+
+def contact(**fields: Any) -> CustomerState:
+    """Ann with another phone number, and no other contact."""
+    return changed(contacts=(replace(PHONE_NUMBER, **fields),), primary_phone=None, primary_email=None)
+
+
+def attribute(**fields: Any) -> CustomerState:
+    """Ann with another attribute."""
+    return changed(attributes=(Attribute(**{"name": "size", **fields}),))
+
+
+def found(state: CustomerState) -> list[tuple[str, str]]:
+    """The reasons, as field and code."""
+    return [(reason.field, reason.code) for reason in reasons(state)]
+
+
+def judged(states: Sequence[CustomerState | None]) -> list[bool]:
+    """What `surely_valid` says of each, sent as an event."""
+    schema = contract("CustomerEvent")
+    events = [
+        CustomerEvent(
+            customer_id=f"0192f0c1-0000-7000-8000-{place:012x}",
+            event_id=IDS[0],
+            channel_id="houston",
+            kind=EventKind.EDITED,
+            occurred_at=AT,
+            customer=state,
+        )
+        for place, state in enumerate(states)
+    ]
+    keys = [event.customer_id.encode() for event in events]
+    values = [encode(schema, to_avro(event)) for event in events]
+    batch = decode_batch(schema, keys, values, WriterSchemas(), 1_000_000)
+    assert not batch.unreadable
+    sure: list[bool] = surely_valid(batch.frame).to_list()
+    return sure
+
+
+@given(valid_states())
+def test_valid_customer_has_no_reasons(state: CustomerState) -> None:
+    """A customer that breaks no rule is told none."""
+    assert reasons(state) == ()
+
+
+@given(st.lists(odd_states() | valid_states(), max_size=12))
+@settings(max_examples=40)  # of up to 12 customers each
+def test_what_is_sure_has_no_reasons_and_is_canonical(states: list[CustomerState]) -> None:
+    """The mask never lets one pass that the rules would refuse, or that is not in canonical order."""
+    for state, sure in zip(states, judged(states), strict=True):
+        if sure:
+            assert reasons(state) == ()
+            assert canonical(state) == state
+
+
+@given(st.lists(valid_states(), min_size=1, max_size=12))
+@settings(max_examples=40)
+def test_every_valid_customer_is_sure(states: list[CustomerState]) -> None:
+    """Whatever is valid and canonical is spared the asking, whoever stands beside it in the batch."""
+    assert all(judged(states))
+
+
+@given(odd_states())
+def test_reasons_fit_into_a_reply(state: CustomerState) -> None:
+    """However odd the customer, the reasons can be encoded, stored and shown, and come out the same again."""
+    broken = reasons(state)
+
+    assert broken == reasons(state)
+    for reason in broken:
+        assert reason.text.endswith(".")
+        assert reason.code.isidentifier()
+        assert "\x00" not in reason.field
+        assert len(reason.field.encode()) < 300
+
+
+def test_customers_without_a_state_are_not_sure() -> None:
+    """An event without a customer, erased or touched, says nothing that could be sure, and harms no neighbour."""
+    assert judged([ANN, None, ANN]) == [True, False, True]
+    assert judged([None]) == [False]
+    assert judged([]) == []
+
+
+def test_person_needs_a_name() -> None:
+    """A first name or a last name is enough for a person; white space is none, and an organization's name is none."""
+    assert found(changed(first_name="", last_name="Müller")) == []
+    assert found(changed(first_name="Ann", last_name="")) == []
+    assert found(changed(first_name=" ", last_name="", organization_name="Müller Ltd")) == [("last_name", "required")]
+
+
+def test_organization_needs_its_name() -> None:
+    """An organization has an organization name, whatever its people are called."""
+    organization = changed(customer_type=CustomerType.ORGANIZATION)
+
+    assert found(organization) == [("organization_name", "required")]
+    assert found(replace(organization, organization_name="Müller Ltd", first_name="", last_name="")) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "field", "code"),
+    [
+        (changed(legal_entity=""), "legal_entity", "required"),
+        (changed(title="t" * 61), "title", "too_long"),
+        (changed(last_name="n" * 101), "last_name", "too_long"),
+        (changed(last_name="M\x00ller"), "last_name", "nul"),
+        (changed(last_name="M\udcfcller"), "last_name", "not_unicode"),
+        (changed(language="english"), "language", "unknown_language"),
+        (changed(language="en_US"), "language", "unknown_language"),
+        (changed(currency="XXQ"), "currency", "unknown_currency"),
+        (changed(currency="usd"), "currency", "unknown_currency"),
+        (changed(receipt_email="ann"), "receipt_email", "invalid_email"),
+        (changed(receipt_email="a" * 250 + "@example.com"), "receipt_email", "too_long"),
+        (changed(primary_address=OFFICE), "primary_address", "unknown_reference"),
+        (changed(primary_phone=EMAIL_ID), "primary_phone", "unknown_reference"),
+        (changed(primary_email=PHONE_ID), "primary_email", "unknown_reference"),
+        (changed(address_books=("",)), "address_books/#1", "required"),
+        (changed(address_books=("b" * 61,)), "address_books/#1", "too_long"),
+        (changed(affiliations=("VIP", "VIP")), "affiliations/VIP", "duplicate"),
+        (changed(affiliations=("V\x00P",)), "affiliations/#1", "nul"),
+        (changed(affiliations=tuple(f"a{number}" for number in range(51))), "affiliations", "too_many"),
+        (address(address_id=HOME.upper()), f"addresses/{HOME.upper()}", "invalid_id"),
+        (address(address_id="\x00"), "addresses/#1", "invalid_id"),
+        (address(purpose="CASTLE"), f"addresses/{HOME}/purpose", "unknown_purpose"),
+        (address(street="s" * 251), f"addresses/{HOME}/street", "too_long"),
+        (address(city="c" * 61), f"addresses/{HOME}/city", "too_long"),
+        (address(postal_code="7" * 21), f"addresses/{HOME}/postal_code", "too_long"),
+        (address(name="\x00"), f"addresses/{HOME}/name", "nul"),
+        (address(country=""), f"addresses/{HOME}/country", "required"),
+        (address(country="us"), f"addresses/{HOME}/country", "unknown_country"),
+        (address(country="USA"), f"addresses/{HOME}/country", "unknown_country"),
+        (address(updated_at=AT.replace(tzinfo=None)), f"addresses/{HOME}/updated_at", "invalid_time"),
+        (address(updated_at=datetime.max.replace(tzinfo=UTC)), f"addresses/{HOME}/updated_at", "invalid_time"),
+        (changed(addresses=(ADDRESS, ADDRESS)), f"addresses/{HOME}", "duplicate"),
+        (contact(contact_id="7"), "contacts/7", "invalid_id"),
+        (contact(kind="FAX"), f"contacts/{PHONE_ID}/kind", "unknown_kind"),
+        (contact(value=""), f"contacts/{PHONE_ID}", "required"),
+        (contact(value="(713) 555-0123"), f"contacts/{PHONE_ID}", "invalid_phone"),
+        (contact(kind="email", value="+17135550123"), f"contacts/{PHONE_ID}", "invalid_email"),
+        (contact(description="d" * 61), f"contacts/{PHONE_ID}/description", "too_long"),
+        (changed(contacts=(PHONE_NUMBER, PHONE_NUMBER, EMAIL_ADDRESS)), f"contacts/{PHONE_ID}", "duplicate"),
+        (attribute(), "attributes/size", "one_value"),
+        (attribute(text="42", integer=42), "attributes/size", "one_value"),
+        (attribute(name="", integer=42), "attributes/#1", "required"),
+        (attribute(name="a" * 61, integer=42), "attributes/#1", "too_long"),
+        (attribute(text="t" * 1001), "attributes/size", "too_long"),
+        (attribute(text="\x00"), "attributes/size", "nul"),
+        (attribute(integer=2**63), "attributes/size", "out_of_range"),
+        (attribute(decimal=Decimal("0.0000001")), "attributes/size", "too_precise"),
+        (attribute(decimal=Decimal(10**22)), "attributes/size", "out_of_range"),
+        (attribute(decimal=Decimal("0E+999999")), "attributes/size", "out_of_range"),
+        (attribute(decimal=Decimal("NaN")), "attributes/size", "out_of_range"),
+        (attribute(decimal=Decimal("-Infinity")), "attributes/size", "out_of_range"),
+    ],
+)
+def test_broken_rule_is_named(state: CustomerState, field: str, code: str) -> None:
+    """One broken rule is one reason, with the field and the rule."""
+    assert found(state) == [(field, code)]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        changed(language="", currency="", receipt_email=""),
+        changed(language="zh-Hant-TW"),
+        changed(last_name="李" * 100),
+        contact(kind="phone"),
+        address(purpose="", updated_at=AT),
+        address(purpose="delivery"),
+        address(street="1 Main Street\nSuite 5"),
+        attribute(text=""),
+        attribute(integer=-(2**63)),
+        attribute(boolean=False),
+        attribute(decimal=Decimal("-9999999999999999999999.999999")),
+        changed(affiliations=("b", "a")),
+    ],
+)
+def test_what_is_unusual_but_right_has_no_reasons(state: CustomerState) -> None:
+    """Empty codes, long names of few bytes each, other cases and another order are no fault."""
+    assert found(state) == []
+
+
+def test_every_broken_rule_is_reported() -> None:
+    """All faults come at once, in the order of the customer's fields, so that they can be mended at once."""
+    state = replace(
+        address(country="", city="c" * 61), first_name="", last_name="", currency="DOLLAR", primary_phone=OFFICE
+    )
+
+    assert found(state) == [
+        ("last_name", "required"),
+        ("currency", "unknown_currency"),
+        ("primary_phone", "unknown_reference"),
+        (f"addresses/{HOME}/city", "too_long"),
+        (f"addresses/{HOME}/country", "required"),
+    ]
+
+
+def test_reasons_do_not_repeat_what_stands_in_a_field() -> None:
+    """Reasons are kept longer than personal data may be, so none of it is in them."""
+    secret = "sekrit" * 50
+    state = changed(
+        first_name=secret,
+        last_name=secret,
+        receipt_email=secret,
+        tax_number=secret,
+        addresses=(replace(ADDRESS, street=secret, city=secret),),
+        contacts=(replace(PHONE_NUMBER, value=secret), replace(EMAIL_ADDRESS, value=secret)),
+    )
+
+    assert len(reasons(state)) == 8
+    assert "sekrit" not in str(reasons(state))
+
+
+def test_answer_to_a_list_without_end_has_an_end() -> None:
+    """Of a list that is too long only as many members are judged as it may have."""
+    bad = tuple(replace(PHONE_NUMBER, contact_id=f"{number}", value="no number") for number in range(100_000))
+
+    broken = reasons(changed(contacts=bad, primary_phone=None, primary_email=None))
+
+    assert broken[0].field == "contacts"
+    assert broken[0].code == "too_many"
+    assert len(broken) == 1 + 2 * 100
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        changed(affiliations=("b", "a")),
+        changed(contacts=(EMAIL_ADDRESS, PHONE_NUMBER)),
+        changed(addresses=(ADDRESS, ADDRESS)),
+        contact(kind="phone"),
+        address(purpose="home"),
+        changed(attributes=(Attribute(name="b", integer=1), Attribute(name="a", integer=1))),
+        changed(last_name="M\x00ller"),
+        changed(last_name="é" * 101),
+        changed(primary_phone=EMAIL_ID),
+    ],
+)
+def test_what_is_not_canonical_or_not_right_is_not_sure(state: CustomerState) -> None:
+    """What must be looked at on its own is never sure, and its neighbours still are."""
+    assert judged([ANN, state, ANN]) == [True, False, True]
+
+
+def test_long_names_of_few_characters_are_sure() -> None:
+    """Length is counted in characters, also where a text has more bytes than it may have characters."""
+    assert judged([changed(last_name="李" * 100), changed(last_name="李" * 101)]) == [True, False]
+
+
+def test_unusual_contacts_are_sure_when_the_library_takes_them() -> None:
+    """What the fast expressions do not know is asked of the libraries, in the batch."""
+    odd = replace(EMAIL_ADDRESS, value="jürgen@bücher.example")
+    argentine = replace(PHONE_NUMBER, value="+5491123456789")
+
+    assert judged([changed(contacts=(argentine, odd)), changed(contacts=(PHONE_NUMBER, odd))]) == [True, True]
