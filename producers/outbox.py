@@ -183,16 +183,17 @@ def discard_rejected(connection: Connection, customer_id: str, settled_at: datet
     )
 
 
-# What the relay asks, in rows of thousands. `sequence <> ALL` and `NOT IN` leave out what is on its way to the broker
-# and not marked yet; rows that were rejected here or settled otherwise (by an erasure) are not sent any more.
-# PostgreSQL sums the payloads up as it goes and stops at the limit; SQLite hands out row by row.
+# What the relay asks, in rows of thousands. Left out is what is on its way to the broker and not marked yet, number
+# by number: a row between them may have been committed only now. Rows that were rejected here or settled otherwise
+# (by an erasure) are not sent any more. PostgreSQL sums the payloads up as it goes and stops at the limit; SQLite
+# hands out row by row.
 _UNSENT: Final = {
     "postgresql": """
         SELECT sequence, id::text, aggregateid::text, type, payload
         FROM (
             SELECT *, sum(length(payload)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS bytes
             FROM outbox
-            WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL AND sequence <> ALL(%s::bigint[])
+            WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL AND NOT sequence <@ %s::int8multirange
             ORDER BY sequence LIMIT %s
         ) AS first
         WHERE bytes < %s
@@ -216,7 +217,7 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, without: Seque
     if isinstance(driver, PostgresConnection):
         # Binary: payloads come as they are instead of in hexadecimal.
         with driver.cursor(binary=True) as cursor:
-            found = cursor.execute(statement, (list(without), rows_max, bytes_max))
+            found = cursor.execute(statement, (_multirange(without), rows_max, bytes_max))
             return list(map(UnsentRow._make, found.fetchall()))
     rows: list[UnsentRow] = []
     size = 0
@@ -227,6 +228,17 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, without: Seque
             if size >= bytes_max:
                 break
     return rows
+
+
+def _multirange(numbers: Sequence[int]) -> str:
+    """Exactly these numbers as a PostgreSQL multirange: neighbours become one range, and there are few."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
+        else:
+            ranges.append([number, number + 1])
+    return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
 
 
 def mark_sent(connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_id: str) -> None:

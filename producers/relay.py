@@ -11,9 +11,9 @@ While one batch is on its way to the broker the one before it is marked and the 
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from logging import DEBUG, INFO
 from threading import Event
 from typing import Any, Final, NamedTuple, Self
 
@@ -38,7 +38,7 @@ from schemas.wire import WriterSchemas, contract, encode, reframe
 
 log = get_logger(__name__)
 
-ROWS_MAX: Final = {"postgresql": 10_000, "sqlite": 1_000}
+ROWS_MAX: Final = {"postgresql": 10_000, "sqlite": 2_000}
 """Rows of a batch. Few in SQLite: while a batch is marked no clerk can write."""
 
 BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -126,49 +126,83 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             open_channel(settings, channel) as opened,
             relay_lock(opened.engine) as lock,
             _session(opened) as connection,
+            Marking(opened) as marking,
             Line(settings) as line,
         ):
             if line.connect(stop):
                 patience.works()
                 check_topic(connection, line)
-                relay(connection, line, Chores(line, lock), stop)
+                relay(connection, line, marking, Chores(line, lock), stop)
 
 
-def relay(connection: Connection, line: "Line", chores: "Chores", stop: Event) -> None:
+def relay(connection: Connection, line: "Line", marking: "Marking", chores: "Chores", stop: Event) -> None:
     """Batch by batch, while the line holds. Raises: `DeliveryFailed`, and what the database and the chores raise."""
     wake = Wake(connection)
     on_the_way = NO_BATCH
     while not stop.is_set() or on_the_way.rows:
         chores.do_when_due(connection)
-        rows = [] if stop.is_set() else _unsent(connection, without=on_the_way)
+        rows = [] if stop.is_set() else _unsent(connection, [*on_the_way.sequences, *marking.sequences])
         acknowledged = line.acknowledged(on_the_way, stop)
         if len(acknowledged) < len(on_the_way.rows):
-            _mark(connection, acknowledged, on_the_way.topic_id)
+            marking.mark(acknowledged, on_the_way.topic_id)
+            marking.finish()
             line.check()
             return
         sent = line.send(rows, stop)
-        _mark(connection, acknowledged, on_the_way.topic_id)
+        marking.mark(acknowledged, on_the_way.topic_id)
         for row in sent.too_large:
             outbox.reject(connection, row.sequence, TOO_LARGE)
         on_the_way = sent
-        if not rows and not stop.is_set():
+        if not rows:
+            marking.finish()
             line.serve()
             wake.wait(stop)
 
 
-def _unsent(connection: Connection, without: "Batch") -> list[UnsentRow]:
+def _unsent(connection: Connection, without: Sequence[int]) -> list[UnsentRow]:
     """The next rows to send."""
-    rows_max = ROWS_MAX[connection.dialect.name]
-    rows = outbox.unsent(connection, rows_max, BATCH_BYTES_MAX, [row.sequence for row in without.rows])
+    rows = outbox.unsent(connection, ROWS_MAX[connection.dialect.name], BATCH_BYTES_MAX, without)
     if rows:
         failpoint("relay.after_select")
     return rows
 
 
-def _mark(connection: Connection, sequences: Sequence[int], topic_id: str) -> None:
-    """Note that the broker has these rows."""
-    if sequences:
-        outbox.mark_sent(connection, sequences, datetime.now(UTC), topic_id)
+class Marking:
+    """Marks the rows of acknowledged batches as sent, a batch at a time, while the caller goes on with the next one."""
+
+    def __init__(self, opened: OpenChannel) -> None:
+        self._opened = opened
+        self._exit = ExitStack()
+        self._running: Future[None] | None = None
+        self.sequences: Sequence[int] = ()
+        """What may not be marked yet."""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as entered:
+            self._connection = entered.enter_context(_session(self._opened))
+            self._thread = entered.enter_context(ThreadPoolExecutor(1, "marking"))
+            self._exit = entered.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def mark(self, sequences: Sequence[int], topic_id: str) -> None:
+        """Begin to mark these rows once those before are marked. Raises: what marking those has raised."""
+        self.finish()
+        if sequences:
+            self.sequences = sequences
+            self._running = self._thread.submit(self._mark, sequences, topic_id)
+
+    def finish(self) -> None:
+        """Wait until everything is marked. Raises: what the database has raised."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+        self.sequences = ()
+
+    def _mark(self, sequences: Sequence[int], topic_id: str) -> None:
+        outbox.mark_sent(self._connection, sequences, datetime.now(UTC), topic_id)
         failpoint("relay.after_mark")
 
 
@@ -180,6 +214,11 @@ class Batch(NamedTuple):
     """What the topic's id was before they were sent: at worst they are sent again."""
     too_large: list[UnsentRow]
     """Rows that cannot be sent."""
+
+    @property
+    def sequences(self) -> list[int]:
+        """What names the rows in the outbox."""
+        return [row.sequence for row in self.rows]
 
 
 NO_BATCH: Final = Batch([], "", [])
@@ -282,8 +321,8 @@ class Line:
             if not waiting and now - started > _AWAY_SECONDS:
                 waiting = True
                 log.warning("relay_waiting", topic=self.topic, rows=len(batch.rows))
-        seconds = round(time.monotonic() - started, 3)
-        log.log(INFO if waiting else DEBUG, "relayed", topic=self.topic, rows=len(batch.rows), waited_seconds=seconds)
+        if waiting:
+            log.info("relay_goes_on", topic=self.topic, waited_seconds=round(time.monotonic() - started, 1))
         failpoint("relay.after_ack")
         return [row.sequence for row in batch.rows if row.customer_id not in self._failed]
 

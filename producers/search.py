@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, literal, literal_column, or_, select
 
 from commerce.validation import normal_email, normal_phone
 from producers.channel import OpenChannel
@@ -53,10 +53,10 @@ def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[s
     """The ids of customers with these names, best first."""
     # Names that begin with one of the words: a range of the index for each.
     leading = [and_(_begins(connection, word), *_contain(words)) for word in words]
-    found = [(row.customer_id, row.search_name) for row in connection.execute(_names(or_(*leading), limit))]
+    found = [(row.customer_id, row.search_name) for row in connection.execute(_names(connection, or_(*leading), limit))]
     if len(found) < limit:
         # Then all others: reads every name until there are enough.
-        others = connection.execute(_names(and_(*_contain(words)), limit))
+        others = connection.execute(_names(connection, and_(*_contain(words)), limit))
         found += [(row.customer_id, row.search_name) for row in others]
     typed = " ".join(words)
 
@@ -67,8 +67,12 @@ def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[s
     return list(dict.fromkeys(customer_id for customer_id, _ in sorted(found, key=rank)))
 
 
-def _names(condition: ColumnElement[bool], limit: int) -> Select[tuple[str, str]]:
-    return select(customers.c.customer_id, customers.c.search_name).where(condition).limit(limit)
+def _names(connection: Connection, condition: ColumnElement[bool], limit: int) -> Select[tuple[str, str]]:
+    """The first by name, in the order of the index: that of code points."""
+    in_order = (
+        literal_column("search_name USING ~<~") if connection.dialect.name == "postgresql" else customers.c.search_name
+    )
+    return select(customers.c.customer_id, customers.c.search_name).where(condition).order_by(in_order).limit(limit)
 
 
 def _begins(connection: Connection, word: str) -> ColumnElement[bool]:
