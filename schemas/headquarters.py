@@ -12,6 +12,9 @@ from schemas.columns import IDENTITY, NAMING, Guid, UtcTime, address_table, cont
 
 metadata: Final = MetaData(naming_convention=NAMING)
 
+ACCOUNT_NUMBERS: Final = UniqueConstraint("legal_entity", "account_number")
+"""No account number twice, whatever else goes wrong."""
+
 customers: Final = Table(
     "customers",
     metadata,
@@ -21,7 +24,7 @@ customers: Final = Table(
     Column("updated_at", UtcTime, nullable=False),
     Column("erased_at", UtcTime),
     *state_columns(),
-    UniqueConstraint("legal_entity", "account_number"),
+    ACCOUNT_NUMBERS,
 )
 customer_addresses: Final = address_table(metadata)
 customer_contacts: Final = contact_table(metadata)

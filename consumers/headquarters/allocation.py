@@ -12,6 +12,7 @@ import polars as pl
 from sqlalchemy import Connection, Engine, bindparam, select, update
 from structlog import get_logger
 
+from commerce.failures import DatabaseRefused
 from commerce.number_sequence import NEARLY_USED_UP, NumberFormat, number_format, take
 from schemas.headquarters import number_sequences
 from schemas.records import Reason
@@ -23,24 +24,40 @@ BLOCK_NUMBERS: Final = 1_000
 
 
 class Blocks:
-    """The numbers that this worker holds of sequences that may have gaps. Lives as long as the worker."""
+    """The numbers that this worker holds of sequences that may have gaps. Lives as long as the worker.
+
+    Numbers are taken for one transaction at a time. They stay taken, unless it is certain that it came to nothing: a
+    batch that is tried again and again would use the sequence up.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._held: dict[str, range] = {}
+        self._held: dict[str, list[int]] = {}
+        self._taken: dict[str, int] = {}
+        """How many of the held ones, from the first on, the transaction has taken."""
+
+    def begin(self) -> None:
+        """A transaction begins; what was taken for the one before stays taken."""
+        for legal_entity, taken in self._taken.items():
+            del self._held[legal_entity][:taken]
+        self._taken = {}
+
+    def give_back(self) -> None:
+        """The transaction was rolled back: its numbers are free again."""
+        self._taken = {}
 
     def take(self, legal_entity: str, shape: NumberFormat, count: int) -> list[int]:
         """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it
         needs a block.
         """
-        held = self._held.get(legal_entity, range(0))
-        if len(held) < count:
-            numbers = [*held, *self._block(legal_entity, shape, max(BLOCK_NUMBERS, count - len(held)))]
-        else:
-            numbers = list(held)
-        rest = numbers[count:]
-        self._held[legal_entity] = range(rest[0], rest[-1] + 1) if rest else range(0)
-        return numbers[:count]
+        held = self._held.setdefault(legal_entity, [])
+        first = self._taken.get(legal_entity, 0)
+        missing = first + count - len(held)
+        if missing > 0:
+            held.extend(self._block(legal_entity, shape, max(BLOCK_NUMBERS, missing)))
+        numbers = held[first : first + count]
+        self._taken[legal_entity] = first + len(numbers)
+        return numbers
 
     def _block(self, legal_entity: str, shape: NumberFormat, count: int) -> range:
         with self._engine.begin() as own:
@@ -76,7 +93,15 @@ class Allotment:
         self._next = {row.legal_entity: row.next for row in rows if row.continuous}
 
     def take(self, legal_entity: str, count: int) -> pl.Series:
-        """The next `count` account numbers as a column; fewer when the sequence has run out."""
+        """The next `count` account numbers as a column; fewer when the sequence has run out.
+
+        Raises: `DatabaseRefused` when there is no such sequence.
+        """
+        if legal_entity not in self._sequences:
+            raise DatabaseRefused(
+                f"headquarters' database has no number sequence for {legal_entity}: run `tenten database upgrade "
+                "headquarters`"
+            )
         shape, continuous = self._sequences[legal_entity]
         if not continuous:
             return shape.account_numbers(pl.Series(self._blocks.take(legal_entity, shape, count), dtype=pl.Int64))

@@ -11,6 +11,7 @@ import polars as pl
 from confluent_kafka import Message
 
 from commerce.kafka import place
+from commerce.limits import GUID
 from commerce.settings import Settings
 from commerce.validation import surely_valid
 from schemas.batches import ROW, DecodedBatch, UnreadableRow
@@ -145,6 +146,10 @@ def outer_reasons(event: CustomerEvent, known: Known) -> tuple[Reason, ...]:
                 code="unknown_channel",
                 text=f"headquarters knows no channel {event.channel_id[:64]!r}",
             )
+        )
+    if not all(GUID.fullmatch(old.event_id) for old in event.supersedes):
+        reasons.append(
+            Reason(field="supersedes", code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
         )
     if event.kind in (EventKind.ERASED, EventKind.TOUCHED):
         return tuple(reasons)

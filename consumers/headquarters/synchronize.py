@@ -8,6 +8,7 @@ Plain events are copied in as columns without looking first: that they are new i
 keys say otherwise the transaction is started over, and every event is looked at.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,7 +24,8 @@ from commerce.bulk import as_rows, copy_into, headquarters_frames
 from commerce.customer import apply_paths, changed_paths, value_at
 from commerce.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers, write_customers
 from commerce.failpoints import failpoint
-from commerce.failures import Contended, is_transient
+from commerce.failures import Contended, DatabaseRefused, is_transient
+from commerce.limits import GUID
 from commerce.validation import reasons as broken_rules
 from consumers.headquarters.allocation import Allotment, Blocks, used_up
 from consumers.headquarters.judge import (
@@ -38,7 +40,7 @@ from consumers.headquarters.judge import (
 )
 from schemas.batches import ROW, empty_frame
 from schemas.columns import Guid
-from schemas.headquarters import customer_audit, positions, synchronization_log
+from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, positions, synchronization_log
 from schemas.records import (
     CustomerEvent,
     CustomerState,
@@ -103,6 +105,7 @@ def synchronize(engine: Engine, blocks: Blocks, known: Known, judged: Judged, re
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error) or judged.events == 0:
             raise
+        blocks.give_back()
         log.warning("batch_refused", events=judged.events, error=type(error).__name__, code=_sqlstate(error))
     if judged.events == 1:
         refused = Reason(field="", code="database_refused", text="headquarters' database refuses this customer")
@@ -118,19 +121,42 @@ def synchronize(engine: Engine, blocks: Blocks, known: Known, judged: Judged, re
 def _in_one_transaction(engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached) -> Synchronized:
     """The transaction; started over with every event loose when a plain one is not new or cannot be numbered.
 
-    Raises: `Contended` when another worker is just creating one of these customers.
+    Raises: `Contended` when another worker is just creating one of these customers; `DatabaseRefused` when a number
+    that is new belongs to a customer; what the database refuses otherwise.
     """
+    blocks.begin()
     try:
         with engine.begin() as headquarters:
             return _synchronize(headquarters, blocks, known, judged, reached)
-    except (psycopg.errors.UniqueViolation, IntegrityError, _NumbersUsedUp) as error:
+    except _NumbersUsedUp:
+        pass
+    except (IntegrityError, psycopg.errors.UniqueViolation) as error:
+        if not _is_known_already(error):
+            raise
         if judged.plain.is_empty():
             raise Contended("another worker is creating one of these customers") from error
+    blocks.give_back()
     return _in_one_transaction(engine, blocks, known, loosened(judged), reached)
 
 
 class _NumbersUsedUp(Exception):
     """A sequence has fewer numbers left than the batch has new customers."""
+
+
+def _is_known_already(error: IntegrityError | psycopg.errors.UniqueViolation) -> bool:
+    """Whether a customer or an event turned out to be known; False for what else breaks the integrity of the database.
+
+    Raises: `DatabaseRefused` when it is the account number that was there already.
+    """
+    cause = error.orig if isinstance(error, IntegrityError) else error
+    if not isinstance(cause, psycopg.errors.UniqueViolation):
+        return False
+    if cause.diag.constraint_name == ACCOUNT_NUMBERS.name:
+        raise DatabaseRefused(
+            "a number sequence is behind the account numbers that customers have: `next` in number_sequences was put "
+            "back, or customers came in from elsewhere; set it beyond the largest number that is taken"
+        ) from error
+    return True
 
 
 def _synchronize(
@@ -150,14 +176,16 @@ def _synchronize(
 def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
     """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence."""
     plain = judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series().to_list()
-    by_customer = {
-        one.event.customer_id: one.event.customer.legal_entity for one in judged.loose if one.event.customer is not None
-    }
+    by_customer: dict[str, set[str]] = defaultdict(set)
+    for one in judged.loose:
+        if one.event.customer is not None:
+            by_customer[one.event.customer_id].add(one.event.customer.legal_entity)
     customers = HEADQUARTERS_TABLES.customers
     existing = headquarters.execute(
         select(customers.c.customer_id).where(_among(customers.c.customer_id, by_customer))
     ).scalars()
-    return {*plain, *(by_customer[one] for one in by_customer.keys() - set(existing))}
+    new = by_customer.keys() - set(existing)
+    return {*plain, *(entity for one in new for entity in by_customer[one])}
 
 
 def _among(guid: Any, ids: Iterable[str]) -> Any:
@@ -290,6 +318,7 @@ class _Loose:
         if logged is not None:
             self.entries[event.event_id] = replace(logged, repeats=logged.repeats + 1)
             self.replies.append(replace(logged.reply, channel_id=event.channel_id))
+            self.replies.extend(self._superseded_before(event))
             self._concern(event)
             return
         customer = self.customers.get(event.customer_id)
@@ -305,6 +334,15 @@ class _Loose:
         else:
             self._merge(one, customer)
         self._concern(event)
+
+    def _superseded_before(self, event: CustomerEvent) -> list[Reply]:
+        """The answers to what a repeated event brought along: they may have been lost with its own."""
+        entries = [self.entries[old.event_id] for old in event.supersedes if old.event_id in self.entries]
+        return [
+            replace(entry.reply, channel_id=event.channel_id)
+            for entry in entries
+            if entry.reply.outcome is Outcome.SUPERSEDED
+        ]
 
     def _touch(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
         if customer is None:
@@ -426,8 +464,10 @@ class _Loose:
     def _read_log(self, events: Iterable[LooseEvent]) -> dict[str, _LogEntry]:
         ids = {one.event.event_id for one in events}
         ids.update(old.event_id for one in events for old in one.event.supersedes)
+        # What is no GUID is in no log, and its event is refused.
+        guids = sorted(filter(GUID.fullmatch, ids))
         rows = self.headquarters.execute(
-            select(synchronization_log).where(_among(synchronization_log.c.event_id, sorted(ids)))
+            select(synchronization_log).where(_among(synchronization_log.c.event_id, guids))
         )
         return {row.event_id: _logged(row) for row in rows}
 
@@ -499,12 +539,15 @@ _COUNT_REPEATS: Final = text(
 
 
 def _logged(row: Row[Any]) -> _LogEntry:
+    outcome = Outcome(row.outcome.upper())
+    # The log keeps why an event was rejected at first when a later one has brought it along.
+    reasons = row.reasons if outcome is Outcome.REJECTED else ()
     reply = Reply(
         channel_id=row.channel_id,
         event_id=row.event_id,
         customer_id=row.customer_id,
-        outcome=Outcome(row.outcome.upper()),
-        reasons=tuple(Reason(**reason) for reason in row.reasons),
+        outcome=outcome,
+        reasons=tuple(Reason(**reason) for reason in reasons),
         account_number=row.account_number,
         version=row.version,
         answered_at=row.received_at,
