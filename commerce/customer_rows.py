@@ -124,7 +124,8 @@ def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[
 def _is_one_of(connection: Connection, guid: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
     """The condition that a GUID is one of these. One parameter, however many there are."""
     if connection.dialect.name == "postgresql":
-        return guid == any_(bindparam(None, list(ids), type_=ARRAY(Guid)))
+        # As the text of an array: psycopg takes 20 microseconds an element to make one of a list.
+        return guid == any_(cast(bindparam(None, f"{{{','.join(ids)}}}", type_=Text), ARRAY(Guid)))
     each = func.json_each(bindparam(None, json.dumps(ids), type_=Text)).table_valued(column("value", Text))
     return guid.in_(select(each.c.value))
 
