@@ -60,6 +60,9 @@ _PRODUCER: Final[dict[str, Any]] = {
     # Bounded memory: what does not fit waits in the caller.
     "queue.buffering.max.messages": 200_000,
     "queue.buffering.max.kbytes": 131_072,
+    # How large a record may be is for its topic to say, after compression; and what another writer could compress well
+    # must fit among the dead letters. Must stay below the queue's size: what can never enter it would wait for ever.
+    "message.max.bytes": 67_108_864,
 }
 
 _PROMISED: Final = frozenset(
@@ -86,6 +89,8 @@ _REFUSALS: Final[Mapping[int, str]] = {
     KafkaError._UNKNOWN_TOPIC: "A topic does not exist: run `tenten topics apply`",
     KafkaError.UNKNOWN_TOPIC_ID: "A topic was deleted: run `tenten topics apply`, then start again",
     KafkaError.TOPIC_EXCEPTION: "A topic name is not allowed by Kafka: check the prefix in tenten.toml",
+    KafkaError.MSG_SIZE_TOO_LARGE: "A record is larger than its topic takes: raise max.message.bytes of the topic, or "
+    "message.max.bytes under [kafka] in tenten.toml",
     KafkaError._INVALID_ARG: "Kafka's client refuses a property of [kafka] in tenten.toml",
 }
 

@@ -88,11 +88,18 @@ class Outputs:
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
-        """Queue one record. Errors of its delivery fail the commit."""
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Queue one record, with the time of now unless another is given. Errors of its delivery fail the commit."""
         while True:
             try:
-                self._producer.produce(topic, value, key, headers=headers or [])
+                self._producer.produce(topic, value, key, headers=headers or [], timestamp=timestamp_ms)
                 return
             except BufferError:
                 self._producer.poll(0.05)

@@ -14,6 +14,10 @@ EVENT_BYTES_MAX: Final = 512 * 1024
 """Largest event that headquarters accepts: what it makes of one always fits its topics."""
 
 
+_BROKER_CLOCK: Final = {"message.timestamp.type": "LogAppendTime"}
+"""Times are the broker's: what a store with a wrong clock sends would be refused, or expire before it is read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
     """One topic: its name without prefix, what its key is, what it holds, and how Kafka keeps it."""
@@ -33,6 +37,7 @@ ASYNC_CUSTOMERS: Final = Topic(
     key="customer_id",
     value="CustomerEvent",
     configuration={
+        **_BROKER_CLOCK,
         "cleanup.policy": "delete",
         "retention.ms": str(14 * DAY_MS),
         "max.message.bytes": str(RECORD_BYTES_MAX),
@@ -42,13 +47,13 @@ CUSTOMERS: Final = Topic(
     name="customers",
     key="customer_id",
     value="Customer",
-    configuration={"cleanup.policy": "compact", "delete.retention.ms": str(30 * DAY_MS)},
+    configuration={"cleanup.policy": "compact", "delete.retention.ms": str(30 * DAY_MS), **_BROKER_CLOCK},
 )
 CHANNEL_REPLIES: Final = Topic(
     name="channel-replies",
     key="channel_id",
     value="Reply",
-    configuration={"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)},
+    configuration={"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS), **_BROKER_CLOCK},
 )
 SCHEMAS: Final = Topic(
     name="schemas",

@@ -11,7 +11,10 @@ Promise: one account number per customer, whatever dies. The database commits fi
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from threading import Event
 from typing import Final
 
@@ -48,72 +51,82 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
     Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what
     waiting cannot mend, each with what to do.
     """
-    engine = open_database(settings.headquarters_database())
-    check_version(engine, "headquarters")
-    headers = publish_schemas(settings)
-    source = settings.topic(ASYNC_CUSTOMERS)
-    writers = writer_schemas(settings)
-    channels = known(settings)
-    blocks = Blocks(engine)
-    unreadable_in_a_row = 0
-    with Slot(engine, settings, slot_number) as slot:
+    with ExitStack() as ends:
+        engine = open_database(settings.headquarters_database())
+        ends.callback(engine.dispose)
+        check_version(engine, "headquarters")
+        headers = publish_schemas(settings)
+        source = settings.topic(ASYNC_CUSTOMERS)
+        writers = writer_schemas(settings)
+        channels = known(settings)
+        blocks = Blocks(engine)
         streams = _Streams(settings, engine, source)
         session = TransactionSession(
             name="headquarters",
             topic=source,
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
-            transactional_id=slot.transactional_id,
+            transactional_id=ends.enter_context(Slot(engine, settings, slot_number)).transactional_id,
             on_assigned=streams.check,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
-        with session:
-            for batch in session.batches():
-                with session.attempt(batch):
-                    values = [message.value() for message in batch.messages]
-                    keys = [message.key() for message in batch.messages]
-                    decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
-                    in_a_row = _unreadable_in_a_row(unreadable_in_a_row, decoded, len(values))
-                    _stop_when_too_many(in_a_row, settings)
-                    judged = judge(decoded, channels, places_of(source, batch.messages))
-                    failpoint("headquarters.while_judging")
-                    reached = Reached(stream=streams.stream, next_offsets=batch.next_offsets)
-                    synchronized = synchronize(engine, blocks, channels, judged, reached)
-                    failpoint("headquarters.after_sql_commit")
-                    current = snapshots(synchronized, values, headers)
-                    answers = replies(synchronized, headers)
-                    with session.transaction(batch) as out:
-                        for one in current:
-                            out.send(settings.topic(CUSTOMERS), one.key, one.value, one.headers)
-                        for one in answers:
-                            out.send(settings.topic(CHANNEL_REPLIES), one.key, one.value, one.headers)
-                        _send_dead_letters(settings, out, batch, decoded.unreadable)
-                    unreadable_in_a_row = in_a_row
-                    log.info(
-                        "batch_synchronized",
-                        records=len(values),
-                        snapshots=len(current),
-                        loose=len(judged.loose),
-                        dead_letters=len(decoded.unreadable),
-                        next_offsets=batch.next_offsets,
-                    )
+        ends.enter_context(session)
+        unreadable = UnreadableInARow()
+        for batch in session.batches():
+            with session.attempt(batch):
+                values = [message.value() for message in batch.messages]
+                keys = [message.key() for message in batch.messages]
+                decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
+                going_on = unreadable.after(decoded, len(values))
+                _stop_when_too_many(going_on, settings)
+                judged = judge(decoded, channels, places_of(source, batch.messages))
+                failpoint("headquarters.while_judging")
+                reached = Reached(stream=streams.stream, next_offsets=batch.next_offsets)
+                synchronized = synchronize(engine, blocks, channels, judged, reached)
+                failpoint("headquarters.after_sql_commit")
+                current = snapshots(synchronized, values, headers)
+                answers = replies(synchronized, headers)
+                with session.transaction(batch) as out:
+                    for one in current:
+                        out.send(settings.topic(CUSTOMERS), one.key, one.value, one.headers)
+                    for one in answers:
+                        out.send(settings.topic(CHANNEL_REPLIES), one.key, one.value, one.headers)
+                    _send_dead_letters(settings, out, batch, decoded.unreadable)
+                unreadable = going_on
+                log.info(
+                    "batch_synchronized",
+                    records=len(values),
+                    snapshots=len(current),
+                    loose=len(judged.loose),
+                    dead_letters=len(decoded.unreadable),
+                    next_offsets=batch.next_offsets,
+                )
 
 
-def _unreadable_in_a_row(before: int, decoded: DecodedBatch, records: int) -> int:
-    """How many dead letters there are now without a readable event between them."""
-    if decoded.frame.is_empty():
-        return before + records
-    last_readable = decoded.frame.item(-1, ROW)
-    return sum(bad.row > last_readable for bad in decoded.unreadable)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableInARow:
+    """How many records came without a readable one between them: the most within a batch, and those at its end."""
+
+    longest: int = 0
+    at_end: int = 0
+
+    def after(self, decoded: DecodedBatch, records: int) -> "UnreadableInARow":
+        """The same after one more batch of so many records."""
+        if not decoded.unreadable:
+            return UnreadableInARow()
+        readable = [-1 - self.at_end, *decoded.frame[ROW], records]
+        runs = [later - earlier - 1 for earlier, later in pairwise(readable)]
+        at_end = records - 1 - readable[-2]
+        return UnreadableInARow(longest=max(runs), at_end=at_end)
 
 
-def _stop_when_too_many(in_a_row: int, settings: Settings) -> None:
+def _stop_when_too_many(unreadable: UnreadableInARow, settings: Settings) -> None:
     """A flood of unreadable records is a bad release, not bad luck: stop before they all are dead letters."""
-    if in_a_row > settings.headquarters.dead_letters_in_a_row_max:
+    if unreadable.longest > settings.headquarters.dead_letters_in_a_row_max:
         raise TooManyDeadLetters(
-            f"{in_a_row} records in a row cannot be read, more than dead_letters_in_a_row_max allows: probably a "
-            "writer's release is newer than this one, or broken. Nothing of this batch is consumed. Upgrade "
+            f"{unreadable.longest} records in a row cannot be read, more than dead_letters_in_a_row_max allows: "
+            "probably a writer's release is newer than this one, or broken. Nothing of this batch is consumed. Upgrade "
             "headquarters or stop that writer; to go on all the same, raise dead_letters_in_a_row_max of "
             "[headquarters] in tenten.toml"
         )
@@ -125,7 +138,8 @@ def _send_dead_letters(settings: Settings, out: Outputs, batch: Batch, unreadabl
     for bad in unreadable:
         message = batch.messages[bad.row]
         headers = dead_letter_headers(message, bad, now)
-        out.send(settings.topic(ASYNC_CUSTOMERS_DLQ), message.key(), message.value(), headers)
+        _, timestamp_ms = message.timestamp()
+        out.send(settings.topic(ASYNC_CUSTOMERS_DLQ), message.key(), message.value(), headers, timestamp_ms)
 
 
 class _Streams:
