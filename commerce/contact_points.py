@@ -100,7 +100,7 @@ def _ordinary_phone() -> str:
     Parsing may take a trunk prefix off: it does so only if what remains is possible too, or too long. Too long it can
     only become by a rule that puts digits in (Argentina's 9); the longest lengths of such a country are left out.
     """
-    alternatives = []
+    alternatives: list[str] = []
     for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
         metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, regions[0])
         if metadata is None or metadata.general_desc is None:
