@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 import psycopg
-from sqlalchemy import ARRAY, Connection, Engine, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
@@ -26,6 +26,7 @@ from commerce.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_cus
 from commerce.failpoints import failpoint
 from commerce.failures import Contended, DatabaseRefused, is_transient
 from commerce.limits import GUID
+from commerce.membership import is_one_of
 from commerce.validation import reasons as broken_rules
 from consumers.headquarters.allocation import Allotment, Blocks, used_up
 from consumers.headquarters.judge import (
@@ -39,7 +40,6 @@ from consumers.headquarters.judge import (
     outer_reasons,
 )
 from schemas.batches import ROW, empty_frame
-from schemas.columns import Guid
 from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, positions, synchronization_log
 from schemas.records import (
     CustomerEvent,
@@ -182,15 +182,10 @@ def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
             by_customer[one.event.customer_id].add(one.event.customer.legal_entity)
     customers = HEADQUARTERS_TABLES.customers
     existing = headquarters.execute(
-        select(customers.c.customer_id).where(_among(customers.c.customer_id, by_customer))
+        select(customers.c.customer_id).where(is_one_of(headquarters, customers.c.customer_id, by_customer))
     ).scalars()
     new = by_customer.keys() - set(existing)
     return {*plain, *(entity for one in new for entity in by_customer[one])}
-
-
-def _among(guid: Any, ids: Iterable[str]) -> Any:
-    """The condition that a GUID is one of these: one parameter, however many there are."""
-    return guid == func.any(bindparam(None, list(ids), type_=ARRAY(Guid)))
 
 
 # Plain events: columns all the way.
@@ -467,7 +462,7 @@ class _Loose:
         # What is no GUID is in no log, and its event is refused.
         guids = sorted(filter(GUID.fullmatch, ids))
         rows = self.headquarters.execute(
-            select(synchronization_log).where(_among(synchronization_log.c.event_id, guids))
+            select(synchronization_log).where(is_one_of(self.headquarters, synchronization_log.c.event_id, guids))
         )
         return {row.event_id: _logged(row) for row in rows}
 
@@ -481,7 +476,9 @@ class _Loose:
         write_customers(self.headquarters, HEADQUARTERS_TABLES, rest, before)
         self._write_log()
         if self.erased:
-            self.headquarters.execute(delete(customer_audit).where(_among(customer_audit.c.customer_id, self.erased)))
+            self.headquarters.execute(
+                delete(customer_audit).where(is_one_of(self.headquarters, customer_audit.c.customer_id, self.erased))
+            )
         if self.audit:
             self.headquarters.execute(insert(customer_audit), self.audit)
 
