@@ -1,0 +1,10 @@
+"""Benchmarks: each measures its limit and its subject in one run, and reports the ratio.
+
+    python -m benchmarks [--only P1,P5] [--scale small|full] [--output FILE]
+
+customers.py     the data                          distribution.py   P1, P2, P9
+servers.py       Kafka and PostgreSQL              headquarters.py   P5, P6
+stage.py         topics, databases, settings       latency.py        P7
+processes.py     the product's processes           relay.py          P8
+filling.py       records that appear at once       report.py         the table and the file
+"""

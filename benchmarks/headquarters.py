@@ -1,0 +1,134 @@
+"""P5 and P6: headquarters, complete, against a bare Kafka transaction loop, and two processes against one.
+
+Subject and limit are consumer groups, measured in the same way: the processes are started, warmed up with the first
+events, and wait; then all events appear at once, and the clock stops when the group has committed the last of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from benchmarks import bare_loop as loop
+from benchmarks.customers import CHANNELS, Record, events
+from benchmarks.filling import Filling
+from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rates
+from benchmarks.processes import Process, bare_loop, tenten, wait_until
+from benchmarks.servers import Servers, checkpoint
+from benchmarks.stage import Database, Stage, stage
+from commerce.transaction_session import BatchLimits
+from schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+
+AT_LEAST_P5: Final = 0.15
+AT_LEAST_P6: Final = 1.3
+
+_WARM_UP_SEED: Final = 7
+
+
+def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Result]:
+    """P5, and P6 for continuous sequences and for others."""
+    settings: Settings = {
+        "events": scale.customers,
+        "channels": len(CHANNELS),
+        "partitions": ASYNC_CUSTOMERS.partitions,
+        "records a transaction": BatchLimits().records_max,
+    }
+    if "P5" in bars:
+        limits, one = [], []
+        for _ in range(scale.runs):
+            limits.append(_limit(servers, scale))
+            one.append(_subject(servers, scale, processes=1, continuous=True))
+        yield Result(
+            bar="P5",
+            what="headquarters, complete: new customers, one process",
+            against="bare consume-produce Kafka transactions",
+            unit="k/s",
+            subject=rates(one),
+            limit=rates(limits),
+            at_least=AT_LEAST_P5,
+            memory_bytes=memory_peak(one),
+            settings={
+                **settings,
+                "limit: records a transaction": loop.RECORDS_MAX,
+                "limit: consumer": loop.CONSUMER,
+                "limit: producer": loop.PRODUCER,
+            },
+        )
+    if "P6" in bars:
+        for continuous in (True, False):
+            yield _two_against_one(servers, scale, settings, continuous)
+
+
+def _two_against_one(servers: Servers, scale: Scale, settings: Settings, continuous: bool) -> Result:
+    one, two = [], []
+    for _ in range(scale.runs):
+        one.append(_subject(servers, scale, processes=1, continuous=continuous))
+        two.append(_subject(servers, scale, processes=2, continuous=continuous))
+    numbers = "continuous" if continuous else "not continuous"
+    return Result(
+        bar="P6",
+        what=f"headquarters, two processes, numbers {numbers}",
+        against="one process",
+        unit="k/s",
+        subject=rates(two),
+        limit=rates(one),
+        at_least=AT_LEAST_P6,
+        memory_bytes=memory_peak(two),
+        settings={**settings, "continuous": continuous},
+    )
+
+
+def _subject(servers: Servers, scale: Scale, *, processes: int, continuous: bool) -> Run:
+    channels: dict[str, Database] = dict.fromkeys(CHANNELS, "sqlite")
+    with stage(servers, channels, continuous=continuous) as on, ExitStack() as running:
+        started = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(processes)]
+        return _group_run(on, started, on.settings.group("headquarters"), scale)
+
+
+def _limit(servers: Servers, scale: Scale) -> Run:
+    with stage(servers, {}) as on:
+        source, target = on.settings.topic(ASYNC_CUSTOMERS), on.settings.topic(CUSTOMERS)
+        group = on.settings.group("bare-loop")
+        with bare_loop(on, source, target, group) as process:
+            return _group_run(on, [process], group, scale)
+
+
+def _group_run(on: Stage, processes: list[Process], group: str, scale: Scale) -> Run:
+    admin = AdminClient({"bootstrap.servers": on.servers.bootstrap_servers, "log_level": 3})
+    wait_until(lambda: _shares(admin, group) == _even_shares(len(processes)), processes, pause_seconds=0.2)
+    _release_and_wait(on, admin, processes, group, events(scale.warm_up, seed=_WARM_UP_SEED))
+    checkpoint(on.servers)
+    seconds, records = _release_and_wait(on, admin, processes, group, events(scale.customers))
+    memory = sum(process.memory_peak_bytes() for process in processes)
+    return Run(records=records, seconds=seconds, memory_bytes=memory)
+
+
+def _release_and_wait(
+    on: Stage, admin: AdminClient, processes: list[Process], group: str, records: Iterator[Record]
+) -> tuple[float, int]:
+    """Seconds from the moment the records appear until the group has committed the last; and how many there were."""
+    filling = Filling(on.servers.bootstrap_servers, on.settings.topic(ASYNC_CUSTOMERS), records, "CustomerCreated")
+    started_at = filling.release()
+    ended_at = wait_until(lambda: _has_committed(admin, group, filling.next_offsets), processes)
+    return ended_at - started_at, filling.records
+
+
+def _even_shares(members: int) -> list[int]:
+    return [ASYNC_CUSTOMERS.partitions // members] * members
+
+
+def _shares(admin: AdminClient, group: str) -> Sequence[int]:
+    """How many partitions each member of the group has."""
+    try:
+        description = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
+    except KafkaException:
+        return []
+    return [len(member.assignment.topic_partitions) for member in description.members]
+
+
+def _has_committed(admin: AdminClient, group: str, next_offsets: dict[int, int]) -> bool:
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=10)
+    committed = {one.partition: one.offset for one in asked[group].result().topic_partitions}
+    return all(committed.get(partition, -1) >= offset for partition, offset in next_offsets.items())

@@ -1,0 +1,226 @@
+"""P7: how long a new customer is pending, at 100 creates a second over three stores, against the Kafka legs alone.
+
+The stores are one on PostgreSQL and two on SQLite. Creates go through the producers' API, in one process, each store
+at its own steady pace whatever the answers take; relay, settlement and distribution run in one `tenten channel run`
+per store, and there is one `tenten headquarters run`. The clock of a customer starts when `create_customer` returns,
+which is when it is committed, and stops when a look into the store's database, every two milliseconds, finds the
+account number.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from statistics import quantiles
+from threading import Event
+from typing import Final
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from sqlalchemy import make_url
+
+from benchmarks import bare_loop as loop
+from benchmarks.customers import events
+from benchmarks.databases import onlooker
+from benchmarks.measuring import Result, Scale
+from benchmarks.processes import Process, bare_loop, tenten, wait_until
+from benchmarks.servers import Servers
+from benchmarks.stage import Database, Stage, stage
+from producers.channel import open_channel
+from producers.customers import create_customer
+from producers.fields import NewAddress
+from schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+
+P50_MS_MAX: Final = 25.0
+P99_MS_MAX: Final = 80.0
+CREATES_A_SECOND: Final = 100
+
+_DATABASES: Final[Mapping[str, Database]] = {"houston": "postgresql", "seattle": "sqlite", "boston": "sqlite"}
+_LOOK_SECONDS: Final = 0.002
+_NUMBERED_POSTGRESQL: Final = """
+    SELECT customer_id::text FROM customers WHERE customer_id = ANY(%s::uuid[]) AND account_number IS NOT NULL
+    """
+_NUMBERED_SQLITE: Final = """
+    SELECT customer_id FROM customers
+    WHERE customer_id IN (SELECT value FROM json_each(?)) AND account_number IS NOT NULL
+    """
+_PRODUCER: Final[dict[str, str | int | bool]] = {
+    "enable.idempotence": True,
+    "partitioner": "murmur2_random",
+    "compression.type": "lz4",
+    "linger.ms": 1,
+}
+
+
+class Stopwatch:
+    """When each customer began to wait and when it was answered, by `time.perf_counter`. Threads may share it."""
+
+    def __init__(self) -> None:
+        self.pending: set[str] = set()
+        self._begun: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+
+    def begin(self, customer_id: str) -> None:
+        """Its time begins now."""
+        self._begun[customer_id] = time.perf_counter()
+        self.pending.add(customer_id)
+
+    def end(self, customer_ids: Iterable[tuple[str]]) -> None:
+        """The time of these ends now."""
+        now = time.perf_counter()
+        for (customer_id,) in customer_ids:
+            self._ended[customer_id] = now
+            self.pending.discard(customer_id)
+
+    def milliseconds(self) -> list[tuple[float, float]]:
+        """Per customer, when it began, and how long it took in milliseconds."""
+        return [(at, (self._ended[one] - at) * 1000) for one, at in self._begun.items()]
+
+
+def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
+    """P7: the median and the 99th percentile, after a warm-up."""
+    creates = scale.creates + scale.warm_up // 4
+    with stage(servers, {}) as on:
+        legs = _kafka_legs(on, creates)[-scale.creates :]
+    with stage(servers, _DATABASES) as on, ExitStack() as running:
+        processes = [running.enter_context(tenten(on, "headquarters", "run"))]
+        processes += [running.enter_context(tenten(on, "channel", "run", store)) for store in _DATABASES]
+        subject = _creates(on, processes, creates)[-scale.creates :]
+        memory = sum(process.memory_peak_bytes() for process in processes)
+    for name, percent, at_most in (("median", 50, P50_MS_MAX), ("99th percentile", 99, P99_MS_MAX)):
+        yield Result(
+            bar="P7",
+            what=f"create in a store until its account number is there, {name}",
+            against="the Kafka legs alone: produce, transaction, consume",
+            unit="ms",
+            subject=[_percentile(subject, percent)],
+            limit=[_percentile(legs, percent)],
+            at_most=at_most,
+            memory_bytes=memory,
+            settings={
+                "creates": scale.creates,
+                "creates a second": CREATES_A_SECOND,
+                "stores": ", ".join(f"{store} on {database}" for store, database in _DATABASES.items()),
+                "processes": "headquarters run, channel run for each store",
+                "limit: consumer": loop.CONSUMER,
+                "limit: producer": loop.PRODUCER,
+                "limit: first producer": _PRODUCER,
+            },
+        )
+
+
+def _percentile(milliseconds: Sequence[float], percent: int) -> float:
+    return quantiles(milliseconds, n=100, method="inclusive")[percent - 1]
+
+
+def _in_order(stopwatches: Iterable[Stopwatch]) -> list[float]:
+    """All milliseconds, in the order in which the times began."""
+    return [took for _, took in sorted(pair for one in stopwatches for pair in one.milliseconds())]
+
+
+def _at_pace(count: int, a_second: float, act: Callable[[int], None]) -> None:
+    """Do something so many times at a steady pace; what was late is caught up on."""
+    begin_at = time.perf_counter()
+    for number in range(count):
+        time.sleep(max(0.0, begin_at + number / a_second - time.perf_counter()))
+        act(number)
+
+
+# The subject.
+
+
+def _creates(on: Stage, processes: list[Process], creates: int) -> list[float]:
+    """Create customers in every store; milliseconds until each had its account number, in the order of creation."""
+    stopwatches = {store: Stopwatch() for store in _DATABASES}
+    done = Event()
+    with ThreadPoolExecutor(2 * len(stopwatches)) as threads:
+        watching = [
+            threads.submit(_watch, on.channel_url(store), stopwatch, done) for store, stopwatch in stopwatches.items()
+        ]
+        creating = [
+            threads.submit(_create, on, store, stopwatch, creates // len(stopwatches), processes)
+            for store, stopwatch in stopwatches.items()
+        ]
+        try:
+            for one in creating:
+                one.result()
+        finally:
+            done.set()
+        for one in watching:
+            one.result()
+    return _in_order(stopwatches.values())
+
+
+def _create(on: Stage, store: str, stopwatch: Stopwatch, count: int, processes: list[Process]) -> None:
+    """This store's share of the creates; the first one outside the pace, until every process is at work."""
+    with open_channel(on.settings, store) as channel:
+
+        def one(number: int) -> None:
+            customer = create_customer(
+                channel,
+                first_name="Ada",
+                last_name=f"Lovelace {number}",
+                email=f"ada.{store}.{number}@example.com",
+                phone=f"713 555 {number:04d}",
+                address=NewAddress(street=f"{number} Main St", city="Houston", state="TX", postal_code="77002"),
+            )
+            stopwatch.begin(customer.customer_id)
+
+        one(count)
+        wait_until(lambda: not stopwatch.pending, processes)
+        _at_pace(count, CREATES_A_SECOND / len(_DATABASES), one)
+        wait_until(lambda: not stopwatch.pending, processes)
+
+
+def _watch(url: str, stopwatch: Stopwatch, done: Event) -> None:
+    """End the time of each pending customer of this store once it has its account number."""
+    on_server = make_url(url).drivername == "postgresql"
+    with onlooker(url) as ask:
+        while not done.is_set():
+            pending = list(stopwatch.pending)
+            if pending and on_server:
+                stopwatch.end(ask(_NUMBERED_POSTGRESQL, (pending,)))
+            elif pending:
+                stopwatch.end(ask(_NUMBERED_SQLITE, (json.dumps(pending),)))
+            time.sleep(_LOOK_SECONDS)
+
+
+# The limit.
+
+
+def _kafka_legs(on: Stage, records: int) -> list[float]:
+    """Milliseconds from producing a record until it comes out behind the bare loop, in the order of producing."""
+    source, target = on.settings.topic(ASYNC_CUSTOMERS), on.settings.topic(CUSTOMERS)
+    stopwatch = Stopwatch()
+    done = Event()
+    ready = list(events(records + 1))
+    with bare_loop(on, source, target, on.settings.group("bare-loop")) as process, ThreadPoolExecutor(1) as threads:
+        consuming = threads.submit(_consume, on, target, stopwatch, done)
+        producer = Producer({"bootstrap.servers": on.servers.bootstrap_servers, **_PRODUCER})
+
+        def one(number: int) -> None:
+            stopwatch.begin(ready[number].key.decode())
+            producer.produce(source, ready[number].value, ready[number].key)
+            producer.poll(0)
+
+        try:
+            one(records)
+            wait_until(lambda: not stopwatch.pending, [process])
+            _at_pace(records, CREATES_A_SECOND, one)
+            wait_until(lambda: not stopwatch.pending, [process])
+        finally:
+            done.set()
+            producer.close()
+        consuming.result()
+    return _in_order([stopwatch])
+
+
+def _consume(on: Stage, topic: str, stopwatch: Stopwatch, done: Event) -> None:
+    own = {"bootstrap.servers": on.servers.bootstrap_servers, "group.id": on.settings.group("legs")}
+    consumer = Consumer({**own, **loop.CONSUMER})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(CUSTOMERS.partitions)])
+    while not done.is_set():
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            stopwatch.end([((message.key() or b"").decode(),)])
+    consumer.close()

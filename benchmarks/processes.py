@@ -1,0 +1,104 @@
+"""Processes under measurement: the product's own, started as a user starts them, and the bare loop beside them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.stage import Stage
+
+_ROOT: Final = Path(__file__).parent.parent
+_STOP_SECONDS: Final = 20.0
+_WAIT_SECONDS_MAX: Final = 300.0
+_LOG_LINES: Final = 20
+
+
+class BenchmarkFailed(Exception):
+    """A process under measurement ended by itself or did not get on; the message has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A running process and its log."""
+
+    popen: "subprocess.Popen[bytes]"
+    log: Path
+
+    def memory_peak_bytes(self) -> int:
+        """The most memory it has occupied up to now; 0 where the system does not tell."""
+        status = Path(f"/proc/{self.popen.pid}/status")
+        if not status.exists():
+            return 0
+        peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(peaks[0].split()[1]) * 1024 if peaks else 0
+
+
+@contextmanager
+def tenten(stage: Stage, *arguments: str) -> Iterator[Process]:
+    """`tenten` with these arguments, on the stage's settings; SIGTERM at the end."""
+    with _started(stage, "operations.cli.main", *arguments) as process:
+        yield process
+
+
+@contextmanager
+def bare_loop(stage: Stage, source: str, target: str, group: str) -> Iterator[Process]:
+    """The bare consume-produce loop (`bare_loop.py`) from one topic to the other."""
+    with _started(stage, "benchmarks.bare_loop", stage.servers.bootstrap_servers, source, target, group) as process:
+        yield process
+
+
+@contextmanager
+def _started(stage: Stage, module: str, *arguments: str) -> Iterator[Process]:
+    log = stage.directory / f"{time.monotonic_ns()}.log"
+    environment = {**os.environ, "TENTEN_CONFIG": str(stage.file), "PYTHONPATH": str(_ROOT)}
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=stage.directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    process = Process(popen=popen, log=log)
+    try:
+        yield process
+    finally:
+        _stop(popen)
+
+
+def _stop(popen: "subprocess.Popen[bytes]") -> None:
+    if popen.poll() is None:
+        popen.send_signal(signal.SIGTERM)
+    try:
+        popen.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait()
+
+
+def wait_until(condition: Callable[[], bool], processes: list[Process], pause_seconds: float = 0.01) -> float:
+    """Wait for a condition, and give the moment (of `time.perf_counter`) at which it was seen to hold.
+
+    Raises: `BenchmarkFailed` when one of the processes has ended, or after minutes.
+    """
+    deadline = time.monotonic() + _WAIT_SECONDS_MAX
+    while not condition():
+        for process in processes:
+            if process.popen.poll() is not None:
+                raise BenchmarkFailed(f"a process ended with {process.popen.returncode}:\n{_tail(process.log)}")
+        if time.monotonic() > deadline:
+            logs = "\n".join(_tail(process.log) for process in processes)
+            raise BenchmarkFailed(f"nothing happened for {_WAIT_SECONDS_MAX:.0f} s:\n{logs}")
+        time.sleep(pause_seconds)
+    return time.perf_counter()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

@@ -1,0 +1,64 @@
+"""Kafka and PostgreSQL of the benchmarks' own, default settings, in a temporary directory; both ended afterwards."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from operations import local
+
+_ENVIRONMENT: Final = (
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "KAFKA_SASL_USERNAME",
+    "KAFKA_SASL_PASSWORD",
+    "SCHEMA_REGISTRY_URL",
+    "TENTEN_HEADQUARTERS_URL",
+    "TENTEN_CONFIG",
+    "TENTEN_FAILPOINT",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where the servers are, and a directory for whatever else a benchmark writes."""
+
+    services: local.LocalServices
+    directory: Path
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker's address."""
+        return self.services.bootstrap_servers
+
+    def rows_directory(self) -> Path:
+        """A directory that PostgreSQL, too, may write files of rows to: it may run as another user."""
+        rows = self.directory / "rows"
+        rows.mkdir(exist_ok=True)
+        rows.chmod(0o777)
+        return rows
+
+
+@contextmanager
+def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
+    """Start both servers; what the environment says of other ones is forgotten for this process and its children."""
+    for name in _ENVIRONMENT:
+        os.environ.pop(name, None)
+    directory = Path(tempfile.mkdtemp(prefix="tenten-bench-"))
+    try:
+        services = local.start(directory / "servers", report)
+        yield Servers(services=services, directory=directory)
+    finally:
+        local.stop(directory / "servers")
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def checkpoint(servers: Servers) -> None:
+    """Write out what PostgreSQL still has to, so that it does not fall into the next measurement."""
+    with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")

@@ -1,0 +1,113 @@
+"""A stage for one run: topics, databases and a settings file of its own, taken down afterwards."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final, Literal
+
+import psycopg
+from psycopg import sql
+
+from benchmarks.customers import ADDRESS_BOOK, LEGAL_ENTITY
+from benchmarks.servers import Servers
+from commerce.database import open_database, upgrade_channel, upgrade_headquarters
+from commerce.kafka import administration, apply_topics
+from commerce.settings import Settings, load_settings
+from operations.local import create_database, database_url
+from schemas.topics import ALL
+
+Database = Literal["postgresql", "sqlite"]
+
+_numbers: Final = count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What one run plays on. The settings are those of the file, which the product's processes read."""
+
+    servers: Servers
+    settings: Settings
+    file: Path
+
+    @property
+    def directory(self) -> Path:
+        """Where the settings file, SQLite databases and logs are."""
+        return self.file.parent
+
+    def channel_url(self, channel: str) -> str:
+        """The address of a channel's database."""
+        return self.settings.channel(channel).database
+
+
+@contextmanager
+def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: bool = True) -> Iterator[Stage]:
+    """Make topics with a prefix of their own, empty databases of headquarters and channels, and the settings file."""
+    name = f"b{next(_numbers)}"
+    directory = servers.directory / name
+    directory.mkdir()
+    file = directory / "tenten.toml"
+    addresses = {
+        channel: f"sqlite:///{directory / channel}.db"
+        if kind == "sqlite"
+        else database_url(servers.services, f"{name}_{channel}")
+        for channel, kind in channels.items()
+    }
+    headquarters = database_url(servers.services, f"{name}_headquarters")
+    file.write_text(_toml(f"{name}-", servers.bootstrap_servers, headquarters, addresses, continuous))
+    settings = load_settings(file)
+    on_server = ["headquarters", *(channel for channel, kind in channels.items() if kind == "postgresql")]
+    try:
+        apply_topics(settings)
+        for one in on_server:
+            create_database(servers.services.postgresql, f"{name}_{one}")
+        _upgrade(settings)
+        yield Stage(servers=servers, settings=settings, file=file)
+    finally:
+        _drop(servers, settings, [f"{name}_{one}" for one in on_server])
+
+
+def _toml(
+    prefix: str, bootstrap_servers: str, headquarters: str, addresses: Mapping[str, str], continuous: bool
+) -> str:
+    lines = [
+        f'prefix = "{prefix}"',
+        "[kafka]",
+        f'"bootstrap.servers" = "{bootstrap_servers}"',
+        "[headquarters]",
+        f'database = "{headquarters}"',
+        f"[legal_entities.{LEGAL_ENTITY}]",
+        'country = "US"',
+        'currency = "USD"',
+        'language = "en-US"',
+        f'account_numbers = {{ format = "C-########", continuous = {str(continuous).lower()} }}',
+    ]
+    for channel, address in addresses.items():
+        lines += [
+            f"[channels.{channel}]",
+            f'legal_entity = "{LEGAL_ENTITY}"',
+            f'address_books = ["{ADDRESS_BOOK}"]',
+            f'database = "{address}"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _upgrade(settings: Settings) -> None:
+    engine = open_database(settings.headquarters_database())
+    upgrade_headquarters(engine, settings.legal_entities)
+    engine.dispose()
+    for channel in settings.channels.values():
+        engine = open_database(channel.database)
+        upgrade_channel(engine)
+        engine.dispose()
+
+
+def _drop(servers: Servers, settings: Settings, databases: list[str]) -> None:
+    """Delete topics and databases, so that what they occupy is free for the next run."""
+    admin = administration(settings)
+    for future in admin.delete_topics([settings.topic(topic) for topic in ALL]).values():
+        future.exception()
+    with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:
+        for database in databases:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
