@@ -41,7 +41,7 @@ from schemas.records import (
     to_avro,
 )
 from schemas.wire import WriterSchemas, contract, encode
-from tests.customers import IDS, valid_states
+from tests.customers import IDS, UNHURRIED, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -146,7 +146,11 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 
 
 @given(st.lists(valid_states(), max_size=3), st.lists(valid_states(), max_size=3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    UNHURRIED,
+    max_examples=25,
+    suppress_health_check=[*UNHURRIED.suppress_health_check, HealthCheck.function_scoped_fixture],
+)
 def test_what_is_written_is_read(database: Database, states: list[CustomerState], later: list[CustomerState]) -> None:
     """Any customers come back from the tables exactly as they went in, new ones and changed ones."""
     new = {one.customer_id: one for one in (stored(state) for state in states)}

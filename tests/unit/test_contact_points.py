@@ -14,7 +14,7 @@ from commerce.contact_points import (
     normal_email,
     normal_phone,
 )
-from tests.customers import EMAILS, ODD_EMAILS, ODD_PHONES, PHONES
+from tests.customers import EMAILS, ODD_EMAILS, ODD_PHONES, PHONES, UNHURRIED
 
 VALUE = pl.col("value")
 
@@ -48,7 +48,7 @@ def test_number_of_a_range_not_allotted_yet_is_taken() -> None:
 
 
 @given(st.sampled_from(sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)), st.data())
-@settings(max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
     """Whatever the column's expression takes of any country, trunk prefixes and all, the library takes too."""
     trunk = data.draw(st.sampled_from(["", "0", "00", "1", "8", "06", "15", "01115", "0115", "000"]))
@@ -60,6 +60,7 @@ def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
 
 
 @given(st.lists(st.sampled_from(ODD_PHONES) | st.from_regex(r"\+?[0-9]{1,20}\n?") | st.text(max_size=20)))
+@settings(UNHURRIED)
 def test_odd_texts_are_no_ordinary_numbers(values: list[str]) -> None:
     """Whatever text the column's expression takes, the library takes too."""
     assert all(map(is_phone, chosen(values, is_ordinary_phone(VALUE))))
@@ -127,6 +128,7 @@ _LOCALS = st.sampled_from(
         | st.text(max_size=20)
     )
 )
+@settings(UNHURRIED)
 @example(["a@b.invalid", "a@b.INVALID", "a@arpa", "a@b.c.onion", "a@b.localhost", "a@test.com"])
 def test_ordinary_addresses_are_addresses(values: list[str]) -> None:
     """Whatever the column's expression takes, the library takes too."""
@@ -164,6 +166,7 @@ def test_phone_number_as_someone_writes_it(text: str, country: str, number: str 
 
 
 @given(st.text("+0123456789() -.", max_size=20), st.sampled_from(["US", "DE", "IT", "AR", "BR", "JP", ""]))
+@settings(UNHURRIED)
 def test_normal_phone_number_is_a_phone_number(text: str, country: str) -> None:
     """What comes out of `normal_phone` passes the rule."""
     number = normal_phone(text, country)

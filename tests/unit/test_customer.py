@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commerce.customer import (
@@ -18,7 +18,7 @@ from commerce.customer import (
     value_at,
 )
 from schemas.records import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, canonical
-from tests.customers import IDS, valid_states
+from tests.customers import IDS, UNHURRIED, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
@@ -38,6 +38,7 @@ PHONE_NUMBER = Contact(contact_id=PHONE_ID, kind=PHONE, value="+17135550123")
 
 
 @given(valid_states(), valid_states())
+@settings(UNHURRIED)
 def test_applying_what_changed_gives_what_it_became(before: CustomerState, after: CustomerState) -> None:
     """Whatever two customers of one legal entity look like, the changed paths turn the one into the other."""
     after = replace(after, legal_entity=before.legal_entity)
@@ -49,12 +50,14 @@ def test_applying_what_changed_gives_what_it_became(before: CustomerState, after
 
 
 @given(valid_states())
+@settings(UNHURRIED)
 def test_new_customer_is_all_its_paths(state: CustomerState) -> None:
     """The paths of a new customer, applied to an empty one, give the whole customer."""
     assert apply_paths(CustomerState(legal_entity=state.legal_entity), state, changed_paths(None, state)) == state
 
 
 @given(valid_states(), valid_states(), st.data())
+@settings(UNHURRIED)
 def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: CustomerState, data: st.DataObject) -> None:
     """Applying an edit again, with any part of its paths, leaves the customer as the first time left it."""
     paths = data.draw(st.lists(st.sampled_from(changed_paths(base, edited) or ("title",))))
@@ -65,6 +68,7 @@ def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: Custo
 
 
 @given(valid_states())
+@settings(UNHURRIED)
 def test_changed_paths_are_known(state: CustomerState) -> None:
     """No path that an edit names is unknown where it is applied."""
     assert unknown_paths(changed_paths(None, state)) == ()

@@ -26,7 +26,7 @@ from schemas.records import (
     to_avro,
 )
 from schemas.wire import WriterSchemas, contract, encode
-from tests.customers import IDS, odd_states, valid_states
+from tests.customers import IDS, UNHURRIED, odd_states, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
@@ -99,13 +99,14 @@ def judged(states: Sequence[CustomerState | None]) -> list[bool]:
 
 
 @given(valid_states())
+@settings(UNHURRIED)
 def test_valid_customer_has_no_reasons(state: CustomerState) -> None:
     """A customer that breaks no rule is told none."""
     assert reasons(state) == ()
 
 
 @given(st.lists(odd_states() | valid_states(), max_size=12))
-@settings(max_examples=40)  # of up to 12 customers each
+@settings(UNHURRIED, max_examples=40)  # of up to 12 customers each
 def test_what_is_sure_has_no_reasons_and_is_canonical(states: list[CustomerState]) -> None:
     """The mask never lets one pass that the rules would refuse, or that is not in canonical order."""
     for state, sure in zip(states, judged(states), strict=True):
@@ -115,13 +116,14 @@ def test_what_is_sure_has_no_reasons_and_is_canonical(states: list[CustomerState
 
 
 @given(st.lists(valid_states(), min_size=1, max_size=12))
-@settings(max_examples=40)
+@settings(UNHURRIED, max_examples=40)
 def test_every_valid_customer_is_sure(states: list[CustomerState]) -> None:
     """Whatever is valid and canonical is spared the asking, whoever stands beside it in the batch."""
     assert all(judged(states))
 
 
 @given(odd_states())
+@settings(UNHURRIED)
 def test_reasons_fit_into_a_reply(state: CustomerState) -> None:
     """However odd the customer, the reasons can be encoded, stored and shown, and come out the same again."""
     broken = reasons(state)
