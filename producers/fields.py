@@ -91,7 +91,7 @@ class CustomerFields(TypedDict, total=False):
     primary_address: str
     primary_phone: str
     primary_email: str
-    """Ids of an address and of contacts of this customer."""
+    """Ids of an address and of contacts of this customer; empty means none of them."""
     add_affiliations: Sequence[str]
     remove_affiliations: Sequence[str]
     attributes: Mapping[str, AttributeValue | None]
@@ -293,9 +293,9 @@ def _email(text: str) -> str:
 def _with_primaries(state: CustomerState, fields: CustomerFields) -> CustomerState:
     return replace(
         state,
-        primary_address=fields.get("primary_address", state.primary_address),
-        primary_phone=fields.get("primary_phone", state.primary_phone),
-        primary_email=fields.get("primary_email", state.primary_email),
+        primary_address=fields.get("primary_address", state.primary_address) or None,
+        primary_phone=fields.get("primary_phone", state.primary_phone) or None,
+        primary_email=fields.get("primary_email", state.primary_email) or None,
     )
 
 

@@ -31,6 +31,8 @@ class Line:
     number: int
     """Where it begins in the file, counted from 1."""
     cells: dict[str, str]
+    nested: tuple[str, ...] = ()
+    """Members of a JSON object that are lists or objects themselves: no cells."""
     problem: Reason | None = None
 
 
@@ -104,10 +106,9 @@ class LineFile:
             if not isinstance(record, dict):
                 yield _unreadable(number, "This line is no JSON object.")
                 continue
-            nested = [name for name, value in record.items() if isinstance(value, (dict, list))]
-            yield Line(
-                number=number, cells={name: _text(value) for name, value in record.items() if name not in nested}
-            )
+            nested = tuple(name for name, value in record.items() if isinstance(value, dict | list))
+            cells = {name: _text(value) for name, value in record.items() if name not in nested}
+            yield Line(number=number, cells=cells, nested=nested)
 
 
 @contextmanager

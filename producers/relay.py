@@ -256,7 +256,7 @@ class Line:
                 if not is_transient(error):
                     raise
                 continue
-            self._framing = _framing(publish_schemas(self.settings)["CustomerEvent"])
+            self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])
             self.look()
             return True
         return False
@@ -340,7 +340,7 @@ class Line:
             self._failed[(message.key() or b"").decode()] = error
 
 
-def _framing(header: bytes) -> Callable[[bytes], bytes] | None:
+def framing(header: bytes) -> Callable[[bytes], bytes] | None:
     """What puts events behind the header that the topic's readers expect; None when they stay as they are."""
     schema = contract("CustomerEvent")
     if header == schema.header:

@@ -1,0 +1,87 @@
+"""A clerk's search, on PostgreSQL and SQLite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producers import create_customer, search_customers
+from tests.producer_scene import Store, set_store
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A channel on each of the two databases, with a handful of customers."""
+    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_store(tmp_path, url) as made:
+        create_customer(made.channel, first_name="Ada", last_name="Lovelace", email="Ada@example.com")
+        create_customer(made.channel, first_name="Ada", middle_name="Maria", last_name="Byron", phone="713 555 0123")
+        create_customer(made.channel, first_name="Anna", last_name="Adams")
+        create_customer(made.channel, first_name="Émile", last_name="Öztürk")
+        create_customer(made.channel, organization_name="100% Pure_Wool")
+        yield made
+
+
+def names(store: Store, text: str, limit: int = 50) -> list[str]:
+    """What the search finds, best first."""
+    return [view.display_name for view in search_customers(store.channel, text, limit)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ada lovelace", ["Ada Lovelace"]),
+        ("LOVELACE, Ada", ["Ada Lovelace"]),
+        ("love ad", ["Ada Lovelace"]),
+        ("byron ada", ["Ada Maria Byron"]),
+        ("ada", ["Ada Lovelace", "Ada Maria Byron", "Anna Adams"]),
+        ("ovelace", []),
+        ("ada babbage", []),
+        ("ÖZTÜRK émi", ["Émile Öztürk"]),
+        ("E\u0301mile", ["Émile Öztürk"]),
+        ("100%", ["100% Pure_Wool"]),
+        ("pure_", ["100% Pure_Wool"]),
+        ("pure%", []),
+        ("_", []),
+        ("", []),
+        (" \x00 ", []),
+    ],
+)
+def test_names_are_found_by_the_beginnings_of_their_words(store: Store, text: str, expected: list[str]) -> None:
+    """In any order, whatever the case and the alphabet; signs of SQL patterns are only signs."""
+    assert names(store, text) == expected
+
+
+@pytest.mark.parametrize("text", ["+17135550123", "(713) 555-0123", "713.555.0123", "1 713 555 0123"])
+def test_a_phone_number_is_found_however_it_is_written(store: Store, text: str) -> None:
+    """The clerk types what the customer says."""
+    assert names(store, text) == ["Ada Maria Byron"]
+
+
+def test_an_e_mail_address_is_found(store: Store) -> None:
+    """Its domain in any case."""
+    assert names(store, " Ada@EXAMPLE.com ") == ["Ada Lovelace"]
+
+
+def test_an_account_number_is_found_before_everything_else(store: Store) -> None:
+    """It is what a clerk reads from a card, in any case; a customer may be called like it."""
+    # given
+    [ada] = search_customers(store.channel, "ada lovelace")
+    store.synchronize(ada.customer_id, "C-00000042")
+    create_customer(store.channel, organization_name="c-00000042 Ltd")
+    # then
+    assert names(store, "c-00000042") == ["Ada Lovelace", "c-00000042 Ltd"]
+    assert [one.account_number for one in search_customers(store.channel, "C-00000042", 1)] == ["C-00000042"]
+
+
+def test_there_are_never_more_than_asked_for_and_the_best_come_first(store: Store) -> None:
+    """The full name first, then names that begin like it, then the others by name."""
+    # given
+    for number in range(20):
+        create_customer(store.channel, first_name=f"Kim{number:02d}", last_name="Park")
+    create_customer(store.channel, first_name="Park", last_name="Kim")
+    create_customer(store.channel, first_name="Park")
+    # then
+    assert names(store, "park", limit=4) == ["Park", "Park Kim", "Kim00 Park", "Kim01 Park"]
+    assert len(names(store, "park", limit=1_000_000)) == 22
+    assert names(store, "park", limit=0) == []

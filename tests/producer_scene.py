@@ -1,0 +1,193 @@
+"""A scene for tests of what runs in a store: a channel open for work, headquarters' word written into its tables, its topic.
+
+What headquarters would say is written here as rows and not by the code that does it in production.
+"""
+
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from sqlalchemy import Table, select, update
+
+from commerce.customer_rows import CHANNEL_TABLES, read_customers, write_customers
+from commerce.database import open_database, upgrade_channel
+from commerce.kafka import apply_topics, consumer_configuration
+from commerce.settings import Settings
+from producers import OpenChannel, open_channel, relay
+from schemas import channel
+from schemas.records import CustomerEvent, Reason, event_from_avro
+from schemas.topics import ASYNC_CUSTOMERS
+from schemas.wire import WriterSchemas, contract
+
+HOUSTON: Final = "houston"
+DEADLINE_SECONDS: Final = 60.0
+"""By then whatever a test waits for has happened, or never will."""
+
+REASON: Final = Reason(field="last_name", code="too_long", text="This may have 100 characters at most.")
+
+_TOML: Final = """
+prefix = "{prefix}"
+
+[kafka]
+"bootstrap.servers" = "{bootstrap_servers}"
+
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = {{ format = "C-########" }}
+
+[channels.houston]
+legal_entity = "usrt"
+address_books = ["US"]
+database = "{url}"
+
+[channels.houston.default_customer]
+customer_group = "10"
+receipt_preference = "email"
+affiliations = ["friends"]
+
+[channels.dallas]
+legal_entity = "usrt"
+database = "sqlite:///dallas.db"
+"""
+
+
+class Store:
+    """The channel `houston`, open, and a look into its tables and its topic."""
+
+    def __init__(self, settings: Settings, opened: OpenChannel, toml: Path) -> None:
+        self.settings = settings
+        self.channel = opened
+        self.toml = toml
+
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        """A table's rows, ordered by primary key."""
+        with self.channel.reading() as connection:
+            return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows there are of what a clerk's change writes."""
+        tables = (channel.customers, channel.customer_addresses, channel.customer_contacts, channel.outbox)
+        return {table.name: len(self.rows(table)) for table in tables}
+
+    def events(self) -> list[CustomerEvent]:
+        """The events in the outbox, oldest first."""
+        return [decoded(row["payload"]) for row in self.rows(channel.outbox)]
+
+    def answer(self, event_id: str, outcome: str, **columns: Any) -> None:
+        """Settle an event as settlement does; a rejected one stays open."""
+        values = {"sent_at": _now(), "outcome": outcome, **columns}
+        if outcome != "rejected":
+            values["settled_at"] = _now()
+        with self.channel.engine.begin() as connection:
+            connection.execute(update(channel.outbox).where(channel.outbox.c.id == event_id).values(values))
+
+    def reject(self, event_id: str) -> None:
+        """Headquarters says no to an event."""
+        reasons = [{"field": REASON.field, "code": REASON.code, "text": REASON.text}]
+        self.answer(event_id, "rejected", reasons=reasons)
+
+    def synchronize(self, customer_id: str, account_number: str, version: int = 1) -> None:
+        """Headquarters takes the customer as it is here: its events are settled, and its snapshot has come."""
+        settled = {"sent_at": _now(), "settled_at": _now(), "outcome": "synchronized", "version": version}
+        with self.channel.engine.begin() as connection:
+            before = read_customers(connection, CHANNEL_TABLES, [customer_id])
+            stored = replace(before[customer_id], account_number=account_number, version=version)
+            write_customers(connection, CHANNEL_TABLES, [stored], before)
+            connection.execute(
+                update(channel.outbox).where(channel.outbox.c.aggregateid == customer_id).values(settled)
+            )
+
+    @contextmanager
+    def relaying(self) -> Iterator[None]:
+        """The relay in a thread, for as long as the block. What it dies of is raised."""
+        stop = Event()
+        died: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                relay.run(HOUSTON, self.settings, stop)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to have it
+                died.append(error)
+
+        thread = Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+        if died:
+            raise died[0]
+
+    def wait_until_sent(self) -> None:
+        """Wait until every row of the outbox is marked as sent."""
+        wait_until(
+            lambda: all(row["sent_at"] is not None for row in self.rows(channel.outbox)), "everything to be sent"
+        )
+
+    def topic(self) -> list[Message]:
+        """Every record of `async-customers`, those of a partition in order."""
+        name = self.settings.topic(ASYNC_CUSTOMERS)
+        consumer = Consumer(consumer_configuration(self.settings, **{"group.id": name, "enable.partition.eof": True}))
+        open_partitions = set(range(ASYNC_CUSTOMERS.partitions))
+        consumer.assign([TopicPartition(name, partition, 0) for partition in open_partitions])
+        messages = []
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while open_partitions:
+            assert time.monotonic() < deadline, "the topic has no end"
+            for message in consumer.consume(1000, timeout=0.1):
+                if message.error() is None:
+                    messages.append(message)
+                else:
+                    open_partitions.discard(message.partition())
+        consumer.close()
+        return messages
+
+
+def event_ids(messages: Sequence[Message]) -> list[str]:
+    """The ids that the records' headers carry."""
+    return [dict(message.headers() or [])["id"].decode() for message in messages]
+
+
+def decoded(payload: bytes | None) -> CustomerEvent:
+    """The event that a payload holds."""
+    return event_from_avro(WriterSchemas().decode(payload or b"", contract("CustomerEvent")))
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Return as soon as the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(0.005)
+
+
+@contextmanager
+def set_store(directory: Path, url: str, *, bootstrap_servers: str | None = None, prefix: str = "") -> Iterator[Store]:
+    """The channel with its tables, at that address; its topics too when a broker is given."""
+    document = _TOML.format(prefix=prefix, bootstrap_servers=bootstrap_servers or "127.0.0.1:1", url=url)
+    toml = directory / "tenten.toml"
+    toml.write_text(document)
+    settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
+    if bootstrap_servers is not None:
+        apply_topics(settings)
+    for name in settings.channels:
+        engine = open_database(settings.channel(name).database)
+        upgrade_channel(engine)
+        engine.dispose()
+    with open_channel(settings, HOUSTON) as opened:
+        yield Store(settings, opened, toml)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
