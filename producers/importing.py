@@ -101,7 +101,7 @@ def import_customers(
         lines = file.lines()
         while batch := list(islice(lines, LINES_A_SLICE)):
             for line in batch:
-                tally.see(line.cells)
+                tally.see((*line.cells, *line.nested))
             if file.is_json:
                 columns = _columns(columns, tally.seen, mapping, key)
             assert columns is not None
@@ -203,6 +203,10 @@ def _read(legal_entity: str, line: Line, columns: Columns) -> _Said | tuple[Reas
     """Whom a line is about and what it says, or why it says nothing."""
     if line.problem is not None:
         return (line.problem,)
+    nested = [one for one in line.nested if one in columns.fields or one == columns.key]
+    if nested:
+        text = "This must be a text, a number, true, false or null."
+        return tuple(Reason(field=one, code="nested", text=text) for one in nested)
     texts = {said: text for column, said in columns.fields.items() if (text := clean(line.cells.get(column, ""))) != ""}
     content = json.dumps(texts, ensure_ascii=True, sort_keys=True)
     if columns.key is None:

@@ -1,4 +1,4 @@
-"""A scene for tests of what runs in a store: a channel open for work, headquarters' word written into its tables, its topic.
+"""A scene for tests of what runs in a store: a channel open for work, headquarters' word as rows, and its topic.
 
 What headquarters would say is written here as rows and not by the code that does it in production.
 """
@@ -156,7 +156,7 @@ class Store:
 
 def event_ids(messages: Sequence[Message]) -> list[str]:
     """The ids that the records' headers carry."""
-    return [dict(message.headers() or [])["id"].decode() for message in messages]
+    return [str(dict(message.headers() or [])["id"], "ascii") for message in messages]  # type: ignore[arg-type]  # bytes
 
 
 def decoded(payload: bytes | None) -> CustomerEvent:

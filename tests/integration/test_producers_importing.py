@@ -187,11 +187,13 @@ def test_json_lines_are_imported_like_a_table(store: Store, tmp_path: Path) -> N
         {"first_name": "Ada", "last_name": "Lovelace", "PostalCode": 77001, "score": 1.50},
         {"first_name": "Grace", "last_name": None, "phone": "713 555 0123", "nested": {"a": 1}},
     ]
-    file = write(tmp_path / "people.jsonl", [json.dumps(lines[0]), "", "{broken", json.dumps(lines[1])])
+    file = write(
+        tmp_path / "people.jsonl", [json.dumps(lines[0]), "", "{broken", json.dumps(lines[1]), '{"phone": []}']
+    )
     # when
     result = import_customers(store.channel, file, mapping={"score": "attributes/score"})
     # then
-    assert (result.read, result.created, [one.line for one in result.refused]) == (3, 2, [3])
+    assert (result.read, result.created, [one.line for one in result.refused]) == (4, 2, [3, 5])
     assert result.unused == ("nested",)
     [ada], [grace] = search_customers(store.channel, "ada"), search_customers(store.channel, "grace")
     assert [one.postal_code for one in ada.state.addresses] == ["77001"]
