@@ -1,0 +1,79 @@
+"""The evidence of one test, decoded once: what the checks look at."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.avro import decode
+from tests.faults.evidence import Evidence, Record, headers_of
+from tests.faults.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """A number sequence as the test configured it."""
+
+    format: str
+    first: int = 1
+    continuous: bool = True
+
+    def number(self, account_number: str) -> int:
+        """The number in an account number of this format."""
+        before, _, after = self.format.partition("#" * self.format.count("#"))
+        digits = account_number.removeprefix(before).removesuffix(after)
+        assert account_number == f"{before}{digits}{after}", f"{account_number} is not of the format {self.format}"
+        return int(digits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the test configured: channels and number sequences."""
+
+    legal_entity_by_channel: Mapping[str, str]
+    sequences: Mapping[str, Sequence]
+    address_books: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By channel; a channel without any reads every customer of its legal entity."""
+    judge_content: bool = True
+    """Whether the model's few rules are all that the events break."""
+
+
+@dataclass(slots=True)
+class Case:
+    """The evidence, decoded once."""
+
+    evidence: Evidence
+    journal: Journal
+    setting: Setting
+    events: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
+    dead: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
+    """Dead letters by the partition and offset that they came from."""
+    replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
+    snapshots: dict[str, list[tuple[Record, dict[str, Any] | None]]] = field(default_factory=lambda: defaultdict(list))
+    """By customer id, oldest first; None is a tombstone."""
+
+
+def read(case: Case) -> Iterator[str]:
+    """Decode what the topics hold. Outputs that cannot be read break a promise themselves."""
+    for letter in case.evidence.committed["async-customers.dlq"]:
+        headers = headers_of(letter)
+        origin = (int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"]))
+        case.dead[origin].append(letter)
+    for record in case.evidence.committed["async-customers"]:
+        if (record.partition, record.offset) in case.dead:
+            continue
+        try:
+            case.events.append((record, decode("CustomerEvent", record.value or b"")))
+        except ValueError as error:
+            yield f"I4: {record.place} is neither an event nor a dead letter: {error}"
+    for record in case.evidence.committed["channel-replies"]:
+        reply = decode("Reply", record.value or b"")
+        if record.key != reply["channel_id"].encode():
+            yield f"replies: {record.place} has another channel than its key"
+        case.replies.append((record, reply))
+    for record in case.evidence.committed["customers"]:
+        snapshot = None if record.value is None else decode("Customer", record.value)
+        customer_id = (record.key or b"").decode()
+        if snapshot is not None and snapshot["customer_id"] != customer_id:
+            yield f"snapshots: {record.place} has another customer than its key"
+        case.snapshots[customer_id].append((record, snapshot))

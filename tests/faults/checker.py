@@ -1,0 +1,201 @@
+"""The offline checker: reads everything from the beginning when a test is over, and says which promises were broken.
+
+It imports nothing of the product but its Avro files. The invariants are those of the fault plan; each violation is a
+sentence that begins with the invariant's number. `evidence.py` reads, `case.py` decodes, `model.py` says what the
+events must come to, `contents.py` checks what customers are; the checks of numbers, events and offsets stand here.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tests.faults.avro import decode
+from tests.faults.case import Case, Sequence, Setting, read
+from tests.faults.contents import (
+    as_the_model_has_it,
+    channel_is_the_fold,
+    database_is_newest_snapshot,
+    versions_rise,
+)
+from tests.faults.evidence import Evidence, Record, headers_of
+from tests.faults.journal import Journal, Result
+
+__all__ = ["Sequence", "Setting", "violations"]
+
+
+def violations(evidence: Evidence, journal: Journal, setting: Setting) -> list[str]:
+    """Every broken promise as a sentence; none when all is well."""
+    case = Case(evidence, journal, setting)
+    found = [*read(case)]
+    for check in _CHECKS:
+        found.extend(check(case))
+    return found
+
+
+def _numbers(case: Case) -> dict[str, set[str]]:
+    """By customer id: every account number that was ever seen of it, anywhere."""
+    numbers: dict[str, set[str]] = defaultdict(set)
+    for customer_id, seen in case.journal.numbers_seen.items():
+        numbers[customer_id] |= seen
+    for customer_id, row in case.evidence.headquarters.customers.items():
+        numbers[customer_id].add(row["account_number"])
+    for row in case.evidence.headquarters.log.values():
+        numbers[str(row["customer_id"])].add(row["account_number"])
+    for _, reply in case.replies:
+        numbers[reply["customer_id"]].add(reply["account_number"])
+    for customer_id, history in case.snapshots.items():
+        numbers[customer_id] |= {snapshot["account_number"] for _, snapshot in history if snapshot is not None}
+    for channel in case.evidence.channels.values():
+        for customer_id, row in channel.customers.items():
+            numbers[customer_id].add(row["account_number"])
+    return {customer_id: seen - {None} for customer_id, seen in numbers.items()}
+
+
+def _one_number_for_ever(case: Case) -> Iterator[str]:
+    for customer_id, numbers in _numbers(case).items():
+        if len(numbers) > 1:
+            yield f"I1: customer {customer_id} was seen with the account numbers {sorted(numbers)}"
+
+
+def _no_number_twice(case: Case) -> Iterator[str]:
+    entities = _legal_entities(case)
+    owners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for customer_id, numbers in _numbers(case).items():
+        for number in numbers:
+            owners[entities.get(customer_id, ""), number].add(customer_id)
+    for (entity, number), customer_ids in owners.items():
+        if len(customer_ids) > 1:
+            owned = f"{len(customer_ids)} customers: {sorted(customer_ids)}"
+            yield f"I2: account number {number} of {entity} belongs to {owned}"
+
+
+def _legal_entities(case: Case) -> dict[str, str]:
+    entities = {key: row["legal_entity"] for key, row in case.evidence.headquarters.customers.items()}
+    for customer_id, history in case.snapshots.items():
+        for _, snapshot in history:
+            if snapshot is not None:
+                entities[customer_id] = snapshot["customer"]["legal_entity"]
+    return entities
+
+
+def _no_gap(case: Case) -> Iterator[str]:
+    for entity, sequence in case.setting.sequences.items():
+        rows = case.evidence.headquarters.customers.values()
+        own = [row["account_number"] for row in rows if row["legal_entity"] == entity and row["account_number"]]
+        taken = sorted(map(sequence.number, own))
+        next_number = case.evidence.headquarters.sequences[entity]["next"]
+        if taken and taken[-1] >= next_number:
+            yield f"I2: {entity} has given out {taken[-1]} and would give out {next_number} next"
+        gaps = set(range(sequence.first, next_number)) - set(taken)
+        if sequence.continuous and gaps:
+            yield f"I3: the continuous sequence of {entity} lacks {sorted(gaps)[:10]} of its {next_number - 1} numbers"
+
+
+def _nothing_lost(case: Case) -> Iterator[str]:
+    yield from _written_once(case)
+    for record, event in case.events:
+        row = case.evidence.headquarters.log.get(event["event_id"])
+        if row is None:
+            yield f"I4: event {event['event_id']} at {record.place} is neither in the log nor a dead letter"
+        elif str(row["customer_id"]) != event["customer_id"]:
+            yield f"I4: event {event['event_id']} is in the log of another customer"
+    originals = {(one.partition, one.offset): one for one in case.evidence.committed["async-customers"]}
+    for origin, letters in case.dead.items():
+        if len(letters) > 1:
+            yield f"I4: async-customers/{origin[0]}/{origin[1]} is {len(letters)} dead letters"
+        yield from _same_record(originals.get(origin), letters[0])
+        yield from _not_logged_too(case, letters[0])
+    yield from _repeats_counted(case)
+
+
+def _written_once(case: Case) -> Iterator[str]:
+    """What the test wrote is on the topic, whatever became of it later."""
+    values: dict[tuple[bytes | None, bytes | None], int] = defaultdict(int)
+    for record in case.evidence.committed["async-customers"]:
+        values[record.key, record.value] += 1
+    for one in case.journal.operations:
+        if one.result is Result.OK and not values[one.key, one.value]:
+            yield f"I4: what was acknowledged as async-customers/{one.partition}/{one.offset} is not on the topic"
+        if one.result is Result.FAILED and values[one.key, one.value]:
+            yield f"I4: what was refused (event {one.event_id}) is on the topic"
+
+
+def _same_record(original: Record | None, letter: Record) -> Iterator[str]:
+    if original is None:
+        yield f"I4: the dead letter {letter.place} came from nowhere"
+        return
+    same = (
+        original.key == letter.key,
+        original.value == letter.value,
+        original.timestamp_ms == letter.timestamp_ms,
+        list(original.headers)
+        == [one for one in letter.headers if not one[0].startswith(("__connect.errors.", "x-dlq-"))],
+    )
+    for what, is_same in zip(("key", "value", "timestamp", "headers"), same, strict=True):
+        if not is_same:
+            yield f"I4: the dead letter {letter.place} has another {what} than {original.place}"
+
+
+def _not_logged_too(case: Case, letter: Record) -> Iterator[str]:
+    """A dead letter that is an event all the same must not be in the log, unless it was replayed."""
+    try:
+        event = decode("CustomerEvent", letter.value or b"")
+    except ValueError:
+        return
+    origin = headers_of(letter)
+    row = case.evidence.headquarters.log.get(event["event_id"])
+    place = (int(origin["__connect.errors.partition"]), int(origin["__connect.errors.offset"]))
+    if row is not None and (row["partition"], row["offset"]) == place:
+        yield f"I4: event {event['event_id']} is both in the log and the dead letter {letter.place}"
+
+
+def _repeats_counted(case: Case) -> Iterator[str]:
+    arrivals: dict[str, int] = defaultdict(int)
+    for _, event in case.events:
+        arrivals[event["event_id"]] += 1
+    for event_id, count in arrivals.items():
+        row = case.evidence.headquarters.log.get(event_id)
+        # A batch that came again after a crash counts too: at least.
+        if row is not None and row["repeats"] < count - 1:
+            yield f"repeats: event {event_id} came {count} times, and the log counts {row['repeats']} repeats"
+
+
+def _nothing_of_aborted(case: Case) -> Iterator[str]:
+    """Nothing in the databases may come from a record that was never committed."""
+    for partition in case.evidence.open_transactions:
+        yield f"I8: a transaction on {partition} has neither been committed nor aborted"
+    committed: dict[tuple[int, int], set[str]] = {}
+    for record, event in case.events:
+        ids = {event["event_id"], *(one["event_id"] for one in event["supersedes"])}
+        committed[record.partition, record.offset] = ids
+    for event_id, row in case.evidence.headquarters.log.items():
+        if event_id not in committed.get((row["partition"], row["offset"]), set()):
+            place = f"async-customers/{row['partition']}/{row['offset']}"
+            yield f"I8: event {event_id} is in the log as {place}, where no committed record has it"
+    for _, reply in case.replies:
+        if reply["event_id"] not in case.evidence.headquarters.log:
+            yield f"I8: event {reply['event_id']} was answered, and is not in the log"
+
+
+def _offsets_behind_database(case: Case) -> Iterator[str]:
+    positions: dict[int, int] = defaultdict(int)
+    for row in case.evidence.headquarters.positions:
+        positions[row["partition"]] = max(positions[row["partition"]], row["next_offset"])
+    for partition, offset in case.evidence.group_offsets.items():
+        if offset > positions[partition]:
+            known = positions[partition]
+            yield f"I9: the group has read partition {partition} up to {offset}, the database up to {known}"
+
+
+_CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
+    _one_number_for_ever,
+    _no_number_twice,
+    _no_gap,
+    _nothing_lost,
+    versions_rise,
+    channel_is_the_fold,
+    _nothing_of_aborted,
+    _offsets_behind_database,
+    database_is_newest_snapshot,
+    as_the_model_has_it,
+)

@@ -1,0 +1,165 @@
+"""The checks of what customers are: versions, snapshots, channels, and what the model says their events come to."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.faults.case import Case
+from tests.faults.evidence import ChannelTables
+from tests.faults.model import Model
+from tests.faults.states import State, parsed, state_of_avro
+
+
+def versions_rise(case: Case) -> Iterator[str]:
+    """I5: in the topic per key, and in what a channel showed."""
+    for customer_id, history in case.snapshots.items():
+        if len({record.partition for record, _ in history}) > 1:
+            yield f"I5: customer {customer_id} is in several partitions of customers"
+        newest: dict[str, Any] = {"version": 0}
+        erased = False
+        for record, snapshot in history:
+            if snapshot is None:
+                erased = True
+            elif erased:
+                yield f"I5: {record.place} revives the erased customer {customer_id}"
+            elif snapshot["version"] < newest["version"]:
+                yield f"I5: {record.place} goes back from version {newest['version']} to {snapshot['version']}"
+            elif snapshot["version"] == newest["version"] and not _equal(snapshot, newest):
+                yield f"I5: {record.place} has another content than an earlier record of version {snapshot['version']}"
+            newest = snapshot or newest
+    for (channel, customer_id), versions in case.journal.versions_seen.items():
+        if versions != sorted(versions):
+            yield f"I5: {channel} showed customer {customer_id} in the versions {versions}"
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return state_of_avro(one["customer"]) == state_of_avro(other["customer"])
+
+
+def channel_is_the_fold(case: Case) -> Iterator[str]:
+    """I6 and I7: a channel has what the committed records up to its positions give it, and loses nothing of its own."""
+    for name, channel in case.evidence.channels.items():
+        visible = _visible(case, name, channel)
+        edited = {str(row["aggregateid"]) for row in channel.outbox if _is_overlaid(row, channel)}
+        for customer_id in sorted({*visible, *channel.customers} - edited):
+            row, snapshot = channel.customers.get(customer_id), visible.get(customer_id)
+            if row is None:
+                yield f"I6: {name} lacks customer {customer_id}"
+            elif snapshot is None:
+                yield f"I6: {name} has customer {customer_id}, which no committed record at its position gives it"
+            elif row["version"] != snapshot["version"] or channel.states[customer_id] != state_of_avro(
+                snapshot["customer"]
+            ):
+                version = snapshot["version"]
+                yield f"I6: {name} has customer {customer_id} otherwise than the topic has version {version}"
+        yield from _outbox_arrived(case, name, channel)
+
+
+def _visible(case: Case, name: str, channel: ChannelTables) -> dict[str, dict[str, Any]]:
+    """What the committed records up to the channel's positions give a channel with these filters."""
+    positions = {row["partition"]: row["next_offset"] for row in channel.positions}
+    books = set(case.setting.address_books.get(name, ()))
+    visible = {}
+    for customer_id, history in case.snapshots.items():
+        passed = [snapshot for record, snapshot in history if record.offset < positions.get(record.partition, 0)]
+        newest = passed[-1] if passed else None
+        if newest is None or newest["customer"]["legal_entity"] != case.setting.legal_entity_by_channel[name]:
+            continue
+        theirs = set(newest["customer"]["address_books"])
+        if not books or not theirs or books & theirs:
+            visible[customer_id] = newest
+    return visible
+
+
+def _is_overlaid(row: Mapping[str, Any], channel: ChannelTables) -> bool:
+    """Whether this outbox row still lies on top of the snapshot."""
+    customer = channel.customers.get(str(row["aggregateid"]))
+    if row["settled_at"] is None:
+        return True
+    return customer is not None and (row["version"] or 0) > customer["version"]
+
+
+def _outbox_arrived(case: Case, name: str, channel: ChannelTables) -> Iterator[str]:
+    arrived = {event["event_id"] for _, event in case.events}
+    unsettled = {str(row["aggregateid"]) for row in channel.outbox if row["settled_at"] is None}
+    for row in channel.outbox:
+        if row["sent_at"] is not None and str(row["id"]) not in arrived:
+            yield f"I4: {name} has sent event {row['id']}, which is not on the topic"
+    for customer_id in sorted(unsettled - channel.customers.keys()):
+        yield f"I7: {name} has lost customer {customer_id}, which has unsettled events"
+
+
+def database_is_newest_snapshot(case: Case) -> Iterator[str]:
+    """I10: headquarters' rows and the newest record of each key say the same."""
+    tables = case.evidence.headquarters
+    for customer_id in sorted(case.snapshots.keys() - tables.customers.keys()):
+        yield f"I10: customer {customer_id} is on the topic, and headquarters does not know it"
+    for customer_id, row in tables.customers.items():
+        history = case.snapshots.get(customer_id)
+        if not history:
+            yield f"I10: customer {customer_id} is in headquarters' database, and not on the topic"
+            continue
+        record, snapshot = history[-1]
+        if (row["erased_at"] is not None) != (snapshot is None):
+            yield f"I10: {record.place} and headquarters do not agree whether customer {customer_id} is erased"
+        elif snapshot is not None and _differs(snapshot, row, tables.states[customer_id]):
+            yield f"I10: {record.place} is not customer {customer_id} as headquarters has it"
+
+
+def _differs(snapshot: Mapping[str, Any], row: Mapping[str, Any], state: State) -> bool:
+    same = (
+        snapshot["version"] == row["version"],
+        snapshot["account_number"] == row["account_number"],
+        snapshot["updated_at"] == row["updated_at"],
+        state_of_avro(snapshot["customer"]) == state,
+    )
+    return not all(same)
+
+
+def as_the_model_has_it(case: Case) -> Iterator[str]:
+    """Every customer and every outcome is what the events on the topic must come to."""
+    if not case.setting.judge_content:
+        return
+    model = Model(case.setting.legal_entity_by_channel)
+    for _, event in case.events:
+        model.take_in(event)
+    tables = case.evidence.headquarters
+    for customer_id, expected in model.customers.items():
+        row = tables.customers.get(customer_id)
+        if row is None:
+            yield f"model: headquarters lacks customer {customer_id}"
+        elif (row["erased_at"] is not None) != (expected.state is None):
+            yield f"model: headquarters is wrong about whether customer {customer_id} is erased"
+        elif (row["account_number"] is not None) != expected.numbered:
+            yield f"model: headquarters is wrong about whether customer {customer_id} has an account number"
+        elif row["version"] != expected.version:
+            versions = f"{row['version']} instead of {expected.version}"
+            yield f"model: headquarters has customer {customer_id} in version {versions}"
+        elif expected.state is not None and expected.state != tables.states[customer_id]:
+            yield f"model: headquarters has customer {customer_id} otherwise than its events say"
+    for customer_id in sorted(tables.customers.keys() - model.customers.keys()):
+        yield f"model: headquarters has customer {customer_id}, which no event gives it"
+    yield from _answers_of_the_model(case, model)
+
+
+def _answers_of_the_model(case: Case, model: Model) -> Iterator[str]:
+    last = {(reply["channel_id"], reply["event_id"]): reply for _, reply in case.replies}
+    for event_id, answer in model.answers.items():
+        row = case.evidence.headquarters.log.get(event_id)
+        if row is None or row["outcome"] != answer.outcome:
+            yield f"model: event {event_id} is {row['outcome'] if row else 'nothing'} instead of {answer.outcome}"
+            continue
+        for channel in sorted(answer.channels):
+            yield from _wrong_reply(f"{channel} of event {event_id}", last.get((channel, event_id)), row)
+
+
+def _wrong_reply(who: str, reply: Mapping[str, Any] | None, row: Mapping[str, Any]) -> Iterator[str]:
+    """The last answer to an event is what the log has of it; reasons are told with a rejection only."""
+    if reply is None:
+        yield f"replies: nobody told {who}"
+        return
+    if reply["outcome"].lower() != row["outcome"]:
+        yield f"replies: the last that was told {who} is {reply['outcome']}, not {row['outcome']}"
+    if (reply["account_number"], reply["version"]) != (row["account_number"], row["version"]):
+        yield f"replies: another number or version was told {who} than the log has"
+    if reply["reasons"] != (parsed(row["reasons"]) if row["outcome"] == "rejected" else []):
+        yield f"replies: {len(reply['reasons'])} reasons were told {who}, which is {row['outcome']}"

@@ -1,0 +1,258 @@
+"""What is left when a test is over: every record of the topics, every row of the databases. Read, never judged.
+
+Reads with plain clients, from the beginning; imports nothing of the product.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from psycopg.rows import dict_row
+
+from tests.faults.states import Row, State, state_of_rows
+
+TOPICS: Final = ("async-customers", "customers", "channel-replies", "async-customers.dlq")
+_ANSWER_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record as a topic has it."""
+
+    topic: str
+    """Without prefix."""
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadquartersTables:
+    """Headquarters' tables, as they are."""
+
+    customers: Mapping[str, Row]
+    """By customer id."""
+    states: Mapping[str, State]
+    """By customer id: the customer with addresses and contacts."""
+    log: Mapping[str, Row]
+    """By event id."""
+    sequences: Mapping[str, Row]
+    """By legal entity."""
+    positions: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTables:
+    """A channel's tables, as they are."""
+
+    customers: Mapping[str, Row]
+    states: Mapping[str, State]
+    outbox: tuple[Row, ...]
+    positions: tuple[Row, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Evidence:
+    """All of it. The lists of records are ordered by partition and offset."""
+
+    committed: Mapping[str, tuple[Record, ...]]
+    """By topic without prefix: what a reader of committed records sees."""
+    open_transactions: tuple[str, ...]
+    """Partitions that end for readers of committed records before they end."""
+    headquarters: HeadquartersTables
+    group_offsets: Mapping[int, int]
+    """By partition of async-customers: what the group `headquarters` has committed."""
+    channels: Mapping[str, ChannelTables] = field(default_factory=dict)
+
+
+def gather(
+    bootstrap_servers: str, prefix: str, headquarters_url: str, channels: Mapping[str, str] | None = None
+) -> Evidence:
+    """Read everything that stands under this prefix and in these databases (`channels`: address by channel name)."""
+    return Evidence(
+        committed={name: read_topic(bootstrap_servers, prefix, name) for name in TOPICS},
+        open_transactions=_open_transactions(bootstrap_servers, prefix),
+        headquarters=read_headquarters(headquarters_url),
+        group_offsets=_group_offsets(bootstrap_servers, prefix),
+        channels={name: read_channel(url) for name, url in (channels or {}).items()},
+    )
+
+
+def read_topic(bootstrap_servers: str, prefix: str, name: str) -> tuple[Record, ...]:
+    """Every committed record of a topic up to the end that it has now, ordered by partition and offset."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"{prefix}checker",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(prefix + name, timeout=_ANSWER_SECONDS).topics[prefix + name].partitions
+        return tuple(
+            sorted(_read_to_end(consumer, prefix, name, partitions), key=lambda one: (one.partition, one.offset))
+        )
+    finally:
+        consumer.close()
+
+
+def _read_to_end(consumer: Consumer, prefix: str, name: str, partitions: Iterable[int]) -> Iterable[Record]:
+    unread = set(partitions)
+    starts = {
+        one: consumer.get_watermark_offsets(TopicPartition(prefix + name, one), _ANSWER_SECONDS) for one in unread
+    }
+    consumer.assign([TopicPartition(prefix + name, one, low) for one, (low, _) in starts.items()])
+    while unread:
+        message = consumer.poll(_ANSWER_SECONDS)
+        assert message is not None, f"{name} does not end: {sorted(unread)}"
+        error = message.error()
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        if error is None:
+            yield Record(
+                topic=name,
+                partition=partition,
+                offset=offset,
+                key=_bytes(message.key()),
+                value=_bytes(message.value()),
+                headers=tuple((text, _bytes(value)) for text, value in _pairs(message.headers())),
+                timestamp_ms=message.timestamp()[1],
+            )
+        elif error.code() == KafkaError._PARTITION_EOF:
+            unread.discard(partition)
+        else:
+            raise KafkaException(error)
+
+
+def _bytes(value: Any) -> bytes | None:
+    """The client gives bytes where its types allow text."""
+    return None if value is None else bytes(value)
+
+
+def _pairs(headers: Any) -> list[tuple[str, Any]]:
+    return list(headers or [])
+
+
+def _open_transactions(bootstrap_servers: str, prefix: str) -> tuple[str, ...]:
+    """Where the last stable offset lies before the end: some transaction has neither been committed nor aborted."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    topics = admin.list_topics(timeout=_ANSWER_SECONDS).topics
+    latest = {
+        TopicPartition(prefix + name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # its own stubs lack it
+        for name in TOPICS
+        for partition in topics[prefix + name].partitions
+    }
+    ends = {}
+    for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+        asked = admin.list_offsets(latest, isolation_level=isolation, request_timeout=_ANSWER_SECONDS)
+        ends[isolation] = {(one.topic, one.partition): future.result().offset for one, future in asked.items()}
+    stable, last = ends[IsolationLevel.READ_COMMITTED], ends[IsolationLevel.READ_UNCOMMITTED]
+    return tuple(f"{topic}/{number}" for (topic, number), end in sorted(last.items()) if stable[topic, number] < end)
+
+
+def _group_offsets(bootstrap_servers: str, prefix: str) -> dict[int, int]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"{prefix}headquarters",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+        }
+    )
+    try:
+        name = f"{prefix}async-customers"
+        partitions = consumer.list_topics(name, timeout=_ANSWER_SECONDS).topics[name].partitions
+        asked = [TopicPartition(name, partition) for partition in partitions]
+        return {one.partition: one.offset for one in consumer.committed(asked, _ANSWER_SECONDS) if one.offset >= 0}
+    finally:
+        consumer.close()
+
+
+def read_headquarters(url: str) -> HeadquartersTables:
+    """Headquarters' tables in one view of the database."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        rows = {
+            table: connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608  # names from here
+            for table in (
+                "customers",
+                "customer_addresses",
+                "customer_contacts",
+                "synchronization_log",
+                "number_sequences",
+                "positions",
+            )
+        }
+    return HeadquartersTables(
+        customers=_by_id(rows["customers"]),
+        states=_states(rows["customers"], rows["customer_addresses"], rows["customer_contacts"]),
+        log={str(one["event_id"]): one for one in rows["synchronization_log"]},
+        sequences={one["legal_entity"]: one for one in rows["number_sequences"]},
+        positions=tuple(rows["positions"]),
+    )
+
+
+def read_channel(url: str) -> ChannelTables:
+    """A channel's tables in one view of the database, PostgreSQL or SQLite."""
+    names = ("customers", "customer_addresses", "customer_contacts", "outbox", "positions")
+    rows = _read_sqlite(url.removeprefix("sqlite:///"), names) if url.startswith("sqlite") else _read_tables(url, names)
+    return ChannelTables(
+        customers=_by_id(rows["customers"]),
+        states=_states(rows["customers"], rows["customer_addresses"], rows["customer_contacts"]),
+        outbox=tuple(sorted(rows["outbox"], key=lambda one: int(one["sequence"]))),
+        positions=tuple(rows["positions"]),
+    )
+
+
+def _read_tables(url: str, names: Iterable[str]) -> dict[str, list[Row]]:
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        return {name: [*connection.execute(f"SELECT * FROM {name}").fetchall()] for name in names}  # noqa: S608  # as above
+
+
+def _read_sqlite(path: str, names: Iterable[str]) -> dict[str, list[Row]]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("BEGIN")
+        return {name: [dict(one) for one in connection.execute(f"SELECT * FROM {name}")] for name in names}  # noqa: S608  # as above
+    finally:
+        connection.close()
+
+
+def _by_id(customers: Iterable[Row]) -> dict[str, Row]:
+    return {str(one["customer_id"]): one for one in customers}
+
+
+def _states(customers: Iterable[Row], addresses: Iterable[Row], contacts: Iterable[Row]) -> dict[str, State]:
+    children: dict[str, tuple[list[Row], list[Row]]] = {str(one["customer_id"]): ([], []) for one in customers}
+    orphans: tuple[list[Row], list[Row]] = ([], [])
+    for one in addresses:
+        children.get(str(one["customer_id"]), orphans)[0].append(one)
+    for one in contacts:
+        children.get(str(one["customer_id"]), orphans)[1].append(one)
+    assert orphans == ([], []), f"addresses or contacts of customers that do not exist: {orphans}"
+    return {str(one["customer_id"]): state_of_rows(one, *children[str(one["customer_id"])]) for one in customers}
+
+
+def headers_of(record: Record) -> dict[str, Any]:
+    """The headers as text by name, for those that are text."""
+    return {name: (value or b"").decode(errors="replace") for name, value in record.headers}

@@ -1,0 +1,352 @@
+"""What headquarters makes of events: real broker, real database, the real worker."""
+
+import random
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.checker import violations
+from tests.faults.evidence import gather, read_topic
+from tests.faults.traffic import Store, traffic
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
+    """Topics, tables and settings of this test's own."""
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
+
+
+@pytest.fixture
+def houston() -> Store:
+    """A store, seeded."""
+    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
+
+
+@pytest.fixture
+def dallas() -> Store:
+    """Another store of the same company, seeded."""
+    return Store(channel_id="dallas", legal_entity="usrt", rng=random.Random(2))
+
+
+def snapshots_of(scene: Scene, customer_id: str) -> list[bytes | None]:
+    """Every record of one customer on `customers`, oldest first."""
+    records = read_topic(scene.bootstrap_servers, scene.prefix, "customers")
+    return [one.value for one in records if one.key == customer_id.encode()]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_traffic_comes_to_what_the_model_says(scene: Scene, seed: int) -> None:
+    """Creates, edits, repeats, rejections, supersedes, touches and erasures come to what their design says."""
+    # given
+    rng = random.Random(seed)
+    stores = [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
+    events = traffic(rng, stores, 400)
+
+    # when
+    with scene.headquarters():
+        for start in range(0, len(events), 100):
+            scene.send(*events[start : start + 100])
+        scene.answers(*events)
+
+    # then
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_same_event_twice_gives_one_account_number(scene: Scene, houston: Store) -> None:
+    """An event that comes again, in the same batch or later, is answered as before and only counted."""
+    # given
+    event = houston.create()
+
+    # when
+    with scene.headquarters():
+        (first,) = scene.ask(event)
+        scene.send(event, event)
+        (second,) = scene.ask(houston.touch(event["customer_id"]))
+
+    # then
+    assert (first["outcome"], first["account_number"], first["version"]) == ("SYNCHRONIZED", "C-00000001", 1)
+    assert second["account_number"] == "C-00000001"
+    (row,) = scene.query("SELECT * FROM synchronization_log WHERE event_id = %s", event["event_id"])
+    assert (row["outcome"], row["repeats"], row["version"]) == ("synchronized", 2, 1)
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    again = [one.value for one in replies if dict(one.headers)["id"] == event["event_id"].encode()]
+    assert len(again) == 3
+    assert len(set(again)) == 1
+    assert scene.tables().sequences["usrt"]["next"] == 2
+
+
+def test_create_for_a_known_customer_is_an_edit(scene: Scene, houston: Store, dallas: Store) -> None:
+    """A second create of the same GUID keeps the number and changes what it says it changes."""
+    # given
+    first = houston.create(last_name="Lee", title="Dr.")
+    second = dallas.create(first["customer_id"], last_name="Li")
+    second["changed"] = ["last_name"]
+
+    # when
+    with scene.headquarters():
+        scene.ask(first)
+        (reply,) = scene.ask(second)
+
+    # then
+    assert (reply["outcome"], reply["account_number"], reply["version"]) == ("SYNCHRONIZED", "C-00000001", 2)
+    state = scene.tables().states[first["customer_id"]]
+    assert (state["last_name"], state["title"], state["first_name"]) == ("Li", "Dr.", first["customer"]["first_name"])
+
+
+def test_edits_of_different_fields_by_two_stores_both_win(scene: Scene, houston: Store, dallas: Store) -> None:
+    """Only the paths that an event changed are taken from it."""
+    # given
+    created = houston.create(last_name="Lee", title="")
+    customer_id = created["customer_id"]
+    dallas.adopt(houston, customer_id)
+    one, other = houston.edit(customer_id, last_name="Li"), dallas.edit(customer_id, title="Dr.", affiliations=["vip"])
+
+    # when
+    with scene.headquarters():
+        scene.ask(created)
+        scene.ask(one)
+        (reply,) = scene.ask(other)
+
+    # then
+    state = scene.tables().states[customer_id]
+    assert (state["last_name"], state["title"], state["affiliations"]) == ("Li", "Dr.", ["vip"])
+    assert reply["version"] == 3
+    audit = scene.query("SELECT path, old_value, new_value, channel_id FROM customer_audit ORDER BY audit_id")
+    assert [tuple(row.values()) for row in audit] == [
+        ("last_name", "Lee", "Li", "houston"),
+        ("title", "", "Dr.", "dallas"),
+        ("affiliations/staff", "staff", None, "dallas"),
+        ("affiliations/vip", None, "vip", "dallas"),
+    ]
+
+
+def test_event_brings_along_what_it_supersedes(scene: Scene, houston: Store) -> None:
+    """The newest event suffices: what it supersedes is applied with it, and changes nothing when it comes late."""
+    # given
+    created = houston.create(middle_name="")
+    customer_id = created["customer_id"]
+    lost = houston.edit(customer_id, middle_name="M")
+    newest = houston.edit(customer_id, [lost], title="Dr.")
+
+    # when
+    with scene.headquarters():
+        scene.ask(created)
+        told, superseded = scene.ask(newest), scene.answers(lost)
+        (late,) = scene.ask(lost)
+        scene.ask(houston.touch(customer_id))
+
+    # then
+    assert [(one["outcome"], one["version"]) for one in (*told, *superseded, late)] == [
+        ("SYNCHRONIZED", 2),
+        ("SUPERSEDED", 2),
+        ("SUPERSEDED", 2),
+    ]
+    state = scene.tables().states[customer_id]
+    assert (state["middle_name"], state["title"]) == ("M", "Dr.")
+    assert scene.tables().customers[customer_id]["version"] == 2
+
+
+def test_correction_heals_with_what_the_rejected_event_carried(scene: Scene, houston: Store) -> None:
+    """A rejected edit is superseded by its correction, which brings the rest of it along; its store is told."""
+    # given
+    created = houston.create(title="")
+    customer_id = created["customer_id"]
+    wrong = houston.edit(customer_id, title="Dr.", addresses=[houston.address("XX")])
+    right = houston.edit(customer_id, [wrong], addresses=[])
+
+    # when
+    with scene.headquarters():
+        scene.ask(created)
+        (rejected,) = scene.ask(wrong)
+        scene.ask(right)
+        (superseded,) = scene.answers(wrong)
+        (again,) = scene.ask(wrong)
+
+    # then
+    assert rejected["outcome"] == "REJECTED"
+    assert [reason["code"] for reason in rejected["reasons"]] == ["unknown_country"]
+    assert superseded["outcome"] == again["outcome"] == "SUPERSEDED"
+    assert superseded["reasons"] == again["reasons"] == []
+    state = scene.tables().states[customer_id]
+    assert (state["title"], state["addresses"]) == ("Dr.", {})
+
+
+def test_superseded_event_is_answered_again_when_the_answer_was_lost(scene: Scene, houston: Store) -> None:
+    """The event that brought another along, coming again after a crash, answers for both once more."""
+    # given
+    created = houston.create()
+    lost = houston.edit(created["customer_id"], middle_name="M")
+    newest = houston.edit(created["customer_id"], [lost], title="Dr.")
+
+    # when
+    with scene.headquarters():
+        scene.ask(created, newest)
+        scene.send(newest)
+        scene.ask(houston.touch(created["customer_id"]))
+
+    # then
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    assert len([one for one in replies if dict(one.headers)["id"] == lost["event_id"].encode()]) == 2
+
+
+def test_rejection_names_every_reason(scene: Scene, houston: Store) -> None:
+    """A customer that breaks several rules is told of all of them, gets no number, and stays unknown."""
+    # given
+    event = houston.create(first_name="", last_name="", currency="XXY", addresses=[houston.address("XX")])
+
+    # when
+    with scene.headquarters():
+        (reply,) = scene.ask(event)
+
+    # then
+    assert reply["outcome"] == "REJECTED"
+    assert (reply["account_number"], reply["version"]) == (None, None)
+    assert {reason["code"] for reason in reply["reasons"]} == {"required", "unknown_currency", "unknown_country"}
+    (row,) = scene.query("SELECT outcome, reasons FROM synchronization_log")
+    assert (row["outcome"], row["reasons"]) == ("rejected", reply["reasons"])
+    tables = scene.tables()
+    assert not tables.customers
+    assert tables.sequences["usrt"]["next"] == 1
+
+
+def test_events_that_name_what_headquarters_does_not_know_are_rejected(scene: Scene, houston: Store) -> None:
+    """Unknown channels and legal entities, and a legal entity that is not the channel's or the customer's."""
+    # given
+    elsewhere = Store(channel_id="nowhere", legal_entity="usrt", rng=random.Random(3))
+    munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(4))
+    known = houston.create()
+    munich.adopt(houston, known["customer_id"])
+    by_operator = Store(channel_id="headquarters", legal_entity="usrt", rng=random.Random(5))
+    events = [
+        elsewhere.create(),
+        houston.create(legal_entity="frrt"),
+        houston.create(legal_entity="demf"),
+        munich.create(known["customer_id"]),
+        houston.touch(houston.guid()),
+        houston.create() | {"customer": None},
+        by_operator.create(),
+    ]
+
+    # when
+    with scene.headquarters():
+        scene.ask(known)
+        replies = scene.ask(*events)
+
+    # then
+    assert [[reason["code"] for reason in reply["reasons"]] for reply in replies] == [
+        ["unknown_channel"],
+        ["unknown_legal_entity"],
+        ["other_legal_entity"],
+        ["other_legal_entity"],
+        ["unknown_customer"],
+        ["required"],
+        [],
+    ]
+    assert scene.tables().customers.keys() == {known["customer_id"], events[-1]["customer_id"]}
+
+
+def test_two_companies_claiming_one_new_customer_in_one_batch(scene: Scene, houston: Store) -> None:
+    """The first create wins; the second, of another legal entity, is rejected; nothing stops."""
+    # given
+    munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(4))
+    first = houston.create()
+    second = munich.create(first["customer_id"])
+
+    # when
+    scene.send(first, second)
+    with scene.headquarters():
+        replies = scene.answers(first, second)
+
+    # then
+    assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED", "REJECTED"]
+    assert replies[0]["account_number"] == "C-00000001"
+
+
+def test_erased_customer_keeps_its_number_and_nothing_else(scene: Scene, houston: Store) -> None:
+    """An erasure leaves a tombstone and the account number; events that come later are answered `erased`."""
+    # given
+    created = houston.create(title="Dr.")
+    customer_id = created["customer_id"]
+    edited = houston.edit(customer_id, title="Prof.")
+    late = houston.edit(customer_id, title="Mx.")
+
+    # when
+    with scene.headquarters():
+        scene.ask(created)
+        scene.ask(edited)
+        replies = [*scene.ask(houston.erase(customer_id)), *scene.ask(late), *scene.ask(houston.erase(customer_id))]
+
+    # then
+    assert [(reply["outcome"], reply["account_number"]) for reply in replies] == [("ERASED", "C-00000001")] * 3
+    tables = scene.tables()
+    row, state = tables.customers[customer_id], tables.states[customer_id]
+    assert row["erased_at"] is not None
+    assert (row["account_number"], row["version"]) == ("C-00000001", 3)
+    assert {name: value for name, value in state.items() if value} == {
+        "legal_entity": "usrt",
+        "customer_type": "person",
+        "receipt_preference": "none",
+    }
+    assert snapshots_of(scene, customer_id)[-1] is None
+    assert scene.query("SELECT * FROM customer_audit") == []
+
+
+def test_touch_sends_the_current_snapshot_again(scene: Scene, houston: Store) -> None:
+    """A touch changes nothing and emits what is, tombstones included."""
+    # given
+    kept, erased = houston.create(), houston.create()
+
+    # when
+    with scene.headquarters():
+        scene.ask(kept, erased)
+        scene.ask(houston.erase(erased["customer_id"]))
+        scene.ask(houston.touch(kept["customer_id"]), houston.touch(erased["customer_id"]))
+
+    # then
+    first, second = snapshots_of(scene, kept["customer_id"])
+    assert first == second
+    assert snapshots_of(scene, erased["customer_id"])[1:] == [None, None]
+
+
+def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store) -> None:
+    """A customer comes out the same, row by row and byte by byte, whichever of the two ways it took."""
+    # given
+    fields: dict[str, Any] = {
+        "customer_type": "ORGANIZATION",
+        "organization_name": 'Quotes "and" \\backslashes, ümlauts\t🙂',
+        "receipt_preference": "EMAIL",
+        "address_books": ["EU", "US"],
+        "affiliations": ['"', "a/b"],
+        "attributes": [
+            {"name": "blue", "text": 'x,"integer":null'},
+            {"name": "count", "integer": -(2**63)},
+            {"name": "no", "boolean": False},
+            {"name": "size", "decimal": Decimal("1.500000")},
+        ],
+    }
+    plain = houston.create(**fields)
+    plain["customer"]["primary_address"] = plain["customer"]["addresses"][0]["address_id"]
+    plain["customer"]["primary_email"] = plain["customer"]["contacts"][0]["contact_id"]
+    loose = houston.create() | {"customer": plain["customer"], "based_on_version": 1}
+
+    # when
+    with scene.headquarters():
+        replies = scene.ask(plain, loose)
+
+    # then
+    assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED"] * 2
+    tables = scene.tables()
+    assert tables.states[plain["customer_id"]] == tables.states[loose["customer_id"]]
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+    own = ("customer_id", "account_number", "version", "updated_at", "address_id", "contact_id")
+    for table in ("customers", "customer_addresses", "customer_contacts"):
+        rows = scene.query(f"SELECT t::text AS whole, t.* FROM {table} t")  # noqa: S608  # names from here
+        one, other = ({key: value for key, value in row.items() if key not in (*own, "whole")} for row in rows)
+        assert one == other
+    texts = "address_books::text, affiliations::text, attributes::text"
+    assert len(scene.query(f"SELECT DISTINCT {texts} FROM customers")) == 1  # noqa: S608  # as above

@@ -1,0 +1,265 @@
+"""A scene for tests of headquarters: topics, database and settings of its own on the shared servers, and its workers.
+
+Events are written as plain Avro records, and replies and snapshots are read back as such: the product's own types are
+not needed to say what is expected of it.
+"""
+
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+import psycopg
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from psycopg.rows import dict_row
+
+from commerce.database import open_database, upgrade_headquarters
+from commerce.kafka import apply_topics
+from commerce.settings import Settings
+from consumers.headquarters.run import run
+from tests.faults.avro import decode
+from tests.faults.checker import Sequence, Setting
+from tests.faults.evidence import HeadquartersTables, read_headquarters
+from tests.faults.journal import Journal, Writer
+
+DEADLINE_SECONDS: Final = 60.0
+"""By then whatever a test waits for has happened, or never will."""
+
+LEGAL_ENTITY_BY_CHANNEL: Final = {"houston": "usrt", "dallas": "usrt", "munich": "demf"}
+SETTING: Final = Setting(
+    legal_entity_by_channel=LEGAL_ENTITY_BY_CHANNEL,
+    sequences={
+        "usrt": Sequence(format="C-########"),
+        "demf": Sequence(format="D########", continuous=False),
+    },
+)
+
+_TOML: Final = """
+prefix = "{prefix}"
+
+[kafka]
+"bootstrap.servers" = "{bootstrap_servers}"
+# The shortest that a broker allows: a killed worker's partitions are free again sooner.
+"session.timeout.ms" = 6000
+"heartbeat.interval.ms" = 1500
+
+[headquarters]
+database = "{url}"
+{headquarters}
+
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = {{ format = "{usrt_format}", next = 1, continuous = true }}
+
+[legal_entities.demf]
+country = "DE"
+currency = "EUR"
+language = "de-DE"
+account_numbers = {{ format = "D########", next = 1, continuous = false }}
+
+[channels.houston]
+legal_entity = "usrt"
+database = "sqlite:///houston.db"
+
+[channels.dallas]
+legal_entity = "usrt"
+database = "sqlite:///dallas.db"
+
+[channels.munich]
+legal_entity = "demf"
+database = "sqlite:///munich.db"
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Scene:
+    """One test's headquarters, and what was done to it."""
+
+    bootstrap_servers: str
+    prefix: str
+    url: str
+    toml: Path
+    journal: Journal = field(default_factory=Journal)
+    workers: "list[Worker]" = field(default_factory=list)
+    """Those that run in this process now."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as the file has them now, whatever the environment says of the servers that all tests share."""
+        return Settings.model_validate(tomllib.loads(self.toml.read_text()), context={"directory": self.toml.parent})
+
+    def send(self, *events: dict[str, Any]) -> None:
+        """Write events and wait until the broker has them."""
+        writer = Writer(self.bootstrap_servers, self.prefix, self.journal)
+        for event in events:
+            writer.send(event)
+        writer.flush()
+
+    def answers(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        """The last answer to each of these events, once every one of them has one."""
+        wanted = [event["event_id"] for event in events]
+        with self.follow("channel-replies", "Reply") as replies:
+            found: dict[str, dict[str, Any]] = {}
+
+            def all_there() -> bool:
+                for worker in self.workers:
+                    worker.check()
+                found.update((reply["event_id"], reply) for _, reply in replies.more() if reply is not None)
+                return found.keys() >= set(wanted)
+
+            try:
+                wait_for(all_there, "answers")
+            except AssertionError as error:
+                missing = sorted({*wanted} - found.keys())
+                raise AssertionError(f"{error}: {len(missing)} of {len(wanted)} are missing: {missing[:3]}") from None
+        return [found[event_id] for event_id in wanted]
+
+    def ask(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send events; the answer to each."""
+        self.send(*events)
+        return self.answers(*events)
+
+    @contextmanager
+    def follow(self, topic: str, contract: str) -> "Iterator[Follower]":
+        """A reader of one topic from its beginning on."""
+        follower = Follower(self.bootstrap_servers, self.prefix + topic, contract)
+        try:
+            yield follower
+        finally:
+            follower.close()
+
+    def tables(self) -> HeadquartersTables:
+        """Headquarters' tables as they are now."""
+        return read_headquarters(self.url)
+
+    def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows of one statement in headquarters' database, committed."""
+        with psycopg.connect(self.url, row_factory=dict_row) as connection:
+            cursor = connection.execute(sql.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def headquarters(self, slot: int | None = None) -> "Iterator[Worker]":
+        """A headquarters worker in this process, for as long as the block. What it dies of is raised at the end."""
+        worker = Worker(self.settings, slot)
+        self.workers.append(worker)
+        try:
+            yield worker
+        finally:
+            self.workers.remove(worker)
+            worker.stop()
+        worker.check()
+
+
+class Worker:
+    """`consumers.headquarters.run` in a thread."""
+
+    def __init__(self, settings: Settings, slot: int | None) -> None:
+        self.failure: BaseException | None = None
+        self._stop = Event()
+        self._thread = Thread(target=self._run, args=(settings, slot), name="headquarters")
+        self._thread.start()
+
+    def _run(self, settings: Settings, slot: int | None) -> None:
+        try:
+            run(settings, self._stop, slot)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the test that waits is to have it
+            self.failure = error
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for that."""
+        self._stop.set()
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive(), "headquarters does not end"
+
+    def check(self) -> None:
+        """Raise what it died of, if it did."""
+        if self.failure is not None:
+            raise self.failure
+
+    def dies(self) -> BaseException:
+        """What it dies of, by itself."""
+        self._thread.join(DEADLINE_SECONDS)
+        failure, self.failure = self.failure, None
+        assert failure is not None, "headquarters goes on"
+        return failure
+
+
+class Follower:
+    """Reads one topic from its beginning, as far as it goes, again and again."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, contract: str) -> None:
+        self._contract = contract
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": f"{topic}-follower",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 20,
+            }
+        )
+        partitions = self._consumer.list_topics(topic, timeout=DEADLINE_SECONDS).topics[topic].partitions
+        self._consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+
+    def more(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Keys and decoded values that have come since the last call; None is a tombstone. Waits a moment."""
+        messages = self._consumer.consume(10_000, timeout=0.05)
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+        return [(_text(message.key()), self._decoded(message.value())) for message in messages]
+
+    def _decoded(self, value: Any) -> dict[str, Any] | None:
+        return None if value is None else decode(self._contract, value)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+
+def _text(key: Any) -> str:
+    return bytes(key or b"").decode(errors="replace")
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Return as soon as the condition holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(0.01)
+
+
+def set_scene(
+    directory: Path,
+    bootstrap_servers: str,
+    prefix: str,
+    url: str,
+    *,
+    headquarters: str = "",
+    usrt_format: str = "C-########",
+) -> Scene:
+    """Topics, tables and settings, ready for a worker. `headquarters` is more of that table of the file."""
+    scene = Scene(bootstrap_servers=bootstrap_servers, prefix=prefix, url=url, toml=directory / "tenten.toml")
+    scene.toml.write_text(
+        _TOML.format(
+            prefix=prefix,
+            bootstrap_servers=bootstrap_servers,
+            url=url,
+            headquarters=headquarters,
+            usrt_format=usrt_format,
+        )
+    )
+    apply_topics(scene.settings)
+    engine = open_database(url)
+    upgrade_headquarters(engine, scene.settings.legal_entities)
+    engine.dispose()
+    return scene
