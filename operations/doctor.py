@@ -16,8 +16,10 @@ from commerce.failures import SettingsError, TentenError
 from commerce.kafka import REQUEST_SECONDS, apply_topics, refused
 from commerce.schema_exchange import Registry
 from commerce.settings import Settings
+from consumers.distribution.status import stopped
 from operations.failures import explain
 from schemas.headquarters import number_sequences
+from schemas.topics import CUSTOMERS
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """Clocks do not decide anything here, but people compare the times they write."""
@@ -44,12 +46,18 @@ def examine(load: Callable[[], Settings]) -> Iterator[Check]:
         yield Check(what="configuration", ok=False, text=str(error))
         return
     yield _configuration(settings)
-    yield from _kafka(settings)
+    reachable = True
+    for check in _kafka(settings):
+        reachable = reachable and check.ok
+        yield check
     if settings.schema_registry_url is not None:
         yield _look("schema registry", lambda: _registry(settings))
     yield from _headquarters(settings)
     for name in settings.channels:
-        yield _look(f"database of {name}", partial(_database, settings.channel(name).database, "channel"))
+        check = _look(f"database of {name}", partial(_database, settings.channel(name).database, "channel"))
+        yield check
+        if check.ok and reachable:
+            yield _look(f"distribution to {name}", partial(_distribution, settings, name))
 
 
 def _look(what: str, look: Callable[[], str]) -> Check:
@@ -180,6 +188,19 @@ def _database(address: str, which: Which) -> str:
         return "reachable, of this release"
 
     return _with(address, look)
+
+
+def _distribution(settings: Settings, name: str) -> str:
+    """Whether a snapshot that cannot be read stops a partition."""
+    waiting = stopped(settings, name)
+    if waiting:
+        first = waiting[0]
+        raise TentenError(
+            f"{len(waiting)} partitions stand still, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
+            f"{first.offset}: its snapshot cannot be read ({first.reason}); upgrade this channel, then run "
+            f"`tenten channel resync {name}` if it still does"
+        )
+    return "no partition stands still"
 
 
 def _sequences(settings: Settings, engine: Engine) -> str:

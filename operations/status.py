@@ -3,33 +3,36 @@
 Only looks. What cannot be looked at says why, in `problem`, and the rest is shown all the same.
 """
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions
-from sqlalchemy import Connection, Engine, Select, func, select
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from sqlalchemy import Connection, Select, func, select
 
 from commerce.database import Which, check_version, consistent_view, open_database
+from commerce.failures import is_transient
 from commerce.kafka import (
     REQUEST_SECONDS,
-    TopicInfo,
-    administration,
     ask,
+    consumer_configuration,
     earliest_offsets,
     last_stable_offsets,
     topic_ids,
 )
 from commerce.settings import Settings
+from consumers.distribution.status import counts, status
 from operations.failures import explain
-from schemas import channel as channel_tables
-from schemas import headquarters as headquarters_tables
-from schemas.topics import ALL, ASYNC_CUSTOMERS, CUSTOMERS, Topic
+from schemas import channel, headquarters
+from schemas.topics import ALL, ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, Topic
 
 HEADQUARTERS_GROUP: Final = "headquarters"
 _REJECTED: Final = "rejected"
+_ASK_AGAIN_SECONDS: Final = 0.2
 
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ class WholeStatus:
     def healthy(self) -> bool:
         """Whether everything could be looked at."""
         problems = [self.headquarters.problem, *(topic.problem for topic in self.topics)]
-        problems += [channel.problem for channel in self.channels.values()]
+        problems += [one.problem for one in self.channels.values()]
         return problems == [None] * len(problems)
 
 
@@ -158,24 +161,19 @@ def _topic_status(settings: Settings, topic: Topic) -> TopicStatus:
 
 def headquarters_status(settings: Settings) -> HeadquartersStatus:
     """How headquarters stands. Raises: `SettingsError`, `DatabaseRefused`, `KafkaRefused`, `KafkaException`."""
-    tables = headquarters_tables
-    engine = _open(settings.headquarters_database(), "headquarters")
-    try:
-        with consistent_view(engine) as connection:
-            customers = _count(connection, select(func.count()).where(tables.customers.c.erased_at.is_(None)))
-            log = tables.synchronization_log
-            events = _count(connection, select(func.count()).select_from(log))
-            rejected = _count(connection, select(func.count()).where(log.c.outcome == _REJECTED))
-            sequences = {
-                row.legal_entity: NumberSequenceStatus(
-                    format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
-                )
-                for row in connection.execute(select(tables.number_sequences))
-            }
-    finally:
-        engine.dispose()
+    customers, log = headquarters.customers, headquarters.synchronization_log
+    with _opened(settings.headquarters_database(), "headquarters") as connection:
+        known = _count(connection, select(func.count()).where(customers.c.erased_at.is_(None)))
+        events = _count(connection, select(func.count()).select_from(log))
+        rejected = _count(connection, select(func.count()).where(log.c.outcome == _REJECTED))
+        sequences = {
+            row.legal_entity: NumberSequenceStatus(
+                format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
+            )
+            for row in connection.execute(select(headquarters.number_sequences))
+        }
     return HeadquartersStatus(
-        customers=customers,
+        customers=known,
         events=events,
         rejected=rejected,
         lag=sum(one.lag for one in _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)),
@@ -185,111 +183,100 @@ def headquarters_status(settings: Settings) -> HeadquartersStatus:
 
 def channel_status(settings: Settings, name: str) -> ChannelStatus:
     """How a channel stands; its lag is None while no broker answers. Raises: `SettingsError`, `DatabaseRefused`."""
-    customers, outbox, positions = channel_tables.customers, channel_tables.outbox, channel_tables.positions
+    there = _or_problem(partial(status, settings, name), lambda _: None)
+    # A store that is cut off has a database all the same; what is wrong with that is raised here.
+    here = there or counts(settings, name)
+    outbox = channel.outbox
     unsettled = select(func.count()).where(outbox.c.settled_at.is_(None))
-    topic = _or_problem(partial(_read_topic, settings), lambda _: None)
-    engine = _open(settings.channel(name).database, "channel")
-    try:
-        with consistent_view(engine) as connection:
-            read = {
-                row.partition: row.next_offset
-                for row in connection.execute(select(positions).where(positions.c.topic == settings.topic(CUSTOMERS)))
-                if topic is not None and row.topic_id == topic.info.topic_id
-            }
-            return ChannelStatus(
-                customers=_count(connection, select(func.count()).select_from(customers)),
-                pending=_count(connection, select(func.count()).where(customers.c.account_number.is_(None))),
-                unsettled=_count(connection, unsettled),
-                unsent=_count(connection, unsettled.where(outbox.c.sent_at.is_(None), outbox.c.outcome.is_(None))),
-                rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
-                oldest_unsettled_at=connection.scalar(
-                    select(func.min(outbox.c.created_at)).where(outbox.c.settled_at.is_(None))
-                ),
-                confirmed_at=connection.scalar(
-                    select(func.min(positions.c.confirmed_at)).where(positions.c.topic == settings.topic(CUSTOMERS))
-                ),
-                lag=None if topic is None else topic.lag_behind(read),
-            )
-    finally:
-        engine.dispose()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ReadTopic:
-    """The topic `customers` as it is now."""
-
-    info: TopicInfo
-    starts: dict[int, int]
-    ends: dict[int, int]
-
-    def lag_behind(self, read: dict[int, int]) -> int:
-        """How many offsets lie between these positions and the ends; a partition never read begins at its start."""
-        return sum(
-            max(0, end - max(self.starts[partition], read.get(partition, 0))) for partition, end in self.ends.items()
+    with _opened(settings.channel(name).database, "channel") as connection:
+        return ChannelStatus(
+            customers=here.customers,
+            pending=here.pending,
+            unsettled=here.unsettled,
+            unsent=_count(connection, unsettled.where(outbox.c.sent_at.is_(None), outbox.c.outcome.is_(None))),
+            rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
+            oldest_unsettled_at=connection.scalar(
+                select(func.min(outbox.c.created_at)).where(outbox.c.settled_at.is_(None))
+            ),
+            confirmed_at=None if there is None else there.confirmed_at,
+            lag=None if there is None else there.lag,
         )
-
-
-def _read_topic(settings: Settings) -> _ReadTopic | None:
-    name = settings.topic(CUSTOMERS)
-    info = topic_ids(settings, [name])[name]
-    return _ReadTopic(
-        info=info,
-        starts=earliest_offsets(settings, name, info.partitions),
-        ends=last_stable_offsets(settings, name, info.partitions),
-    )
 
 
 def group_lags(settings: Settings) -> list[GroupLag]:
     """Headquarters' group and that of every channel. Raises: `KafkaRefused`, `KafkaException`."""
     found = _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)
     for name in settings.channels:
-        found += _group_lag(settings, f"channel.{name}", CUSTOMERS)
+        group = f"channel.{name}"
+        found += _group_lag(settings, group, CUSTOMERS)
+        # All channels share this topic, and each reads its own partition alone.
+        replies = _group_lag(settings, group, CHANNEL_REPLIES)
+        found += [one for one in replies if one.committed is not None]
     return found
 
 
 def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:
-    """The lag in every partition of a topic, and in whatever else the group has committed for."""
-    committed = _committed(settings, settings.group(group))
-    names = sorted({settings.topic(topic), *(name for name, _ in committed)})
-    lags = []
-    for name, info in topic_ids(settings, names).items():
-        ends = last_stable_offsets(settings, name, info.partitions)
-        starts = earliest_offsets(settings, name, info.partitions)
-        wanted: Iterable[int] = (
-            ends if name == settings.topic(topic) else [p for t, p in sorted(committed) if t == name]
+    """The lag in every partition of a topic; where nothing was ever committed, from the first record on."""
+    name = settings.topic(topic)
+    partitions = topic_ids(settings, [name])[name].partitions
+    ends = last_stable_offsets(settings, name, partitions)
+    starts = earliest_offsets(settings, name, partitions)
+    committed = _committed(settings, settings.group(group), name, partitions)
+    return [
+        GroupLag(
+            group=settings.group(group),
+            topic=name,
+            partition=partition,
+            committed=committed.get(partition),
+            end=end,
+            lag=max(0, end - committed.get(partition, starts[partition])),
         )
-        for partition in wanted:
-            at = committed.get((name, partition))
-            behind = max(0, ends[partition] - (starts[partition] if at is None else at))
-            lags.append(
-                GroupLag(
-                    group=settings.group(group),
-                    topic=name,
-                    partition=partition,
-                    committed=at,
-                    end=ends[partition],
-                    lag=behind,
-                )
-            )
-    return lags
+        for partition, end in ends.items()
+    ]
 
 
-def _committed(settings: Settings, group: str) -> dict[tuple[str, int], int]:
-    """What a group has committed, by topic and partition."""
-    admin = administration(settings)  # kept while its futures are waited for
-    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_SECONDS)
-    found = ask(futures[group].result).topic_partitions
-    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+def _committed(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
+    """What a group has committed for a topic, by partition. Asking makes us no member of it.
+
+    A consumer asks, and not the administration client: that one's answer crashes the interpreter (confluent-kafka 2.16)
+    while a new cluster has no coordinator for the group yet.
+    """
+    consumer = Consumer(consumer_configuration(settings, **{"group.id": group}))
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    try:
+        found: list[TopicPartition] = _patiently(
+            lambda: ask(lambda: consumer.committed(wanted, timeout=REQUEST_SECONDS))
+        )
+    finally:
+        consumer.close()
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return {one.partition: one.offset for one in found if one.offset >= 0}
 
 
-def _open(url: str, which: Which) -> Engine:
-    engine = open_database(url)
+def _patiently(question: Callable[[], T]) -> T:
+    """The answer; asked again for some seconds, as a new cluster makes its coordinators when they are first needed."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            return question()
+        except KafkaException as error:
+            if not is_transient(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(_ASK_AGAIN_SECONDS)
+
+
+@contextmanager
+def _opened(address: str, which: Which) -> Generator[Connection]:
+    """A look at a database, all at one moment. Raises: `DatabaseRefused`."""
+    engine = open_database(address)
     try:
         check_version(engine, which)
-    except BaseException:
+        with consistent_view(engine) as connection:
+            yield connection
+    finally:
         engine.dispose()
-        raise
-    return engine
 
 
 def _count(connection: Connection, query: Select[int]) -> int:

@@ -16,7 +16,9 @@ from operations.cli.wiring import connected
 if TYPE_CHECKING:
     from commerce.settings import Settings
 
-app = noun("A channel: brings its customers to headquarters, and headquarters' customers to it.")
+app = noun(
+    "A channel: brings its customers to headquarters, and headquarters' customers to it.", "tenten channel run houston"
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
 Part = Callable[["Settings", str], Callable[[Event], None]]

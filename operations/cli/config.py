@@ -9,7 +9,7 @@ from operations.cli.options import Json, examples, noun
 from operations.cli.output import print_fields, print_json
 from operations.cli.wiring import connected
 
-app = noun("The settings.")
+app = noun("The settings.", "tenten config show")
 
 
 @app.callback()
@@ -34,4 +34,4 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", str(value) if type(value) is int else value

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from producers.importing import ImportResult
     from schemas.records import Reason
 
-app = noun("The customers of a channel. Works on its own database, with or without a line to headquarters.")
+app = noun(
+    "The customers of a channel. Works on its own database, with or without a line to headquarters.",
+    "tenten customer search houston lovelace",
+)
 
 _IDS: Final = ("primary_address", "primary_phone", "primary_email")
 
+Text = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,8 +50,12 @@ AddAddress = Annotated[
         "Repeatable.",
     ),
 ]
-AddEmail = Annotated[list[str] | None, typer.Option(show_default=False, help="One more e-mail address. Repeatable.")]
-AddPhone = Annotated[list[str] | None, typer.Option(show_default=False, help="One more phone number. Repeatable.")]
+AddEmail = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="One more e-mail address. Repeatable.")
+]
+AddPhone = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="One more phone number. Repeatable.")
+]
 
 
 @app.command(
@@ -61,19 +69,25 @@ def create(
     context: typer.Context,
     *,
     channel: ChannelName,
-    title: Annotated[str | None, typer.Option(show_default=False)] = None,
-    first_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    middle_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    last_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    organization_name: Annotated[str | None, typer.Option(show_default=False)] = None,
-    email: Annotated[str | None, typer.Option(show_default=False, help="The primary e-mail address.")] = None,
-    phone: Annotated[str | None, typer.Option(show_default=False, help="The primary phone number.")] = None,
-    street: Annotated[str | None, typer.Option(show_default=False)] = None,
-    city: Annotated[str | None, typer.Option(show_default=False)] = None,
-    county: Annotated[str | None, typer.Option(show_default=False)] = None,
-    state: Annotated[str | None, typer.Option(show_default=False)] = None,
-    postal_code: Annotated[str | None, typer.Option(show_default=False)] = None,
-    country: Annotated[str | None, typer.Option(show_default=False, help="Unless said, the legal entity's.")] = None,
+    title: Text = None,
+    first_name: Text = None,
+    middle_name: Text = None,
+    last_name: Text = None,
+    organization_name: Text = None,
+    email: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="The primary e-mail address.")
+    ] = None,
+    phone: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="The primary phone number.")
+    ] = None,
+    street: Text = None,
+    city: Text = None,
+    county: Text = None,
+    state: Text = None,
+    postal_code: Text = None,
+    country: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="Unless said, the legal entity's.")
+    ] = None,
     said: Set = None,
     add_address: AddAddress = None,
     add_email: AddEmail = None,

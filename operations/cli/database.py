@@ -11,8 +11,11 @@ from operations.cli.wiring import connected, make_local_database
 if TYPE_CHECKING:
     from commerce.settings import Settings
 
-app = noun("The databases of headquarters and of the channels.")
-upgrade = noun("Create the tables, or bring those of an earlier release to this one. Twice changes nothing more.")
+app = noun("The databases of headquarters and of the channels.", "tenten database upgrade all")
+upgrade = noun(
+    "Create the tables, or bring those of an earlier release to this one. Twice changes nothing more.",
+    "tenten database upgrade all",
+)
 app.add_typer(upgrade, name="upgrade")
 
 ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]

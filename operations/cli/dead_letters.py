@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from commerce.settings import Settings
     from consumers.dead_letters import DeadLetter
 
-app = noun("Records that headquarters could not read. They are kept byte for byte, with the reason.")
+app = noun(
+    "Records that headquarters could not read. They are kept byte for byte, with the reason.",
+    "tenten dead-letters list",
+)
 
 Places = Annotated[
     list[str] | None,

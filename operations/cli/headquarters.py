@@ -11,7 +11,7 @@ from operations.cli.output import print_fields, print_json, progress_bar
 from operations.cli.processes import stop_on_signals
 from operations.cli.wiring import connected
 
-app = noun("Headquarters: the only writer of customers.")
+app = noun("Headquarters: the only writer of customers.", "tenten headquarters run")
 
 
 @app.command(cls=HeadquartersCommand, epilog=examples("tenten headquarters run", "tenten headquarters run --slot 0"))
@@ -47,9 +47,10 @@ def run(
 
 @app.command(epilog=examples("tenten headquarters verify", "tenten headquarters verify --json"))
 def verify(context: typer.Context, json: Json = False) -> None:
-    """Compare every customer of the database with the topic `customers`, by content, and name those that differ.
+    """Compare database and topic, customer by customer, and name those that differ.
 
-    What differs is asked for again, and headquarters sends its current state. Exit code 1 when there were differences.
+    By content, not by counts.     What differs is asked for again, and headquarters sends its current state. Exit
+    code 1 when there were differences.
     """
     from commerce.database import check_version, open_database
     from consumers.headquarters.verify import verify as verify_headquarters

@@ -12,7 +12,7 @@ from operations.cli.wiring import configured
 if TYPE_CHECKING:
     from operations.local import LocalServices
 
-app = noun("Kafka and PostgreSQL on this machine, in the background.")
+app = noun("Kafka and PostgreSQL on this machine, in the background.", "tenten local start")
 
 
 @app.command(epilog=examples("tenten local start", "tenten local start --json"))

@@ -30,7 +30,14 @@ from operations.cli.output import report
 
 _EVERYWHERE: Final = ("--config", "--kafka")
 
-app = noun("Asynchronous customers between stores and headquarters.")
+app = noun(
+    "Asynchronous customers between stores and headquarters: one event stream, one account number per customer.\n\n"
+    "--config and --kafka may stand before or after the command. Data goes to stdout, everything else to stderr. Exit "
+    "codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.",
+    "tenten up",
+    "tenten customer create houston --first-name Ada --sync 5",
+    "tenten status",
+)
 app.add_typer(local.app, name="local")
 app.add_typer(topics.app, name="topics")
 app.add_typer(database.app, name="database")
@@ -51,11 +58,11 @@ def _show_version(wanted: bool) -> None:
         try:
             print(f"tenten {version('tenten')}")
         except PackageNotFoundError:
-            print("tenten, not installed")
+            print("tenten, run from its sources")
         raise typer.Exit
 
 
-@app.callback(epilog=examples("tenten up", "tenten customer create houston --first-name Ada --sync 5", "tenten status"))
+@app.callback()
 def tenten(
     context: typer.Context,
     config_file: Annotated[
@@ -79,11 +86,7 @@ def tenten(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Asynchronous customers between stores and headquarters: one event stream, one account number per customer.
-
-    --config and --kafka may stand before or after the command. Data goes to stdout, everything else to stderr. Exit
-    codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.
-    """
+    """Keep what was said for the command."""
     context.obj = EverywhereOptions(config=config_file, kafka=pairs(kafka or [], "--kafka"))
 
 

@@ -29,15 +29,16 @@ def everywhere(context: typer.Context) -> EverywhereOptions:
     return said if isinstance(said, EverywhereOptions) else EverywhereOptions()
 
 
-def noun(text: str) -> typer.Typer:
+def noun(text: str, *example: str) -> typer.Typer:
     """A noun, to which its verbs are added. Help is plain text, so that examples stay as they are written."""
     return typer.Typer(
         help=text,
+        epilog=examples(*example) if example else None,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": HELP_COLUMNS},
     )
 
 

@@ -10,7 +10,7 @@ from operations.cli.options import Json, examples, noun
 from operations.cli.output import print_json, print_table
 from operations.cli.wiring import connected
 
-app = noun("The topics, as schemas/topics.py declares them.")
+app = noun("The topics, as schemas/topics.py declares them.", "tenten topics apply")
 
 
 @app.callback()
