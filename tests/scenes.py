@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -86,8 +86,8 @@ class Scene:
     url: str
     toml: Path
     journal: Journal = field(default_factory=Journal)
-    workers: "list[Worker]" = field(default_factory=list)
-    """Those that run in this process now."""
+    workers: "list[Runs]" = field(default_factory=list)
+    """Those that run now: who waits for answers wants to know when one dies."""
 
     @property
     def settings(self) -> Settings:
@@ -155,6 +155,13 @@ class Scene:
             self.workers.remove(worker)
             worker.stop()
         worker.check()
+
+
+class Runs(Protocol):
+    """A worker, wherever it runs."""
+
+    def check(self) -> None:
+        """Fail when it no longer runs."""
 
 
 class Worker:

@@ -1,0 +1,78 @@
+"""Headquarters workers as processes of their own, that can be killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from tests.scenes import DEADLINE_SECONDS, Scene
+
+_ROOT: Final = Path(__file__).parents[2]
+
+
+class WorkerProcess:
+    """One `tenten headquarters run`."""
+
+    def __init__(self, scene: Scene, failpoint: str | None, slot: int | None, log: Path) -> None:
+        environment = {
+            **os.environ,
+            "TENTEN_CONFIG": str(scene.toml),
+            "TENTEN_HEADQUARTERS_URL": scene.url,
+            "KAFKA_BOOTSTRAP_SERVERS": scene.bootstrap_servers,
+            "PYTHONPATH": str(_ROOT),
+        }
+        environment.pop("TENTEN_FAILPOINT", None)
+        if failpoint is not None:
+            environment["TENTEN_FAILPOINT"] = failpoint
+        command = [sys.executable, "-m", "operations.cli", "headquarters", "run"]
+        if slot is not None:
+            command += ["--slot", str(slot)]
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=log.parent)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; the number of the signal, negative, that killed it."""
+        return self._process.poll()
+
+    def dies(self) -> int:
+        """Wait until it has ended by itself: its exit code."""
+        return self._process.wait(DEADLINE_SECONDS)
+
+    def kill(self, after_seconds: float = 0.0) -> int:
+        """SIGKILL, whatever it is doing by then; its exit code."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(after_seconds)
+        self._process.kill()
+        return self.dies()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        self._process.terminate()
+        return self.dies()
+
+    def check(self) -> None:
+        """Fail when it no longer runs."""
+        assert self.exit_code is None, f"the worker ended with {self.exit_code}: {self.said()[-2000:]}"
+
+    def said(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+
+@contextmanager
+def worker_process(scene: Scene, failpoint: str | None = None, slot: int | None = None) -> Iterator[WorkerProcess]:
+    """A worker for as long as the block, at most; killed at the end if it still runs."""
+    number = len(list(scene.toml.parent.glob("worker-*.log")))
+    worker = WorkerProcess(scene, failpoint, slot, scene.toml.parent / f"worker-{number}.log")
+    scene.workers.append(worker)
+    try:
+        yield worker
+    finally:
+        scene.workers.remove(worker)
+        if worker.exit_code is None:
+            worker.kill()
