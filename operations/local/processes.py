@@ -25,6 +25,7 @@ with open(sys.argv[1], "ab") as log:
     ).pid)
 """
 _CHECK_EVERY_SECONDS = 0.05
+_APPEARS_SECONDS_MAX = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,12 @@ def launch(command: Sequence[str], directory: Path, log: Path, marker: str) -> B
     """
     arguments = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(log), *command]
     launched = subprocess.run(arguments, cwd=directory, check=True, capture_output=True, text=True)
-    return BackgroundProcess(pid=int(launched.stdout), marker=marker)
+    process = BackgroundProcess(pid=int(launched.stdout), marker=marker)
+    # For a moment after it began a process has no command line yet, and would look as if it had ended.
+    deadline = time.monotonic() + _APPEARS_SECONDS_MAX
+    while not is_running(process) and exists(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return process
 
 
 def is_running(process: BackgroundProcess) -> bool:
