@@ -22,7 +22,13 @@ from structlog import get_logger
 
 from commerce.bulk import as_rows, copy_into, headquarters_frames
 from commerce.customer import apply_paths, changed_paths, value_at
-from commerce.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers, write_customers
+from commerce.customer_rows import (
+    HEADQUARTERS_TABLES,
+    StoredCustomer,
+    insert_customers,
+    read_customers,
+    write_customers,
+)
 from commerce.failpoints import failpoint
 from commerce.failures import Contended, DatabaseRefused, is_transient
 from commerce.limits import GUID
@@ -39,7 +45,7 @@ from consumers.headquarters.judge import (
     other_legal_entity,
     outer_reasons,
 )
-from schemas.batches import ROW, empty_frame
+from schemas.batches import ROW
 from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, positions, synchronization_log
 from schemas.records import (
     CustomerEvent,
@@ -49,9 +55,7 @@ from schemas.records import (
     Reason,
     Reply,
     canonical,
-    to_avro,
 )
-from schemas.wire import contract
 
 log = get_logger(__name__)
 
@@ -87,7 +91,7 @@ class Synchronized:
     """What a batch came to."""
 
     created: pl.DataFrame
-    """The plain events with `account_number`, `version` and `updated_at`."""
+    """The plain events with `account_number`, `version` and `updated_at`; without these where there are none."""
     current: Mapping[str, Current]
     """By customer id: the others that the batch concerned."""
     replies: tuple[Reply, ...]
@@ -163,7 +167,7 @@ def _synchronize(
     headquarters: Connection, blocks: Blocks, known: Known, judged: Judged, reached: Reached
 ) -> Synchronized:
     now = datetime.now(UTC)
-    allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, judged))
+    allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, known, judged))
     loose = _Loose(headquarters, known, allotment, judged, now)
     loose.apply()
     created = _create(headquarters, allotment, judged, now)
@@ -173,8 +177,11 @@ def _synchronize(
     return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))
 
 
-def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
-    """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence."""
+def _entities_to_number(headquarters: Connection, known: Known, judged: Judged) -> set[str]:
+    """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence.
+
+    Only known ones: a text that no database takes may stand in an event instead.
+    """
     plain = judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series().to_list()
     by_customer: dict[str, set[str]] = defaultdict(set)
     for one in judged.loose:
@@ -185,7 +192,7 @@ def _entities_to_number(headquarters: Connection, judged: Judged) -> set[str]:
         select(customers.c.customer_id).where(is_one_of(headquarters, customers.c.customer_id, by_customer))
     ).scalars()
     new = by_customer.keys() - set(existing)
-    return {*plain, *(entity for one in new for entity in by_customer[one])}
+    return {*plain, *(entity for one in new for entity in by_customer[one])} & known.legal_entities
 
 
 # Plain events: columns all the way.
@@ -198,7 +205,7 @@ def _create(headquarters: Connection, allotment: Allotment, judged: Judged, now:
     """
     plain = judged.plain
     if plain.is_empty():
-        return _numbered(plain, pl.Series("account_number", [], dtype=pl.String), now)
+        return plain
     parts = []
     for (entity,), part in plain.group_by(pl.col("customer").struct.field("legal_entity"), maintain_order=True):
         numbers = allotment.take(str(entity), part.height)
@@ -469,8 +476,8 @@ class _Loose:
     def _write(self, before: Mapping[str, StoredCustomer]) -> None:
         changed = [one for key, one in self.customers.items() if before.get(key) is not one]
         new = [one for one in changed if one.customer_id not in before and not one.erased]
-        # New customers are copied in, never upserted: where another worker has just created one, its number must stand.
-        _copy_new(self.headquarters, _frame_of(new))
+        # New customers are inserted, never upserted: where another worker has just created one, its number must stand.
+        insert_customers(self.headquarters, HEADQUARTERS_TABLES, new)
         new_ids = {one.customer_id for one in new}
         rest = [one for one in changed if one.customer_id not in new_ids]
         write_customers(self.headquarters, HEADQUARTERS_TABLES, rest, before)
@@ -550,22 +557,6 @@ def _logged(row: Row[Any]) -> _LogEntry:
         answered_at=row.received_at,
     )
     return _LogEntry(reply=reply, kind=row.kind, occurred_at=row.occurred_at, row=0, new=False)
-
-
-def _frame_of(customers: Iterable[StoredCustomer]) -> pl.DataFrame:
-    """Customers one by one as the frame that is copied in."""
-    records = [
-        {
-            "customer_id": one.customer_id,
-            "account_number": one.account_number,
-            "version": one.version,
-            "updated_at": one.updated_at,
-            "customer": to_avro(one.state),
-        }
-        for one in customers
-    ]
-    names = ["customer_id", "account_number", "version", "updated_at", "customer"]
-    return pl.DataFrame(records, schema=empty_frame(contract("Customer")).select(names).schema)
 
 
 def _note_positions(headquarters: Connection, reached: Reached) -> None:
