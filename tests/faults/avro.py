@@ -19,17 +19,18 @@ Record = dict[str, Any]
 @cache
 def schema(name: str) -> Any:
     """The contract of that name, parsed; GUIDs stay text."""
-    return parse_schema(_with_text_guids(_declaration(name)))
+    return parse_schema(_with_text_guids(declaration(name)))
 
 
 @cache
 def single_object_header(name: str) -> bytes:
     """The mark and fingerprint that Avro's single-object encoding puts before a value of this contract."""
-    canonical = to_parsing_canonical_form(_declaration(name))
+    canonical = to_parsing_canonical_form(declaration(name))
     return _SINGLE_OBJECT + bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
 
 
-def _declaration(name: str) -> Any:
+def declaration(name: str) -> Any:
+    """The contract of that name, as its file has it."""
     return json.loads((_FILES / f"{name}.avsc").read_text(encoding="utf-8"))
 
 

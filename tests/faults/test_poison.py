@@ -1,0 +1,149 @@
+"""Scenario 13 of the fault plan: poison between good records."""
+
+import random
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+
+from tests.faults.checker import Sequence, Setting, violations
+from tests.faults.evidence import gather, headers_of, read_topic
+from tests.faults.journal import Operation, Writer
+from tests.faults.poison import sample
+from tests.faults.processes import worker_process
+from tests.faults.traffic import Store
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
+
+POISON: Final = 2_000
+GOOD_EVERY: Final = 5
+SETTING: Final = Setting(
+    legal_entity_by_channel=LEGAL_ENTITY_BY_CHANNEL,
+    sequences={"usrt": Sequence(format="C-########")},
+    judge_content=False,
+)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
+    """Topics, tables and settings of this test's own."""
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
+
+
+@pytest.fixture
+def houston() -> Store:
+    """A store, seeded."""
+    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
+
+
+def dead_places(scene: Scene) -> Counter[tuple[int, int]]:
+    """Where the dead letters came from."""
+    letters = [headers_of(one) for one in read_topic(scene.bootstrap_servers, scene.prefix, "async-customers.dlq")]
+    return Counter((int(one["__connect.errors.partition"]), int(one["__connect.errors.offset"])) for one in letters)
+
+
+def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, houston: Store) -> None:
+    """Thousands of broken records between good ones: each a dead letter byte for byte, every good one synchronized."""
+    # given
+    number = secrets.randbits(32)
+    print(f"seed {number}")
+    poison = sample(POISON, number)
+    written = [(one, one.operation()) for one in poison]
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    good = []
+    for place, (_, operation) in enumerate(written):
+        writer.write(operation)
+        if place % GOOD_EVERY == 0:
+            good.append(houston.create())
+            writer.send(good[-1])
+    writer.flush()
+
+    # when
+    with worker_process(scene) as worker:
+        answers = scene.answers(*good)
+        last = scene.ask(houston.create())
+        exit_code = worker.stop()
+
+    # then
+    assert {answer["outcome"] for answer in (*answers, *last)} == {"SYNCHRONIZED"}
+    dead = dead_places(scene)
+    spared = [one.kind for one, at in written if one.certain and dead[at.partition, at.offset] != 1]
+    assert spared == []
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+    assert exit_code == 0
+
+
+def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) -> None:
+    """Too many in a row are no bad luck: it ends with advice, consumes nothing, and goes on when told to."""
+    # given
+    scene.toml.write_text(
+        scene.toml.read_text().replace("[headquarters]", "[headquarters]\ndead_letters_in_a_row_max = 5")
+    )
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    good = [houston.create(), houston.create()]
+    first, last = (Operation(key=one["customer_id"].encode(), value=None, event_id=None) for one in good)
+    writer.send(good[0])
+    writer.flush()
+    partition = scene.journal.operations[0].partition
+    for filler in range(6):
+        writer.write(Operation(key=first.key, value=f"broken {filler}".encode()), partition)
+    writer.write(Operation(key=last.key, value=b"broken as well"), partition)
+    writer.flush()
+
+    # when
+    with worker_process(scene) as worker:
+        exit_code = worker.dies()
+    before = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    scene.toml.write_text(scene.toml.read_text().replace("in_a_row_max = 5", "in_a_row_max = 7"))
+    with worker_process(scene) as healed:
+        answers = scene.ask(*good)
+        assert healed.stop() == 0
+
+    # then
+    assert exit_code == 1
+    assert "raise dead_letters_in_a_row_max" in worker.said()
+    assert not before.committed["async-customers.dlq"]
+    assert not before.headquarters.log
+    assert not before.group_offsets
+    assert [answer["outcome"] for answer in answers] == ["SYNCHRONIZED"] * 2
+    assert sum(dead_places(scene).values()) == 7
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_dead_letter_that_cannot_be_written_stops_headquarters(scene: Scene, houston: Store) -> None:
+    """What no topic takes is neither dropped nor tried for ever: it ends with advice, and loses nothing."""
+    # given
+    limit(scene, "async-customers.dlq", 2_000)
+    broken = Operation(key=b"k", value=random.Random(1).randbytes(5_000))
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    writer.write(broken)
+    writer.flush()
+
+    # when
+    with worker_process(scene) as worker:
+        exit_code = worker.dies()
+    limit(scene, "async-customers.dlq", 2_000_000)
+    with worker_process(scene) as healed:
+        scene.ask(houston.create())
+        assert healed.stop() == 0
+
+    # then
+    assert exit_code == 1
+    assert "max.message.bytes" in worker.said()
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+    assert dead_places(scene) == {(broken.partition, broken.offset): 1}
+
+
+def limit(scene: Scene, topic: str, record_bytes_max: int) -> None:
+    """Change how large a record of a topic may be."""
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    entry = ConfigEntry("max.message.bytes", str(record_bytes_max), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, scene.prefix + topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([change])[change].result(20)
