@@ -276,7 +276,7 @@ _SETTLE: Final = {
         FROM (SELECT json_extract(value, '$.customer_id') AS customer_id,
                 json_extract(value, '$.account_number') AS account_number
             FROM json_each(:replies)) AS r
-        WHERE customers.customer_id = r.customer_id AND customers.account_number IS NULL
+        WHERE customers.customer_id = r.customer_id AND +customers.account_number IS NULL
             AND r.account_number IS NOT NULL
         """,
     ),
