@@ -244,7 +244,8 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
 
 
 # One document of replies, two statements: close the events, unless they are closed already; and give the account number to
-# customers that have none.
+# customers that have none. The plus keeps SQLite from going through every pending customer, for each reply, by the index
+# of account numbers.
 _SETTLE: Final = {
     "postgresql": (
         """
