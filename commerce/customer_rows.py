@@ -28,6 +28,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    insert,
     select,
     tuple_,
 )
@@ -199,6 +200,26 @@ def write_customers(
         _delete_children(connection, table, [key for key in had if key not in has])
 
 
+def insert_customers(connection: Connection, tables: CustomerTables, customers: Sequence[StoredCustomer]) -> None:
+    """Write customers that do not exist yet, in the order of their ids. At most three statements.
+
+    Raises: `sqlalchemy.exc.IntegrityError` when one of them, or its account number, exists after all.
+    """
+    new = sorted(customers, key=lambda one: one.customer_id)
+    _insert(connection, tables.customers, [_customer_row(one, tables.customers) for one in new])
+    _insert(connection, tables.addresses, [row for one in new for row in _address_rows(one).values()])
+    _insert(connection, tables.contacts, [row for one in new for row in _contact_rows(one).values()])
+
+
+def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(_insert_document(table), {"rows": _document(rows)})
+    else:
+        connection.execute(insert(table), rows)
+
+
 def _customer_row(stored: StoredCustomer, table: Table) -> Row:
     state = stored.state
     row: Row = {
@@ -295,22 +316,27 @@ def _document(rows: list[Row]) -> str:
 
 
 @cache
+def _insert_document(table: Table) -> postgresql.Insert:
+    """Rows from a JSON document: one statement and one parameter, however many."""
+    names = [one.name for one in table.c]
+    return postgresql.insert(table).from_select(names, select(_rows_of_document(list(table.c), prefix="")))
+
+
+@cache
 def _upsert_row(table: Table) -> Insert:
-    insert = sqlite.insert(table)
-    return insert.on_conflict_do_update(
+    upsert = sqlite.insert(table)
+    return upsert.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
-        set_={name: insert.excluded[name] for name in _values(table)},
+        set_={name: upsert.excluded[name] for name in _values(table)},
     )
 
 
 @cache
 def _upsert_document(table: Table) -> Insert:
-    rows = _rows_of_document(list(table.c), prefix="")
-    # ON CONFLICT behind a SELECT of a JSON document: one statement and one parameter, however many rows.
-    insert = postgresql.insert(table).from_select([one.name for one in table.c], select(rows))
-    return insert.on_conflict_do_update(
+    upsert = _insert_document(table)
+    return upsert.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
-        set_={name: insert.excluded[name] for name in _values(table)},
+        set_={name: upsert.excluded[name] for name in _values(table)},
     )
 
 

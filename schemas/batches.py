@@ -158,6 +158,7 @@ def _halve_until_readable(
     return pl.concat([first, second]), bad_first + bad_second
 
 
+@cache
 def _sound(reader: AvroSchema) -> pl.Expr:
     """One boolean a row: GUIDs are GUIDs, times are within the years 1 to 9999, and no text at the top has a NUL."""
     checks: list[pl.Expr] = []
@@ -204,9 +205,12 @@ def empty_frame(reader: AvroSchema) -> pl.DataFrame:
 
 def _with_symbols(frame: pl.DataFrame, reader: AvroSchema) -> pl.DataFrame:
     """Enums as text; null where the code names no symbol."""
-    return frame.with_columns(
-        _symbols(field["type"], pl.col(field["name"])).alias(field["name"]) for field in reader.json["fields"]
-    )
+    return frame.with_columns(_symbols_of(reader))
+
+
+@cache
+def _symbols_of(reader: AvroSchema) -> tuple[pl.Expr, ...]:
+    return tuple(_symbols(field["type"], pl.col(field["name"])).alias(field["name"]) for field in reader.json["fields"])
 
 
 def _symbols(schema: Any, value: pl.Expr) -> pl.Expr:
