@@ -256,8 +256,8 @@ class Line:
                 if not is_transient(error):
                     raise
                 continue
-            self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])
             self.look()
+            self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])
             return True
         return False
 

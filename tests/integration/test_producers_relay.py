@@ -1,0 +1,302 @@
+"""The relay: from the outbox of a channel to `async-customers`, on PostgreSQL and SQLite, with a real broker."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from sqlalchemy import insert, select, text, update
+
+from commerce.failures import KafkaRefused, LockHeld, TopicChanged
+from commerce.settings import Settings
+from producers import CustomerStatus, create_customer, edit_customer, outbox, relay, show_customer
+from schemas import channel
+from schemas.records import Attribute, to_avro
+from schemas.topics import ASYNC_CUSTOMERS
+from schemas.wire import contract, encode
+from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, bootstrap_servers: str, prefix: str) -> Iterator[Store]:
+    """A channel on each of the two databases, with topics of its own."""
+    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_store(tmp_path, url, bootstrap_servers=bootstrap_servers, prefix=prefix) as made:
+        yield made
+
+
+def test_every_row_is_sent_once_keyed_by_its_customer(store: Store) -> None:
+    """Records carry the payload byte for byte, the id and the type; the rows are marked with time and topic."""
+    # given
+    created = [create_customer(store.channel, last_name=f"Lovelace {number}") for number in range(20)]
+    edit_customer(store.channel, created[0].customer_id, first_name="Ada")
+    # when
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    rows = {row["id"]: row for row in store.rows(channel.outbox)}
+    messages = store.topic()
+    assert sorted(event_ids(messages)) == sorted(rows)
+    for message, event_id in zip(messages, event_ids(messages), strict=True):
+        headers = dict(message.headers() or [])
+        assert (message.key(), message.value()) == (rows[event_id]["aggregateid"].encode(), rows[event_id]["payload"])
+        assert headers == {"id": event_id.encode(), "type": rows[event_id]["type"].encode()}
+    assert len({row["sent_topic_id"] for row in rows.values()} - {None, ""}) == 1
+    assert all(row["settled_at"] is None for row in rows.values())
+
+
+def test_the_events_of_a_customer_stay_in_their_order(store: Store) -> None:
+    """Edits of several customers in turn arrive, customer by customer, as they were made."""
+    # given
+    people = [create_customer(store.channel, last_name=f"Lovelace {number}").customer_id for number in range(3)]
+    # when
+    with store.relaying():
+        for number in range(30):
+            edit_customer(store.channel, people[number % 3], first_name=f"Ada {number}")
+        store.wait_until_sent()
+    # then
+    made: dict[str, list[str]] = {}
+    for event in store.events():
+        made.setdefault(event.customer_id, []).append(event.event_id)
+    arrived: dict[str, list[str]] = {}
+    for message in store.topic():
+        event = decoded(message.value())
+        arrived.setdefault(event.customer_id, []).append(event.event_id)
+    assert arrived == made
+
+
+def test_an_idle_relay_wakes_at_once(store: Store) -> None:
+    """A new row is on its way within a fraction of a second, not at the next round of some schedule."""
+    create_customer(store.channel, last_name="First")
+    with store.relaying():
+        store.wait_until_sent()
+        took = []
+        for number in range(10):
+            # given
+            time.sleep(0.05)
+            began = time.monotonic()
+            # when
+            create_customer(store.channel, last_name=f"Lovelace {number}")
+            store.wait_until_sent()
+            took.append(time.monotonic() - began)
+    # then
+    assert sorted(took)[len(took) // 2] < 0.5
+
+
+def test_a_lower_number_that_is_committed_later_is_sent_too(store: Store) -> None:
+    """A slow transaction draws its number first and commits last; nobody has gone past it for good."""
+    if store.channel.engine.dialect.name == "sqlite":
+        # One writer at a time: the row with the lower number is there first. It is put there late by hand.
+        first = create_customer(store.channel, last_name="Slow")
+        [late] = store.rows(channel.outbox)
+        with store.channel.engine.begin() as connection:
+            connection.execute(text("DELETE FROM outbox"))
+        with store.relaying():
+            create_customer(store.channel, last_name="Quick")
+            store.wait_until_sent()
+            with store.channel.engine.begin() as connection:
+                connection.execute(insert(channel.outbox).values(late))
+            store.wait_until_sent()
+    else:
+        with store.relaying(), store.channel.engine.connect() as slow:
+            # given
+            first = create_customer(store.channel, last_name="Slow")
+            store.wait_until_sent()
+            [row] = store.rows(channel.outbox)
+            sequence = slow.scalar(text("SELECT nextval(pg_get_serial_sequence('outbox', 'sequence'))"))
+            values = {**row, "sequence": sequence, "id": first.customer_id, "sent_at": None, "sent_topic_id": None}
+            slow.execute(insert(channel.outbox).values(values))
+            # when
+            create_customer(store.channel, last_name="Quick")
+            store.wait_until_sent()
+            slow.execute(text("SELECT pg_notify('tenten_outbox', '')"))
+            slow.commit()
+            # then
+            store.wait_until_sent()
+    assert sorted(event_ids(store.topic())) == sorted(row["id"] for row in store.rows(channel.outbox))
+    assert {row["aggregateid"] for row in store.rows(channel.outbox)} >= {first.customer_id}
+
+
+def test_a_second_relay_of_the_channel_is_refused(store: Store) -> None:
+    """Two would bring a customer's events out of order."""
+    create_customer(store.channel, last_name="Lovelace")
+    with store.relaying():
+        store.wait_until_sent()
+        with pytest.raises(LockHeld):
+            relay.run(HOUSTON, store.settings, Event())
+
+
+def test_a_topic_that_does_not_exist_is_said_at_the_start(store: Store) -> None:
+    """The message says what to run; waiting would not help."""
+    elsewhere = store.settings.model_copy(update={"prefix": store.settings.prefix + "nowhere-"})
+    with pytest.raises(KafkaRefused, match="tenten topics apply"):
+        relay.run(HOUSTON, elsewhere, Event())
+
+
+def test_without_a_broker_the_relay_waits_and_ends_when_told_to(store: Store) -> None:
+    """Nothing is marked, nothing is lost, and a shutdown is not held up."""
+    # given
+    create_customer(store.channel, last_name="Lovelace")
+    stop = Event()
+    waiting = Thread(target=relay.run, args=(HOUSTON, without_broker(store.settings), stop))
+    waiting.start()
+    # when
+    time.sleep(1.5)
+    assert waiting.is_alive()
+    stop.set()
+    waiting.join(10)
+    # then
+    assert not waiting.is_alive()
+    assert store.rows(channel.outbox)[0]["sent_at"] is None
+
+
+def without_broker(settings: Settings) -> Settings:
+    """The same settings with an address at which nobody answers."""
+    return settings.model_copy(update={"kafka": {"bootstrap.servers": "127.0.0.1:1"}})
+
+
+def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> None:
+    """And at once when their topic is gone; never those that have an answer, or wait for the clerk."""
+    # given
+    states = ["unanswered", "another topic", "recent", "settled", "rejected"]
+    for state in states:
+        create_customer(store.channel, last_name=state)
+    with store.relaying():
+        store.wait_until_sent()
+    ids = [row["id"] for row in store.rows(channel.outbox)]
+    topic_id = store.rows(channel.outbox)[0]["sent_topic_id"]
+    store.answer(ids[3], "synchronized", version=1)
+    store.reject(ids[4])
+    with store.channel.engine.begin() as connection:
+        changed = update(channel.outbox).values(sent_at=LONG_AGO)
+        connection.execute(changed.where(channel.outbox.c.id.in_([ids[0], ids[3], ids[4]])))
+        gone = update(channel.outbox).values(sent_topic_id="gone")
+        connection.execute(gone.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
+    # when
+    with store.channel.engine.begin() as connection:
+        relay.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_id)
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    sent = event_ids(store.topic())
+    assert {one: sent.count(one) for one in ids} == dict(zip(ids, [2, 2, 1, 1, 1], strict=True))
+
+
+def test_what_is_settled_or_rejected_is_not_sent(store: Store) -> None:
+    """An erased customer's unsent events never leave the store."""
+    # given
+    for _ in range(3):
+        create_customer(store.channel, last_name="Lovelace")
+    ids = [row["id"] for row in store.rows(channel.outbox)]
+    with store.channel.engine.begin() as connection:
+        erased = update(channel.outbox).values(settled_at=datetime.now(UTC), outcome="erased")
+        connection.execute(erased.where(channel.outbox.c.id == ids[0]))
+    # when
+    with store.relaying():
+        wait_until(lambda: sum(row["sent_at"] is not None for row in store.rows(channel.outbox)) == 2, "both others")
+    # then
+    assert sorted(event_ids(store.topic())) == sorted(ids[1:])
+
+
+def test_an_event_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: Store) -> None:
+    """The clerk sees why, as with any rejection, and the others go their way."""
+    # given
+    huge = create_customer(store.channel, last_name="Huge")
+    other = create_customer(store.channel, last_name="Other")
+    event = store.events()[0]
+    assert event.customer is not None
+    state = replace(event.customer, attributes=(Attribute(name="note", text="x" * 1_100_000),))
+    payload = encode(contract("CustomerEvent"), to_avro(replace(event, customer=state)))
+    with store.channel.engine.begin() as connection:
+        too_large = update(channel.outbox).values(payload=payload)
+        connection.execute(too_large.where(channel.outbox.c.id == event.event_id))
+    # when
+    with store.relaying():
+        wait_until(lambda: show_customer(store.channel, huge.customer_id).status == "rejected", "the rejection")
+        wait_until(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+    # then
+    seen = show_customer(store.channel, huge.customer_id)
+    assert (seen.status, [reason.code for reason in seen.reasons]) == (CustomerStatus.REJECTED, ["too_large"])
+    assert [decoded(message.value()).customer_id for message in store.topic()] == [other.customer_id]
+
+
+@pytest.mark.parametrize("point", ["relay.after_select", "relay.after_produce", "relay.after_ack", "relay.after_mark"])
+def test_a_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: str) -> None:
+    """SIGKILL at any point, then another relay: every event arrives, repeats allowed, each customer's in order."""
+    # given
+    people = [create_customer(store.channel, last_name=f"Lovelace {number}").customer_id for number in range(5)]
+    for person in people:
+        edit_customer(store.channel, person, first_name="Ada")
+    code = (
+        "from pathlib import Path; from threading import Event; from commerce.settings import load_settings; "
+        "from producers import relay; "
+        f"relay.run('houston', load_settings(Path({str(store.toml)!r})), Event())"
+    )
+    environment = {**os.environ, "TENTEN_FAILPOINT": point}
+    environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
+    # when
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path.cwd(), check=False, timeout=60)
+    assert killed.returncode == -9
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    first_arrivals = list(dict.fromkeys(event_ids(store.topic())))
+    events = store.events()
+    assert sorted(first_arrivals) == sorted(event.event_id for event in events)
+    for person in people:
+        mine = [event.event_id for event in events if event.customer_id == person]
+        assert [one for one in first_arrivals if one in mine] == mine
+
+
+def test_unsent_rows_are_bounded_in_number_and_in_bytes(store: Store) -> None:
+    """A batch never takes more memory than it may, but always one row; what is on its way is left out exactly."""
+    # given
+    for number in range(6):
+        create_customer(store.channel, last_name=f"Lovelace {number}")
+    # when
+    with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        every = outbox.unsent(connection, 100, 1_000_000)
+        few = outbox.unsent(connection, 2, 1_000_000)
+        small = outbox.unsent(connection, 100, 1)
+        others = outbox.unsent(connection, 100, 1_000_000, [every[1].sequence, every[2].sequence, every[4].sequence])
+        # then
+        assert [row.sequence for row in every] == list(connection.scalars(select(channel.outbox.c.sequence)))
+    assert few == every[:2]
+    assert small == every[:1]
+    assert others == [every[0], every[3], every[5]]
+    assert [decoded(row.payload).event_id for row in every] == [row.event_id for row in every]
+
+
+def test_old_settled_rows_are_pruned_and_those_still_shown_are_kept(store: Store) -> None:
+    """A row goes once it is old and the snapshot with its version has come."""
+    # given
+    shown, pending, old = (create_customer(store.channel, last_name=name) for name in ("Shown", "Pending", "Old"))
+    store.synchronize(old.customer_id, "C-00000001")
+    store.answer(store.rows(channel.outbox)[0]["id"], "synchronized", version=1)
+    # when
+    with store.channel.engine.begin() as connection:
+        relay.prune(connection, datetime.now(UTC) + timedelta(days=1))
+    # then
+    assert [row["aggregateid"] for row in store.rows(channel.outbox)] == [shown.customer_id, pending.customer_id]
+
+
+def test_the_topic_is_noted_and_another_partition_count_stops_the_relay(store: Store) -> None:
+    """With other partitions the same key would go elsewhere."""
+    # given
+    with store.relaying():
+        wait_until(lambda: len(store.rows(channel.topics)) == 1, "the topic to be noted")
+    [noted] = store.rows(channel.topics)
+    assert (noted["topic"], noted["partitions"]) == (store.settings.topic(ASYNC_CUSTOMERS), ASYNC_CUSTOMERS.partitions)
+    with store.channel.engine.begin() as connection:
+        connection.execute(update(channel.topics).values(partitions=3))
+    # then
+    with pytest.raises(TopicChanged, match="12 partitions"):
+        relay.run(HOUSTON, store.settings, Event())
