@@ -217,7 +217,7 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, without: Seque
     if isinstance(driver, PostgresConnection):
         # Binary: payloads come as they are instead of in hexadecimal.
         with driver.cursor(binary=True) as cursor:
-            found = cursor.execute(statement, (_multirange(without), rows_max, bytes_max))
+            found = cursor.execute(statement, (multirange(without), rows_max, bytes_max))
             return list(map(UnsentRow._make, found.fetchall()))
     rows: list[UnsentRow] = []
     size = 0
@@ -230,7 +230,7 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, without: Seque
     return rows
 
 
-def _multirange(numbers: Sequence[int]) -> str:
+def multirange(numbers: Sequence[int]) -> str:
     """Exactly these numbers as a PostgreSQL multirange: neighbours become one range, and there are few."""
     ranges: list[list[int]] = []
     for number in sorted(numbers):

@@ -61,7 +61,9 @@ _WAKE_SECONDS_MAX: Final = 1.0
 
 _LISTEN_SECONDS: Final = 0.2
 _LOOK_SECONDS: Final = 0.005
-"""How often a SQLite database is asked whether somebody has written."""
+_QUIET_LOOK_SECONDS: Final = 0.02
+_QUIET_SECONDS: Final = 10.0
+"""How often a SQLite database is asked whether somebody has written; less often after so long without a change."""
 
 _ANSWER_SECONDS: Final = 1.0
 """How long the broker is given to answer at the start before it is asked again."""
@@ -362,6 +364,7 @@ class Wake:
         self._driver: Any = connection.connection.driver_connection
         self._is_postgresql = isinstance(self._driver, PostgresConnection)
         self._seen: Any = None
+        self._changed_at = time.monotonic()
         if self._is_postgresql:
             # Before the outbox is read first, so that nothing falls between.
             connection.execute(text(f"LISTEN {outbox.WAKE_CHANNEL}"))
@@ -377,10 +380,11 @@ class Wake:
                     return
             elif self._seen != (seen := self._driver.execute("PRAGMA data_version").fetchone()):
                 # Changes with every commit of another connection, of this or another process.
-                self._seen = seen
+                self._seen, self._changed_at = seen, time.monotonic()
                 return
             else:
-                stop.wait(_LOOK_SECONDS)
+                is_quiet = time.monotonic() - self._changed_at > _QUIET_SECONDS
+                stop.wait(_QUIET_LOOK_SECONDS if is_quiet else _LOOK_SECONDS)
 
 
 class Chores:
@@ -478,6 +482,7 @@ class _Patience:
                     "relay_interrupted",
                     channel=self._channel,
                     error=type(error).__name__,
+                    code=_code(error),
                     advice=_advice(error, refusal),
                 )
             self._stop.wait(min(_PAUSE_SECONDS_MAX, 0.05 * 2.0 ** min(self._failures, 7)))
@@ -488,3 +493,12 @@ def _advice(error: Exception, refusal: KafkaRefused | None) -> str:
     """What to do, where there is something to do; never a database's own text, which may hold personal data."""
     told = refusal or error
     return str(told) if isinstance(told, TentenError) else "waiting for it to pass"
+
+
+def _code(error: Exception) -> str:
+    """The code that Kafka or the database gave the error."""
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, KafkaError):
+        return str(inner.name())
+    database = getattr(error, "orig", error)
+    return str(getattr(database, "sqlstate", None) or getattr(database, "sqlite_errorname", None) or "")
