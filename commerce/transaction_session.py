@@ -258,10 +258,14 @@ class TransactionSession:
         return self._producer
 
     def _drop_producer(self) -> None:
+        """Let the producer go as it is.
+
+        It is not closed: that would first end its transaction, for which it may wait without end, or raise when it is
+        fenced. Its successor ends that transaction.
+        """
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge()
-            producer.close()
 
     def _recover(self) -> None:
         """Before reading on after a failure: let the broker decide the last transaction, then go back to the

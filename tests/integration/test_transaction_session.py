@@ -1,0 +1,332 @@
+"""The exactly-once loop against a real broker: aborts, fencing, rebalances, and a broker that dies."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from commerce.kafka import consumer_configuration, producer_configuration
+from commerce.settings import Settings
+from commerce.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
+from operations import local
+from tests.faults.evidence import read_topic
+from tests.scenes import DEADLINE_SECONDS, wait_for
+from tests.services import directory_for_server
+
+PARTITIONS: Final = 2
+BATCH_RECORDS: Final = 20
+
+Step = Callable[[Batch], None]
+
+
+def nothing(_: Batch) -> None:
+    """A step that does nothing."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A topic to read, a topic to write, and what happened on the way."""
+
+    bootstrap_servers: str
+    prefix: str
+    attempts: list[list[bytes]] = field(default_factory=list)
+    """The values of each batch that was tried, in order."""
+    assigned: list[dict[int, int | None]] = field(default_factory=list)
+
+    def set_up(self) -> None:
+        """Make both topics."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        new = [NewTopic(self.prefix + name, num_partitions=PARTITIONS) for name in ("source", "sink")]
+        for future in admin.create_topics(new).values():
+            future.result(DEADLINE_SECONDS)
+
+    def write(self, count: int, name: str = "record") -> list[bytes]:
+        """Put so many records, unlike one another, on the source."""
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "acks": "all"})
+        values = [f"{name} {number}".encode() for number in range(count)]
+        for value in values:
+            producer.produce(f"{self.prefix}source", value, value)
+        assert producer.flush(DEADLINE_SECONDS) == 0
+        return values
+
+    @property
+    def copied(self) -> list[bytes]:
+        """What a reader of committed records finds on the sink."""
+        return [one.value or b"" for one in read_topic(self.bootstrap_servers, self.prefix, "sink")]
+
+    def copies(self, values: list[bytes]) -> Callable[[], bool]:
+        """Whether all of these have been copied."""
+        return lambda: len(self.copied) >= len(values)
+
+    def committed(self) -> dict[int, int]:
+        """The offsets that the group has committed."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": f"{self.prefix}group"})
+        asked = [TopicPartition(f"{self.prefix}source", partition) for partition in range(PARTITIONS)]
+        found = consumer.committed(asked, DEADLINE_SECONDS)
+        consumer.close()
+        return {one.partition: one.offset for one in found if one.offset >= 0}
+
+    @contextmanager
+    def copier(self, *, before: Step = nothing, within: Step = nothing, slot: int = 0) -> "Iterator[Copier]":
+        """A member of the group that copies source to sink; `before` and `within` its transaction it takes a step."""
+        copier = Copier(self, before, within, slot)
+        try:
+            yield copier
+        finally:
+            copier.stop.set()
+            copier.thread.join(DEADLINE_SECONDS)
+            assert not copier.thread.is_alive()
+        if copier.failure is not None:
+            raise copier.failure
+
+
+class Copier:
+    """A session in a thread."""
+
+    def __init__(self, stage: Stage, before: Step, within: Step, slot: int) -> None:
+        self.stop = Event()
+        self.failure: BaseException | None = None
+        self._stage = stage
+        self._steps = before, within
+        settings = Settings.model_validate({"kafka": {"bootstrap.servers": stage.bootstrap_servers}})
+        self._session = TransactionSession(
+            name="copier",
+            topic=f"{stage.prefix}source",
+            consumer=consumer_configuration(settings, **{"group.id": f"{stage.prefix}group"}),
+            producer=producer_configuration(settings),
+            transactional_id=lambda: f"{stage.prefix}{slot}",
+            on_assigned=stage.assigned.append,
+            limits=BatchLimits(records_max=BATCH_RECORDS),
+            stop=self.stop,
+        )
+        self.thread = Thread(target=self._run, name=f"copier-{slot}")
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._copy()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the test that waits is to have it
+            self.failure = error
+
+    def _copy(self) -> None:
+        before, within = self._steps
+        with self._session as session:
+            for batch in session.batches():
+                with session.attempt(batch):
+                    self._stage.attempts.append([_value(message.value()) for message in batch.messages])
+                    before(batch)
+                    with session.transaction(batch) as out:
+                        self._send(out, batch)
+                        within(batch)
+
+    def _send(self, out: Outputs, batch: Batch) -> None:
+        for message in batch.messages:
+            out.send(f"{self._stage.prefix}sink", _value(message.key()), _value(message.value()))
+
+
+def _value(value: Any) -> bytes:
+    return bytes(value)
+
+
+class Once:
+    """A step that is taken at the n-th batch, and only then."""
+
+    def __init__(self, at: int, step: Step) -> None:
+        self._left = at
+        self._step = step
+
+    def __call__(self, batch: Batch) -> None:
+        """Take it, if it is time."""
+        self._left -= 1
+        if self._left == 0:
+            self._step(batch)
+
+
+def line_lost(_: Batch) -> None:
+    """What a database does that goes away."""
+    raise psycopg.OperationalError("the connection is lost")
+
+
+@pytest.fixture
+def stage(bootstrap_servers: str, prefix: str) -> Stage:
+    """Topics of this test's own on the shared broker."""
+    made = Stage(bootstrap_servers, prefix)
+    made.set_up()
+    return made
+
+
+def test_everything_is_copied_once(stage: Stage) -> None:
+    """Without any fault: each record once, offsets at the end, `on_assigned` told what was committed."""
+    # given
+    values = stage.write(100)
+
+    # when
+    with stage.copier():
+        wait_for(stage.copies(values), "copies")
+    with stage.copier():
+        wait_for(stage.copies([*values, *stage.write(1, "last")]), "the last copy")
+
+    # then
+    assert Counter(stage.copied) == Counter([*values, b"last 0"])
+    assert sum(stage.committed().values()) == 101
+    assert stage.assigned[0] == {0: None, 1: None}
+    assert sum(offset or 0 for offset in stage.assigned[1].values()) == 100
+
+
+def test_transient_failure_brings_the_same_batch_again(stage: Stage) -> None:
+    """A database that goes away for a moment: the batch comes again, nothing is skipped, nothing is copied twice."""
+    # given
+    values = stage.write(100)
+
+    # when
+    with stage.copier(before=Once(2, line_lost)):
+        wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
+    failed, again = stage.attempts[1], [value for batch in stage.attempts[2:] for value in batch]
+    assert Counter(failed) - Counter(again) == Counter()
+    assert len(stage.attempts[0]) + len(again) == len(values)
+
+
+def test_outputs_of_an_aborted_transaction_are_invisible(stage: Stage) -> None:
+    """A failure within a transaction aborts it: nothing of it is seen, nor its offsets, and the batch comes again."""
+    # given
+    values = stage.write(30)
+    failing = Event()
+    failing.set()
+    seen: list[tuple[int, dict[int, int]]] = []
+
+    def fail(batch: Batch) -> None:
+        if failing.is_set():
+            line_lost(batch)
+
+    # when
+    with stage.copier(within=fail):
+        wait_for(lambda: len(stage.attempts) > 3, "attempts")
+        seen.append((len(stage.copied), stage.committed()))
+        failing.clear()
+        wait_for(stage.copies(values), "copies")
+
+    # then
+    assert seen == [(0, {})]
+    assert Counter(stage.copied) == Counter(values)
+    assert sum(stage.committed().values()) == 30
+
+
+def test_failure_that_waiting_cannot_mend_ends_the_session(stage: Stage) -> None:
+    """Anything else is raised, aborts the transaction, and consumes nothing."""
+    # given
+    stage.write(5)
+
+    def break_down(_: Batch) -> None:
+        raise ZeroDivisionError
+
+    # when / then
+    with pytest.raises(ZeroDivisionError), stage.copier(within=break_down) as copier:
+        wait_for(lambda: not copier.thread.is_alive(), "the end")
+    assert stage.copied == []
+    assert stage.committed() == {}
+
+
+def test_fenced_producer_is_replaced(stage: Stage) -> None:
+    """Another producer with the same transactional id ends this one; a new one is made, and the batch comes again."""
+    # given
+    values = stage.write(100)
+
+    def fence(_: Batch) -> None:
+        other = Producer({"bootstrap.servers": stage.bootstrap_servers, "transactional.id": f"{stage.prefix}0"})
+        other.init_transactions(DEADLINE_SECONDS)
+
+    # when
+    with stage.copier(within=Once(2, fence)):
+        wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
+    assert len(stage.attempts) > len(values) / BATCH_RECORDS
+
+
+def test_offsets_of_an_older_generation_are_refused(stage: Stage) -> None:
+    """A member that joins while a batch is worked on: its offsets are not taken, and the batch comes again, once."""
+    # given
+    values = stage.write(100)
+    joined = Event()
+    others: list[Copier] = []
+
+    def let_another_join(_: Batch) -> None:
+        joined.set()
+        wait_for(lambda: _members(stage) == 2, "the other member")
+
+    # when
+    with stage.copier(within=Once(2, let_another_join)):
+        assert joined.wait(DEADLINE_SECONDS)
+        with stage.copier(slot=1) as other:
+            others.append(other)
+            wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
+    tried = Counter(value for batch in stage.attempts for value in batch)
+    assert all(tried[value] > 1 for value in stage.attempts[1])
+
+
+def _members(stage: Stage) -> int:
+    """How many members the group has, once they agree."""
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers})
+    (asked,) = admin.describe_consumer_groups([f"{stage.prefix}group"]).values()
+    group = asked.result(DEADLINE_SECONDS)
+    return len(group.members) if group.state == ConsumerGroupState.STABLE else 0
+
+
+def test_members_that_come_and_go_copy_everything_once(stage: Stage) -> None:
+    """A storm of rebalances: whoever has a partition when, each record is copied once and nothing stops."""
+    # given
+    values = []
+
+    # when
+    with stage.copier():
+        for number in range(1, 5):
+            values += stage.write(150, f"round {number}")
+            with stage.copier(slot=number):
+                wait_for(stage.copies(values[:-75]), "some copies")
+        wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
+
+
+def test_broker_that_dies_and_comes_back(prefix: str) -> None:
+    """SIGKILL of the broker within a transaction: the session waits, goes on by itself, and copies each record once."""
+    with directory_for_server("kafka") as directory:
+        # given
+        broker = local.start_kafka(directory)
+        try:
+            stage = Stage(broker.bootstrap_servers, prefix)
+            stage.set_up()
+            values = stage.write(200)
+
+            # when
+            with stage.copier(within=Once(3, lambda _: _kill(directory))):
+                wait_for(lambda: len(stage.attempts) >= 3, "the third batch")
+                wait_for(lambda: local.kafka_status(directory) is None, "the end of the broker")
+                assert local.start_kafka(directory).bootstrap_servers == broker.bootstrap_servers
+                wait_for(stage.copies(values), "copies")
+
+            # then
+            assert Counter(stage.copied) == Counter(values)
+        finally:
+            local.stop_kafka(directory, grace_seconds=0)
+
+
+def _kill(directory: Path) -> None:
+    local.stop_kafka(directory, grace_seconds=0)
