@@ -317,6 +317,9 @@ class _Loose:
     def _take_in(self, one: LooseEvent) -> None:
         event = one.event
         logged = self.entries.get(event.event_id)
+        if logged is not None and logged.reply.customer_id != event.customer_id:
+            self._refuse_id(event)
+            return
         if logged is not None:
             self.entries[event.event_id] = replace(logged, repeats=logged.repeats + 1)
             self.replies.append(replace(logged.reply, channel_id=event.channel_id))
@@ -337,13 +340,26 @@ class _Loose:
             self._merge(one, customer)
         self._concern(event)
 
+    def _refuse_id(self, event: CustomerEvent) -> None:
+        """The answer to an event with the id of another customer's: no repeat, and the log has no place for it."""
+        text = "Another customer's event has this id: the writer must give every event an id of its own."
+        reply = Reply(
+            channel_id=event.channel_id,
+            event_id=event.event_id,
+            customer_id=event.customer_id,
+            outcome=Outcome.REJECTED,
+            reasons=(Reason(field="event_id", code="duplicate", text=text),),
+            answered_at=self.now,
+        )
+        self.replies.append(reply)
+
     def _superseded_before(self, event: CustomerEvent) -> list[Reply]:
         """The answers to what a repeated event brought along: they may have been lost with its own."""
         entries = [self.entries[old.event_id] for old in event.supersedes if old.event_id in self.entries]
         return [
             replace(entry.reply, channel_id=event.channel_id)
             for entry in entries
-            if entry.reply.outcome is Outcome.SUPERSEDED
+            if entry.reply.outcome is Outcome.SUPERSEDED and entry.reply.customer_id == event.customer_id
         ]
 
     def _touch(self, one: LooseEvent, customer: StoredCustomer | None) -> None:
@@ -380,7 +396,7 @@ class _Loose:
         """Create or edit: the event's paths, and those of superseded events that were never applied."""
         event = one.event
         assert event.customer is not None  # outer_reasons refused it otherwise
-        missing = [old for old in event.supersedes if not self._was_applied(old.event_id)]
+        missing = [old for old in event.supersedes if not self._is_done(old.event_id, event.customer_id)]
         paths = {*event.changed, *(path for old in missing for path in old.changed)}
         given = event.customer
         merged = canonical(given) if customer is None else apply_paths(customer.state, given, paths)
@@ -404,9 +420,12 @@ class _Loose:
             self._supersede(one, old.event_id)
         self._answer(one, Outcome.SYNCHRONIZED)
 
-    def _was_applied(self, event_id: str) -> bool:
+    def _is_done(self, event_id: str, customer_id: str) -> bool:
+        """Whether a superseded event was applied already, or is another customer's, which nobody may bring along."""
         entry = self.entries.get(event_id)
-        return entry is not None and entry.reply.outcome is not Outcome.REJECTED
+        if entry is None:
+            return False
+        return entry.reply.outcome is not Outcome.REJECTED or entry.reply.customer_id != customer_id
 
     def _store(self, event: CustomerEvent, number: str | None, version: int, state: CustomerState) -> None:
         self.customers[event.customer_id] = StoredCustomer(

@@ -93,11 +93,15 @@ def _no_gap(case: Case) -> Iterator[str]:
 
 def _nothing_lost(case: Case) -> Iterator[str]:
     yield from _written_once(case)
+    rejected = {(one["event_id"], one["customer_id"]) for _, one in case.replies if one["outcome"] == "REJECTED"}
     for record, event in case.events:
         row = case.evidence.headquarters.log.get(event["event_id"])
         if row is None:
             yield f"I4: event {event['event_id']} at {record.place} is neither in the log nor a dead letter"
-        elif str(row["customer_id"]) != event["customer_id"]:
+        elif (
+            str(row["customer_id"]) != event["customer_id"]
+            and (event["event_id"], event["customer_id"]) not in rejected
+        ):
             yield f"I4: event {event['event_id']} is in the log of another customer"
     originals = {(one.partition, one.offset): one for one in case.evidence.committed["async-customers"]}
     for origin, letters in case.dead.items():

@@ -3,14 +3,17 @@
 import random
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from tests.faults.avro import decode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.traffic import Store, traffic
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene
+
+TOLD: Final = "channel-replies"
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_same_event_twice_gives_one_account_number(scene: Scene, houston: Store)
     assert second["account_number"] == "C-00000001"
     (row,) = scene.query("SELECT * FROM synchronization_log WHERE event_id = %s", event["event_id"])
     assert (row["outcome"], row["repeats"], row["version"]) == ("synchronized", 2, 1)
-    replies = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, TOLD)
     again = [one.value for one in replies if dict(one.headers)["id"] == event["event_id"].encode()]
     assert len(again) == 3
     assert len(set(again)) == 1
@@ -189,7 +192,7 @@ def test_superseded_event_is_answered_again_when_the_answer_was_lost(scene: Scen
         scene.ask(houston.touch(created["customer_id"]))
 
     # then
-    replies = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, TOLD)
     assert len([one for one in replies if dict(one.headers)["id"] == lost["event_id"].encode()]) == 2
 
 
@@ -247,6 +250,26 @@ def test_events_that_name_what_headquarters_does_not_know_are_rejected(scene: Sc
         [],
     ]
     assert scene.tables().customers.keys() == {known["customer_id"], events[-1]["customer_id"]}
+
+
+def test_event_with_the_id_of_another_customers_is_no_repeat(scene: Scene, houston: Store) -> None:
+    """Nobody is told the account number of another customer, whatever a writer does with its ids."""
+    # given
+    first, second = houston.create(), houston.create()
+    second["event_id"] = first["event_id"]
+
+    # when
+    with scene.headquarters():
+        scene.ask(first)
+        scene.send(second)
+        scene.ask(houston.touch(first["customer_id"]))
+
+    # then
+    replies = [decode("Reply", one.value or b"") for one in read_topic(scene.bootstrap_servers, scene.prefix, TOLD)]
+    (told,) = [one for one in replies if one["customer_id"] == second["customer_id"]]
+    assert (told["outcome"], told["account_number"]) == ("REJECTED", None)
+    assert [reason["code"] for reason in told["reasons"]] == ["duplicate"]
+    assert scene.tables().customers.keys() == {first["customer_id"]}
 
 
 def test_two_companies_claiming_one_new_customer_in_one_batch(scene: Scene, houston: Store) -> None:
