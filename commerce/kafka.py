@@ -5,6 +5,7 @@ privilege) are `KafkaRefused`, with what to do; everything that may pass by itse
 `is_transient` is true.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -279,7 +280,30 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
             changes.append(TopicChange(topic=name, action="refuse", detail=detail))
         else:
             changes.append(_configure(admin, name, topic, dry_run))
+    if not dry_run:
+        _wait_until_seen(admin, [change.topic for change in changes if change.action == "create"])
     return changes
+
+
+def _wait_until_seen(admin: AdminClient, names: Iterable[str]) -> None:
+    """Wait until new topics are known with their partitions: for a moment a broker names a topic without any.
+
+    Raises: `KafkaException` when they are not within some seconds.
+    """
+    missing = set(names)
+    give_up_at = time.monotonic() + REQUEST_SECONDS
+    while missing:
+        topics = ask(lambda: admin.list_topics(timeout=REQUEST_SECONDS)).topics
+        missing = {
+            name
+            for name in missing
+            if name not in topics
+            or not topics[name].partitions
+            or any(partition.leader < 0 for partition in topics[name].partitions.values())
+        }
+        if missing and time.monotonic() > give_up_at:
+            raise KafkaException(f"no leaders within {REQUEST_SECONDS} s for {', '.join(sorted(missing))}")
+        time.sleep(0.02 if missing else 0)
 
 
 def _create(admin: AdminClient, name: str, topic: Topic) -> None:
