@@ -1,0 +1,126 @@
+"""Several headquarters workers: partitions, slots, number sequences, and the same event in two partitions."""
+
+import random
+from pathlib import Path
+from typing import Final
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+
+from commerce.failures import LockHeld, TopicChanged
+from tests.faults.avro import encode
+from tests.faults.checker import violations
+from tests.faults.evidence import gather
+from tests.faults.journal import Operation, Writer
+from tests.faults.traffic import Store, traffic
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene, wait_for
+
+PARTITIONS: Final = 12
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
+    """Topics, tables and settings of this test's own; small batches, so that workers meet."""
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, headquarters="batch_records_max = 10")
+
+
+@pytest.fixture
+def stores() -> list[Store]:
+    """One store of each channel, seeded; the last one's numbers may have gaps."""
+    rng = random.Random(1)
+    return [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
+
+
+def shares(scene: Scene) -> list[int]:
+    """How many partitions each member of the group has, once all are given out."""
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    (asked,) = admin.describe_consumer_groups([f"{scene.prefix}headquarters"]).values()
+    found = sorted(len(member.assignment.topic_partitions) for member in asked.result(20).members)
+    return found if sum(found) == PARTITIONS else []
+
+
+def test_workers_share_the_partitions_and_take_over(scene: Scene, stores: list[Store]) -> None:
+    """Two workers have half of the partitions each; when one ends the other has all; nothing is lost or doubled."""
+    # given
+    events = traffic(random.Random(2), stores, 400)
+
+    # when
+    with scene.headquarters():
+        scene.send(*events[:100])
+        with scene.headquarters():
+            scene.send(*events[100:200])
+            wait_for(lambda: shares(scene) == [6, 6], "equal shares")
+            scene.send(*events[200:300])
+            scene.answers(*events[:300])
+        scene.send(*events[300:])
+        scene.answers(*events)
+        wait_for(lambda: shares(scene) == [12], "all partitions")
+
+    # then
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_same_event_in_two_partitions_gives_one_number(scene: Scene, stores: list[Store]) -> None:
+    """Two workers read the same new customers at the same time, in partitions of their own: one number each."""
+    # given
+    events = [store.create() for _ in range(40) for store in stores]
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+
+    # when
+    with scene.headquarters(), scene.headquarters():
+        wait_for(lambda: shares(scene) == [6, 6], "equal shares")
+        for event in events:
+            for partition in range(0, PARTITIONS, 3):
+                value = encode("CustomerEvent", event)
+                writer.write(Operation(key=event["customer_id"].encode(), value=value), partition)
+        writer.flush()
+        scene.answers(*events)
+        last = [stores[0].touch(event["customer_id"]) for event in events[:20]]
+        scene.ask(*last)
+        counted = "SELECT coalesce(sum(repeats), 0) AS repeats FROM synchronization_log"
+        wait_for(lambda: scene.query(counted)[0]["repeats"] >= 3 * len(events), "all repeats")
+
+    # then
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    # The order of one customer's events is that of one partition; with several it is anybody's.
+    found = [one for one in violations(evidence, scene.journal, SETTING) if not one.startswith("I8: event")]
+    assert found == []
+    assert len(scene.tables().customers) == len(events)
+
+
+def test_slot_of_another_worker_is_refused(scene: Scene, stores: list[Store]) -> None:
+    """A slot belongs to one worker at a time; without a wish the next one is taken."""
+    # given
+    with scene.headquarters(slot=0):
+        scene.ask(stores[0].create())
+
+        # when
+        with scene.headquarters(slot=0) as second:
+            failure = second.dies()
+        with scene.headquarters():
+            wait_for(lambda: shares(scene) == [6, 6], "the worker with another slot")
+
+    # then
+    assert isinstance(failure, LockHeld)
+
+
+def test_added_partitions_stop_headquarters(scene: Scene, stores: list[Store]) -> None:
+    """With another count keys go elsewhere: it ends with advice before it reads a record."""
+    # given
+    with scene.headquarters():
+        scene.ask(stores[0].create())
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    topic = f"{scene.prefix}async-customers"
+    admin.create_partitions([NewPartitions(topic, PARTITIONS + 1)])[topic].result(20)
+    scene.send(stores[0].create())
+
+    # when
+    with scene.headquarters() as worker:
+        failure = worker.dies()
+
+    # then
+    assert isinstance(failure, TopicChanged)
+    assert "another prefix" in str(failure)
+    assert len(scene.tables().customers) == 1
