@@ -209,7 +209,7 @@ def test_records_of_another_release_are_read_beside_ours(framing: str) -> None:
 
 
 def test_decimal_that_no_column_holds_falls_out_alone() -> None:
-    """Avro lets a writer put more digits into a decimal than the contract has; that record is bad, the others are not."""
+    """A decimal may have more digits in Avro than in the contract; that record is bad, the others are not."""
     given = [a_customer(number) for number in range(3)]
     values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
     record = to_avro(given[1])
