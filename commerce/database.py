@@ -31,6 +31,7 @@ BUSY_SECONDS: Final = 10
 
 _MIGRATIONS: Final = Path(str(files("schemas"))) / "migrations"
 _LOCK_POLL_SECONDS: Final = 0.02
+_TURN_POLL_SECONDS: Final = 0.002
 _READING: Final = "tenten_reading"
 """Execution option of a connection whose transactions only read."""
 
@@ -118,10 +119,32 @@ def _open_sqlite(address: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN" if options.get(_READING) else "BEGIN IMMEDIATE")
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        if options.get(_READING):
+            connection.exec_driver_sql("BEGIN")
+            return
+        with _turn(address):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def _turn(address: URL) -> Generator[None]:
+    """Wait for the writer's place one at a time, by a lock that is held until one has it.
+
+    SQLite lets waiters sleep, up to 100 ms between two looks, so a process that writes one transaction after the other
+    would always be faster than they are: a clerk would wait for seconds, or be refused. With this it must queue up
+    behind them. Who cannot have the lock tries without it.
+    """
+    turn = FileLock(f"{address.database}.turn.lock")
+    with suppress(OSError, Timeout):
+        turn.acquire(timeout=BUSY_SECONDS, poll_interval=_TURN_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextmanager

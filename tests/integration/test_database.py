@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -419,6 +420,41 @@ def test_eight_sqlite_writers_lose_nothing(sqlite_url: str) -> None:
     assert failures == []
     with _opened(sqlite_url) as engine, engine.begin() as connection:
         assert connection.scalar(text("SELECT value FROM counter")) == 80
+
+
+def test_writer_that_never_pauses_keeps_nobody_from_writing(sqlite_url: str) -> None:
+    """While two processes write one transaction after the other, a clerk's own still get in, each within a moment."""
+    # given
+    stop = threading.Event()
+
+    def write_on_and_on() -> None:
+        with _opened(sqlite_url) as engine:
+            while not stop.is_set():
+                with engine.begin() as connection:
+                    connection.execute(text("INSERT INTO sale (store) VALUES (1)"))
+                    stop.wait(0.02)
+
+    with _opened(sqlite_url) as engine, engine.begin() as connection:
+        connection.execute(text("CREATE TABLE sale (store integer)"))
+    busy = [threading.Thread(target=write_on_and_on) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    # when
+    waited_seconds = []
+    try:
+        with _opened(sqlite_url) as engine:
+            for _ in range(20):
+                began = time.monotonic()
+                with engine.begin() as connection:
+                    connection.execute(text("INSERT INTO sale (store) VALUES (2)"))
+                waited_seconds.append(time.monotonic() - began)
+                stop.wait(0.05)
+    finally:
+        stop.set()
+        for thread in busy:
+            thread.join()
+    # then
+    assert max(waited_seconds) < 2
 
 
 def test_new_sqlite_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
