@@ -4,11 +4,13 @@ A position is the offset that is read next. It is moved by compare-and-set, so a
 between, and it counts only together with the topic's id: a topic deleted and made again is another one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, case, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from commerce.failures import Contended
 from commerce.kafka import TopicInfo, check_partitions
@@ -38,12 +40,11 @@ def guard_topic(connection: Connection, name: str, info: TopicInfo) -> TopicRead
 
     Raises: `TopicChanged` when it has another number now.
     """
+    new = _insert(connection, topics).values(topic=name, topic_id=info.topic_id, partitions=info.partitions)
+    connection.execute(new.on_conflict_do_nothing())
     this_one = (topics.c.topic == name, topics.c.topic_id == info.topic_id)
-    known = connection.scalar(select(topics.c.partitions).where(*this_one))
-    if known is None:
-        connection.execute(insert(topics).values(topic=name, topic_id=info.topic_id, partitions=info.partitions))
-    else:
-        check_partitions(name, known, info.partitions)
+    known = connection.execute(select(topics.c.partitions).where(*this_one)).scalar_one()
+    check_partitions(name, known, info.partitions)
     return TopicRead(name=name, topic_id=info.topic_id, partitions=info.partitions)
 
 
@@ -62,68 +63,79 @@ def read_another(connection: Connection, topic: TopicRead) -> bool:
 
 
 def begin(connection: Connection, topic: TopicRead, partitions: Iterable[int], at: datetime) -> None:
-    """Start these partitions at their beginning. What is not there yet misses nothing: confirmed as of now."""
-    rows = [
-        {
-            "topic": topic.name,
-            "topic_id": topic.topic_id,
-            "partition": partition,
-            "next_offset": 0,
-            "confirmed_at": at,
-        }
-        for partition in partitions
-    ]
+    """Start these partitions at their beginning, unless that is done. What is not there yet misses nothing: confirmed now."""
+    rows = [_position(topic, partition, 0, at) for partition in partitions]
     if rows:
-        connection.execute(insert(positions), rows)
+        connection.execute(_insert(connection, positions).on_conflict_do_nothing(), rows)
 
 
 def move(
     connection: Connection,
     topic: TopicRead,
     moves: Mapping[int, tuple[int, int]],
-    confirmed: Iterable[int],
+    confirmed: Collection[int],
     at: datetime,
 ) -> None:
     """Move positions, by partition from the offset they have to the new one, and note the partitions read to their end.
 
-    One statement. Raises: `Contended` when one of them is not where it was; the transaction is to be rolled back then.
+    Raises: `Contended` when one of them is not where it was; the transaction is to be rolled back then.
     """
-    if not moves:
-        return
-    at_end = sorted(set(confirmed))
-    changed = connection.execute(
-        update(positions)
-        .where(*_of(topic))
-        .where(
-            tuple_(positions.c.partition, positions.c.next_offset).in_(
-                [(partition, old) for partition, (old, _) in moves.items()]
-            )
-        )
-        .values(
-            next_offset=case({partition: new for partition, (_, new) in moves.items()}, value=positions.c.partition),
-            confirmed_at=case((positions.c.partition.in_(at_end), at), else_=positions.c.confirmed_at),
-        )
+    for chosen, statement in ((True, _MOVE_TO_END), (False, _MOVE)):
+        rows = [
+            {
+                "of_topic": topic.name,
+                "of_id": topic.topic_id,
+                "of_partition": partition,
+                "old": old,
+                "new": new,
+                "at": at,
+            }
+            for partition, (old, new) in sorted(moves.items())
+            if (partition in confirmed) is chosen
+        ]
+        if rows and connection.execute(statement, rows).rowcount != len(rows):
+            raise Contended(f"another process reads {topic.name} for this channel and has moved on")
+
+
+_MOVE: Final = (
+    update(positions)
+    .where(
+        positions.c.topic == bindparam("of_topic"),
+        positions.c.topic_id == bindparam("of_id"),
+        positions.c.partition == bindparam("of_partition"),
+        positions.c.next_offset == bindparam("old"),
     )
-    if changed.rowcount != len(moves):
-        raise Contended(f"another process reads {topic.name} for this channel and has moved on")
+    .values(next_offset=bindparam("new"))
+)
+_MOVE_TO_END: Final = _MOVE.values(confirmed_at=bindparam("at"))
 
 
 def replace(connection: Connection, topic: TopicRead, next_offsets: Mapping[int, int], at: datetime) -> None:
     """Put every position of this topic where it is said, confirmed, and forget those in earlier topics of its name."""
-    connection.execute(delete(positions).where(positions.c.topic == topic.name))
-    connection.execute(delete(topics).where(topics.c.topic == topic.name, topics.c.topic_id != topic.topic_id))
-    rows = [
-        {
-            "topic": topic.name,
-            "topic_id": topic.topic_id,
-            "partition": partition,
-            "next_offset": offset,
-            "confirmed_at": at,
-        }
-        for partition, offset in next_offsets.items()
-    ]
-    connection.execute(insert(positions), rows)
+    for table in (positions, topics):
+        connection.execute(delete(table).where(table.c.topic == topic.name, table.c.topic_id != topic.topic_id))
+    upsert = _insert(connection, positions)
+    upsert = upsert.on_conflict_do_update(
+        index_elements=list(positions.primary_key),
+        set_={"next_offset": upsert.excluded.next_offset, "confirmed_at": upsert.excluded.confirmed_at},
+    )
+    connection.execute(upsert, [_position(topic, partition, offset, at) for partition, offset in next_offsets.items()])
 
 
-def _of(topic: TopicRead):  # type: ignore[no-untyped-def]
+def _position(topic: TopicRead, partition: int, next_offset: int, at: datetime) -> dict[str, object]:
+    return {
+        "topic": topic.name,
+        "topic_id": topic.topic_id,
+        "partition": partition,
+        "next_offset": next_offset,
+        "confirmed_at": at,
+    }
+
+
+def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An insert with ON CONFLICT, which both databases have, each in its own words."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def _of(topic: TopicRead) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return positions.c.topic == topic.name, positions.c.topic_id == topic.topic_id

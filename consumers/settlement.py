@@ -174,7 +174,7 @@ def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, sl
         began = monotonic()
         settled = [reply for _, reply in replies[first:end]]
         next_offset = replies[end - 1][0] + 1
-        with engine.begin() as connection:
+        with slices.timed(end - first), engine.begin() as connection:
             now = datetime.now(UTC)
             settle(connection, view, settled, now)
             move(connection, place.topic, {place.partition: (place.next_offset, next_offset)}, (), now)
@@ -221,9 +221,11 @@ def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], 
     erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
     concerned = {reply.customer_id for reply in replies}
     tables_of(connection).lock_versions(connection, concerned)
-    document = json.dumps([_row(reply, at) for reply in {reply.event_id: reply for reply in replies}.values()])
-    for statement in _SETTLE[connection.dialect.name]:
-        connection.execute(text(statement), {"replies": document})
+    events = {reply.event_id: _row(reply, at) for reply in replies}
+    numbers = {reply.customer_id: reply.account_number for reply in reversed(replies) if reply.account_number}
+    close, give_number = _SETTLE[connection.dialect.name]
+    connection.execute(text(close), {"replies": json.dumps(list(events.values()))})
+    connection.execute(text(give_number), {"numbers": json.dumps(numbers)})
     erase(connection, sorted(erased), view.channel_id, at)
     show_again(connection, sorted(concerned - erased), view.filter, view.writers)
     if connection.dialect.name == "postgresql":
@@ -243,9 +245,8 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
     }
 
 
-# One document of replies, two statements: close the events, unless they are closed already; and give the account number to
-# customers that have none. The plus keeps SQLite from going through every pending customer, for each reply, by the index
-# of account numbers.
+# Close the events, unless they are closed already; and give account numbers to customers that have none. `coalesce` keeps
+# either database from going through every pending customer by the index of account numbers, instead of by these ids.
 _SETTLE: Final = {
     "postgresql": (
         """
@@ -256,10 +257,8 @@ _SETTLE: Final = {
         WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
         """,
         """
-        UPDATE customers SET account_number = r.account_number
-        FROM json_to_recordset(CAST(:replies AS json)) AS r (customer_id uuid, account_number text)
-        WHERE customers.customer_id = r.customer_id AND customers.account_number IS NULL
-            AND r.account_number IS NOT NULL
+        UPDATE customers SET account_number = given.value FROM json_each_text(CAST(:numbers AS json)) AS given
+        WHERE customers.customer_id = CAST(given.key AS uuid) AND coalesce(customers.account_number, '') = ''
         """,
     ),
     "sqlite": (
@@ -273,12 +272,8 @@ _SETTLE: Final = {
         WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
         """,
         """
-        UPDATE customers SET account_number = r.account_number
-        FROM (SELECT json_extract(value, '$.customer_id') AS customer_id,
-                json_extract(value, '$.account_number') AS account_number
-            FROM json_each(:replies)) AS r
-        WHERE customers.customer_id = r.customer_id AND +customers.account_number IS NULL
-            AND r.account_number IS NOT NULL
+        UPDATE customers SET account_number = given.value FROM json_each(:numbers) AS given
+        WHERE customers.customer_id = given.key AND coalesce(customers.account_number, '') = ''
         """,
     ),
 }

@@ -22,6 +22,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    null,
     or_,
     select,
     update,
@@ -165,35 +166,34 @@ def erase(connection: Connection, ids: Collection[str], channel_id: str, at: dat
     if not ids:
         return
     remove(connection, ids)
-    mine = (one_of(connection, outbox.c.aggregateid, ids), outbox.c.outcome.is_distinct_from(_ERASED))
-    found = connection.execute(select(outbox.c.id, outbox.c.aggregateid, outbox.c.created_at).where(*mine)).all()
+    theirs = one_of(connection, outbox.c.aggregateid, ids)
+    still_open = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
+    settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
+    connection.execute(update(outbox).where(theirs, still_open).values(**settled))
+    personal = select(outbox.c.id, outbox.c.aggregateid, outbox.c.created_at)
     shells = [
-        {
-            "event": row.id,
-            "shell": encode(
-                contract("CustomerEvent"), to_avro(_shell(row.id, row.aggregateid, channel_id, row.created_at))
-            ),
-        }
-        for row in found
+        {"event": row.id, "shell": _shell(row.id, row.aggregateid, channel_id, row.created_at)}
+        for row in connection.execute(personal.where(theirs, outbox.c.type != _ERASED_TYPE))
     ]
     if shells:
-        connection.execute(update(outbox).where(*mine).values(settled_at=at, outcome=_ERASED, reasons=None))
-        emptied = update(outbox).where(outbox.c.id == bindparam("event")).values(payload=bindparam("shell"))
-        connection.execute(emptied, shells)
+        emptied = update(outbox).where(outbox.c.id == bindparam("event"))
+        connection.execute(emptied.values(type=_ERASED_TYPE, payload=bindparam("shell")), shells)
 
 
 _ERASED: Final = Outcome.ERASED.lower()
+_ERASED_TYPE: Final = "CustomerErased"
 
 
-def _shell(event_id: str, customer_id: str, channel_id: str, occurred_at: datetime) -> CustomerEvent:
-    """An event that says nothing but that its customer is erased."""
-    return CustomerEvent(
+def _shell(event_id: str, customer_id: str, channel_id: str, occurred_at: datetime) -> bytes:
+    """The payload of an event that says nothing but that its customer is erased."""
+    event = CustomerEvent(
         customer_id=customer_id,
         event_id=event_id,
         channel_id=channel_id,
         kind=EventKind.ERASED,
         occurred_at=occurred_at,
     )
+    return encode(contract("CustomerEvent"), to_avro(event))
 
 
 def one_of(connection: Connection, guid: ColumnElement[str], ids: Iterable[str]) -> ColumnElement[bool]:

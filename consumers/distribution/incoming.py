@@ -67,7 +67,8 @@ class Unread:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
     """A batch as it was read: the decoded snapshots and the tombstones, in order, up to the first record of each
-    partition that cannot be read."""
+    partition that cannot be read.
+    """
 
     snapshots: pl.DataFrame
     """As decoded, with `row`."""

@@ -133,7 +133,7 @@ def _where(settings: Settings, engine: Engine) -> tuple[Standing, str | None]:
         if reason is None:
             missing = [partition for partition in range(topic.partitions) if partition not in positions]
             begin(connection, topic, missing, now)
-            positions |= {partition: Position(next_offset=0, confirmed_at=now) for partition in missing}
+            positions = read_positions(connection, topic)
     standing = Standing(
         topic=topic,
         next_offsets={partition: position.next_offset for partition, position in positions.items()},
@@ -225,7 +225,7 @@ def _apply(engine: Engine, view: ChannelView, standing: Standing, taken: Taken, 
                 standing.ends = ends
             now = datetime.now(UTC)
             moves = standing.moves(taken.next_offsets(end_row))
-            with engine.begin() as connection:
+            with slices.timed(end_row - first_row), engine.begin() as connection:
                 applied += apply(connection, view, changes, now)
                 move(connection, standing.topic, moves, standing.at_end(moves), now)
                 failpoint("distribution.before_commit")

@@ -1,0 +1,455 @@
+"""A scene for tests of a channel: its database, topics of its own, and a headquarters whose words the test writes itself.
+
+Headquarters is a plain transactional producer here: what it says is real records on the real topics, in real transactions.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Final
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from sqlalchemy import Engine, Table, insert, select, update
+
+from commerce.database import consistent_view, open_database, upgrade_channel
+from commerce.failures import KafkaRefused
+from commerce.kafka import administration, apply_topics, last_stable_offsets, topic_ids
+from commerce.settings import Settings
+from schemas import channel
+from schemas.records import (
+    Address,
+    Contact,
+    Customer,
+    CustomerEvent,
+    CustomerState,
+    EventKind,
+    Outcome,
+    Reason,
+    Reply,
+    SupersededEvent,
+    to_avro,
+)
+from schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
+from schemas.wire import contract, encode
+
+DEADLINE_SECONDS: Final = 60.0
+"""By then whatever a test waits for has happened, or never will."""
+
+AT: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+CHANNEL: Final = "houston"
+
+_TOML: Final = """
+prefix = "{prefix}"
+
+[kafka]
+"bootstrap.servers" = "{bootstrap_servers}"
+
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = {{ format = "C-########" }}
+
+[legal_entities.demf]
+country = "DE"
+currency = "EUR"
+language = "de-DE"
+account_numbers = {{ format = "D########" }}
+
+[channels.houston]
+legal_entity = "usrt"
+address_books = {address_books}
+database = "{url}"
+"""
+
+DISTRIBUTION: Final = "from consumers.distribution.run import run; run(settings, channel, stop)"
+SETTLEMENT: Final = "from consumers.settlement import run; run(settings, channel, stop)"
+RESYNC: Final = "from consumers.distribution.resync import resync; resync(settings, channel)"
+"""Programs for `die_at`."""
+
+_numbers = itertools.count(1)
+
+
+def guid() -> str:
+    """A new GUID."""
+    return str(uuid.uuid4())
+
+
+def state(name: str = "Ann", **fields: Any) -> CustomerState:
+    """A customer with one address and two contacts, unless told otherwise."""
+    address, email, phone = guid(), guid(), guid()
+    usual: dict[str, Any] = {
+        "legal_entity": "usrt",
+        "first_name": name,
+        "last_name": "Müller",
+        "language": "en-US",
+        "currency": "USD",
+        "primary_address": address,
+        "primary_email": email,
+        "affiliations": ("gold", "staff"),
+        "addresses": (
+            Address(address_id=address, purpose="HOME", street="1 Main", city="Houston", country="US", updated_at=AT),
+        ),
+        "contacts": tuple(
+            sorted(
+                (
+                    Contact(contact_id=email, kind="EMAIL", value="ann@example.com", marketing_consent=True),
+                    Contact(contact_id=phone, kind="PHONE", value="+17135550123", description="mobile"),
+                ),
+                key=lambda contact: contact.contact_id,
+            )
+        ),
+    }
+    return CustomerState(**{**usual, **fields})
+
+
+def customer(name: str = "Ann", *, version: int = 1, customer_id: str | None = None, **fields: Any) -> Customer:
+    """A snapshot, as headquarters would send it."""
+    return Customer(
+        customer_id=customer_id or guid(),
+        account_number=f"C-{next(_numbers):08d}",
+        version=version,
+        updated_at=AT,
+        customer=state(name, **fields),
+    )
+
+
+def changed(snapshot: Customer, **fields: Any) -> Customer:
+    """The next version of a customer."""
+    return replace(snapshot, version=snapshot.version + 1, customer=replace(snapshot.customer, **fields))
+
+
+def event(
+    customer_id: str,
+    state: CustomerState,
+    changed: Sequence[str],
+    supersedes: Sequence[SupersededEvent] = (),
+    kind: EventKind = EventKind.EDITED,
+) -> CustomerEvent:
+    """What the channel said of a customer."""
+    return CustomerEvent(
+        customer_id=customer_id,
+        event_id=guid(),
+        channel_id=CHANNEL,
+        kind=kind,
+        occurred_at=AT,
+        changed=tuple(changed),
+        supersedes=tuple(supersedes),
+        customer=state,
+    )
+
+
+def reply(to: CustomerEvent, outcome: Outcome = Outcome.SYNCHRONIZED, **fields: Any) -> Reply:
+    """Headquarters' answer to an event of the channel."""
+    return Reply(
+        channel_id=CHANNEL,
+        event_id=to.event_id,
+        customer_id=to.customer_id,
+        outcome=outcome,
+        answered_at=AT,
+        **fields,
+    )
+
+
+REASON: Final = Reason(field="first_name", code="too_long", text="is longer than 100 characters")
+
+
+class Headquarters:
+    """Writes snapshots and replies, each call one transaction; so every partition ends with a control marker."""
+
+    def __init__(self, bootstrap_servers: str, settings: Settings) -> None:
+        self._settings = settings
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "transactional.id": f"{settings.prefix}headquarters",
+                "partitioner": "murmur2_random",
+            }
+        )
+        self._producer.init_transactions(DEADLINE_SECONDS)
+        self._admin = administration(settings)
+
+    def send(self, *snapshots: Customer | str) -> None:
+        """Send snapshots; an id alone is a tombstone."""
+        self.raw(
+            CUSTOMERS.name,
+            *(
+                (one, None) if isinstance(one, str) else (one.customer_id, encode(contract("Customer"), to_avro(one)))
+                for one in snapshots
+            ),
+        )
+
+    def reply(self, *replies: Reply) -> None:
+        """Send answers."""
+        values = ((one.channel_id, encode(contract("Reply"), to_avro(one))) for one in replies)
+        self.raw(CHANNEL_REPLIES.name, *values)
+
+    def raw(self, topic: str, *records: tuple[str, bytes | None], abort: bool = False) -> None:
+        """Send keys and values as they are, in one transaction."""
+        self._producer.begin_transaction()
+        for key, value in records:
+            while True:
+                try:
+                    self._producer.produce(self._settings.prefix + topic, value, key)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+        if abort:
+            self._producer.flush(DEADLINE_SECONDS)
+            self._producer.abort_transaction(DEADLINE_SECONDS)
+        else:
+            self._producer.commit_transaction(DEADLINE_SECONDS)
+        self._wait_until_stable(self._settings.prefix + topic)
+
+    def _wait_until_stable(self, topic: str) -> None:
+        """A commit returns before its markers are in the partitions; readers see it only then."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self._ends(topic, IsolationLevel.READ_COMMITTED) != self._ends(topic, IsolationLevel.READ_UNCOMMITTED):
+            assert time.monotonic() < deadline, "a transaction stays open"
+            time.sleep(0.01)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The last stable offset of each partition."""
+        return self._ends(topic, IsolationLevel.READ_COMMITTED)
+
+    def _ends(self, topic: str, isolation: IsolationLevel) -> dict[int, int]:
+        partitions = self._admin.list_topics(topic, timeout=DEADLINE_SECONDS).topics[topic].partitions
+        asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
+        while True:
+            futures = self._admin.list_offsets(asked, isolation_level=isolation)
+            try:
+                return {one.partition: future.result().offset for one, future in futures.items()}
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                    raise
+
+
+@dataclass(slots=True, kw_only=True)
+class ChannelScene:
+    """One channel, its database, and headquarters' voice."""
+
+    settings: Settings
+    engine: Engine
+    headquarters: Headquarters
+    workers: "list[Worker]" = field(default_factory=list)
+
+    @contextmanager
+    def running(self, run: Callable[[Settings, str, Event], None]) -> "Iterator[Worker]":
+        """A process of the channel in a thread, for as long as the block. What it dies of is raised."""
+        worker = Worker(lambda stop: run(self.settings, CHANNEL, stop))
+        self.workers.append(worker)
+        try:
+            yield worker
+        finally:
+            self.workers.remove(worker)
+            worker.stop()
+        worker.check()
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Return as soon as the condition holds; fail when a process of the channel dies, or it takes too long."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            for worker in self.workers:
+                worker.check()
+            assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s in vain for {what}"
+            time.sleep(0.01)
+
+    def wait_until_level(self) -> None:
+        """Wait until the channel's positions in `customers` are at the last stable offsets."""
+        name = self.settings.topic(CUSTOMERS)
+        ends = last_stable_offsets(self.settings, name, CUSTOMERS.partitions)
+        self.wait(lambda: self.positions(name) == ends, "the end of the topic")
+
+    def positions(self, topic: str) -> dict[int, int]:
+        """Next offsets by partition."""
+        return {row["partition"]: row["next_offset"] for row in self.rows(channel.positions) if row["topic"] == topic}
+
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        """A table's rows, ordered by primary key."""
+        with consistent_view(self.engine) as connection:
+            return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+    def visible(self) -> dict[str, tuple[str | None, int, str]]:
+        """Account number, version and first name of every customer of the channel."""
+        return {
+            row["customer_id"]: (row["account_number"], row["version"], row["first_name"])
+            for row in self.rows(channel.customers)
+        }
+
+    def counts(self) -> tuple[int, int, int]:
+        """How many customers, addresses and contacts there are."""
+        return (
+            len(self.rows(channel.customers)),
+            len(self.rows(channel.customer_addresses)),
+            len(self.rows(channel.customer_contacts)),
+        )
+
+    def create(self, customer_id: str, state: CustomerState) -> CustomerEvent:
+        """A clerk creates a customer: pending, with its event in the outbox."""
+        created = event(customer_id, state, ("first_name", "last_name"), kind=EventKind.CREATED)
+        with self.engine.begin() as connection:
+            connection.execute(insert(channel.customers), customer_row(customer_id, None, 0, state))
+        self.append(created)
+        return created
+
+    def edit(self, snapshot: Customer, edited: CustomerState, paths: Sequence[str], kept: bool = True) -> CustomerEvent:
+        """A clerk edits a customer that has that snapshot: the row shows it, the snapshot is kept, the event is written."""
+        said = event(snapshot.customer_id, edited, paths)
+        with self.engine.begin() as connection:
+            if kept:
+                value = encode(contract("Customer"), to_avro(snapshot))
+                row = {"customer_id": snapshot.customer_id, "version": snapshot.version, "snapshot": value}
+                connection.execute(insert(channel.snapshots), row)
+            connection.execute(
+                update(channel.customers)
+                .where(channel.customers.c.customer_id == snapshot.customer_id)
+                .values(customer_row(snapshot.customer_id, snapshot.account_number, snapshot.version, edited))
+            )
+        self.append(said)
+        return said
+
+    def append(self, said: CustomerEvent, **columns: Any) -> None:
+        """Put an event into the outbox, as sent unless told otherwise."""
+        row = {
+            "id": said.event_id,
+            "aggregatetype": "customer",
+            "aggregateid": said.customer_id,
+            "type": "CustomerEdited",
+            "payload": encode(contract("CustomerEvent"), to_avro(said)),
+            "created_at": AT,
+            "sent_at": AT,
+            **columns,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(insert(channel.outbox), row)
+
+    def outbox(self) -> dict[str, dict[str, Any]]:
+        """The outbox by event id."""
+        return {row["id"]: row for row in self.rows(channel.outbox)}
+
+
+class Worker:
+    """Something that runs in a thread until it is stopped."""
+
+    def __init__(self, run: Callable[[Event], object]) -> None:
+        self.failure: BaseException | None = None
+        self._stop = Event()
+        self._thread = Thread(target=self._run, args=(run,))
+        self._thread.start()
+
+    def _run(self, run: Callable[[Event], object]) -> None:
+        try:
+            run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test that waits is to have it
+            self.failure = error
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for that."""
+        self._stop.set()
+        self._thread.join(DEADLINE_SECONDS)
+        assert not self._thread.is_alive(), "it does not end"
+
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise what it died of, if it did."""
+        if self.failure is not None:
+            raise self.failure
+
+
+def customer_row(customer_id: str, account_number: str | None, version: int, state: CustomerState) -> Mapping[str, Any]:
+    """A row of `customers`, written out here and not by the code under test; addresses and contacts are left out."""
+    return {
+        "customer_id": customer_id,
+        "account_number": account_number,
+        "version": version,
+        "updated_at": AT,
+        "legal_entity": state.legal_entity,
+        "customer_type": state.customer_type.lower(),
+        "title": state.title,
+        "first_name": state.first_name,
+        "middle_name": state.middle_name,
+        "last_name": state.last_name,
+        "organization_name": state.organization_name,
+        "language": state.language,
+        "currency": state.currency,
+        "customer_group": state.customer_group,
+        "receipt_preference": state.receipt_preference.lower(),
+        "receipt_email": state.receipt_email,
+        "tax_number": state.tax_number,
+        "primary_address": state.primary_address,
+        "primary_phone": state.primary_phone,
+        "primary_email": state.primary_email,
+        "address_books": list(state.address_books),
+        "affiliations": list(state.affiliations),
+        "attributes": [],
+        "search_name": f"{state.first_name} {state.last_name}".lower(),
+    }
+
+
+def make_topics(settings: Settings) -> None:
+    """Create the topics, and wait until the broker knows what its controller has created."""
+    apply_topics(settings)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            topic_ids(settings, map(settings.topic, ALL))
+            return
+        except KafkaRefused:
+            assert time.monotonic() < deadline, "the topics do not come"
+            time.sleep(0.02)
+
+
+@contextmanager
+def set_channel_scene(
+    directory: Path, bootstrap_servers: str, prefix: str, url: str, address_books: Sequence[str] = ()
+) -> Iterator[ChannelScene]:
+    """Topics, tables and settings of one channel, whose database is at that address."""
+    document = _TOML.format(
+        prefix=prefix, bootstrap_servers=bootstrap_servers, url=url, address_books=list(address_books)
+    )
+    (directory / "tenten.toml").write_text(document)
+    settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
+    make_topics(settings)
+    engine = open_database(settings.channel(CHANNEL).database)
+    upgrade_channel(engine)
+    try:
+        yield ChannelScene(settings=settings, engine=engine, headquarters=Headquarters(bootstrap_servers, settings))
+    finally:
+        engine.dispose()
+
+
+def die_at(scene: ChannelScene, failpoint: str, program: str) -> None:
+    """Run a process of the channel as a process of its own that kills itself at this point."""
+    given = scene.settings.model_dump(mode="json")
+    code = (
+        "import json, sys, threading\n"
+        "from commerce.settings import Settings\n"
+        "settings = Settings.model_validate(json.loads(sys.argv[1]))\n"
+        f"channel, stop = {CHANNEL!r}, threading.Event()\n"
+        f"{program}"
+    )
+    environment = {**os.environ, "TENTEN_FAILPOINT": failpoint}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(given)],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, f"it did not reach {failpoint}"

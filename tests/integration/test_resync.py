@@ -1,0 +1,305 @@
+"""Resync: the full sync makes a channel what the topic says, while its tables stay complete, on PostgreSQL and on SQLite."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import delete, text, update
+
+from commerce.database import resync_lock
+from commerce.failures import LockHeld
+from consumers.distribution.resync import SnapshotUnreadable, resync
+from consumers.distribution.run import run
+from schemas import channel
+from schemas.topics import CUSTOMERS
+from tests.channel_scene import (
+    CHANNEL,
+    RESYNC,
+    ChannelScene,
+    Worker,
+    changed,
+    customer,
+    die_at,
+    guid,
+    set_channel_scene,
+    state,
+)
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def scene(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    bootstrap_servers: str,
+    prefix: str,
+    new_database: Callable[[], str],
+) -> Iterator[ChannelScene]:
+    """A channel on each of the two databases; it has the customers of the address book US."""
+    url = new_database() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US"]) as made:
+        yield made
+
+
+def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
+    """A channel that never began has all customers and stands at the end afterwards; progress goes up to the total."""
+    # given
+    sent = [customer(f"Ann {number}") for number in range(60)]
+    scene.headquarters.send(*sent)
+    told: list[tuple[int, int]] = []
+    # when
+    finished = resync(scene.settings, CHANNEL, lambda done, total: told.append((done, total)))
+    # then
+    assert finished
+    assert scene.visible() == {one.customer_id: (one.account_number, 1, one.customer.first_name) for one in sent}
+    assert scene.counts() == (60, 60, 120)
+    assert scene.positions(scene.settings.topic(CUSTOMERS)) == scene.headquarters.ends(scene.settings.topic(CUSTOMERS))
+    assert scene.rows(channel.resync_keys) == []
+    total = sum(scene.headquarters.ends(scene.settings.topic(CUSTOMERS)).values())
+    assert told[-1] == (total, total)
+    assert told == sorted(told)
+
+
+def test_drift_of_every_kind_is_mended(scene: ChannelScene) -> None:
+    """Hand-edited rows and children, missing and surplus customers, versions too high or too low: all as the topic has it."""
+    # given
+    sent = {name: customer(name) for name in ("Same", "Edited", "Child", "Orphaned", "Missing", "Future", "Past")}
+    scene.headquarters.send(*sent.values())
+    with scene.running(run):
+        scene.wait_until_level()
+    before = [scene.rows(table) for table in (channel.customers, channel.customer_addresses, channel.customer_contacts)]
+    surplus = {**before[0][0], "customer_id": guid()}
+
+    def of(name: str) -> str:
+        return sent[name].customer_id
+
+    customers, addresses, contacts = channel.customers.c, channel.customer_addresses.c, channel.customer_contacts.c
+    with scene.engine.begin() as connection:
+        connection.execute(update(channel.customers).where(customers.customer_id == of("Edited")).values(last_name="X"))
+        connection.execute(
+            update(channel.customers).where(customers.customer_id == of("Future")).values(version=9, first_name="Y")
+        )
+        connection.execute(
+            update(channel.customers).where(customers.customer_id == of("Past")).values(version=0, first_name="Z")
+        )
+        connection.execute(
+            update(channel.customer_contacts).where(contacts.customer_id == of("Child")).values(value="?")
+        )
+        connection.execute(delete(channel.customer_addresses).where(addresses.customer_id == of("Orphaned")))
+        connection.execute(
+            channel.customer_addresses.insert(),
+            {**before[1][0], "customer_id": of("Orphaned"), "address_id": guid()},
+        )
+        for table in (channel.customers, channel.customer_addresses, channel.customer_contacts):
+            connection.execute(delete(table).where(table.c.customer_id == of("Missing")))
+        connection.execute(channel.customers.insert(), surplus)
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    after = [scene.rows(table) for table in (channel.customers, channel.customer_addresses, channel.customer_contacts)]
+    assert after == before
+
+
+def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None:
+    """What headquarters does not know yet is in no topic: a resync leaves it, and shows edits on top of what it brings."""
+    # given
+    first = customer("Ann")
+    scene.headquarters.send(first)
+    with scene.running(run):
+        scene.wait_until_level()
+    scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+    pending = scene.create(guid(), state("Pending"))
+    edited_and_gone = replace(first, customer_id=guid())
+    with scene.engine.begin() as connection:
+        row = {**scene.rows(channel.customers)[0], "customer_id": edited_and_gone.customer_id}
+        connection.execute(channel.customers.insert(), row)
+    scene.edit(edited_and_gone, replace(first.customer, first_name="Gone?"), ["first_name"])
+    scene.headquarters.send(changed(first, last_name="New"))
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert scene.visible() == {
+        first.customer_id: (first.account_number, 2, "Clerk"),
+        pending.customer_id: (None, 0, "Pending"),
+        edited_and_gone.customer_id: (first.account_number, 1, "Gone?"),
+    }
+    (row,) = [row for row in scene.rows(channel.customers) if row["customer_id"] == first.customer_id]
+    assert row["last_name"] == "New"
+
+
+def test_customers_outside_the_filter_leave(scene: ChannelScene) -> None:
+    """What the channel should not have by its filter is taken away, though the topic has it."""
+    # given
+    kept, foreign = customer("Kept", address_books=("US",)), customer("Foreign", address_books=("JP",))
+    scene.headquarters.send(kept, foreign)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        row = {**scene.rows(channel.customers)[0], "customer_id": foreign.customer_id}
+        connection.execute(channel.customers.insert(), row)
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert set(scene.visible()) == {kept.customer_id}
+
+
+def test_nobody_sees_an_older_version_or_an_erased_customer(scene: ChannelScene) -> None:
+    """Every write to `customers` during the resync is recorded: only last versions, and nothing for what is erased."""
+    # given
+    first = customer("One")
+    last = changed(changed(first, first_name="Two"), first_name="Three")
+    erased = customer("Erased")
+    scene.headquarters.send(first, erased)
+    scene.headquarters.send(changed(first, first_name="Two"), changed(erased, first_name="Still"))
+    scene.headquarters.send(last, erased.customer_id)
+    _record_writes(scene)
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    with scene.engine.begin() as connection:
+        assert connection.execute(text("SELECT first_name FROM written")).scalars().all() == ["Three"]
+    assert scene.visible() == {first.customer_id: (first.account_number, 3, "Three")}
+
+
+def _record_writes(scene: ChannelScene) -> None:
+    """Have the database itself note every first name that is written."""
+    with scene.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE written (first_name text)"))
+        if scene.engine.dialect.name == "postgresql":
+            connection.execute(
+                text(
+                    "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+                    "$$ BEGIN INSERT INTO written VALUES (NEW.first_name); RETURN NEW; END $$"
+                )
+            )
+            connection.execute(
+                text("CREATE TRIGGER note AFTER INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION note()")
+            )
+        else:
+            for change in ("INSERT", "UPDATE"):
+                connection.exec_driver_sql(
+                    f"CREATE TRIGGER note_{change} AFTER {change} ON customers "
+                    "BEGIN INSERT INTO written VALUES (NEW.first_name); END"
+                )
+
+
+def test_unchanged_customers_are_not_written(scene: ChannelScene) -> None:
+    """A resync of a channel that is as it should be compares, and writes nothing."""
+    # given
+    scene.headquarters.send(*(customer(f"Ann {number}") for number in range(20)))
+    with scene.running(run):
+        scene.wait_until_level()
+    _record_writes(scene)
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    with scene.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM written")).scalar_one() == 0
+
+
+def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
+    """Changes, new customers and erasures that arrive while resyncs run one after the other all end up in the channel."""
+    # given
+    sent = {one.customer_id: one for one in (customer(f"Ann {number}") for number in range(200))}
+    scene.headquarters.send(*sent.values())
+    with scene.running(run):
+        scene.wait_until_level()
+        with scene.engine.begin() as connection:
+            connection.execute(update(channel.customers).values(tax_number="drift"))
+        stop = Event()
+
+        def resync_again_and_again() -> None:
+            while not stop.is_set():
+                resync(scene.settings, CHANNEL)
+
+        resyncing = Worker(lambda _: resync_again_and_again())
+        # when
+        for number in range(8):
+            erased, *others = list(sent)[number * 7 : number * 7 + 7]
+            new = customer(f"New {number}")
+            news = [changed(sent[one], last_name=f"Changed {number}") for one in others]
+            scene.headquarters.send(new, *news, erased)
+            sent.update({one.customer_id: one for one in (new, *news)})
+            del sent[erased]
+        scene.wait_until_level()
+        stop.set()
+        scene.wait(resyncing.ended, "the last resync")
+        resyncing.check()
+        scene.wait_until_level()
+    # then
+    assert scene.visible() == {
+        one.customer_id: (one.account_number, one.version, one.customer.first_name) for one in sent.values()
+    }
+    assert {row["tax_number"] for row in scene.rows(channel.customers)} == {""}
+    assert scene.counts() == (len(sent), len(sent), 2 * len(sent))
+
+
+@pytest.mark.parametrize("failpoint", ["resync.after_slice", "resync.before_delete"])
+def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoint: str) -> None:
+    """Killed in the middle, every customer is there to be read; the next resync begins anew and finishes."""
+    # given
+    sent = [customer(f"Ann {number}") for number in range(40)]
+    scene.headquarters.send(*sent)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        surplus = {**scene.rows(channel.customers)[0], "customer_id": guid()}
+        connection.execute(channel.customers.insert(), surplus)
+        connection.execute(update(channel.customers).values(tax_number="drift"))
+    # when
+    die_at(scene, failpoint, RESYNC)
+    # then
+    assert set(scene.visible()) == {one.customer_id for one in sent} | {surplus["customer_id"]}
+    assert scene.counts()[1:] == (40, 80)
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert set(scene.visible()) == {one.customer_id for one in sent}
+    assert {row["tax_number"] for row in scene.rows(channel.customers)} == {""}
+    assert scene.rows(channel.resync_keys) == []
+
+
+def test_second_resync_is_refused(scene: ChannelScene) -> None:
+    """Two at once would undo each other's notes: the second one says that a first one runs."""
+    with resync_lock(scene.engine), pytest.raises(LockHeld):
+        resync(scene.settings, CHANNEL)
+
+
+def test_unreadable_snapshot_stops_the_resync_before_anything_is_deleted(scene: ChannelScene) -> None:
+    """The last record of a customer cannot be read: the resync names it, and a surplus customer is still there."""
+    # given
+    broken, fine = customer("Broken"), customer("Fine")
+    scene.headquarters.send(fine)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        surplus = {**scene.rows(channel.customers)[0], "customer_id": guid()}
+        connection.execute(channel.customers.insert(), surplus)
+    scene.headquarters.raw(CUSTOMERS.name, (broken.customer_id, b"rubbish"))
+    # when
+    with pytest.raises(SnapshotUnreadable, match="offset"):
+        resync(scene.settings, CHANNEL)
+    # then
+    assert set(scene.visible()) == {fine.customer_id, surplus["customer_id"]}
+    # when
+    scene.headquarters.send(broken)
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert set(scene.visible()) == {fine.customer_id, broken.customer_id}
+
+
+def test_resync_that_is_to_stop_stops(scene: ChannelScene) -> None:
+    """With `stop` set it ends soon, says that it is not finished, and leaves the positions alone."""
+    # given
+    scene.headquarters.send(customer("Ann"))
+    stop = Event()
+    stop.set()
+    began = time.monotonic()
+    # when
+    finished = resync(scene.settings, CHANNEL, stop=stop)
+    # then
+    assert not finished
+    assert time.monotonic() - began < 30
+    assert scene.positions(scene.settings.topic(CUSTOMERS)) == {}

@@ -1,0 +1,373 @@
+"""Settlement: what headquarters answers reaches a channel's outbox and its customers, on PostgreSQL and on SQLite."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from sqlalchemy import update
+
+from commerce.kafka import administration
+from consumers import settlement
+from consumers.distribution.run import run as distribute
+from consumers.settlement import SETTLED_CHANNEL, partition_of, run
+from schemas import channel
+from schemas.records import Outcome, to_avro
+from schemas.topics import CHANNEL_REPLIES
+from schemas.wire import contract, encode
+from tests.channel_scene import (
+    AT,
+    CHANNEL,
+    REASON,
+    SETTLEMENT,
+    ChannelScene,
+    changed,
+    customer,
+    die_at,
+    event,
+    guid,
+    make_topics,
+    reply,
+    set_channel_scene,
+    state,
+)
+
+NEIGHBOUR = next(
+    name
+    for name in (f"store-{number}" for number in itertools.count())
+    if partition_of(name, CHANNEL_REPLIES.partitions) == partition_of(CHANNEL, CHANNEL_REPLIES.partitions)
+)
+"""Another channel whose replies go to the same partition."""
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def scene(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    bootstrap_servers: str,
+    prefix: str,
+    new_database: Callable[[], str],
+) -> Iterator[ChannelScene]:
+    """A channel on each of the two databases; it has the customers of the address book US."""
+    url = new_database() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US"]) as made:
+        yield made
+
+
+def wait_until_read(scene: ChannelScene) -> None:
+    """Wait until settlement stands at the end of the channel's partition."""
+    name = scene.settings.topic(CHANNEL_REPLIES)
+    partition = partition_of(CHANNEL, CHANNEL_REPLIES.partitions)
+    end = scene.headquarters.ends(name)[partition]
+    scene.wait(lambda: scene.positions(name) == {partition: end}, "the end of the replies")
+
+
+def test_partition_is_the_one_that_producers_choose(bootstrap_servers: str, prefix: str) -> None:
+    """Sixty keys of every length modulo four land where `partition_of` says, by the producers' own partitioner."""
+    # given
+    topic, keys = f"{prefix}keys", ["a" * length for length in range(1, 13)] + [guid() for _ in range(24)]
+    keys += [f"store-{number}" for number in range(20)] + ["münchen", "houston", "東京", "\x7f\x80ÿ"]
+    with_topic = NewTopic(topic, num_partitions=12)
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "partitioner": "murmur2_random"})
+    found: dict[str, int | None] = {}
+
+    def note(key: str, _: KafkaError | None, message: Message) -> None:
+        found[key] = message.partition()
+
+    # when
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.create_topics([with_topic])[topic].result()
+    for key in keys:
+        producer.produce(topic, b"", key, on_delivery=partial(note, key))
+    producer.flush()
+    # then
+    assert found == {key: partition_of(key, 12) for key in keys}
+
+
+def test_reply_settles_its_event_and_brings_the_account_number(scene: ChannelScene) -> None:
+    """A synchronized event is closed with outcome, number and version; the pending customer has its account number."""
+    # given
+    customer_id = guid()
+    said = scene.create(customer_id, state("Ann"))
+    other = scene.create(guid(), state("Bob"))
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number="C-00000007", version=1))
+        wait_until_read(scene)
+    # then
+    row = scene.outbox()[said.event_id]
+    assert (row["outcome"], row["account_number"], row["version"], row["reasons"]) == (
+        "synchronized",
+        "C-00000007",
+        1,
+        None,
+    )
+    assert row["settled_at"] is not None
+    assert scene.outbox()[other.event_id]["settled_at"] is None
+    assert scene.visible() == {customer_id: ("C-00000007", 0, "Ann"), other.customer_id: (None, 0, "Bob")}
+
+
+def test_account_number_never_changes(scene: ChannelScene) -> None:
+    """A customer that has its number keeps it, whatever a reply says."""
+    # given
+    said = scene.create(guid(), state("Ann"))
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number="C-00000007", version=1))
+        scene.headquarters.reply(reply(said, account_number="C-00000008", version=1))
+        wait_until_read(scene)
+    # then
+    assert scene.visible() == {said.customer_id: ("C-00000007", 0, "Ann")}
+
+
+def test_rejected_event_stays_open_until_a_later_one_supersedes_it(scene: ChannelScene) -> None:
+    """The clerk sees the reasons and what he wrote; when headquarters says superseded, the event is settled."""
+    # given
+    said = scene.create(guid(), state("Ann"))
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, Outcome.REJECTED, reasons=(REASON,)))
+        wait_until_read(scene)
+        # then
+        row = scene.outbox()[said.event_id]
+        assert (row["outcome"], row["settled_at"]) == ("rejected", None)
+        assert row["reasons"] == [{"field": "first_name", "code": "too_long", "text": "is longer than 100 characters"}]
+        assert scene.visible() == {said.customer_id: (None, 0, "Ann")}
+        # when
+        scene.headquarters.reply(reply(said, Outcome.SUPERSEDED, account_number="C-00000001", version=1))
+        wait_until_read(scene)
+    # then
+    row = scene.outbox()[said.event_id]
+    assert (row["outcome"], row["settled_at"] is not None, row["reasons"]) == ("superseded", True, None)
+
+
+def test_discarded_event_stays_discarded(scene: ChannelScene) -> None:
+    """The clerk gave it up; a reply that comes after that opens nothing again."""
+    # given
+    said = event(guid(), state("Ann"), ["first_name"])
+    scene.append(said, outcome="discarded", settled_at=AT)
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, Outcome.REJECTED, reasons=(REASON,)))
+        wait_until_read(scene)
+    # then
+    row = scene.outbox()[said.event_id]
+    assert (row["outcome"], row["settled_at"]) == ("discarded", AT)
+
+
+def test_repeated_reply_changes_nothing(scene: ChannelScene) -> None:
+    """The same answer again, as after a repeat of the event, leaves the row as the first one made it."""
+    # given
+    said = scene.create(guid(), state("Ann"))
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number="C-00000001", version=1))
+        wait_until_read(scene)
+        before = scene.outbox()
+        # when
+        scene.headquarters.reply(*[reply(said, account_number="C-00000001", version=1)] * 3)
+        wait_until_read(scene)
+    # then
+    assert scene.outbox() == before
+
+
+def test_replies_to_others_and_to_unknown_events_change_nothing(scene: ChannelScene) -> None:
+    """Another channel's replies in our partition, readable or not, and answers this database never asked for are passed."""
+    # given
+    said = scene.create(guid(), state("Ann"))
+    before = scene.outbox()
+    unknown = event(guid(), state("Lost"), ["first_name"])
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(
+            replace(reply(said, account_number="C-00000009", version=1), channel_id=NEIGHBOUR),
+            reply(unknown, account_number="C-00000002", version=1),
+        )
+        scene.headquarters.raw(CHANNEL_REPLIES.name, (NEIGHBOUR, b"rubbish"), (NEIGHBOUR, None))
+        wait_until_read(scene)
+    # then
+    assert scene.outbox() == before
+    assert scene.visible() == {said.customer_id: (None, 0, "Ann")}
+
+
+def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
+    """All its rows go, and its events are settled as erased, with nothing personal left in them."""
+    # given
+    ann, bob = customer("Ann"), customer("Bob")
+    with scene.running(distribute):
+        scene.headquarters.send(ann, bob)
+        scene.wait_until_level()
+    first = scene.edit(ann, replace(ann.customer, first_name="Secret"), ["first_name"])
+    second = event(ann.customer_id, replace(ann.customer, last_name="Secret"), ["last_name"])
+    scene.append(second, sent_at=None)
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(first, Outcome.ERASED))
+        wait_until_read(scene)
+    # then
+    assert set(scene.visible()) == {bob.customer_id}
+    assert scene.counts() == (1, 1, 2)
+    assert scene.rows(channel.snapshots) == []
+    for row in scene.outbox().values():
+        assert (row["outcome"], row["settled_at"] is not None) == ("erased", True)
+        assert b"Secret" not in bytes(row["payload"])
+
+
+def test_base_goes_when_the_last_edit_is_settled_and_shown(scene: ChannelScene) -> None:
+    """The snapshot with the edit came before its reply: the reply ends the overlay, and the row is the snapshot's."""
+    # given
+    first = customer("Ann")
+    with scene.running(distribute):
+        scene.headquarters.send(first)
+        scene.wait_until_level()
+        said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+        # Headquarters' operators have changed it once more since the edit.
+        scene.headquarters.send(replace(changed(first, first_name="Corrected"), version=3))
+        scene.wait_until_level()
+    assert scene.visible() == {first.customer_id: (first.account_number, 3, "Clerk")}
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number=first.account_number, version=2))
+        wait_until_read(scene)
+    # then
+    assert scene.visible() == {first.customer_id: (first.account_number, 3, "Corrected")}
+    assert scene.rows(channel.snapshots) == []
+
+
+def test_edit_settled_before_its_snapshot_stays_visible(scene: ChannelScene) -> None:
+    """The reply says version 2, the channel has version 1: the edit is still what the clerk sees."""
+    # given
+    first = customer("Ann")
+    with scene.running(distribute):
+        scene.headquarters.send(first)
+        scene.wait_until_level()
+    said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number=first.account_number, version=2))
+        wait_until_read(scene)
+    # then
+    assert scene.visible() == {first.customer_id: (first.account_number, 1, "Clerk")}
+    assert len(scene.rows(channel.snapshots)) == 1
+
+
+def test_customer_outside_the_filter_leaves_with_its_last_edit(scene: ChannelScene) -> None:
+    """It stayed only for its unsettled edit; when that is settled, whatever the version, it goes."""
+    # given
+    first = customer("Ann", address_books=("US",))
+    with scene.running(distribute):
+        scene.headquarters.send(first)
+        scene.wait_until_level()
+        said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+        scene.headquarters.send(changed(first, address_books=("JP",)))
+        scene.wait_until_level()
+    assert set(scene.visible()) == {first.customer_id}
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(said, account_number=first.account_number, version=3))
+        wait_until_read(scene)
+    # then
+    assert scene.counts() == (0, 0, 0)
+
+
+def test_those_who_wait_are_told(
+    tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str]
+) -> None:
+    """On PostgreSQL a listener hears of settled and of rejected events when they can be seen."""
+    # given
+    url = new_database()
+    with set_channel_scene(tmp_path, bootstrap_servers, prefix, url) as scene:
+        said, refused = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
+        with psycopg.connect(url, autocommit=True) as listener, scene.running(run):
+            listener.execute(f"LISTEN {SETTLED_CHANNEL}".encode())
+            for answer in (
+                reply(said, account_number="C-00000001", version=1),
+                reply(refused, Outcome.REJECTED, reasons=(REASON,)),
+            ):
+                # when
+                scene.headquarters.reply(answer)
+                heard = [notice.channel for notice in listener.notifies(timeout=20, stop_after=1)]
+                # then
+                assert heard == [SETTLED_CHANNEL]
+                assert scene.outbox()[answer.event_id]["outcome"] == answer.outcome.lower()
+
+
+def test_unreadable_reply_is_not_passed_over(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply to this channel that cannot be read stops settlement in front of it; what stands before it is settled."""
+    # given
+    monkeypatch.setattr(settlement, "RETRY_SECONDS", 0.1)
+    before, behind = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
+    name = scene.settings.topic(CHANNEL_REPLIES)
+    # when
+    with scene.running(run):
+        scene.headquarters.raw(
+            CHANNEL_REPLIES.name,
+            (CHANNEL, encode(contract("Reply"), to_avro(reply(before, account_number="C-1", version=1)))),
+            (CHANNEL, b"rubbish"),
+            (CHANNEL, encode(contract("Reply"), to_avro(reply(behind, account_number="C-2", version=1)))),
+        )
+        scene.wait(lambda: scene.outbox()[before.event_id]["settled_at"] is not None, "the first reply")
+        scene.headquarters.reply(reply(behind, account_number="C-2", version=1))
+    # then
+    assert scene.outbox()[behind.event_id]["settled_at"] is None
+    assert scene.positions(name) == {partition_of(CHANNEL, CHANNEL_REPLIES.partitions): 1}
+
+
+@pytest.mark.parametrize("failpoint", ["settlement.before_commit", "settlement.after_commit"])
+def test_killed_settlement_goes_on_where_it_was(scene: ChannelScene, failpoint: str) -> None:
+    """Outbox and position move together: killed before or after the commit, every reply is taken in once."""
+    # given
+    said = [scene.create(guid(), state(f"Ann {number}")) for number in range(3)]
+    scene.headquarters.reply(*(reply(one, account_number=f"C-{at}", version=1) for at, one in enumerate(said)))
+    # when
+    die_at(scene, failpoint, SETTLEMENT)
+    # then
+    settled = [row for row in scene.outbox().values() if row["settled_at"] is not None]
+    assert len(settled) == (3 if failpoint == "settlement.after_commit" else 0)
+    # when
+    with scene.running(run):
+        wait_until_read(scene)
+    # then
+    assert {row["outcome"] for row in scene.outbox().values()} == {"synchronized"}
+
+
+def test_replies_topic_made_anew_is_read_from_its_beginning(scene: ChannelScene) -> None:
+    """The topic was deleted and made again: the channel reads the new one from its first reply on."""
+    # given
+    first, second = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
+    name = scene.settings.topic(CHANNEL_REPLIES)
+    with scene.running(run):
+        scene.headquarters.reply(reply(first, account_number="C-1", version=1))
+        wait_until_read(scene)
+    admin = administration(scene.settings)
+    admin.delete_topics([name])[name].result()
+    scene.wait(lambda: name not in admin.list_topics(timeout=10).topics, "the deletion")
+    make_topics(scene.settings)
+    # when
+    scene.headquarters.reply(reply(second, account_number="C-2", version=1))
+    with scene.running(run):
+        scene.wait(lambda: scene.outbox()[second.event_id]["outcome"] == "synchronized", "the second reply")
+    # then
+    assert {row["topic_id"] for row in scene.rows(channel.positions)} == {scene.rows(channel.topics)[0]["topic_id"]}
+
+
+def test_position_that_the_topic_no_longer_has_begins_anew(scene: ChannelScene) -> None:
+    """Older replies are gone, as after a month away: settlement says so and goes on with what there is."""
+    # given
+    said = scene.create(guid(), state("Ann"))
+    with scene.running(run):
+        scene.headquarters.reply(reply(event(guid(), state("Lost"), ["first_name"]), account_number="C-0", version=1))
+        wait_until_read(scene)
+    with scene.engine.begin() as connection:
+        connection.execute(update(channel.positions).values(next_offset=1_000))
+    # when
+    scene.headquarters.reply(reply(said, account_number="C-1", version=1))
+    with scene.running(run):
+        wait_until_read(scene)
+    # then
+    assert scene.outbox()[said.event_id]["outcome"] == "synchronized"
