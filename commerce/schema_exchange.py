@@ -14,10 +14,10 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from commerce.failures import RegistryAway, RegistryRefused
-from commerce.kafka import REQUEST_SECONDS, ask, consumer_configuration, producer_configuration, read_on
+from commerce.kafka import REQUEST_SECONDS, ask, consumer_configuration, producer_configuration, read_on, refused
 from commerce.settings import Settings
 from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, SCHEMAS
 from schemas.wire import AvroSchema, WriterSchemas, confluent_header, contracts
@@ -34,13 +34,29 @@ def publish_schemas(settings: Settings) -> dict[str, bytes]:
         registry = Registry(settings.schema_registry_url)
         ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
         return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
-    producer = Producer(producer_configuration(settings))
-    for schema in contracts():
-        producer.produce(settings.topic(SCHEMAS), key=schema.fingerprint.hex(), value=json.dumps(schema.json))
-    if producer.flush(REQUEST_SECONDS):
-        ask(lambda: producer.list_topics(timeout=REQUEST_SECONDS))
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+    _put_on_topic(settings)
     return {schema.name: schema.header for schema in contracts()}
+
+
+def _put_on_topic(settings: Settings) -> None:
+    """Write the schemas to their topic and wait until they are there."""
+    topic = settings.topic(SCHEMAS)
+    producer = Producer(producer_configuration(settings))
+    # A producer waits half a minute for a topic that does not exist; asking tells at once.
+    missing = ask(lambda: producer.list_topics(topic, timeout=REQUEST_SECONDS)).topics[topic].error
+    failures = [] if missing is None else [missing]
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    if not failures:
+        for schema in contracts():
+            producer.produce(topic, key=schema.fingerprint.hex(), value=json.dumps(schema.json), on_delivery=delivered)
+        if producer.flush(REQUEST_SECONDS):
+            raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+    for failure in failures:
+        raise refused(KafkaException(failure)) or KafkaException(failure)
 
 
 def _subject(settings: Settings, schema: AvroSchema) -> str:

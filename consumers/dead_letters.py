@@ -4,12 +4,13 @@ Headers are Kafka Connect's (KIP-298) as text, and ours: `x-dlq-reason`, `x-dlq-
 personal data in any. Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -24,6 +25,7 @@ from commerce.kafka import (
     place,
     producer_configuration,
     read_on,
+    refused,
     topic_ids,
 )
 from commerce.settings import Settings
@@ -149,23 +151,47 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
     """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives
     their number.
 
-    Replaying twice does no harm: an event that was read meanwhile is a repeat.
+    Replaying twice does no harm: an event that was read meanwhile is a repeat. What was not taken stays open.
+    Raises: `KafkaRefused`, `KafkaException`.
     """
     producer = Producer(producer_configuration(settings))
-    replayed = []
+    replayed: list[DeadLetter] = []
+    failures: list[KafkaError] = []
+
+    def delivered(letter: DeadLetter, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            replayed.append(letter)
+        else:
+            failures.append(error)
+
     for letter in letters:
-        kept: Headers = [
-            (name, value)
-            for name, value in letter.headers
-            if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))
-        ]
-        producer.produce(letter.header(f"{_CONNECT}topic"), letter.value, letter.key, headers=kept)
-        replayed.append(letter)
-        producer.poll(0)
-    if producer.flush(REQUEST_SECONDS):
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: replay again, it does no harm")
+        _send_again(producer, letter, partial(delivered, letter))
+    unanswered = producer.flush(REQUEST_SECONDS)
     decide(settings, engine, replayed, "replayed")
+    for failure in failures:
+        raise refused(KafkaException(failure)) or KafkaException(failure)
+    if unanswered:
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: replay again, it does no harm")
     return len(replayed)
+
+
+def _send_again(
+    producer: Producer, letter: DeadLetter, delivered: Callable[[KafkaError | None, Message], None]
+) -> None:
+    """Queue a dead letter as it came; waits while the queue is full."""
+    topic = letter.header(f"{_CONNECT}topic")
+    kept: Headers = [
+        (name, value)
+        for name, value in letter.headers
+        if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))
+    ]
+    while True:
+        try:
+            producer.produce(topic, letter.value, letter.key, headers=kept, on_delivery=delivered)
+            producer.poll(0)
+            return
+        except BufferError:
+            producer.poll(0.05)
 
 
 def decide(

@@ -1,0 +1,175 @@
+"""Dead letters and what an operator does about them: look, replay, discard."""
+
+import json
+import random
+from collections.abc import Iterator
+from copy import deepcopy
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+from sqlalchemy import Engine
+
+from commerce.database import open_database
+from commerce.failures import KafkaRefused, NoSuchDeadLetter
+from consumers.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
+from tests.faults.avro import declaration
+from tests.faults.checker import violations
+from tests.faults.evidence import gather
+from tests.faults.journal import Operation, Writer
+from tests.faults.traffic import Event, Store
+from tests.scenes import SETTING, Scene, set_scene
+
+NEWER: Final = "a field of the next release"
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
+    """Topics, tables and settings of this test's own."""
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
+
+
+@pytest.fixture
+def engine(scene: Scene) -> Iterator[Engine]:
+    """Headquarters' database."""
+    opened = open_database(scene.url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def houston() -> Store:
+    """A store, seeded."""
+    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
+
+
+def newer_schema() -> dict[str, Any]:
+    """The event's contract as a later release may have it."""
+    schema: dict[str, Any] = deepcopy(declaration("CustomerEvent"))
+    schema["fields"].insert(1, {"name": "newer", "type": "string", "default": ""})
+    return schema
+
+
+def mark(schema: dict[str, Any]) -> bytes:
+    """The schema's fingerprint."""
+    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def written_newer(event: Event) -> bytes:
+    """An event as the later release writes it."""
+    out = BytesIO()
+    out.write(b"\xc3\x01" + mark(newer_schema()))
+    fastavro.schemaless_writer(out, parse_schema(newer_schema()), event | {"newer": NEWER})
+    return out.getvalue()
+
+
+def write(scene: Scene, *operations: Operation) -> None:
+    """Put records on async-customers."""
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    for operation in operations:
+        writer.write(operation)
+    writer.flush()
+
+
+def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
+    scene: Scene, houston: Store, engine: Engine
+) -> None:
+    """It is a dead letter as long as nobody knows its schema; replayed later it is an event, and twice does no harm."""
+    # given
+    event = houston.create()
+    key = event["customer_id"].encode()
+    write(scene, Operation(key=key, value=written_newer(event), headers=(("id", b"1"), ("x", None))))
+    with scene.headquarters():
+        scene.ask(houston.create())
+        (letter,) = list_dead_letters(scene.settings, engine)
+        assert (letter.reason, letter.key, letter.value) == ("unknown_schema", key, written_newer(event))
+
+        # when
+        producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
+        producer.produce(f"{scene.prefix}schemas", key=mark(newer_schema()).hex(), value=json.dumps(newer_schema()))
+        producer.flush()
+        assert replay(scene.settings, engine, [letter]) == 1
+        (first,) = scene.answers(event)
+        assert replay(scene.settings, engine, [letter]) == 1
+        scene.ask(houston.touch(event["customer_id"]))
+
+    # then
+    assert (first["outcome"], first["account_number"]) == ("SYNCHRONIZED", "C-00000002")
+    (after,) = list_dead_letters(scene.settings, engine)
+    assert (after.decision, after.header("x-dlq-attempt"), after.header("id")) == ("replayed", "1", "1")
+    row = scene.tables().log[event["event_id"]]
+    assert (row["outcome"], row["repeats"]) == ("synchronized", 1)
+
+
+def test_dead_letter_that_still_cannot_be_read_is_another_one(scene: Scene, houston: Store, engine: Engine) -> None:
+    """A replay that changes nothing gives a new dead letter, which says that it is the second attempt."""
+    # given
+    write(scene, Operation(key=b"k", value=b"broken", headers=(("id", b"1"),)))
+    with scene.headquarters():
+        scene.ask(houston.create())
+        (letter,) = list_dead_letters(scene.settings, engine)
+
+        # when
+        replay(scene.settings, engine, [letter])
+        wanted = scene.ask(houston.create())
+        letters = list(list_dead_letters(scene.settings, engine))
+
+    # then
+    assert [one["outcome"] for one in wanted] == ["SYNCHRONIZED"]
+    assert [(one.decision, one.header("x-dlq-attempt")) for one in letters] == [("replayed", "1"), ("open", "2")]
+    assert letters[1].origin.startswith(f"{scene.prefix}async-customers/")
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_replay_that_the_topic_does_not_take_leaves_the_dead_letter_open(
+    scene: Scene, houston: Store, engine: Engine
+) -> None:
+    """What did not arrive is not called replayed; what did is."""
+    # given
+    large, small = random.Random(1).randbytes(6_000), b"small"
+    write(scene, Operation(key=b"k", value=large), Operation(key=b"k", value=small))
+    with scene.headquarters():
+        scene.ask(houston.create())
+    letters = list(list_dead_letters(scene.settings, engine))
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    entry = ConfigEntry("max.message.bytes", "3000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, f"{scene.prefix}async-customers", incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(20)
+
+    # when
+    for letter in letters:
+        if letter.value == large:
+            with pytest.raises(KafkaRefused, match=r"max\.message\.bytes"):
+                replay(scene.settings, engine, [letter])
+        else:
+            replay(scene.settings, engine, [letter])
+
+    # then
+    decisions = {one.value: one.decision for one in list_dead_letters(scene.settings, engine)}
+    assert decisions == {large: "open", small: "replayed"}
+
+
+def test_discarded_dead_letter_stays_and_says_so(scene: Scene, houston: Store, engine: Engine) -> None:
+    """A decision is noted beside the topic; a place without a dead letter is refused."""
+    # given
+    write(scene, Operation(key=None, value=None))
+    with scene.headquarters():
+        scene.ask(houston.create())
+    (letter,) = list_dead_letters(scene.settings, engine)
+
+    # when
+    decide(scene.settings, engine, [letter], "discarded")
+
+    # then
+    found: DeadLetter = find_dead_letter(scene.settings, engine, letter.partition, letter.offset)
+    assert (found.decision, found.reason, found.key, found.value) == ("discarded", "null_value", None, None)
+    with pytest.raises(NoSuchDeadLetter):
+        find_dead_letter(scene.settings, engine, 0, 999)
