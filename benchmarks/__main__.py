@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.distribution import into_postgresql, into_sqlite
-from benchmarks.headquarters import headquarters
+from benchmarks.headquarters import headquarters, warm_up_broker
 from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, Result, Scale
 from benchmarks.relay import relay
@@ -56,6 +56,8 @@ def main(
 
 
 def _results(servers: Servers, scale: Scale, wanted: frozenset[str], progress: Console) -> Iterator[Result]:
+    progress.print("Warming up the broker")
+    warm_up_broker(servers, scale)
     for bars, benchmark in BENCHMARKS:
         if bars & wanted:
             progress.print(f"Measuring {', '.join(sorted(bars & wanted))}")

@@ -27,6 +27,12 @@ AT_LEAST_P6: Final = 1.3
 _WARM_UP_SEED: Final = 7
 
 
+def warm_up_broker(servers: Servers, scale: Scale) -> None:
+    """Let the broker work before anything is measured: at first it compiles itself, on half of the cores."""
+    for _ in range(scale.runs):
+        _limit(servers, scale)
+
+
 def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Result]:
     """P5, and P6 for continuous sequences and for others."""
     settings: Settings = {

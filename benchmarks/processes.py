@@ -83,7 +83,7 @@ def _stop(popen: "subprocess.Popen[bytes]") -> None:
         popen.wait()
 
 
-def wait_until(condition: Callable[[], bool], processes: list[Process], pause_seconds: float = 0.01) -> float:
+def wait_until(condition: Callable[[], bool], processes: list[Process], pause_seconds: float = 0.025) -> float:
     """Wait for a condition, and give the moment (of `time.perf_counter`) at which it was seen to hold.
 
     Raises: `BenchmarkFailed` when one of the processes has ended, or after minutes.
