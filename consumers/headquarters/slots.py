@@ -4,8 +4,8 @@ A worker that starts again with the id of a dead one makes the broker end the de
 ids are few and fixed, `headquarters-0` and on, and an advisory lock in headquarters' database says who has which.
 """
 
+import time
 import zlib
-from itertools import count
 from types import TracebackType
 from typing import Final
 
@@ -20,6 +20,11 @@ log = get_logger(__name__)
 
 SLOTS_MAX: Final = 1_000
 """More workers than any topic has partitions."""
+
+WAIT_SECONDS: Final = 2.0
+"""How long a slot of one's wish is waited for: the lock of a worker that was killed is not free at once."""
+
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)")
 
 
 class Slot:
@@ -62,19 +67,27 @@ class Slot:
 
     def _take(self) -> None:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        numbers = count() if self._wanted is None else [self._wanted]
-        for number in numbers:
-            key = zlib.crc32(self._settings.transactional_id(number).encode())
-            if connection.execute(
-                text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)"), {"key": key}
-            ).scalar():
-                self._connection, self._number = connection, number
-                log.info("slot_taken", slot=number)
-                return
-            if number >= SLOTS_MAX or self._wanted is not None:
-                break
-        connection.close()
-        raise LockHeld(f"slot {number} belongs to another headquarters worker: leave --slot out, or name another")
+        try:
+            self._number = self._lock_one(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        log.info("slot_taken", slot=self._number)
+
+    def _lock_one(self, connection: Connection) -> int:
+        """Lock the slot that is wanted, or the first that is free; its number."""
+        numbers = range(SLOTS_MAX) if self._wanted is None else [self._wanted]
+        give_up_at = time.monotonic() + WAIT_SECONDS
+        while True:
+            for number in numbers:
+                key = {"key": zlib.crc32(self._settings.transactional_id(number).encode())}
+                if connection.scalar(_TRY_LOCK, key):
+                    return number
+            if self._wanted is None or time.monotonic() > give_up_at:
+                wanted = "every slot" if self._wanted is None else f"slot {self._wanted}"
+                raise LockHeld(f"{wanted} belongs to another headquarters worker: leave --slot out, or name another")
+            time.sleep(0.05)
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None

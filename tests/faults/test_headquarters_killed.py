@@ -29,8 +29,9 @@ from tests.faults.traffic import Event, Store, traffic
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene, wait_for
 
 SIDE_BY_SIDE: Final = 4
-EVENTS: Final = 120
-BATCH_RECORDS: Final = 15
+EVENTS: Final = 200
+BATCH_RECORDS: Final = 40
+"""Enough for columns: a few events go one by one."""
 ROUNDS: Final = 3
 IN_ON_REVOKE: Final = "headquarters.in_on_revoke"
 BETWEEN_THE_COMMITS: Final = (

@@ -355,10 +355,13 @@ def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store)
     plain["customer"]["primary_address"] = plain["customer"]["addresses"][0]["address_id"]
     plain["customer"]["primary_email"] = plain["customer"]["contacts"][0]["contact_id"]
     loose = houston.create() | {"customer": plain["customer"], "based_on_version": 1}
+    # Few events never go as columns.
+    others = [houston.create() for _ in range(20)]
 
     # when
+    scene.send(*others, plain, loose)
     with scene.headquarters():
-        replies = scene.ask(plain, loose)
+        replies = scene.answers(plain, loose)
 
     # then
     assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED"] * 2
@@ -368,8 +371,12 @@ def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store)
     assert violations(evidence, scene.journal, SETTING) == []
     own = ("customer_id", "account_number", "version", "updated_at", "address_id", "contact_id")
     for table in ("customers", "customer_addresses", "customer_contacts"):
-        rows = scene.query(f"SELECT t::text AS whole, t.* FROM {table} t")  # noqa: S608  # names from here
-        one, other = ({key: value for key, value in row.items() if key not in (*own, "whole")} for row in rows)
+        where = "WHERE customer_id IN (%s, %s)"
+        rows = scene.query(f"SELECT * FROM {table} {where}", plain["customer_id"], loose["customer_id"])  # noqa: S608  # names from here
+        one, other = ({key: value for key, value in row.items() if key not in own} for row in rows)
         assert one == other
-    texts = "address_books::text, affiliations::text, attributes::text"
-    assert len(scene.query(f"SELECT DISTINCT {texts} FROM customers")) == 1  # noqa: S608  # as above
+    texts = scene.query(
+        "SELECT DISTINCT address_books::text, affiliations::text, attributes::text FROM customers "
+        "WHERE organization_name <> ''"
+    )
+    assert len(texts) == 1
