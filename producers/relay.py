@@ -14,12 +14,14 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from threading import Event
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from psycopg import Connection as PostgresConnection
 from sqlalchemy import Connection, insert, select, text
+from sqlalchemy.exc import OperationalError
 from structlog import get_logger
 
 from commerce.database import DatabaseLock, relay_lock
@@ -77,6 +79,8 @@ _DRAIN_SECONDS: Final = 5.0
 
 _PAUSE_SECONDS_MAX: Final = 5.0
 _SLICE_ROWS: Final = 1_000
+_MARK_ATTEMPTS: Final = 5
+_DEADLOCK: Final = "40P01"
 
 _PRODUCER: Final[dict[str, Any]] = {
     # A retry is neither a duplicate nor out of order: the broker knows what it has by sequence numbers (five in
@@ -92,8 +96,9 @@ _PRODUCER: Final[dict[str, Any]] = {
     "reconnect.backoff.max.ms": 1_000,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 1_000,
-    # A clerk is waiting for the single record; a backlog fills its requests anyway.
-    "linger.ms": 1,
+    # A backlog travels in large requests, which cost the broker a fraction. A single record does not wait so long:
+    # waiting for its acknowledgement flushes it at once.
+    "linger.ms": 20,
     # Less than the topic takes, so that only this client ever refuses one for its size, and that one alone.
     "message.max.bytes": RECORD_BYTES_MAX - 64 * 1024,
     # An acknowledged batch is an empty queue without errors: no call per record.
@@ -204,7 +209,14 @@ class Marking:
         self.sequences = ()
 
     def _mark(self, sequences: Sequence[int], topic_id: str) -> None:
-        outbox.mark_sent(self._connection, sequences, datetime.now(UTC), topic_id)
+        for attempt in count(1):
+            try:
+                outbox.mark_sent(self._connection, sequences, datetime.now(UTC), topic_id)
+                break
+            except OperationalError as error:
+                # Settlement has these rows in another order: the answers were quicker than we are.
+                if getattr(error.orig, "sqlstate", None) != _DEADLOCK or attempt == _MARK_ATTEMPTS:
+                    raise
         failpoint("relay.after_mark")
 
 
