@@ -1,0 +1,214 @@
+"""What the documentation says is so: commands, topics, tables and settings on docs/interface.md, examples in
+docstrings, and links between the pages.
+"""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+import typer
+from pydantic import BaseModel
+from sqlalchemy import MetaData
+
+from commerce.settings import (
+    AccountNumbers,
+    Channel,
+    DefaultCustomer,
+    HeadquartersSettings,
+    LegalEntity,
+    Settings,
+)
+from operations.cli.main import app
+from schemas import channel, headquarters
+from schemas.topics import ALL, DAY_MS, Topic
+from tests.acceptance.cli import ROOT
+
+PACKAGES: Final = ("schemas", "commerce", "producers", "consumers", "operations")
+INTERFACE: Final = (ROOT / "docs" / "interface.md").read_text(encoding="utf-8")
+PAGES: Final = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+PARTITIONS_UNLESS_SAID: Final = 12
+
+
+def rows_under(first_heading: str) -> list[list[str]]:
+    """The rows of the table of the page whose first column has this heading, cell by cell."""
+    lines = iter(INTERFACE.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_heading} |"):
+            break
+    else:
+        pytest.fail(f"docs/interface.md has no table headed {first_heading}")
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows[1:]
+
+
+def quoted(cell: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def commands_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that lead to it."""
+    below = getattr(command, "commands", {})
+    if not below:
+        yield path, command
+    for name, one in below.items():
+        yield from commands_of(one, (*path, name))
+
+
+COMMANDS: Final = dict(commands_of(typer.main.get_command(app)))
+
+
+def documented_commands() -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every command on the page, and how it is written there.
+
+    Behind `tenten local start` a bare `stop` is `tenten local stop`: it stands in place of the last word.
+    """
+    for cells in rows_under("command"):
+        first, *others = quoted(cells[0])
+        assert first.startswith("tenten "), f"the row does not begin with a command: {cells[0]}"
+        path = words_of(first)[1:]
+        yield path, first
+        for other in others:
+            yield (*path[:-1], *words_of(other)), other
+        for other in quoted(cells[1]):
+            if (one := (*path[:-1], *words_of(other))) in COMMANDS:
+                yield one, other
+
+
+def words_of(written: str) -> tuple[str, ...]:
+    """The words of a command up to its arguments and options."""
+    return tuple(re.split(r" (?=[A-Z\[.-])", written)[0].split())
+
+
+def test_the_page_has_every_command_and_no_other() -> None:
+    """Each command of the program stands in docs/interface.md under its whole name, and each one there exists."""
+    assert {path for path, _ in documented_commands()} == COMMANDS.keys()
+
+
+def test_options_on_the_page_exist() -> None:
+    """Whoever copies an option from docs/interface.md is understood."""
+    for path, written in documented_commands():
+        options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+        assert options >= set(re.findall(r"--[a-z-]+", written)), f"tenten {' '.join(path)}"
+
+
+def test_every_command_has_help() -> None:
+    """No command, and no group of commands, is without a sentence of help."""
+    groups: dict[tuple[str, ...], Any] = {(): typer.main.get_command(app)}
+    for path in COMMANDS:
+        for length in range(1, len(path)):
+            groups[path[:length]] = groups[path[: length - 1]].commands[path[length - 1]]
+    assert [path for path, command in (groups | COMMANDS).items() if not (command.help or "").strip()] == []
+
+
+@pytest.mark.parametrize("topic", ALL, ids=lambda topic: topic.name)
+def test_the_page_tells_of_a_topic_what_the_catalogue_declares(topic: Topic) -> None:
+    """Value, number of partitions, and how long records are kept."""
+    rows = {quoted(cells[0])[0]: cells[1:] for cells in rows_under("topic")}
+    assert rows.keys() == {one.name for one in ALL}
+    _, value, kept = rows[topic.name]
+    assert topic.value in value
+    assert ("one partition" in value) is (topic.partitions == 1)
+    assert topic.partitions in (1, PARTITIONS_UNLESS_SAID)
+    assert ("compacted" in kept) is (topic.configuration["cleanup.policy"] == "compact")
+    times = [
+        topic.configuration[name] for name in ("retention.ms", "delete.retention.ms") if name in topic.configuration
+    ]
+    assert re.findall(r"(\d+) days", kept) == [str(int(time) // DAY_MS) for time in times]
+
+
+@pytest.mark.parametrize(
+    ("which", "metadata"),
+    [("headquarters", headquarters.metadata), ("channel", channel.metadata)],
+    ids=["headquarters", "channel"],
+)
+def test_the_page_has_every_table_and_no_column_that_is_not_there(which: str, metadata: MetaData) -> None:
+    """Each table of the code stands in docs/interface.md, and each column that the page names is one of that table."""
+    documented: set[str] = set()
+    for cells in rows_under(which):
+        tables = quoted(cells[0])
+        documented |= set(tables)
+        columns = {
+            column.name for name in tables if name in metadata.tables for column in metadata.tables[name].columns
+        }
+        named = {name for name in quoted(cells[1]) if name.islower()}
+        assert named <= columns, f"{tables}: {named - columns}"
+    assert documented == metadata.tables.keys()
+
+
+def test_settings_on_the_page_are_taken() -> None:
+    """The example of a `tenten.toml` in docs/interface.md is one."""
+    document = re.search(r"```toml\n(.*?)```", INTERFACE, re.DOTALL)
+    assert document is not None
+    settings = Settings.model_validate(tomllib.loads(document.group(1)), context={"directory": ROOT})
+    assert settings.channels.keys() == {"houston"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [Settings, HeadquartersSettings, LegalEntity, AccountNumbers, Channel, DefaultCustomer],
+    ids=lambda table: table.__name__,
+)
+def test_every_setting_stands_on_the_page(table: type[BaseModel]) -> None:
+    """No setting has to be found in the code."""
+    words = set(re.findall(r"\w+", INTERFACE))
+    assert table.model_fields.keys() - words == set()
+
+
+def modules_with_examples() -> list[str]:
+    """Every module with an example in a docstring."""
+    names = []
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+            path = ROOT / (module.name.replace(".", "/") + ("/__init__.py" if module.ispkg else ".py"))
+            if path.exists() and ">>> " in path.read_text(encoding="utf-8"):
+                names.append(module.name)
+    return names
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_examples_in_docstrings_come_out_as_written(name: str) -> None:
+    """Whatever stands behind >>> is run, and gives what stands below."""
+    module: ModuleType = importlib.import_module(name)
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file or directory of the repository, and a heading that is there."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (heading and heading not in headings_of(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def headings_of(page: Path) -> set[str]:
+    """The headings of a page, as they are linked to."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_files_of_the_file_map_exist() -> None:
+    """A map that lists what was moved or renamed is worse than none."""
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|md|avsc|toml))`", page)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert len(named) > 10
