@@ -253,8 +253,12 @@ def set_scene(
     *,
     headquarters: str = "",
     usrt_format: str = "C-########",
+    has_tables: bool = False,
 ) -> Scene:
-    """Topics, tables and settings, ready for a worker. `headquarters` is more of that table of the file."""
+    """Topics, tables and settings, ready for a worker. `headquarters` is more of that table of the file.
+
+    `has_tables`: the database is a copy of another scene's.
+    """
     scene = Scene(bootstrap_servers=bootstrap_servers, prefix=prefix, url=url, toml=directory / "tenten.toml")
     scene.toml.write_text(
         _TOML.format(
@@ -266,7 +270,8 @@ def set_scene(
         )
     )
     apply_topics(scene.settings)
-    engine = open_database(url)
-    upgrade_headquarters(engine, scene.settings.legal_entities)
-    engine.dispose()
+    if not has_tables:
+        engine = open_database(url)
+        upgrade_headquarters(engine, scene.settings.legal_entities)
+        engine.dispose()
     return scene

@@ -32,6 +32,7 @@ from commerce.transaction_session import Batch, BatchLimits, Outputs, Transactio
 from consumers.dead_letters import dead_letter_headers
 from consumers.headquarters.allocation import Blocks
 from consumers.headquarters.judge import judge, known, places_of
+from consumers.headquarters.newest import check_newest
 from consumers.headquarters.outputs import replies, snapshots
 from consumers.headquarters.slots import Slot
 from consumers.headquarters.synchronize import Reached, Stream, read_positions, synchronize
@@ -154,8 +155,8 @@ class _Streams:
     def check(self, committed: Mapping[int, int | None]) -> None:
         """Compare what the group has committed for these partitions with what the database has taken in.
 
-        Behind is a crash between the commits, and repeats. Raises: `DatabaseOlderThanStream` when the group is ahead;
-        `TopicChanged` when partitions were added.
+        Behind is a crash between the commits, and repeats. Raises: `DatabaseOlderThanStream` when the group is ahead,
+        or the newest snapshots are; `TopicChanged` when partitions were added.
         """
         now = topic_ids(self._settings, [self._source])[self._source]
         self.stream = Stream(consumer_group=self._settings.group(GROUP), topic_id=now.topic_id)
@@ -175,3 +176,4 @@ class _Streams:
                     f"{taken_in.get(partition, 0)}: the database is older than the stream, perhaps restored from a "
                     "backup, and would give numbers out again. Restore one that is as new as the stream"
                 )
+        check_newest(self._settings, self._engine, committed.keys())

@@ -9,7 +9,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -65,19 +65,37 @@ def stories(
 ) -> Iterator[Callable[[str], Story]]:
     """The stories by failpoint; all of them start when the first is asked for."""
     with ExitStack() as ends, ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-
-        def begin(name: str) -> Future[Story]:
-            database = f"t{secrets.token_hex(6)}"
-            url = create_database(postgresql, database)
+        databases = [f"t{secrets.token_hex(6)}" for _ in range(len(HEADQUARTERS) + 2)]
+        for database in databases:
             ends.callback(_drop, postgresql, database)
-            limits = f"batch_records_max = {BATCH_RECORDS}"
-            directory = tmp_path_factory.mktemp("killed")
-            prefix = f"t{secrets.token_hex(4)}-"
-            scene = set_scene(directory, bootstrap_servers, prefix, url, headquarters=limits)
-            return threads.submit(_killed_at_random if name == RANDOM else _killed_at, scene, name)
+        template, *copies = databases
+        limits = f"batch_records_max = {BATCH_RECORDS}"
+        url = create_database(postgresql, template)
+        first = set_scene(
+            tmp_path_factory.mktemp("killed"), bootstrap_servers, f"{template}-", url, headquarters=limits
+        )
 
-        begun = {name: begin(name) for name in (RANDOM, *HEADQUARTERS)}
+        def tell(name: str, database: str) -> Story:
+            _copy(postgresql, template, database)
+            scene = set_scene(
+                tmp_path_factory.mktemp("killed"),
+                bootstrap_servers,
+                f"{database}-",
+                first.url.replace(template, database),
+                headquarters=limits,
+                has_tables=True,
+            )
+            return _killed_at_random(scene) if name == RANDOM else _killed_at(scene, name)
+
+        names = (RANDOM, *HEADQUARTERS)
+        begun = {name: threads.submit(tell, name, database) for name, database in zip(names, copies, strict=True)}
         yield lambda name: begun[name].result()
+
+
+def _copy(postgresql: str, template: str, database: str) -> None:
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with psycopg.connect(postgresql, autocommit=True) as connection:
+        connection.execute(statement.format(sql.Identifier(database), sql.Identifier(template)))
 
 
 def _drop(postgresql: str, database: str) -> None:
@@ -104,7 +122,7 @@ def _killed_at(scene: Scene, failpoint: str) -> Story:
     return _story(scene, events, exit_codes, logged_before, answered_before)
 
 
-def _killed_at_random(scene: Scene, _: str) -> Story:
+def _killed_at_random(scene: Scene) -> Story:
     """Workers are killed while they are busy, whenever it happens to be."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")

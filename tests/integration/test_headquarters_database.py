@@ -6,6 +6,7 @@ from typing import Final
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
 from commerce.failures import DatabaseOlderThanStream, DatabaseRefused
@@ -199,7 +200,8 @@ def _waits_for_a_lock(scene: Scene) -> bool:
     return bool(scene.query(waiting))
 
 
-def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store) -> None:
+@pytest.mark.parametrize("offsets", ["kept", "gone"])
+def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store, offsets: str) -> None:
     """A database restored from a backup would give numbers out again: it is not used, and the advice says so."""
     # given
     with scene.headquarters():
@@ -207,6 +209,8 @@ def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store)
     backup = _copy_database(scene.url)
     with scene.headquarters():
         scene.ask(houston.create())
+    if offsets == "gone":
+        _forget_offsets(scene)
 
     # when
     restored = Scene(bootstrap_servers=scene.bootstrap_servers, prefix=scene.prefix, url=backup, toml=scene.toml)
@@ -219,6 +223,34 @@ def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store)
     assert "older than the stream" in str(failure)
     assert len(restored.tables().customers) == 1
     _drop_database(backup)
+
+
+def test_offsets_that_are_gone_cost_nothing_but_repeats(scene: Scene, houston: Store) -> None:
+    """A group that begins anew reads everything again, assigns nothing new, and answers as before."""
+    # given
+    events = [houston.create(), houston.create()]
+    erased = houston.erase(events[0]["customer_id"])
+    with scene.headquarters():
+        scene.ask(*events)
+        scene.ask(erased)
+    _forget_offsets(scene)
+
+    # when
+    with scene.headquarters():
+        (reply,) = scene.ask(houston.create())
+
+    # then
+    assert reply["account_number"] == "C-00000003"
+    assert {row["repeats"] for row in scene.tables().log.values()} == {0, 1}
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def _forget_offsets(scene: Scene) -> None:
+    """As when they have expired."""
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    group = f"{scene.prefix}headquarters"
+    admin.delete_consumer_groups([group])[group].result(20)
 
 
 def _copy_database(url: str) -> str:
