@@ -32,7 +32,7 @@ from producers.channel import OpenChannel
 from producers.columns import Columns, check_mapping, choose_columns
 from producers.customers import AlreadyThere, new_state, reading, writing
 from producers.fields import CustomerFields, Entering, clean, fields_from_texts, with_fields
-from producers.lines import Line, open_lines
+from producers.files import Line, open_lines
 from producers.outbox import OutboxEvent
 from schemas.records import CustomerState, Reason
 

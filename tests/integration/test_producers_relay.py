@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, text, update
 
 from commerce.failures import KafkaRefused, LockHeld, TopicChanged
 from commerce.settings import Settings
-from producers import CustomerStatus, create_customer, edit_customer, outbox, relay, show_customer
+from producers import CustomerStatus, chores, create_customer, edit_customer, outbox, relay, show_customer
 from schemas import channel
 from schemas.records import Attribute, to_avro
 from schemas.topics import ASYNC_CUSTOMERS
@@ -182,7 +182,7 @@ def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> No
         connection.execute(gone.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
     # when
     with store.channel.engine.begin() as connection:
-        relay.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_id)
+        chores.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_id)
     with store.relaying():
         store.wait_until_sent()
     # then
@@ -283,7 +283,7 @@ def test_old_settled_rows_are_pruned_and_those_still_shown_are_kept(store: Store
     store.answer(store.rows(channel.outbox)[0]["id"], "synchronized", version=1)
     # when
     with store.channel.engine.begin() as connection:
-        relay.prune(connection, datetime.now(UTC) + timedelta(days=1))
+        chores.prune(connection, datetime.now(UTC) + timedelta(days=1))
     # then
     assert [row["aggregateid"] for row in store.rows(channel.outbox)] == [shown.customer_id, pending.customer_id]
 

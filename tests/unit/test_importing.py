@@ -7,7 +7,7 @@ import pytest
 from commerce.failures import ImportRefused
 from producers.columns import choose_columns, guess
 from producers.fields import TEXT_FIELDS, NewAddress, fields_from_texts
-from producers.lines import LINE_CHARACTERS_MAX, Line, open_lines
+from producers.files import LINE_CHARACTERS_MAX, Line, open_lines
 from schemas.records import CustomerType, ReceiptPreference
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from commerce.customer import changed_paths
 from commerce.validation import reasons
 from producers.fields import CustomerFields, Entering, NewAddress, with_fields
+from producers.line import framing
 from producers.outbox import multirange
-from producers.relay import framing
 from schemas.records import (
     Contact,
     CustomerEvent,

@@ -1,0 +1,206 @@
+"""The way from a channel to `async-customers`: an idempotent producer, and what the topic is now."""
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Any, Final, NamedTuple, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from structlog import get_logger
+
+from commerce.failpoints import failpoint
+from commerce.failures import is_transient
+from commerce.kafka import TopicInfo, producer_configuration, topic_ids
+from commerce.schema_exchange import publish_schemas
+from commerce.settings import Settings
+from producers.outbox import UnsentRow
+from schemas.topics import ASYNC_CUSTOMERS, RECORD_BYTES_MAX
+from schemas.wire import WriterSchemas, contract, encode, reframe
+
+log = get_logger(__name__)
+
+_ANSWER_SECONDS: Final = 1.0
+"""How long the broker is given to answer at the start before it is asked again."""
+
+_ACK_SECONDS: Final = 0.1
+_AWAY_SECONDS: Final = 3.0
+"""After so long without an acknowledgement the log says so."""
+
+_DRAIN_SECONDS: Final = 5.0
+"""How long the last batch is waited for when the relay shall end."""
+
+PRODUCER: Final[dict[str, Any]] = {
+    # A retry is neither a duplicate nor out of order: the broker knows what it has by sequence numbers (five in
+    # flight at most).
+    "enable.idempotence": True,
+    "acks": "all",
+    "max.in.flight.requests.per.connection": 5,
+    # Never give a record up and go on with the next: while the line is down everything waits, in its order. What
+    # waits is one batch, and it is in the database as well.
+    "message.timeout.ms": 0,
+    # The line heals within a second, and a broker that is away is not flooded.
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
+    "retry.backoff.ms": 20,
+    "retry.backoff.max.ms": 1_000,
+    # A backlog travels in large requests, which cost the broker a fraction. A single record does not wait so long:
+    # waiting for its acknowledgement flushes it at once.
+    "linger.ms": 20,
+    # Less than the topic takes, so that only this client ever refuses one for its size, and that one alone.
+    "message.max.bytes": RECORD_BYTES_MAX - 64 * 1024,
+    # An acknowledged batch is an empty queue without errors: no call per record.
+    "delivery.report.only.error": True,
+}
+
+
+class DeliveryFailed(KafkaException):
+    """Kafka has refused records, or the producer is of no use any more; the rows stay unsent. Carries the error."""
+
+
+class Batch(NamedTuple):
+    """Rows on their way to the broker."""
+
+    rows: list[UnsentRow]
+    topic_id: str
+    """What the topic's id was before they were sent: at worst they are sent again."""
+    too_large: list[UnsentRow]
+    """Rows that cannot be sent."""
+
+    @property
+    def sequences(self) -> list[int]:
+        """What names the rows in the outbox."""
+        return [row.sequence for row in self.rows]
+
+
+NO_BATCH: Final = Batch([], "", [])
+
+
+class Line:
+    """The way to the topic: a producer, and what the topic is now. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topic = settings.topic(ASYNC_CUSTOMERS)
+        self.info = TopicInfo(topic_id="", partitions=0)
+        self._framing: Callable[[bytes], bytes] | None = None
+        self._failed: dict[str, KafkaError] = {}
+
+    def __enter__(self) -> Self:
+        own = {**PRODUCER, "on_delivery": self._delivery_failed}
+        self._producer = Producer(producer_configuration(self.settings, **own))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What is still on its way is in the outbox, unsent.
+        self._producer.purge()
+        self._producer.close()
+
+    def connect(self, stop: Event) -> bool:
+        """Wait until the broker answers, then learn what there is to know; False when told to stop meanwhile.
+
+        Raises: `KafkaRefused`, `KafkaException`, `RegistryAway`, `RegistryRefused`.
+        """
+        while not stop.is_set():
+            try:
+                self._producer.list_topics(self.topic, timeout=_ANSWER_SECONDS)
+            except KafkaException as error:
+                if not is_transient(error):
+                    raise
+                continue
+            self.look()
+            self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])
+            return True
+        return False
+
+    def look(self) -> None:
+        """Learn what the topic is now. Raises: `KafkaRefused`, `KafkaException`."""
+        self.info = topic_ids(self.settings, [self.topic])[self.topic]
+
+    def send(self, rows: Sequence[UnsentRow], stop: Event) -> Batch:
+        """Hand these rows to the producer, in this order. Waits only for room in its queue."""
+        if not rows:
+            return NO_BATCH
+        produce, topic, framing = self._producer.produce, self.topic, self._framing
+        sent = []
+        too_large = []
+        for row in rows:
+            _, event_id, customer_id, kind, payload = row
+            value = payload if framing is None else framing(payload)
+            try:
+                produce(topic, value, customer_id, headers=[("id", event_id), ("type", kind)])
+            except BufferError:
+                if not self._send_slowly(row, value, stop):
+                    break
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise DeliveryFailed(error.args[0]) from error
+                too_large.append(row)
+                continue
+            sent.append(row)
+        failpoint("relay.after_produce")
+        return Batch(sent, self.info.topic_id, too_large)
+
+    def _send_slowly(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
+        """Hand one row to the producer once there is room; False when told to stop before."""
+        while not stop.is_set():
+            self._producer.poll(_ACK_SECONDS)
+            try:
+                headers: dict[str, str | bytes | None] = {"id": row.event_id, "type": row.type}
+                self._producer.produce(self.topic, value, row.customer_id, headers=headers)
+            except BufferError:
+                continue
+            return True
+        return False
+
+    def acknowledged(self, batch: Batch, stop: Event) -> list[int]:
+        """Wait until the broker has the batch, however long; gives the sequences of the rows that it has.
+
+        Not those of a customer of whom it refused one: none may overtake another. None when told to stop and it takes
+        too long.
+        """
+        if not batch.rows:
+            return []
+        started = time.monotonic()
+        waiting = False
+        stop_at = None
+        while self._producer.flush(_ACK_SECONDS):
+            now = time.monotonic()
+            if stop.is_set():
+                stop_at = stop_at or now + _DRAIN_SECONDS
+                if now > stop_at:
+                    return []
+            if not waiting and now - started > _AWAY_SECONDS:
+                waiting = True
+                log.warning("relay_waiting", topic=self.topic, rows=len(batch.rows))
+        if waiting:
+            log.info("relay_goes_on", topic=self.topic, waited_seconds=round(time.monotonic() - started, 1))
+        failpoint("relay.after_ack")
+        return [row.sequence for row in batch.rows if row.customer_id not in self._failed]
+
+    def check(self) -> None:
+        """Raises: `DeliveryFailed` when the broker has refused records."""
+        for error in self._failed.values():
+            raise DeliveryFailed(error)
+
+    def serve(self) -> None:
+        """Let the client say what it has to say."""
+        self._producer.poll(0)
+
+    def _delivery_failed(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed[(message.key() or b"").decode()] = error
+
+
+def framing(header: bytes) -> Callable[[bytes], bytes] | None:
+    """What puts events behind the header that the topic's readers expect; None when they stay as they are."""
+    schema = contract("CustomerEvent")
+    if header == schema.header:
+        # Without a registry the header names the schema an event was written with, whatever release that was.
+        return None
+
+    def framed(payload: bytes) -> bytes:
+        if payload.startswith(schema.header):
+            return reframe(payload, header)
+        return encode(schema, WriterSchemas().decode(payload, schema), header)
+
+    return framed
