@@ -152,7 +152,7 @@ def _some(what: str, rng: random.Random, store: Store, stores: Sequence[Store], 
         case "create":
             event = store.create()
         case "repeat":
-            event = rng.choice(sent)
+            event = rng.choice(sent or [store.create()])
         case "create wrong":
             # No name, or a country that does not exist.
             wrong: list[dict[str, Any]] = [{"first_name": "", "last_name": " "}, {"addresses": [store.address("XX")]}]
