@@ -5,8 +5,10 @@ privilege) are `KafkaRefused`, with what to do; everything that may pass by itse
 `is_transient` is true.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -34,6 +36,12 @@ log = get_logger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 """How long one question to the brokers may take before it counts as failed."""
+
+_LISTEN_SECONDS: Final = 0.02
+"""While an answer is waited for: how often to hear whether there will be none."""
+
+_WELL_SECONDS: Final = 60.0
+"""A line that nobody has complained about for so long was well in between; a client complains twice a minute."""
 
 _CONSUMER: Final[dict[str, Any]] = {
     # Aborted transactions never happened; only what headquarters committed is read.
@@ -130,23 +138,48 @@ class _Quiet:
 
 
 _quiet: Final = _Quiet()
-_reported: set[int] = set()
+_heard_at: dict[int, float] = {}
 
 
 def _report(error: KafkaError) -> None:
-    """Say what is wrong with the line to Kafka, each kind once."""
-    code = error.code()
-    if code not in _reported:
-        _reported.add(code)
+    """Say what is wrong with the line to Kafka: each kind once, and again only when it has been well for a minute."""
+    code, now = error.code(), time.monotonic()
+    if now - _heard_at.get(code, -math.inf) > _WELL_SECONDS:
         log.warning("kafka_trouble", code=error.name(), advice=_REFUSALS.get(code, "waiting for it to come back"))
+    _heard_at[code] = now
 
 
-def refused(error: KafkaException) -> KafkaRefused | None:
-    """The refusal behind a Kafka error, or None when waiting may mend it."""
+class Hearing:
+    """What a client is told on the side, its `error_cb`; the client calls it while it is polled.
+
+    A wrong password shows there only: to whoever asks it looks like a broker that does not answer.
+    """
+
+    def __init__(self, report: Callable[[KafkaError], None] = lambda _: None) -> None:
+        self._report = report
+        self.last: KafkaError | None = None
+        """The newest error that says why."""
+
+    def __call__(self, error: KafkaError) -> None:
+        self._report(error)
+        # That all brokers are down is only the sum of the errors before it.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self.last = error
+
+    def check(self) -> None:
+        """Raises: `KafkaRefused` when the last that was heard is a refusal."""
+        refusal = None if self.last is None else refused(KafkaException(self.last))
+        if refusal is not None:
+            raise refusal
+
+
+def refused(error: KafkaException, about: str = "") -> KafkaRefused | None:
+    """The refusal behind a Kafka error, or None when waiting may mend it. `about` is what was asked for."""
     kafka_error = error.args[0] if error.args else None
     if not isinstance(kafka_error, KafkaError) or kafka_error.code() not in _REFUSALS:
         return None
-    return KafkaRefused(f"{_REFUSALS[kafka_error.code()]} ({kafka_error.str()})")
+    said = ": ".join(filter(None, (about, kafka_error.str())))
+    return KafkaRefused(f"{_REFUSALS[kafka_error.code()]} ({said})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +191,28 @@ class TopicInfo:
 
 
 def administration(settings: Settings) -> AdminClient:
-    """A client for questions about topics and offsets. Raises: `SettingsError`."""
-    return AdminClient(_configuration(settings, {}, {}))
+    """A client for questions about topics and offsets, whom a broker has let in.
+
+    Raises: `SettingsError`; `KafkaRefused` as soon as that is known; `KafkaException` when no broker answers.
+    """
+    hearing = Hearing()
+    configuration: dict[str, Any] = {**_configuration(settings, {}, {}), "error_cb": hearing}
+    try:
+        admin = AdminClient(configuration)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError._INVALID_ARG:
+            raise
+        raise SettingsError(f"[kafka] in tenten.toml: {error.args[0].str()}") from error
+    answer = admin.describe_cluster(request_timeout=REQUEST_SECONDS)
+    while not wait([answer], _LISTEN_SECONDS).done:
+        admin.poll(0)
+        hearing.check()
+    try:
+        ask(answer.result)
+    except KafkaException as error:
+        # Why there is no answer is told on the side.
+        raise (error if hearing.last is None else KafkaException(hearing.last)) from error
+    return admin
 
 
 def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
@@ -170,7 +223,7 @@ def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
     admin = administration(settings)  # kept while its futures are waited for
     found = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS).items():
-        topic = ask(future.result)
+        topic = ask(future.result, name)
         found[name] = TopicInfo(topic_id=str(topic.topic_id), partitions=len(topic.partitions))
     return found
 
@@ -194,15 +247,15 @@ def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec)
         isolation_level=IsolationLevel.READ_COMMITTED,
         request_timeout=REQUEST_SECONDS,
     )
-    return {asked.partition: ask(future.result).offset for asked, future in futures.items()}
+    return {asked.partition: ask(future.result, topic).offset for asked, future in futures.items()}
 
 
-def ask(question: Callable[[], Any]) -> Any:
+def ask(question: Callable[[], Any], about: str = "") -> Any:
     """The answer to a question to Kafka. Raises: `KafkaRefused` in place of an error that waiting cannot mend."""
     try:
         return question()
     except KafkaException as error:
-        refusal = refused(error)
+        refusal = refused(error, about)
         if refusal is not None:
             raise refusal from error
         raise
@@ -264,6 +317,8 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
     """
     admin = administration(settings)
     existing = ask(lambda: admin.list_topics(timeout=REQUEST_SECONDS)).topics
+    if dry_run:
+        _check_visible(admin, [name for topic in ALL if (name := settings.topic(topic)) not in existing])
     changes = []
     for topic in ALL:
         name = settings.topic(topic)
@@ -283,6 +338,16 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
     if not dry_run:
         _wait_until_seen(admin, [change.topic for change in changes if change.action == "create"])
     return changes
+
+
+def _check_visible(admin: AdminClient, names: list[str]) -> None:
+    """Topics that are not listed do not exist, or may not be seen. Raises: `KafkaRefused` in the second case."""
+    if not names:
+        return
+    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_SECONDS).items():
+        error = future.exception()
+        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise refused(error, name) or error
 
 
 def _wait_until_seen(admin: AdminClient, names: Iterable[str]) -> None:
@@ -309,7 +374,7 @@ def _wait_until_seen(admin: AdminClient, names: Iterable[str]) -> None:
 def _create(admin: AdminClient, name: str, topic: Topic) -> None:
     new = NewTopic(name, num_partitions=topic.partitions, config=dict(topic.configuration))
     try:
-        ask(admin.create_topics([new], request_timeout=REQUEST_SECONDS)[name].result)
+        ask(admin.create_topics([new], request_timeout=REQUEST_SECONDS)[name].result, name)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
@@ -317,14 +382,14 @@ def _create(admin: AdminClient, name: str, topic: Topic) -> None:
 
 def _configure(admin: AdminClient, name: str, topic: Topic, dry_run: bool) -> TopicChange:
     resource = ConfigResource(ResourceType.TOPIC, name)
-    now = ask(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)[resource].result)
+    now = ask(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)[resource].result, name)
     wrong = {key: value for key, value in topic.configuration.items() if now[key].value != value}
     if not wrong:
         return TopicChange(topic=name, action="keep", detail="as declared")
     if not dry_run:
         entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in wrong.items()]
         change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
-        ask(admin.incremental_alter_configs([change], request_timeout=REQUEST_SECONDS)[change].result)
+        ask(admin.incremental_alter_configs([change], request_timeout=REQUEST_SECONDS)[change].result, name)
     return TopicChange(
         topic=name, action="configure", detail=", ".join(f"{key}={value}" for key, value in wrong.items())
     )

@@ -17,7 +17,15 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from commerce.failures import RegistryAway, RegistryRefused
-from commerce.kafka import REQUEST_SECONDS, ask, consumer_configuration, producer_configuration, read_on, refused
+from commerce.kafka import (
+    REQUEST_SECONDS,
+    ask,
+    consumer_configuration,
+    producer_configuration,
+    read_on,
+    refused,
+    topic_ids,
+)
 from commerce.settings import Settings
 from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, SCHEMAS
 from schemas.wire import AvroSchema, WriterSchemas, confluent_header, contracts
@@ -41,22 +49,21 @@ def publish_schemas(settings: Settings) -> dict[str, bytes]:
 def _put_on_topic(settings: Settings) -> None:
     """Write the schemas to their topic and wait until they are there."""
     topic = settings.topic(SCHEMAS)
+    # A producer waits half a minute for a topic that does not exist, and for ever where the password is wrong.
+    topic_ids(settings, [topic])
     producer = Producer(producer_configuration(settings))
-    # A producer waits half a minute for a topic that does not exist; asking tells at once.
-    missing = ask(lambda: producer.list_topics(topic, timeout=REQUEST_SECONDS)).topics[topic].error
-    failures = [] if missing is None else [missing]
+    failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failures.append(error)
 
-    if not failures:
-        for schema in contracts():
-            producer.produce(topic, key=schema.fingerprint.hex(), value=json.dumps(schema.json), on_delivery=delivered)
-        if producer.flush(REQUEST_SECONDS):
-            raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+    for schema in contracts():
+        producer.produce(topic, key=schema.fingerprint.hex(), value=json.dumps(schema.json), on_delivery=delivered)
+    if producer.flush(REQUEST_SECONDS):
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
     for failure in failures:
-        raise refused(KafkaException(failure)) or KafkaException(failure)
+        raise refused(KafkaException(failure), topic) or KafkaException(failure)
 
 
 def _subject(settings: Settings, schema: AvroSchema) -> str:

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine, select, text
 
 from commerce.database import Which, check_version, consistent_view, open_database
 from commerce.failures import SettingsError, TentenError
-from commerce.kafka import REQUEST_SECONDS, apply_topics, refused
+from commerce.kafka import REQUEST_SECONDS, administration, apply_topics
 from commerce.schema_exchange import Registry
 from commerce.settings import Settings
 from consumers.distribution.status import stopped
@@ -114,23 +113,12 @@ def _security(settings: Settings) -> Check:
 
 def _ask_broker(settings: Settings) -> Any:
     """What the brokers say of themselves (`ClusterMetadata`), or as text why they say nothing."""
-    heard: list[KafkaError] = []
-    # The client's own log would say the same once a second.
-    quiet: dict[str, Any] = {"log_level": 0, "error_cb": heard.append}
     try:
-        client = AdminClient({**settings.kafka, **quiet})
+        return administration(settings).list_topics(timeout=REQUEST_SECONDS)
+    except TentenError as refusal:
+        return str(refusal)
     except KafkaException as error:
-        return explain(error) or str(error)
-    try:
-        return client.list_topics(timeout=REQUEST_SECONDS)
-    except KafkaException as error:
-        # "No answer in time" is all that the question says; why, is told on the side.
-        client.poll(0)
-        for cause in (*map(KafkaException, heard), error):
-            refusal = refused(cause)
-            if refusal is not None:
-                return str(refusal)
-        said = heard[-1].str() if heard else error.args[0].str()
+        said = error.args[0].str() if isinstance(error.args[0], KafkaError) else error.args[0]
         return f"no answer: {said}; check bootstrap.servers and security.protocol, and whether the broker runs"
 
 
