@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -93,12 +93,16 @@ class LocalKafka:
 
 
 def start_kafka(
-    directory: Path, report: Callable[[str], None] = lambda _: None, properties: Mapping[str, str] | None = None
+    directory: Path,
+    report: Callable[[str], None] = lambda _: None,
+    properties: Mapping[str, str] | None = None,
+    listeners: Mapping[str, str] | None = None,
 ) -> LocalKafka:
     """Start a broker in this directory and wait until it answers; the one that runs there already is returned as it is.
 
     A broker that ran here before comes back with its data, on the port it had unless another program has taken that.
-    `properties` are server properties added to, or put in place of, ours.
+    `properties` are server properties added to, or put in place of, ours; `listeners` are more doors by name, each a
+    security protocol and an address, `SASL_PLAINTEXT://127.0.0.1:24093`.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -112,7 +116,7 @@ def start_kafka(
             return before
         program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
-        return _start_on_free_ports(directory, program, before, properties or {})
+        return _start_on_free_ports(directory, program, before, _Asked(properties or {}, listeners or {}))
 
 
 def kafka_status(directory: Path) -> LocalKafka | None:
@@ -127,8 +131,15 @@ def stop_kafka(directory: Path, grace_seconds: float = _STOP_SECONDS) -> bool:
     return kafka is not None and processes.end(_process(kafka), grace_seconds)
 
 
+class _Asked(NamedTuple):
+    """What the caller wants besides, or in place of, our own broker."""
+
+    properties: Mapping[str, str]
+    listeners: Mapping[str, str]
+
+
 def _start_on_free_ports(
-    directory: Path, program: Sequence[str], before: LocalKafka | None, properties: Mapping[str, str]
+    directory: Path, program: Sequence[str], before: LocalKafka | None, asked: _Asked
 ) -> LocalKafka:
     """Try ports until the broker stays up: between finding one free and binding it another program may come first."""
     cluster_id = before.cluster_id if before is not None else _new_cluster_id()
@@ -137,7 +148,7 @@ def _start_on_free_ports(
         port = (
             before.port if before is not None and attempt == 0 and ports.comes_free(before.port) else ports.free_port()
         )
-        kafka = _launch(directory, program, port, cluster_id, properties)
+        kafka = _launch(directory, program, port, cluster_id, asked)
         if _wait_until_answering(kafka, _START_SECONDS_MAX):
             return kafka
         processes.end(_process(kafka), grace_seconds=0)
@@ -148,14 +159,13 @@ def _start_on_free_ports(
     )
 
 
-def _launch(
-    directory: Path, program: Sequence[str], port: int, cluster_id: str, properties: Mapping[str, str]
-) -> LocalKafka:
+def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str, asked: _Asked) -> LocalKafka:
     controller_port = ports.free_port()
     log = directory / "broker.log"
     log.unlink(missing_ok=True)
     server_properties = directory / "server.properties"
-    lines = {**BROKER_PROPERTIES, **_place(directory, port, controller_port), **properties}
+    place = _place(directory, port, controller_port, asked.listeners)
+    lines = {**BROKER_PROPERTIES, **place, **asked.properties}
     server_properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     if not (directory / "data" / "meta.properties").exists():
         _format(program, server_properties, cluster_id)
@@ -179,12 +189,16 @@ def _launch(
     return kafka
 
 
-def _place(directory: Path, port: int, controller_port: int) -> dict[str, str]:
+def _place(directory: Path, port: int, controller_port: int, more: Mapping[str, str]) -> dict[str, str]:
     """The properties that differ from one broker to the next."""
+    named = {name: address.partition("://") for name, address in more.items()}
+    doors = [f"{name}://{address}" for name, (_, _, address) in named.items()]
     return {
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": _LISTENER_PROTOCOLS,
+        "listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller_port}", *doors]),
+        "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", *doors]),
+        "listener.security.protocol.map": ",".join(
+            [_LISTENER_PROTOCOLS, *(f"{name}:{protocol}" for name, (protocol, _, _) in named.items())]
+        ),
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "log.dirs": str(directory / "data"),
     }
