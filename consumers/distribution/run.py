@@ -189,6 +189,7 @@ def _follow(
     only this thread moves them.
     """
     slices = Slices(engine.dialect.name, BatchLimits().records_max)
+    reached: set[int] = set()
     noted_at = 0.0
     group = settings.group(f"channel.{view.channel_id}")
     with (
@@ -201,6 +202,7 @@ def _follow(
                 return
             standing.confirm(watch.stable_offsets())
             standing.ends.update(taken.ends)
+            reached |= taken.ends.keys()
             if taken.batch is not None:
                 _apply(engine, view, standing, taken, slices)
             elif standing.ends and monotonic() - noted_at >= CONFIRM_SECONDS:
@@ -209,7 +211,9 @@ def _follow(
                 continue
             noted_at = monotonic()
             reader.show_lag_tools(standing.next_offsets)
-            patience.succeeded()
+            if taken.batch is not None or len(reached) == standing.topic.partitions:
+                # Some partitions at their end prove nothing: what was waited for may lie in another.
+                patience.succeeded()
 
 
 def _apply(engine: Engine, view: ChannelView, standing: Standing, taken: Taken, slices: Slices) -> None:
