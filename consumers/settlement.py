@@ -174,7 +174,7 @@ def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, sl
         began = monotonic()
         settled = [reply for _, reply in replies[first:end]]
         next_offset = replies[end - 1][0] + 1
-        with slices.timed(end - first), engine.begin() as connection:
+        with engine.begin() as connection, slices.timed(end - first):
             now = datetime.now(UTC)
             settle(connection, view, settled, now)
             move(connection, place.topic, {place.partition: (place.next_offset, next_offset)}, (), now)

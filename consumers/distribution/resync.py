@@ -233,7 +233,7 @@ def _mend(
         slices = Slices(replay.engine.dialect.name, batch.rows if same else _CHANGED_ROWS)
         for first_row, end_row in slices.cut(batch.rows):
             changes = batch.changes(first_row, end_row)
-            with slices.timed(end_row - first_row), replay.engine.begin() as connection:
+            with replay.engine.begin() as connection, slices.timed(end_row - first_row):
                 apply(connection, replay.view, changes, datetime.now(UTC), survivors=True)
 
 

@@ -229,7 +229,7 @@ def _apply(engine: Engine, view: ChannelView, standing: Standing, taken: Taken, 
                 standing.ends = ends
             now = datetime.now(UTC)
             moves = standing.moves(taken.next_offsets(end_row))
-            with slices.timed(end_row - first_row), engine.begin() as connection:
+            with engine.begin() as connection, slices.timed(end_row - first_row):
                 applied += apply(connection, view, changes, now)
                 move(connection, standing.topic, moves, standing.at_end(moves), now)
                 failpoint("distribution.before_commit")

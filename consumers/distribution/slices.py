@@ -33,7 +33,7 @@ class Slices:
 
     @contextmanager
     def timed(self, rows: int) -> Generator[None]:
-        """Put around the transaction of a slice, so that the next ones have the right size."""
+        """Put around what a slice does in its transaction, so that the next ones have the right size."""
         began = monotonic()
         yield
         if self._adapts and 2 * rows >= self._rows:
