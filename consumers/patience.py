@@ -1,4 +1,7 @@
-"""Wait for what passes by itself: a broker or a database that is away, a lock, a full disk. As long as it lasts, said once."""
+"""Wait for what passes by itself: a broker or a database that is away, a lock, a full disk.
+
+As long as it lasts, and said once.
+"""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager

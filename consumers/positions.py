@@ -1,7 +1,7 @@
 """Where a channel stands in the topics it reads: in its own database, moved in the same SQL transaction as the rows.
 
-A position is the offset that is read next. It is moved by compare-and-set, so a second reader of the same channel cannot get in
-between, and it counts only together with the topic's id: a topic deleted and made again is another one.
+A position is the offset that is read next. It is moved by compare-and-set, so a second reader of the same channel
+cannot get in between, and it counts only together with the topic's id: a topic deleted and made again is another one.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -63,7 +63,7 @@ def read_another(connection: Connection, topic: TopicRead) -> bool:
 
 
 def begin(connection: Connection, topic: TopicRead, partitions: Iterable[int], at: datetime) -> None:
-    """Start these partitions at their beginning, unless that is done. What is not there yet misses nothing: confirmed now."""
+    """Start these partitions at their beginning, unless that is done. A channel without rows misses none: confirmed."""
     rows = [_position(topic, partition, 0, at) for partition in partitions]
     if rows:
         connection.execute(_insert(connection, positions).on_conflict_do_nothing(), rows)

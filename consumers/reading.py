@@ -1,7 +1,7 @@
-"""Read assigned partitions from positions that are kept elsewhere: a channel is a full replica, not a member of a group.
+"""Read assigned partitions from positions that are kept elsewhere: a channel is a full replica, no member of a group.
 
-What these settings promise: only committed records; no offset that Kafka chose for us; the end of a partition is seen. The rest
-(queues, waiting times) is in `commerce/kafka.py`.
+What these settings promise: only committed records; no offset that Kafka chose for us; the end of a partition is seen.
+The rest (queues, waiting times) is in `commerce/kafka.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class OffsetGone(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """Records as they were delivered, in order within each partition: four columns of the same length, and the ends seen."""
+    """Records as they were delivered, in order within each partition: four columns of one length, and the ends seen."""
 
     keys: Sequence[bytes | None] = ()
     values: Sequence[bytes | None] = ()

@@ -8,9 +8,9 @@ Promise: every answer is taken in once, in order; what an answer makes visible i
     before the commit                nothing happened; the same replies are read again
     after the commit                 reading goes on behind them
 
-Answers to events that this database does not know (it was restored from a backup) change nothing. Replies to other channels in
-the same partition are passed over by their key. A reply to this channel that cannot be read stops it, as nothing may be skipped;
-it is tried again every few seconds.
+Answers to events that this database does not know (it was restored from a backup) change nothing. Replies to other
+channels in the same partition are passed over by their key. A reply to this channel that cannot be read stops it, as
+nothing may be skipped; it is tried again every few seconds.
 """
 
 import json
@@ -59,7 +59,8 @@ _POSTGRESQL_ROWS: Final = 2_000
 def run(settings: Settings, channel_name: str, stop: Event) -> None:
     """Settle until `stop` is set.
 
-    Raises: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`: what waiting cannot mend, each with what to do.
+    Raises: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`: what waiting cannot mend, each with what
+    to do.
     """
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
@@ -72,7 +73,7 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
                 place = _where(settings, engine, channel_name, begin_anew)
                 begin_anew = False
                 try:
-                    _follow(settings, engine, view, place, patience, stop)
+                    _follow(settings, engine, view, place, patience=patience, stop=stop)
                 except OffsetGone:
                     # Older replies are gone; whoever still waits for one of them sends again and is answered again.
                     log.warning("replies_gone", channel=channel_name, next_offset=place.next_offset)
@@ -118,7 +119,7 @@ def _murmur2(data: bytes) -> int:
 
 
 def _where(settings: Settings, engine: Engine, channel_name: str, begin_anew: bool) -> _Place:
-    """Where the channel stands. In a topic that is new to it, or has lost where it stood, it stands at the beginning."""
+    """Where the channel stands: at the beginning of a topic that is new to it, or has lost the place where it stood."""
     name = settings.topic(CHANNEL_REPLIES)
     info = topic_ids(settings, [name])[name]
     now = datetime.now(UTC)
@@ -137,7 +138,7 @@ def _where(settings: Settings, engine: Engine, channel_name: str, begin_anew: bo
 
 
 def _follow(
-    settings: Settings, engine: Engine, view: ChannelView, place: _Place, patience: Patience, stop: Event
+    settings: Settings, engine: Engine, view: ChannelView, place: _Place, *, patience: Patience, stop: Event
 ) -> None:
     """Settle what comes, until `stop` is set or the topic must be looked at again."""
     slices = Slices(engine.dialect.name, _POSTGRESQL_ROWS)
@@ -167,7 +168,7 @@ def _follow(
 
 
 def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, slices: Slices) -> int | None:
-    """Settle what these records answer of this channel. The offset of the first reply that cannot be read, if there is one."""
+    """Settle what these records answer of this channel. The offset of the first reply that cannot be read, if any."""
     mine = [row for row, key in enumerate(records.keys) if key == view.channel_id.encode()]
     replies, unreadable_at = _decode(records.rows(mine), view.writers)
     for first, end in slices.cut(len(replies)):
@@ -216,7 +217,7 @@ _REPLY: Final = tuple(field["name"] for field in contract("Reply").json["fields"
 def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
     """Take in replies of this channel, in order. Called twice it changes nothing more. A fixed number of statements.
 
-    The customers' rows are locked in the order of their GUIDs before the outbox is touched, as a clerk's own change does it.
+    The customers' rows are locked, in the order of their GUIDs, before the outbox is touched: as a clerk's change does.
     """
     erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
     concerned = {reply.customer_id for reply in replies}
@@ -245,8 +246,8 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
     }
 
 
-# Close the events, unless they are closed already; and give account numbers to customers that have none. `coalesce` keeps
-# either database from going through every pending customer by the index of account numbers, instead of by these ids.
+# Close the events, unless they are closed already; and give account numbers to customers that have none. `coalesce`
+# keeps either database from going through every pending customer by the index of account numbers, not by these ids.
 _SETTLE: Final = {
     "postgresql": (
         """

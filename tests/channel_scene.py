@@ -1,6 +1,7 @@
-"""A scene for tests of a channel: its database, topics of its own, and a headquarters whose words the test writes itself.
+"""A scene for tests of a channel: its database, topics of its own, and a headquarters whose words the test writes.
 
-Headquarters is a plain transactional producer here: what it says is real records on the real topics, in real transactions.
+Headquarters is a plain transactional producer here: what it says are real records on the real topics, in real
+transactions.
 """
 
 import itertools
@@ -20,6 +21,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
 
+import pytest
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from sqlalchemy import Engine, Table, insert, select, update
@@ -28,6 +30,8 @@ from commerce.database import consistent_view, open_database, upgrade_channel
 from commerce.failures import KafkaRefused
 from commerce.kafka import administration, apply_topics, last_stable_offsets, topic_ids
 from commerce.settings import Settings
+from consumers import settlement
+from consumers.distribution import run as distribution
 from schemas import channel
 from schemas.records import (
     Address,
@@ -306,7 +310,7 @@ class ChannelScene:
         return created
 
     def edit(self, snapshot: Customer, edited: CustomerState, paths: Sequence[str], kept: bool = True) -> CustomerEvent:
-        """A clerk edits a customer that has that snapshot: the row shows it, the snapshot is kept, the event is written."""
+        """A clerk edits a customer with that snapshot: the row shows it, the snapshot is kept, the event written."""
         said = event(snapshot.customer_id, edited, paths)
         with self.engine.begin() as connection:
             if kept:
@@ -426,6 +430,14 @@ def set_channel_scene(
     (directory / "tenten.toml").write_text(document)
     settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
     make_topics(settings)
+    # Whoever waits for a channel to say that it is at the end need not wait a second for that.
+    with pytest.MonkeyPatch.context() as quicker:
+        quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
+        quicker.setattr(settlement, "NOTE_SECONDS", 0.05)
+        yield from _with_database(settings, bootstrap_servers)
+
+
+def _with_database(settings: Settings, bootstrap_servers: str) -> Iterator[ChannelScene]:
     engine = open_database(settings.channel(CHANNEL).database)
     upgrade_channel(engine)
     try:

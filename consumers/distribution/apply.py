@@ -1,8 +1,9 @@
 """Bring changes into a channel's tables, within one SQL transaction: the same steps on PostgreSQL and SQLite.
 
-Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit that a clerk has committed
-before is seen, and one he is about to make waits. Only what is newer than the row is applied. Customers with edits that
-headquarters has not settled go one by one (edits.py); all others as columns, a few statements whatever their number.
+Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit that a clerk has
+committed before is seen, and one he is about to make waits. Only what is newer than the row is applied. Customers with
+edits that headquarters has not settled go one by one (edits.py); all others as columns, a few statements whatever
+their number.
 """
 
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ class Applied:
 def apply(
     connection: Connection, view: ChannelView, changes: Changes, at: datetime, *, survivors: bool = False
 ) -> Applied:
-    """Apply changes. `survivors`: each snapshot is known to be the last of its key, so it wins over whatever the row has.
+    """Apply changes. With `survivors` each snapshot is known to be the last of its key: it wins whatever the row has.
 
     Raises: `Contended` when somebody else writes one of these customers at this moment: the same again will do.
     """

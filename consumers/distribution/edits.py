@@ -1,8 +1,8 @@
-"""Customers with edits that headquarters has not settled: what the clerk sees is the last snapshot with those edits on top.
+"""Customers with edits that headquarters has not settled: the clerk sees the last snapshot with those edits on top.
 
-An event counts on top of a snapshot while it is unsettled (a rejected one too: the clerk must see what he wrote), or was
-settled in a later version than the snapshot's. Of a customer outside the channel's filter no snapshot will come to show
-an edit, so there only unsettled events count, and without any the customer leaves the channel.
+An event counts on top of a snapshot while it is unsettled (a rejected one too: the clerk must see what he wrote), or
+was settled in a later version than the snapshot's. Of a customer outside the channel's filter no snapshot will come to
+show an edit, so there only unsettled events count, and without any the customer leaves the channel.
 
 Whoever calls this has locked the customers' rows and reads the outbox only then.
 """
@@ -46,24 +46,24 @@ class Edit:
     settled: bool
     version: int | None
 
-    def counts(self, snapshot: Customer, filter: Filter) -> bool:
+    def counts(self, snapshot: Customer, within: Filter) -> bool:
         """Whether it is to be seen on top of this snapshot."""
         if not self.settled:
             return True
-        return self.version is not None and self.version > snapshot.version and _passes(snapshot, filter)
+        return self.version is not None and self.version > snapshot.version and _passes(snapshot, within)
 
 
-def show(connection: Connection, arrived: Sequence[Customer], filter: Filter, writers: WriterSchemas) -> None:
+def show(connection: Connection, arrived: Sequence[Customer], within: Filter, writers: WriterSchemas) -> None:
     """Make these snapshots the base of their customers, and show them with the edits that count on top."""
     ids = [one.customer_id for one in arrived]
     before = read_customers(connection, CHANNEL_TABLES, ids, for_update=True)
     edits = read_edits(connection, ids, writers)
     based, plain, gone = [], [], []
     for one in arrived:
-        counting = [edit for edit in edits.get(one.customer_id, ()) if edit.counts(one, filter)]
+        counting = [edit for edit in edits.get(one.customer_id, ()) if edit.counts(one, within)]
         if counting:
             based.append((one, counting))
-        elif _passes(one, filter):
+        elif _passes(one, within):
             plain.append(one)
         else:
             gone.append(one.customer_id)
@@ -74,15 +74,15 @@ def show(connection: Connection, arrived: Sequence[Customer], filter: Filter, wr
     forget_snapshots(connection, [one.customer_id for one in plain])
 
 
-def show_again(connection: Connection, ids: Iterable[str], filter: Filter, writers: WriterSchemas) -> None:
-    """Show customers as their kept snapshots and what counts now have them; those without a kept snapshot stay as they are."""
+def show_again(connection: Connection, ids: Iterable[str], within: Filter, writers: WriterSchemas) -> None:
+    """Show customers as their kept snapshots and what counts now have them; without a kept snapshot they stay."""
     query = select(snapshots.c.snapshot).where(one_of(connection, snapshots.c.customer_id, ids))
     kept = [
         customer_from_avro(writers.decode(bytes(value), contract("Customer")))
         for value in connection.scalars(query.order_by(snapshots.c.customer_id))
     ]
     if kept:
-        show(connection, kept, filter, writers)
+        show(connection, kept, within, writers)
 
 
 def read_edits(connection: Connection, ids: Iterable[str], writers: WriterSchemas) -> dict[str, list[Edit]]:
@@ -124,8 +124,8 @@ def _stored(snapshot: Customer) -> StoredCustomer:
     )
 
 
-def _passes(snapshot: Customer, filter: Filter) -> bool:
-    return filter.passes(snapshot.customer.legal_entity, snapshot.customer.address_books)
+def _passes(snapshot: Customer, within: Filter) -> bool:
+    return within.passes(snapshot.customer.legal_entity, snapshot.customer.address_books)
 
 
 def _keep_snapshots(connection: Connection, kept: Sequence[Customer]) -> None:

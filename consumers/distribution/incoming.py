@@ -133,7 +133,7 @@ class Batch:
     What is in front of the tables is done here, outside any transaction: for whole batches, in columns.
     """
 
-    def __init__(self, readable: Readable, filter: Filter, dialect: Dialect) -> None:
+    def __init__(self, readable: Readable, within: Filter, dialect: Dialect) -> None:
         self.rows = readable.rows
         self.unread = readable.unread
         self._snapshots = readable.snapshots
@@ -141,7 +141,7 @@ class Batch:
         self._ids = self._snapshots["customer_id"].to_list()
         self._versions = self._snapshots["version"].to_list()
         self._tombstones = list(readable.tombstones.select(ROW, "customer_id").iter_rows())
-        passes = self._snapshots.select(filter.columns()).to_series()
+        passes = self._snapshots.select(within.columns()).to_series()
         wanted = self._snapshots if passes.all() else self._snapshots.filter(passes)
         self._passes = passes.to_list()
         self._place = (passes.cast(pl.Int64).cum_sum() - 1).to_list()
@@ -169,14 +169,14 @@ class Batch:
         )
 
     def _newest(self, among: Sequence[int], erased_at: Mapping[str, int]) -> list[int]:
-        """One place per customer, in order: its highest version, the later of two; what stands before a tombstone is gone."""
+        """One place per customer, in order: its highest version, the first of two; not what a tombstone took away."""
         newest: dict[str, int] = {}
         for at in among:
             guid = self._ids[at]
             before = newest.get(guid)
             if self._row_of[at] < erased_at.get(guid, -1):
                 continue
-            if before is None or self._versions[at] >= self._versions[before]:
+            if before is None or self._versions[at] > self._versions[before]:
                 newest[guid] = at
         return sorted(newest.values())
 

@@ -1,7 +1,7 @@
 """What comes in: records of `customers`, decoded and made into rows while the database is busy with those before.
 
-A partition with a record that cannot be read is paused in front of it, and tried again every few seconds: a schema may become
-known, and compaction removes the record once a newer one of its customer is there.
+A partition with a record that cannot be read is paused in front of it, and tried again every few seconds: a schema may
+become known, and compaction removes the record once a newer one of its customer is there.
 """
 
 from collections.abc import Iterator
@@ -50,11 +50,11 @@ class Intake:
     """Takes in one batch after the other. One thread at a time."""
 
     def __init__(
-        self, reader: AssignedReader, channel_id: str, filter: Filter, dialect: Dialect, writers: WriterSchemas
+        self, reader: AssignedReader, channel_id: str, within: Filter, dialect: Dialect, writers: WriterSchemas
     ) -> None:
         self._reader = reader
         self._channel_id = channel_id
-        self._filter = filter
+        self._within = within
         self._dialect = dialect
         self._writers = writers
         self._limits = BatchLimits()
@@ -79,7 +79,7 @@ class Intake:
         for one in readable.unread:
             self._stop(one)
         self._healed(records)
-        return Taken(records=records, batch=Batch(readable, self._filter, self._dialect))
+        return Taken(records=records, batch=Batch(readable, self._within, self._dialect))
 
     def _stop(self, unread: Unread) -> None:
         self._reader.pause(unread.partition, unread.offset)

@@ -1,8 +1,8 @@
 """The bulk statements of a PostgreSQL channel: whatever the number of customers, the same few statements.
 
-Rows that are new go straight into the tables by binary COPY. Rows that exist are copied into temporary tables, and then it is
-one statement a table, which touches only what differs. GUIDs travel as one array: with it the planner looks up the rows
-of the batch by their keys, where a join with a temporary table of unknown size makes it read whole tables.
+Rows that are new go straight into the tables by binary COPY. Rows that exist are copied into temporary tables, and
+then it is one statement a table, which touches only what differs. GUIDs travel as one array: with it the planner looks
+up the rows of the batch by their keys, where a join with a temporary table of unknown size makes it read whole tables.
 """
 
 from collections.abc import Collection, Iterable, Sequence

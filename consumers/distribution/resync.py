@@ -1,19 +1,20 @@
 """The full sync: makes a channel's customers what the topic says, while they stay complete, readable and current.
 
 Input: `customers` from its beginning. Output: the tables of the channel in place, and its positions.
-Promise: afterwards the channel has what the topic has, by content and not only by version, and nothing else but what is pending.
+Promise: afterwards the channel has what the topic has, by content and not only by version, and besides that only what
+is pending.
 
 1. The last stable offset of each partition is noted: the target.
-2. A partition at a time is read up to its target, first the keys alone. That shows which record is the last of its key: only
-   those are applied, so that nobody sees an older version or an erased customer come back. Rows that are as they should be are only
-   compared. The live distributor goes on; what it has applied behind the target is left to it.
-3. Holding the apply lock, so that the live positions stand still, the rest up to them is read, what was not seen is deleted, and
-   the positions are set.
+2. A partition at a time is read up to its target, first the keys alone. That shows which record is the last of its key:
+   only those are applied, so that nobody sees an older version or an erased customer come back. Rows that are as they
+   should be are only compared. The live distributor goes on; what it has applied behind the target is left to it.
+3. Holding the apply lock, so that the live positions stand still, the rest up to them is read, what was not seen is
+   deleted, and the positions are set.
 
 A killed resync leaves the tables complete, partly mended; the next one begins anew.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ Progress = Callable[[int, int], None]
 """Is told how many offsets are done, and of how many; those of records that compaction has removed count as well."""
 
 TAIL_OFFSETS_MAX: Final = 2_000
-"""With at most this much behind the target, the rest is read under the apply lock, which the live distributor waits for."""
+"""With at most this much left, it is read under the apply lock, which the live distributor waits for."""
 
 TAIL_ROUNDS_MAX: Final = 10
 """How often what came meanwhile is read before that, at most."""
@@ -84,6 +85,7 @@ def resync(
             group = settings.group(f"channel.{channel_name}")
             with (
                 AssignedReader(settings, topic.name, group, {}) as keys,
+                AssignedReader(settings, topic.name, group, {}) as more_keys,
                 AssignedReader(settings, topic.name, group, {}) as records,
             ):
                 replay = _Replay(
@@ -94,6 +96,7 @@ def resync(
                     patience=patience,
                     stop=ending,
                     keys=keys,
+                    more_keys=more_keys,
                     records=records,
                 )
                 _read_all(replay, progress)
@@ -118,6 +121,7 @@ class _Replay:
     patience: Patience
     stop: Event
     keys: AssignedReader
+    more_keys: AssignedReader
     records: AssignedReader
     read_to: dict[int, int] = field(default_factory=dict)
     """By partition: everything before is in the channel."""
@@ -125,8 +129,9 @@ class _Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """Survivors of one partition, ready to be compared and applied, and how far the partition has been read with them."""
+    """Some survivors of a partition, ready to be compared and applied, and how far it has been read with them."""
 
+    survivors: Survivors
     records: Records
     batch: Batch
     next_offset: int
@@ -147,55 +152,69 @@ def _read_all(replay: _Replay, progress: Progress) -> None:
     target = ask(lambda: last_stable_offsets(replay.settings, name, partitions))
     replay.read_to.update(start)
     total, done = sum(target.values()) - sum(start.values()), 0
-    for partition, end in target.items():
-        for offsets in _read_partition(replay, partition, end):
-            done += offsets
-            progress(done, total)
+    progress(done, total)
+    for offsets in _read(replay, target):
+        done += offsets
+        progress(done, total)
     for _ in range(TAIL_ROUNDS_MAX):
-        end_now = ask(lambda: last_stable_offsets(replay.settings, name, partitions))
-        if sum(end_now.values()) - sum(replay.read_to.values()) <= TAIL_OFFSETS_MAX:
+        end = ask(lambda: last_stable_offsets(replay.settings, name, partitions))
+        if sum(end.values()) - sum(replay.read_to.values()) <= TAIL_OFFSETS_MAX:
             return
-        for partition, end in end_now.items():
-            for _ in _read_partition(replay, partition, end):
-                pass
+        for _ in _read(replay, end):
+            pass
 
 
-def _read_partition(replay: _Replay, partition: int, end: int, held: DatabaseLock | None = None) -> Iterator[int]:
-    """Bring one partition into the channel up to `end`. Gives, step by step, how many offsets that was.
+def _read(replay: _Replay, target: Mapping[int, int], held: DatabaseLock | None = None) -> Iterator[int]:
+    """Bring the partitions into the channel up to these offsets. Gives, step by step, how many offsets that was.
 
-    `held` is the apply lock, where the caller has it.
+    While a step is applied, the next one is read, and so are the keys of the next partition. `held` is the apply lock,
+    where the caller has it.
     """
-    at = replay.read_to[partition]
-    survivors = Survivors(replay.keys, partition, at, replay.stop)
-    survivors.read_on(end)
-    for step in one_ahead(_steps(replay, survivors, partition, end)):
-        changes = step.batch.changes()
-        wrong = replay.patience.persist(partial(_wrong, replay.engine, changes))
-        if wrong:
-            replay.patience.persist(partial(_mend, replay, survivors, step, wrong, held))
-        replay.patience.persist(partial(_remember, replay.engine, changes))
-        failpoint("resync.after_slice")
-        yield step.next_offset - at
-        at = step.next_offset
-    yield max(0, end - at)
-    replay.read_to[partition] = max(end, replay.read_to[partition])
+    persist = replay.patience.persist
+    for step in one_ahead(_steps(replay, target)):
+        if step.batch.rows:
+            changes = step.batch.changes()
+            wrong = persist(partial(_wrong, replay.engine, changes))
+            if wrong:
+                persist(partial(_mend, replay, step, wrong, held))
+            persist(partial(_remember, replay.engine, changes))
+            failpoint("resync.after_slice")
+        partition = step.survivors.partition
+        yield step.next_offset - replay.read_to[partition]
+        replay.read_to[partition] = step.next_offset
 
 
-def _steps(replay: _Replay, survivors: Survivors, partition: int, end: int) -> Iterator[_Step]:
-    """The survivors of a partition, batch by batch. Raises: `SnapshotUnreadable`."""
-    for records in read_range(replay.records, partition, replay.read_to[partition], end, replay.stop):
-        chosen = records.rows(survivors.of(records))
-        next_offset = records.offsets[-1] + 1
-        yield _Step(records=chosen, batch=_batch(replay, chosen), next_offset=next_offset)
+def _steps(replay: _Replay, target: Mapping[int, int]) -> Iterator[_Step]:
+    """The survivors of every partition, batch by batch. Raises: `SnapshotUnreadable`."""
+    for survivors in one_ahead(_survivors(replay, target)):
+        partition = survivors.partition
+        start, end = replay.read_to[partition], target[partition]
+        for records in read_range(replay.records, partition, start, end, replay.stop):
+            chosen = records.rows(survivors.of(records))
+            next_offset = records.offsets[-1] + 1
+            yield _Step(survivors=survivors, records=chosen, batch=_batch(replay, chosen), next_offset=next_offset)
+        # Up to the target there may be control markers, and records that compaction has removed.
+        nothing = Records()
+        yield _Step(survivors=survivors, records=nothing, batch=_batch(replay, nothing), next_offset=end)
+
+
+def _survivors(replay: _Replay, target: Mapping[int, int]) -> Iterator[Survivors]:
+    """Of every partition that is not there yet, which records up to its target count."""
+    for partition, end in target.items():
+        start = replay.read_to[partition]
+        if start < end:
+            survivors = Survivors(partition, start)
+            survivors.read_on(replay.keys, end, replay.stop)
+            yield survivors
 
 
 def _batch(replay: _Replay, records: Records) -> Batch:
     readable = decode(records, replay.view.writers)
     for one in readable.unread:
         raise SnapshotUnreadable(
-            f"the record at offset {one.offset} of partition {one.partition} of {replay.topic.name} {one.text}, and it is the last of "
-            "its customer: nothing was deleted; have headquarters send that customer again (`tenten headquarters verify`), "
-            "or upgrade this channel, then resync again"
+            f"the record at offset {one.offset} of partition {one.partition} of {replay.topic.name} {one.text}, and it "
+            "is the last of its customer: nothing was deleted; have headquarters send that customer again "
+            "(`tenten headquarters verify`), or upgrade this channel, then resync again"
         )
     return Batch(readable, replay.view.filter, dialect_of(replay.engine))
 
@@ -217,20 +236,18 @@ def _comparing(engine: Engine) -> AbstractContextManager[Connection]:
     return consistent_view(engine) if engine.dialect.name == "sqlite" else engine.begin()
 
 
-def _mend(
-    replay: _Replay, survivors: Survivors, step: _Step, wrong: Collection[str], held: DatabaseLock | None
-) -> None:
+def _mend(replay: _Replay, step: _Step, wrong: Collection[str], held: DatabaseLock | None) -> None:
     """Apply what differs, but for what the live distributor has a newer record of."""
     with nullcontext() if held else apply_lock(replay.engine):
-        with replay.engine.begin() as connection:
-            live = read_positions(connection, replay.topic).get(survivors.partition)
+        with consistent_view(replay.engine) as connection:
+            live = read_positions(connection, replay.topic).get(step.survivors.partition)
+            exist = bool(tables_of(connection).versions(connection, wrong))
         if live is not None:
-            survivors.read_on(live.next_offset)
+            step.survivors.read_on(replay.more_keys, live.next_offset, replay.stop)
         keys = {guid.encode() for guid in wrong}
-        rows = [row for row in survivors.of(step.records) if step.records.keys[row] in keys]
-        same = len(rows) == len(step.records.keys)
-        batch = step.batch if same else _batch(replay, step.records.rows(rows))
-        slices = Slices(replay.engine.dialect.name, batch.rows if same else _CHANGED_ROWS)
+        rows = [row for row in step.survivors.of(step.records) if step.records.keys[row] in keys]
+        batch = step.batch if len(rows) == len(step.records.keys) else _batch(replay, step.records.rows(rows))
+        slices = Slices(replay.engine.dialect.name, _CHANGED_ROWS if exist else batch.rows)
         for first_row, end_row in slices.cut(batch.rows):
             changes = batch.changes(first_row, end_row)
             with replay.engine.begin() as connection, slices.timed(end_row - first_row):
@@ -251,11 +268,10 @@ def _finish(replay: _Replay) -> None:
     Tried again as a whole when the database goes away in between: all of it may be repeated.
     """
     with apply_lock(replay.engine) as held:
-        with replay.engine.begin() as connection:
+        with consistent_view(replay.engine) as connection:
             live = read_positions(connection, replay.topic)
-        for partition, position in live.items():
-            for _ in _read_partition(replay, partition, position.next_offset, held):
-                pass
+        for _ in _read(replay, {partition: position.next_offset for partition, position in live.items()}, held):
+            pass
         failpoint("resync.before_delete")
         _delete_surplus(replay.engine)
         if not held.is_held():

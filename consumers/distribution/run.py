@@ -8,8 +8,8 @@ Promise: the channel is what the topic was at its positions, whatever dies; noth
     before the commit                nothing happened; the same records are read again
     after the commit                 reading goes on behind them
 
-A snapshot that cannot be read stops its partition, and only that; it is tried again every few seconds. A channel that was away
-for so long that it may have missed tombstones, or whose topic was made anew, is resynced.
+A snapshot that cannot be read stops its partition, and only that; it is tried again every few seconds. A channel that
+was away for so long that it may have missed tombstones, or whose topic was made anew, is resynced.
 """
 
 from collections.abc import Mapping
@@ -54,8 +54,8 @@ AWAY_SHARE_MAX: Final = 2 / 3
 def run(settings: Settings, channel_name: str, stop: Event) -> None:
     """Distribute until `stop` is set.
 
-    Raises: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`, and `SnapshotUnreadable` from a resync that had
-    to be: what waiting cannot mend, each with what to do.
+    Raises: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`, and `SnapshotUnreadable` from a resync
+    that had to be: what waiting cannot mend, each with what to do.
     """
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
@@ -73,7 +73,7 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
                     resync_because = None
                     continue
                 try:
-                    _follow(settings, engine, view, standing, patience, stop)
+                    _follow(settings, engine, view, standing, patience=patience, stop=stop)
                 except OffsetGone as gone:
                     resync_because = str(gone)
     finally:
@@ -96,7 +96,7 @@ class Standing:
         return any(now - at > self.away_max for partition, at in self.confirmed_at.items() if partition not in but)
 
     def moves(self, after: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-        """The positions to move, old and new, when reading goes on at these offsets; ends that were reached included."""
+        """The positions to move, old and new, when reading goes on at these offsets; with ends that were reached."""
         reached = {
             partition: max(after.get(partition, 0), self.ends.get(partition, 0))
             for partition in after.keys() | self.ends.keys()
@@ -181,12 +181,12 @@ def _resync_or_wait(settings: Settings, channel_name: str, stop: Event, patience
 
 
 def _follow(
-    settings: Settings, engine: Engine, view: ChannelView, standing: Standing, patience: Patience, stop: Event
+    settings: Settings, engine: Engine, view: ChannelView, standing: Standing, *, patience: Patience, stop: Event
 ) -> None:
     """Apply what comes, until `stop` is set or the channel's standing must be looked at again.
 
-    The next batch is read and decoded while the database takes this one; positions move strictly in order all the same, since
-    only this thread moves them.
+    The next batch is read and decoded while the database takes this one; positions move strictly in order all the same,
+    since only this thread moves them.
     """
     slices = Slices(engine.dialect.name, BatchLimits().records_max)
     reached: set[int] = set()

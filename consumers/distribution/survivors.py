@@ -12,22 +12,19 @@ from consumers.reading import AssignedReader, Records
 class Survivors:
     """The offset of the last record of each key of one partition, as far as its keys have been read.
 
-    Takes memory for the keys of one partition. `of` may be called from another thread than `read_on`.
+    Takes memory for the keys of one partition. `of` may be called while another thread reads on.
     """
 
-    def __init__(self, reader: AssignedReader, partition: int, start: int, stop: Event) -> None:
-        self._reader = reader
+    def __init__(self, partition: int, start: int) -> None:
         self.partition = partition
-        self._stop = stop
         self._last: dict[bytes | None, int] = {}
-        self.known_to = start
-        """All keys before this offset have been read."""
+        self._known_to = start
 
-    def read_on(self, end: int) -> None:
-        """Read the keys on to this offset. Raises: `Stopped`, and what reading raises."""
-        for records in read_range(self._reader, self.partition, self.known_to, end, self._stop):
+    def read_on(self, reader: AssignedReader, end: int, stop: Event) -> None:
+        """Know the keys up to this offset. Raises: `Stopped`, and what reading raises."""
+        for records in read_range(reader, self.partition, self._known_to, end, stop):
             self._last.update(zip(records.keys, records.offsets, strict=True))
-        self.known_to = max(self.known_to, end)
+        self._known_to = max(self._known_to, end)
 
     def of(self, records: Records) -> list[int]:
         """The rows of those of the records after which no other of their key is known."""

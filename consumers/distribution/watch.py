@@ -57,5 +57,5 @@ class Watch:
             try:
                 self._changed = topic_ids(self._settings, [self._topic.name])[self._topic.name] != expected
                 self._stable_offsets = last_stable_offsets(self._settings, self._topic.name, self._topic.partitions)
-            except Exception as failure:  # whatever it is, it is raised where the reading goes on
+            except Exception as failure:  # noqa: BLE001 - it is raised where the reading goes on
                 self._failure = failure

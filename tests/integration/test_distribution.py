@@ -52,7 +52,7 @@ def scene(
 
 
 def test_new_customers_arrive_with_addresses_and_contacts(scene: ChannelScene) -> None:
-    """Snapshots of customers that the channel has never seen become rows of its three tables, and positions move along."""
+    """Snapshots of customers that the channel has never seen become rows of its tables, and positions move along."""
     # given
     sent = [customer(f"Ann {number}") for number in range(50)]
     # when
@@ -318,7 +318,7 @@ def test_edit_settled_in_a_later_version_stays_visible_until_that_comes(scene: C
 
 
 def test_pending_customer_gets_its_snapshot(scene: ChannelScene) -> None:
-    """The first snapshot of a customer that was made here, and whose event is settled, takes the place of the pending row."""
+    """The first snapshot of a customer that was made here, and whose event is settled, replaces the pending row."""
     # given
     made = customer("Ann")
     said = scene.create(made.customer_id, made.customer)
@@ -373,7 +373,7 @@ def _event_row(snapshot: Any, first_name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", contract("Customer").header + b"\x02x"])
 def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value: bytes) -> None:
-    """What stands before it and in other partitions is applied; what is behind it waits; status tells which record it is."""
+    """What stands before it and in other partitions is applied, what is behind it waits; status names the record."""
     # given
     first, behind = customer("First"), customer("Behind")
     partition = partition_of(first.customer_id, CUSTOMERS.partitions)
@@ -398,7 +398,7 @@ def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value
 def test_stopped_partition_goes_on_when_its_schema_is_known(
     scene: ChannelScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A snapshot of a newer release waits until that release's schema is on the schemas topic; nothing has to be restarted."""
+    """A snapshot of a newer release waits until that release's schema is on the schemas topic; no restart is needed."""
     # given
     monkeypatch.setattr(intake, "RETRY_SECONDS", 0.2)
     newer = {**contract("Customer").json, "fields": [*contract("Customer").json["fields"]]}
@@ -492,7 +492,7 @@ def test_database_that_goes_away_is_waited_for(scene: ChannelScene) -> None:
 
 
 def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
-    """Last at the end longer ago than two thirds of the time tombstones are kept: it drops what only a tombstone took away."""
+    """Last at the end longer ago than two thirds of the time tombstones are kept: it drops what one took away."""
     # given
     kept, vanished = customer("Kept"), customer("Vanished")
     scene.headquarters.send(kept)
@@ -512,7 +512,7 @@ def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
 
 
 def test_topic_made_anew_is_resynced(scene: ChannelScene) -> None:
-    """The topic was deleted and made again with other customers: the channel notices at its start, and has those alone."""
+    """The topic was deleted and made again with other customers: the channel notices when it starts, and has those."""
     # given
     old, new = [customer(f"Old {number}") for number in range(5)], customer("New")
     name = scene.settings.topic(CUSTOMERS)

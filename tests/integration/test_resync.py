@@ -1,4 +1,4 @@
-"""Resync: the full sync makes a channel what the topic says, while its tables stay complete, on PostgreSQL and on SQLite."""
+"""Resync: the full sync makes a channel what the topic says, while its tables stay complete, on both databases."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
 
 
 def test_drift_of_every_kind_is_mended(scene: ChannelScene) -> None:
-    """Hand-edited rows and children, missing and surplus customers, versions too high or too low: all as the topic has it."""
+    """Edited rows and children, missing and surplus customers, versions too high or low: all become as in the topic."""
     # given
     sent = {name: customer(name) for name in ("Same", "Edited", "Child", "Orphaned", "Missing", "Future", "Past")}
     scene.headquarters.send(*sent.values())
@@ -103,7 +103,7 @@ def test_drift_of_every_kind_is_mended(scene: ChannelScene) -> None:
 
 
 def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None:
-    """What headquarters does not know yet is in no topic: a resync leaves it, and shows edits on top of what it brings."""
+    """What headquarters does not know yet is in no topic: a resync leaves it, and shows edits on what it brings."""
     # given
     first = customer("Ann")
     scene.headquarters.send(first)
@@ -180,7 +180,7 @@ def _record_writes(scene: ChannelScene) -> None:
         else:
             for change in ("INSERT", "UPDATE"):
                 connection.exec_driver_sql(
-                    f"CREATE TRIGGER note_{change} AFTER {change} ON customers "
+                    f"CREATE TRIGGER note_{change} AFTER {change} ON customers "  # noqa: S608 - our own names
                     "BEGIN INSERT INTO written VALUES (NEW.first_name); END"
                 )
 
@@ -200,7 +200,7 @@ def test_unchanged_customers_are_not_written(scene: ChannelScene) -> None:
 
 
 def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
-    """Changes, new customers and erasures that arrive while resyncs run one after the other all end up in the channel."""
+    """Changes, new customers and erasures that arrive while one resync follows the other all end up in the channel."""
     # given
     sent = {one.customer_id: one for one in (customer(f"Ann {number}") for number in range(200))}
     scene.headquarters.send(*sent.values())

@@ -1,0 +1,187 @@
+"""Any history of snapshots and tombstones, cut anywhere into batches and slices, leaves what a plain fold of it has."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, delete, select
+
+from commerce.customer_rows import CHANNEL_TABLES, read_customers
+from commerce.database import open_database, upgrade_channel
+from consumers.distribution.apply import ChannelView, apply, dialect_of, tables_of
+from consumers.distribution.incoming import Batch, Filter, decode
+from consumers.reading import Records
+from schemas import channel
+from schemas.records import Contact, Customer, CustomerState, to_avro
+from schemas.wire import WriterSchemas, contract, encode
+from tests.channel_scene import AT, guid
+from tests.customers import valid_states
+
+IDS: Final = tuple(guid() for _ in range(4))
+VIEW: Final = ChannelView(
+    channel_id="houston", filter=Filter(legal_entity="usrt", address_books=("US",)), writers=WriterSchemas()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One record of the history: a snapshot, or a tombstone where there is none."""
+
+    customer_id: str
+    snapshot: Customer | None
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[Said]]:
+    """Some batches of records about four customers: each changes, is said again, or is erased."""
+    last: dict[str, Customer] = {}
+    batches = []
+    for _ in range(draw(st.integers(1, 4))):
+        batch = []
+        for _ in range(draw(st.integers(1, 6))):
+            customer_id = draw(st.sampled_from(IDS))
+            kind = draw(st.sampled_from(("change", "change", "change", "change", "repeat", "erase")))
+            before = last.get(customer_id)
+            if kind == "change" or before is None:
+                legal_entity = draw(st.sampled_from(("usrt", "usrt", "usrt", "demf")))
+                before = Customer(
+                    customer_id=customer_id,
+                    account_number="C-1",
+                    version=(before.version if before else 0) + draw(st.integers(1, 3)),
+                    updated_at=AT,
+                    customer=replace(draw(valid_states()), legal_entity=legal_entity),
+                )
+                last[customer_id] = before
+            batch.append(Said(customer_id=customer_id, snapshot=None if kind == "erase" else before))
+        batches.append(batch)
+    return batches
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A channel's database, of each kind."""
+    make: Callable[[], str] = request.getfixturevalue("new_database")
+    url = make() if request.param == "postgresql" else f"sqlite:///{tmp_path / 'houston.db'}"
+    opened = open_database(url)
+    upgrade_channel(opened)
+    yield opened
+    opened.dispose()
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(history=histories(), slices=st.integers(1, 7))
+def test_any_history_leaves_what_a_plain_fold_leaves(engine: Engine, history: list[list[Said]], slices: int) -> None:
+    """Batches in columns, cut into slices of any size, give the customers that one record after the other gives."""
+    # given
+    with engine.begin() as connection:
+        for table in (channel.customers, channel.customer_addresses, channel.customer_contacts):
+            connection.execute(delete(table))
+    # when
+    for said in history:
+        batch = Batch(decode(_records(said), VIEW.writers), VIEW.filter, dialect_of(engine))
+        for first in range(0, batch.rows, slices):
+            with engine.begin() as connection:
+                apply(connection, VIEW, batch.changes(first, min(first + slices, batch.rows)), datetime.now(UTC))
+    # then
+    with engine.begin() as connection:
+        stored = read_customers(connection, CHANNEL_TABLES, IDS)
+        children = set(connection.scalars(select(channel.customer_addresses.c.customer_id))) | set(
+            connection.scalars(select(channel.customer_contacts.c.customer_id))
+        )
+    expected = _fold([one for batch in history for one in batch])
+    assert {one.customer_id: (one.version, one.account_number, one.state) for one in stored.values()} == expected
+    assert children <= set(expected)
+
+
+def _records(said: Sequence[Said]) -> Records:
+    return Records(
+        keys=[one.customer_id.encode() for one in said],
+        values=[None if one.snapshot is None else encode(contract("Customer"), to_avro(one.snapshot)) for one in said],
+        partitions=[0] * len(said),
+        offsets=list(range(len(said))),
+    )
+
+
+def _fold(said: Sequence[Said]) -> dict[str, tuple[int, str, object]]:
+    """One record after the other: a tombstone takes away, a snapshot counts where it is newer and passes the filter."""
+    found: dict[str, tuple[int, str, object]] = {}
+    for one in said:
+        if one.snapshot is None:
+            found.pop(one.customer_id, None)
+        elif one.snapshot.version > found.get(one.customer_id, (0,))[0]:
+            state = one.snapshot.customer
+            found.pop(one.customer_id, None)
+            if state.legal_entity == "usrt" and (not state.address_books or "US" in state.address_books):
+                found[one.customer_id] = (one.snapshot.version, one.snapshot.account_number, state)
+    return found
+
+
+def test_survivor_wins_over_a_higher_version(engine: Engine) -> None:
+    """In a resync the last record of a key is the truth: a row that claims a higher version becomes what it says."""
+    # given
+    settled = Said(customer_id=IDS[0], snapshot=_snapshot(version=9, name="Drifted"))
+    truth = Said(customer_id=IDS[0], snapshot=_snapshot(version=2, name="True"))
+    for said, survivors in ((settled, False), (truth, False)):
+        _apply(engine, said, survivors)
+    assert _first_name(engine) == "Drifted"
+    # when
+    _apply(engine, truth, survivors=True)
+    # then
+    assert _first_name(engine) == "True"
+
+
+def test_comparison_finds_any_difference(engine: Engine) -> None:
+    """Equal customers are not different; a missing one, another column, another child and a surplus child are."""
+    # given
+    said = Said(customer_id=IDS[0], snapshot=_snapshot(version=1, name="Ann"))
+    changes = Batch(decode(_records([said]), VIEW.writers), VIEW.filter, dialect_of(engine)).changes()
+
+    def different() -> set[str]:
+        with engine.begin() as connection:
+            found: set[str] = tables_of(engine).different(connection, changes.frames, changes.ids)
+            return found
+
+    assert different() == {IDS[0]}
+    _apply(engine, said, survivors=False)
+    assert different() == set()
+    for table, values in (
+        (channel.customers, {"affiliations": ["silver"]}),
+        (channel.customers, {"account_number": None}),
+        (channel.customer_contacts, {"marketing_consent": True}),
+    ):
+        # when
+        with engine.begin() as connection:
+            connection.execute(table.update().values(values))
+        # then
+        assert different() == {IDS[0]}
+        _apply(engine, said, survivors=True)
+        assert different() == set()
+    with engine.begin() as connection:
+        row = connection.execute(select(channel.customer_contacts)).mappings().one()
+        connection.execute(channel.customer_contacts.insert(), {**row, "contact_id": guid()})
+    assert different() == {IDS[0]}
+
+
+def _snapshot(*, version: int, name: str) -> Customer:
+
+    contact = Contact(contact_id=IDS[3], kind="EMAIL", value="ann@example.com")
+    state = CustomerState(legal_entity="usrt", first_name=name, affiliations=("gold",), contacts=(contact,))
+    return Customer(customer_id=IDS[0], account_number="C-1", version=version, updated_at=AT, customer=state)
+
+
+def _apply(engine: Engine, said: Said, survivors: bool) -> None:
+    changes = Batch(decode(_records([said]), VIEW.writers), VIEW.filter, dialect_of(engine)).changes()
+    with engine.begin() as connection:
+        apply(connection, VIEW, changes, datetime.now(UTC), survivors=survivors)
+
+
+def _first_name(engine: Engine) -> str:
+    with engine.begin() as connection:
+        return str(connection.scalar(select(channel.customers.c.first_name)))
