@@ -150,12 +150,12 @@ def _report(error: KafkaError) -> None:
 
 
 class Hearing:
-    """What a client is told on the side, its `error_cb`; the client calls it while it is polled.
+    """What a client is told on the side, its `error_cb`; the client calls it while it is polled. Goes to the log, too.
 
     A wrong password shows there only: to whoever asks it looks like a broker that does not answer.
     """
 
-    def __init__(self, report: Callable[[KafkaError], None] = lambda _: None) -> None:
+    def __init__(self, report: Callable[[KafkaError], None] = _report) -> None:
         self._report = report
         self.last: KafkaError | None = None
         """The newest error that says why."""
@@ -195,7 +195,8 @@ def administration(settings: Settings) -> AdminClient:
 
     Raises: `SettingsError`; `KafkaRefused` as soon as that is known; `KafkaException` when no broker answers.
     """
-    hearing = Hearing()
+    # What went wrong is raised, so it need not be logged.
+    hearing = Hearing(report=lambda _: None)
     configuration: dict[str, Any] = {**_configuration(settings, {}, {}), "error_cb": hearing}
     try:
         admin = AdminClient(configuration)

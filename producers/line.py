@@ -10,7 +10,7 @@ from structlog import get_logger
 
 from commerce.failpoints import failpoint
 from commerce.failures import is_transient
-from commerce.kafka import TopicInfo, producer_configuration, topic_ids
+from commerce.kafka import Hearing, TopicInfo, producer_configuration, topic_ids
 from commerce.schema_exchange import publish_schemas
 from commerce.settings import Settings
 from producers.outbox import UnsentRow
@@ -84,9 +84,10 @@ class Line:
         self.info = TopicInfo(topic_id="", partitions=0)
         self._framing: Callable[[bytes], bytes] | None = None
         self._failed: dict[str, KafkaError] = {}
+        self._hearing = Hearing()
 
     def __enter__(self) -> Self:
-        own = {**PRODUCER, "on_delivery": self._delivery_failed}
+        own = {**PRODUCER, "on_delivery": self._delivery_failed, "error_cb": self._hearing}
         self._producer = Producer(producer_configuration(self.settings, **own))
         return self
 
@@ -106,6 +107,8 @@ class Line:
             except KafkaException as error:
                 if not is_transient(error):
                     raise
+                self._producer.poll(0)
+                self._hearing.check()
                 continue
             self.look()
             self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from threading import Event
 from typing import Final
@@ -36,8 +37,10 @@ from consumers.headquarters.newest import check_newest
 from consumers.headquarters.outputs import replies, snapshots
 from consumers.headquarters.slots import Slot
 from consumers.headquarters.synchronize import Reached, Stream, read_positions, synchronize
+from consumers.patience import Patience, Stopped
 from schemas.batches import ROW, DecodedBatch, UnreadableRow, decode_batch
 from schemas.headquarters import topics
+from schemas.records import HEADQUARTERS
 from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS, EVENT_BYTES_MAX
 from schemas.wire import contract
 
@@ -55,8 +58,10 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
     with ExitStack() as ends:
         engine = open_database(settings.headquarters_database())
         ends.callback(engine.dispose)
-        check_version(engine, "headquarters")
-        headers = publish_schemas(settings)
+        try:
+            headers = Patience("headquarters", HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
+        except Stopped:
+            return
         source = settings.topic(ASYNC_CUSTOMERS)
         writers = writer_schemas(settings)
         channels = known(settings)
@@ -103,6 +108,12 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     dead_letters=len(decoded.unreadable),
                     next_offsets=batch.next_offsets,
                 )
+
+
+def _begin(settings: Settings, engine: Engine) -> Mapping[str, bytes]:
+    """Ask those without whom nothing goes: the database, and whoever is told our schemas. Gives the headers."""
+    check_version(engine, "headquarters")
+    return publish_schemas(settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
