@@ -34,6 +34,7 @@ from consumers.distribution.apply import ChannelView, tables_of
 from consumers.distribution.edits import erase, show_again
 from consumers.distribution.slices import Slices
 from consumers.distribution.watch import Watch
+from consumers.few import FEW_RECORDS, decode_few
 from consumers.patience import Patience
 from consumers.positions import TopicRead, begin, guard_topic, move, read_another, read_positions, replace
 from consumers.reading import POLL_SECONDS, AssignedReader, OffsetGone, Records
@@ -199,8 +200,11 @@ def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, sl
 
 def _decode(records: Records, writers: WriterSchemas) -> tuple[list[tuple[int, Reply]], int | None]:
     """The replies with their offsets, up to the first that cannot be read, and the offset of that one."""
-    if not records.keys:
-        return [], None
+    values = [value for value in records.values if value is not None]
+    if len(values) == len(records.keys) <= FEW_RECORDS:
+        few = decode_few(contract("Reply"), records.keys, values, writers)
+        if few is not None:
+            return list(zip(records.offsets, map(reply_from_avro, few), strict=True)), None
     decoded = decode_batch(contract("Reply"), records.keys, records.values, writers, RECORD_BYTES_MAX)
     end = decoded.unreadable[0].row if decoded.unreadable else len(records.keys)
     replies = [

@@ -2,8 +2,8 @@
 
 Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit that a clerk has
 committed before is seen, and one he is about to make waits. Only what is newer than the row is applied. Customers with
-edits that headquarters has not settled go one by one (edits.py); all others as columns, a few statements whatever
-their number.
+edits that headquarters has not settled, and a few at a time, go one by one (edits.py); all others as columns, a few
+statements whatever their number.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,10 @@ def apply(
     for guid in changes.erased:
         known.pop(guid, None)
     due = asked if survivors or not known else _newer(asked, known)
-    edited = tables.with_edits(connection, list(due), list(due.values())) if due else set()
+    if changes.frames is None:
+        edited = set(due)
+    else:
+        edited = tables.with_edits(connection, list(due), list(due.values())) if due else set()
     new = {guid for guid in changes.ids if guid not in known and guid not in edited}
     changed = {guid for guid in changes.ids if guid in known and guid in due and guid not in edited}
     gone = [guid for guid in changes.unwanted if guid in known and guid in due and guid not in edited]

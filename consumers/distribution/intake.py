@@ -14,7 +14,7 @@ from structlog import get_logger
 from commerce.bulk import Dialect
 from commerce.failpoints import failpoint
 from commerce.transaction_session import BatchLimits
-from consumers.distribution.incoming import Batch, Filter, Unread, decode
+from consumers.distribution.incoming import Batch, Filter, Unread, take_in
 from consumers.reading import AssignedReader, Records
 from schemas.wire import WriterSchemas
 
@@ -75,11 +75,11 @@ class Intake:
             self._healed(records)
             return Taken(records=records, batch=None)
         failpoint("distribution.after_poll")
-        readable = decode(records, self._writers)
-        for one in readable.unread:
+        batch = take_in(records, self._writers, self._within, self._dialect)
+        for one in batch.unread:
             self._stop(one)
         self._healed(records)
-        return Taken(records=records, batch=Batch(readable, self._within, self._dialect))
+        return Taken(records=records, batch=batch)
 
     def _stop(self, unread: Unread) -> None:
         self._reader.pause(unread.partition, unread.offset)

@@ -34,7 +34,7 @@ from commerce.settings import Settings
 from consumers.distribution.ahead import one_ahead
 from consumers.distribution.apply import ChannelView, apply, dialect_of, tables_of
 from consumers.distribution.edits import one_of, remove
-from consumers.distribution.incoming import Batch, Changes, decode
+from consumers.distribution.incoming import Batch, Changes, take_in
 from consumers.distribution.slices import Slices
 from consumers.distribution.survivors import Survivors, read_range
 from consumers.patience import Patience, Stopped
@@ -209,21 +209,23 @@ def _survivors(replay: _Replay, target: Mapping[int, int]) -> Iterator[Survivors
 
 
 def _batch(replay: _Replay, records: Records) -> Batch:
-    readable = decode(records, replay.view.writers)
-    for one in readable.unread:
+    batch = take_in(records, replay.view.writers, replay.view.filter, dialect_of(replay.engine))
+    for one in batch.unread:
         raise SnapshotUnreadable(
             f"the record at offset {one.offset} of partition {one.partition} of {replay.topic.name} {one.text}, and it "
             "is the last of its customer: nothing was deleted; have headquarters send that customer again "
             "(`tenten headquarters verify`), or upgrade this channel, then resync again"
         )
-    return Batch(readable, replay.view.filter, dialect_of(replay.engine))
+    return batch
 
 
 def _wrong(engine: Engine, changes: Changes) -> set[str]:
     """The customers that are not as these changes would have them. Takes no lock that a clerk would wait for."""
     tables = tables_of(engine)
     with _comparing(engine) as connection:
-        found: set[str] = tables.different(connection, changes.frames, changes.ids)
+        found = set(changes.ids)
+        if changes.frames is not None:
+            found = tables.different(connection, changes.frames, changes.ids)
         found |= tables.versions(connection, [*changes.unwanted, *changes.erased]).keys()
         if changes.erased:
             query = select(outbox.c.aggregateid).where(one_of(connection, outbox.c.aggregateid, changes.erased))

@@ -19,7 +19,8 @@ from threading import Event
 from time import monotonic
 from typing import Final
 
-from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # the stubs lack them
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 from sqlalchemy import Connection, Engine, exists, select
 from structlog import get_logger
 

@@ -11,7 +11,7 @@ from commerce.kafka import TopicInfo, last_stable_offsets, topic_ids
 from commerce.schema_exchange import writer_schemas
 from commerce.settings import Settings
 from commerce.transaction_session import BatchLimits
-from consumers.distribution.incoming import Unread, decode
+from consumers.distribution.incoming import Filter, Unread, take_in
 from consumers.positions import Position, TopicRead, read_positions
 from consumers.reading import AssignedReader
 from schemas.channel import customers, outbox
@@ -97,7 +97,7 @@ def stopped(settings: Settings, channel_name: str) -> list[Unread]:
     finally:
         engine.dispose()
     ends = last_stable_offsets(settings, name, info.partitions)
-    writers = writer_schemas(settings)
+    writers, within = writer_schemas(settings), Filter.of(settings.channel(channel_name))
     waiting: list[Unread] = []
     group = settings.group(f"channel.{channel_name}")
     with AssignedReader(settings, name, group, {}) as reader:
@@ -105,7 +105,8 @@ def stopped(settings: Settings, channel_name: str) -> list[Unread]:
             at = _next_offset(positions, partition)
             if at < end:
                 reader.assign({partition: at})
-                waiting.extend(decode(reader.read(BatchLimits(records_max=1), _FIRST_RECORD_SECONDS), writers).unread)
+                first = reader.read(BatchLimits(records_max=1), _FIRST_RECORD_SECONDS)
+                waiting.extend(take_in(first, writers, within, "sqlite").unread)
     return waiting
 
 

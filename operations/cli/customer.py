@@ -218,7 +218,7 @@ def search(
     context: typer.Context,
     channel: ChannelName,
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False)],
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
     json: Json = False,
 ) -> None:
     """Find customers by account number, phone number, e-mail address, or the beginnings of their names."""

@@ -83,8 +83,9 @@ def replay(context: typer.Context, places: Places = None, every: All = False, js
     """
     from consumers.dead_letters import replay as replay_letters
 
+    wanted = _wanted(places, every)
     with _headquarters(context) as (settings, engine):
-        letters = _chosen(settings, engine, places, every)
+        letters = _chosen(settings, engine, wanted)
         replayed = replay_letters(settings, engine, letters)
     if json:
         print_json({"replayed": replayed})
@@ -99,8 +100,9 @@ def discard(
     """Give dead letters up: they are no longer listed, and expire with their topic. What they said is lost then."""
     from consumers.dead_letters import decide
 
+    wanted = _wanted(places, every)
     with _headquarters(context) as (settings, engine):
-        letters = _chosen(settings, engine, places, every)
+        letters = _chosen(settings, engine, wanted)
         if letters:
             confirm(f"Give up {len(letters)} dead letters?", yes)
         decide(settings, engine, letters, "discarded")
@@ -123,16 +125,20 @@ def _headquarters(context: typer.Context) -> "Generator[tuple[Settings, Engine]]
         engine.dispose()
 
 
-def _chosen(settings: "Settings", engine: "Engine", places: list[str] | None, every: bool) -> "list[DeadLetter]":
-    """The dead letters that were named, or every open one. Raises: `typer.BadParameter`, `NoSuchDeadLetter`."""
+def _wanted(places: list[str] | None, every: bool) -> set[tuple[int, int]] | None:
+    """Partition and offset of those that were named, None for every open one. Raises: `typer.BadParameter`."""
+    if every == bool(places):
+        raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or say --all", param_hint="PARTITION/OFFSET")
+    return {_place(place) for place in places} if places else None
+
+
+def _chosen(settings: "Settings", engine: "Engine", wanted: set[tuple[int, int]] | None) -> "list[DeadLetter]":
+    """These dead letters, or every open one. Raises: `NoSuchDeadLetter`."""
     from commerce.failures import NoSuchDeadLetter
     from consumers.dead_letters import list_dead_letters
 
-    if every == bool(places):
-        raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or say --all", param_hint="PARTITION/OFFSET")
-    wanted = {_place(place) for place in places or ()}
     letters = list(list_dead_letters(settings, engine))
-    if every:
+    if wanted is None:
         return [letter for letter in letters if letter.decision == "open"]
     found = {(letter.partition, letter.offset): letter for letter in letters}
     for partition, offset in sorted(wanted - found.keys()):

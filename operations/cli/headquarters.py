@@ -7,7 +7,7 @@ import typer
 
 from operations.cli.exit_codes import FAILED
 from operations.cli.options import EndsWith, HeadquartersCommand, Json, examples, noun
-from operations.cli.output import print_fields, print_json, progress_bar
+from operations.cli.output import print_fields, print_json, progress_bar, report
 from operations.cli.processes import stop_on_signals
 from operations.cli.wiring import connected
 
@@ -67,5 +67,6 @@ def verify(context: typer.Context, json: Json = False) -> None:
         print_json(asdict(found))
     else:
         print_fields(asdict(found).items())
+        report("Database and topic agree" if found.none else "They differ; what differs was asked for again")
     if not found.none:
         raise typer.Exit(FAILED)

@@ -5,7 +5,6 @@ Whatever takes long to import (columns, Kafka, SQL) is imported by the command t
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -55,6 +54,8 @@ app.command(epilog=examples("tenten doctor", "tenten doctor --json"))(health.doc
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             print(f"tenten {version('tenten')}")
         except PackageNotFoundError:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 _GAP: Final = "  "
@@ -12,8 +13,12 @@ _GAP: Final = "  "
 def print_json(value: Any) -> None:
     """One JSON document on one line, in UTF-8 whatever the terminal's encoding is."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False, default=str).encode() + b"\n")
+    sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False, default=_plain).encode() + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_line(text: str) -> None:

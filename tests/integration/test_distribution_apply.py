@@ -13,8 +13,8 @@ from sqlalchemy import Engine, delete, select
 
 from commerce.customer_rows import CHANNEL_TABLES, read_customers
 from commerce.database import open_database, upgrade_channel
+from consumers.distribution import incoming
 from consumers.distribution.apply import ChannelView, apply, dialect_of, tables_of
-from consumers.distribution.incoming import Batch, Filter, decode
 from consumers.reading import Records
 from schemas import channel
 from schemas.records import Contact, Customer, CustomerState, to_avro
@@ -24,7 +24,7 @@ from tests.customers import valid_states
 
 IDS: Final = tuple(guid() for _ in range(4))
 VIEW: Final = ChannelView(
-    channel_id="houston", filter=Filter(legal_entity="usrt", address_books=("US",)), writers=WriterSchemas()
+    channel_id="houston", filter=incoming.Filter(legal_entity="usrt", address_books=("US",)), writers=WriterSchemas()
 )
 
 
@@ -76,16 +76,18 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(history=histories(), slices=st.integers(1, 7))
-def test_any_history_leaves_what_a_plain_fold_leaves(engine: Engine, history: list[list[Said]], slices: int) -> None:
-    """Batches in columns, cut into slices of any size, give the customers that one record after the other gives."""
+@given(history=histories(), slices=st.integers(1, 7), few=st.sampled_from((0, 4)))
+def test_any_history_leaves_what_a_plain_fold_leaves(
+    engine: Engine, history: list[list[Said]], slices: int, few: int
+) -> None:
+    """Batches in columns or one by one, in slices of any size, give what one record after the other gives."""
     # given
     with engine.begin() as connection:
         for table in (channel.customers, channel.customer_addresses, channel.customer_contacts):
             connection.execute(delete(table))
     # when
     for said in history:
-        batch = Batch(decode(_records(said), VIEW.writers), VIEW.filter, dialect_of(engine))
+        batch = _batch(engine, said, few)
         for first in range(0, batch.rows, slices):
             with engine.begin() as connection:
                 apply(connection, VIEW, batch.changes(first, min(first + slices, batch.rows)), datetime.now(UTC))
@@ -98,6 +100,13 @@ def test_any_history_leaves_what_a_plain_fold_leaves(engine: Engine, history: li
     expected = _fold([one for batch in history for one in batch])
     assert {one.customer_id: (one.version, one.account_number, one.state) for one in stored.values()} == expected
     assert children <= set(expected)
+
+
+def _batch(engine: Engine, said: Sequence[Said], few: int) -> incoming.Batch:
+    """Taken in as columns, unless there are at most `few`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(incoming, "FEW_RECORDS", few)
+        return incoming.take_in(_records(said), VIEW.writers, VIEW.filter, dialect_of(engine))
 
 
 def _records(said: Sequence[Said]) -> Records:
@@ -141,7 +150,7 @@ def test_comparison_finds_any_difference(engine: Engine) -> None:
     """Equal customers are not different; a missing one, another column, another child and a surplus child are."""
     # given
     said = Said(customer_id=IDS[0], snapshot=_snapshot(version=1, name="Ann"))
-    changes = Batch(decode(_records([said]), VIEW.writers), VIEW.filter, dialect_of(engine)).changes()
+    changes = _batch(engine, [said], few=0).changes()
 
     def different() -> set[str]:
         with engine.begin() as connection:
@@ -177,7 +186,7 @@ def _snapshot(*, version: int, name: str) -> Customer:
 
 
 def _apply(engine: Engine, said: Said, survivors: bool) -> None:
-    changes = Batch(decode(_records([said]), VIEW.writers), VIEW.filter, dialect_of(engine)).changes()
+    changes = _batch(engine, [said], few=0).changes()
     with engine.begin() as connection:
         apply(connection, VIEW, changes, datetime.now(UTC), survivors=survivors)
 

@@ -1,0 +1,151 @@
+"""Help, and the small pure parts of the command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from commerce.failpoints import CHANNEL, HEADQUARTERS
+from operations.cli.main import app, in_front
+from operations.cli.options import EverywhereOptions, pairs
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that lead to it."""
+    below = getattr(command, "commands", {})
+    if not below:
+        yield path, command
+    for name, one in below.items():
+        yield from commands(one, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+EXPECTED = """
+channel distribute, channel relay, channel resync, channel run, channel settle, channel status, config show,
+customer create, customer discard, customer edit, customer import, customer search, customer show, database upgrade all,
+database upgrade channel, database upgrade headquarters, dead-letters discard, dead-letters list, dead-letters replay,
+dead-letters show, demo, doctor, headquarters run, headquarters verify, lag, local start, local status, local stop,
+status, topics apply, up
+"""
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    """What `--help` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "operations.cli", *path, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_commands_are_those_that_are_documented() -> None:
+    """Nothing is offered that does not exist, and nothing is missing."""
+    assert sorted(" ".join(path) for path in COMMANDS) == [one.strip() for one in EXPECTED.split(",")]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_a_sentence_and_an_example_of_itself(path: tuple[str, ...]) -> None:
+    """Whoever asks for help sees what the command does, and a line to copy."""
+    command = COMMANDS[path]
+    assert command.help.splitlines()[0].endswith("."), "the first line is a sentence"
+    assert f"  tenten {' '.join(path)}" in command.epilog
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_with_a_value_says_what_it_takes(path: tuple[str, ...]) -> None:
+    """No option shows the name of a Python type."""
+    for parameter in COMMANDS[path].params:
+        assert parameter.param_type_name == "argument" or parameter.is_flag or parameter.metavar, parameter.name
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_stands_in_the_interface_page(path: tuple[str, ...]) -> None:
+    """Each word that leads to a command is in docs/interface.md."""
+    page = (ROOT / "docs" / "interface.md").read_text()
+    assert all(word in page for word in path)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None:
+    """Programs can read what people can read."""
+    silent = {"run", "relay", "settle", "distribute", "resync", "stop", "up", "demo", "headquarters", "channel", "all"}
+    offers = any("--json" in parameter.opts for parameter in COMMANDS[path].params)
+    assert offers is (path[-1] not in silent)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"), [(("headquarters", "run"), HEADQUARTERS), (("channel", "run"), CHANNEL)], ids=["hq", "channel"]
+)
+def test_help_of_processes_lists_their_failpoints(path: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """A test's author finds the names to put into TENTEN_FAILPOINT."""
+    shown = help_of(path)
+    assert "TENTEN_FAILPOINT" in shown
+    assert all(name in shown.split() for name in names)
+
+
+def test_help_shows_examples_as_they_are_written() -> None:
+    """A line to copy is not broken, however narrow the terminal."""
+    assert (
+        "  tenten customer create houston --first-name Ada --last-name Lovelace --email ada@example.com --sync 5\n"
+        in (help_of(("customer", "create")))
+    )
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    """Columns, Kafka, SQL and settings are imported by the commands that need them."""
+    program = (
+        "import sys; from operations.cli.main import app; "
+        "slow = {'polars', 'pyarrow', 'confluent_kafka', 'sqlalchemy', 'pydantic', 'psycopg', 'rich', 'structlog'}; "
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_options_of_every_command_may_stand_anywhere() -> None:
+    """--config and --kafka go before the command; what comes after -- is left alone."""
+    said = ["customer", "show", "--kafka", "a=b", "houston", "--config=x.toml", "--", "--kafka", "c=d"]
+    expected = ["--kafka", "a=b", "--config=x.toml", "customer", "show", "houston", "--", "--kafka", "c=d"]
+    assert in_front(said) == expected
+
+
+def test_option_without_its_value_stays_an_error() -> None:
+    """A --config at the very end has nothing to take along."""
+    assert in_front(["status", "--config"]) == ["--config", "status"]
+
+
+def test_same_options_for_another_process() -> None:
+    """What was said to `up` is said to the processes that it starts."""
+    options = EverywhereOptions(config=Path("/etc/tenten.toml"), kafka={"client.id": "till", "acks": "all"})
+    assert options.as_arguments() == (
+        "--config",
+        "/etc/tenten.toml",
+        "--kafka",
+        "client.id=till",
+        "--kafka",
+        "acks=all",
+    )
+
+
+def test_pairs_keep_equals_signs_of_the_value() -> None:
+    """Only the first equals sign divides, and nothing after it is an empty value."""
+    assert pairs(["a=b=c", "d="], "--set") == {"a": "b=c", "d": ""}
+
+
+@pytest.mark.parametrize("text", ["a", "=b", ""])
+def test_pairs_without_a_name_or_an_equals_sign_are_refused(text: str) -> None:
+    """What is no NAME=VALUE is a usage error."""
+    with pytest.raises(typer.BadParameter):
+        pairs([text], "--set")
