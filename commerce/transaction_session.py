@@ -18,13 +18,16 @@ What it rests on (see docs/decisions/0003-exactly-once-session.md):
 - After any error that does not say "abort", and after a commit whose result is unknown, the producer is thrown away.
   A new one with the same transactional id first makes the broker decide that transaction; only then are committed
   offsets asked for.
+- A producer that has lost a broker is replaced before the next transaction: librdkafka may ask a group coordinator
+  that is gone, without end and whatever the timeout (its issues 5511 and 5456). That call has a deadline of ours, too.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -41,7 +44,7 @@ from structlog import get_logger
 
 from commerce.failpoints import failpoint
 from commerce.failures import is_transient
-from commerce.kafka import REQUEST_SECONDS, Headers, place, refused
+from commerce.kafka import REQUEST_SECONDS, Headers, Hearing, place, refused
 
 log = get_logger(__name__)
 
@@ -53,6 +56,9 @@ COMMIT_SECONDS: Final = 30.0
 
 POLL_SECONDS: Final = 0.2
 """How long an idle poll waits; the longest a SIGTERM waits on a quiet topic."""
+
+_GRACE_SECONDS: Final = 1.0
+"""A call that keeps its own timeout has ended by then."""
 
 CONSUME_RECORDS: Final = 1_000
 """How many records are taken from the client's queue at a time while a batch fills."""
@@ -134,6 +140,7 @@ class TransactionSession:
         self._limits = limits
         self._stop = stop
         self._producer: Producer | None = None
+        self._hearing = Hearing()
         self._group_metadata: object = None
         self._unchecked: set[int] = set()
         self._rebalanced = False
@@ -203,7 +210,7 @@ class TransactionSession:
             offsets = [
                 TopicPartition(batch.topic, partition, offset) for partition, offset in batch.next_offsets.items()
             ]
-            producer.send_offsets_to_transaction(offsets, batch.group_metadata, REQUEST_SECONDS)
+            _in_time(lambda: producer.send_offsets_to_transaction(offsets, batch.group_metadata, REQUEST_SECONDS))
             failpoint(f"{self._name}.after_send_offsets")
             failpoint(f"{self._name}.before_kafka_commit")
             self._commit(producer)
@@ -240,7 +247,12 @@ class TransactionSession:
 
     def _producer_ready(self) -> Producer:
         """The producer; a new one first makes the broker end whatever its predecessor left open."""
+        if self._producer is not None:
+            self._producer.poll(0)
+            if self._hearing.last is not None:
+                self._drop_producer()
         if self._producer is None:
+            self._hearing = Hearing()
             configuration = {
                 **self._producer_configuration,
                 "transactional.id": self._transactional_id(),
@@ -251,9 +263,13 @@ class TransactionSession:
                 "retry.backoff.ms": 5,
                 "retry.backoff.max.ms": 20,
                 "linger.ms": 1,
+                "error_cb": self._hearing,
             }
             producer = Producer(configuration)
             producer.init_transactions(COMMIT_SECONDS)
+            # What it met on its way to the broker is over.
+            producer.poll(0)
+            self._hearing.last = None
             self._producer = producer
         return self._producer
 
@@ -359,6 +375,23 @@ class TransactionSession:
     def _pause(self) -> None:
         self._stop.wait(min(5.0, 0.05 * 2.0 ** min(self._failures, 7)))
         self._failures += 1
+
+
+def _in_time(call: Callable[[], object]) -> None:
+    """Make a call that may never return; then its thread is left behind. Raises: what it raises; `KafkaException`."""
+    answer: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+            answer.set_exception(error)
+
+    Thread(target=run, name="call", daemon=True).start()
+    try:
+        answer.result(REQUEST_SECONDS + _GRACE_SECONDS)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer from the group's coordinator")) from None
 
 
 def _code(error: BaseException) -> str:
