@@ -554,8 +554,11 @@ class _Loose:
 
 
 _COUNT_REPEATS: Final = text(
-    """ UPDATE synchronization_log AS logged SET repeats = logged.repeats + again.count FROM unnest(CAST(:ids AS
-    uuid[]), CAST(:counts AS integer[])) AS again (event_id, count) WHERE logged.event_id = again.event_id
+    """
+    UPDATE synchronization_log AS logged
+    SET repeats = logged.repeats + again.count
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS integer[])) AS again (event_id, count)
+    WHERE logged.event_id = again.event_id
     """
 )
 """Count the repeats of events that were logged before; nothing else of theirs changes."""
@@ -594,10 +597,12 @@ def _note_positions(headquarters: Connection, reached: Reached) -> None:
 
 
 _NOTE_POSITIONS: Final = text(
-    """ INSERT INTO positions (consumer_group, topic_id, partition, next_offset) SELECT :consumer_group, :topic_id,
-    noted.partition, noted.next_offset FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS
-    noted (partition, next_offset) ON CONFLICT (consumer_group, topic_id, partition) DO UPDATE SET next_offset =
-    greatest(positions.next_offset, excluded.next_offset)
+    """
+    INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
+    SELECT :consumer_group, :topic_id, noted.partition, noted.next_offset
+    FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS noted (partition, next_offset)
+    ON CONFLICT (consumer_group, topic_id, partition)
+    DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
     """
 )
 

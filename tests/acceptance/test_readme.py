@@ -20,7 +20,7 @@ from tests.acceptance.cli import ROOT, SECONDS_MAX, wait_until
 NOT_RUN: Final = {
     "make demo": "it plays for a minute, on servers of its own, and checks itself",
     "make test": "it is what runs this test",
-    "pip install 'tenten[local]'": "it is installed already, from the checkout",
+    "pip install '.[local]'": "it is installed already, from the checkout",
 }
 """The only commands that are left out, and why."""
 
