@@ -79,7 +79,7 @@ class Stopwatch:
 
 def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
     """P7: the median and the 99th percentile, after a warm-up."""
-    creates = scale.creates + scale.warm_up // 4
+    creates = scale.creates + scale.warm_up
     with stage(servers, {}) as on:
         legs = _kafka_legs(on, creates)[-scale.creates :]
     with stage(servers, _DATABASES) as on, ExitStack() as running:
@@ -175,12 +175,14 @@ def _create(on: Stage, store: str, stopwatch: Stopwatch, count: int, processes: 
 def _watch(url: str, stopwatch: Stopwatch, done: Event) -> None:
     """End the time of each pending customer of this store once it has its account number."""
     on_server = make_url(url).drivername == "postgresql"
+    seen: object = None
     with onlooker(url) as ask:
         while not done.is_set():
             pending = list(stopwatch.pending)
             if pending and on_server:
                 stopwatch.end(ask(_NUMBERED_POSTGRESQL, (pending,)))
-            elif pending:
+            elif pending and seen != (seen := (pending, ask("PRAGMA data_version"))):
+                # Somebody has committed, or begun to wait, since the last look.
                 stopwatch.end(ask(_NUMBERED_SQLITE, (json.dumps(pending),)))
             time.sleep(_LOOK_SECONDS)
 

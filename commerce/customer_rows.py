@@ -86,7 +86,7 @@ class StoredCustomer:
 def read_customers(
     connection: Connection, tables: CustomerTables, ids: Iterable[str], *, for_update: bool = False
 ) -> dict[str, StoredCustomer]:
-    """Those of the customers that exist, by id, in the order of their ids. Three statements.
+    """Those of the customers that exist, by id, in the order of their ids. At most three statements.
 
     `for_update` locks their rows in the order of their ids until the transaction ends, and may wait for them; in SQLite
     the transaction is the only writer as it is.
@@ -98,6 +98,8 @@ def read_customers(
     query = query.order_by(tables.customers.c.customer_id)
     # SQLAlchemy leaves FOR UPDATE out where the database has none.
     found = connection.execute(query.with_for_update() if for_update else query).mappings().all()
+    if not found:
+        return {}
     addresses = _children(connection, tables.addresses, wanted)
     contacts = _children(connection, tables.contacts, wanted)
     return {

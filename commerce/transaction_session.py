@@ -259,8 +259,9 @@ class TransactionSession:
                 "transaction.timeout.ms": TRANSACTION_SECONDS * 1000,
                 # A record that is not delivered within the transaction's life can never be part of it.
                 "delivery.timeout.ms": TRANSACTION_SECONDS * 1000,
-                # The pause before a step of a transaction is retried: 100 ms, the default, is the tail of the latency.
-                "retry.backoff.ms": 5,
+                # The pause before a step of a transaction is retried, as the first one is while the broker still ends
+                # the transaction before: 100 ms, the default, is the tail of the latency.
+                "retry.backoff.ms": 2,
                 "retry.backoff.max.ms": 20,
                 "linger.ms": 1,
                 "error_cb": self._hearing,

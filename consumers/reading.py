@@ -6,6 +6,7 @@ The rest (queues, waiting times) is in `commerce/kafka.py`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import sleep
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -90,20 +91,30 @@ class AssignedReader:
         self._paused.clear()
         self._consumer.assign([self._at(partition, offset) for partition, offset in self._next_offsets.items()])
 
-    def read(self, limits: BatchLimits, seconds: float = POLL_SECONDS) -> Records:
-        """What is there: at least one record if any comes within these seconds, at most a batch."""
+    def read(self, limits: BatchLimits, seconds: float = POLL_SECONDS, linger_seconds: float = 0.0) -> Records:
+        """What is there: at least one record if any comes within these seconds, at most a batch.
+
+        With `linger_seconds` a small batch waits so long for more.
+        """
         first = self._consumer.poll(seconds)
         if first is None:
             return Records()
         messages = [first]
-        size = len(first)
+        self._collect(messages, limits)
+        if linger_seconds and len(messages) < _CONSUME_RECORDS:
+            sleep(linger_seconds)
+            self._collect(messages, limits)
+        return self._records(messages)
+
+    def _collect(self, messages: list[Message], limits: BatchLimits) -> None:
+        """Add what has been fetched already, up to the limits."""
+        size = sum(map(len, messages))
         while len(messages) < limits.records_max and size < limits.bytes_max:
             more = self._consumer.consume(min(_CONSUME_RECORDS, limits.records_max - len(messages)), timeout=0)
             if not more:
-                break
+                return
             messages.extend(more)
             size += sum(map(len, more))
-        return self._records(messages)
 
     def pause(self, partition: int, offset: int) -> None:
         """Read no more of this partition until `resume`, which goes on at that offset."""

@@ -5,7 +5,7 @@ take turns. Another takes blocks in a transaction of its own, so workers do not 
 leaves of a block is a gap.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import polars as pl
@@ -82,13 +82,12 @@ class Allotment:
         """
         self._connection = connection
         self._blocks = blocks
-        wanted = number_sequences.c.legal_entity.in_(sorted(set(legal_entities)))
-        locked = select(number_sequences).where(wanted & number_sequences.c.continuous)
-        free = select(number_sequences).where(wanted & ~number_sequences.c.continuous)
-        rows = [
-            *connection.execute(locked.order_by(number_sequences.c.legal_entity).with_for_update()),
-            *connection.execute(free),
-        ]
+        wanted = set(legal_entities)
+        of = number_sequences.c.legal_entity
+        locked = select(number_sequences).where(of.in_(sorted(wanted)), number_sequences.c.continuous)
+        rows = list(connection.execute(locked.order_by(of).with_for_update())) if wanted else []
+        others = wanted.difference(row.legal_entity for row in rows)
+        rows += connection.execute(select(number_sequences).where(of.in_(sorted(others)))) if others else []
         self._sequences = {row.legal_entity: (number_format(row.format), row.continuous) for row in rows}
         self._next = {row.legal_entity: row.next for row in rows if row.continuous}
 
@@ -97,6 +96,15 @@ class Allotment:
 
         Raises: `DatabaseRefused` when there is no such sequence.
         """
+        shape, numbers = self._take(legal_entity, count)
+        return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
+
+    def take_one(self, legal_entity: str) -> str | None:
+        """The next account number, or None when the sequence has run out. Raises: as `take`."""
+        shape, numbers = self._take(legal_entity, 1)
+        return shape.account_number(numbers[0]) if numbers else None
+
+    def _take(self, legal_entity: str, count: int) -> tuple[NumberFormat, Sequence[int]]:
         if legal_entity not in self._sequences:
             raise DatabaseRefused(
                 f"headquarters' database has no number sequence for {legal_entity}: run `tenten database upgrade "
@@ -104,15 +112,10 @@ class Allotment:
             )
         shape, continuous = self._sequences[legal_entity]
         if not continuous:
-            return shape.account_numbers(pl.Series(self._blocks.take(legal_entity, shape, count), dtype=pl.Int64))
+            return shape, self._blocks.take(legal_entity, shape, count)
         numbers = take(shape, self._next[legal_entity], count).numbers
         self._next[legal_entity] += len(numbers)
-        return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
-
-    def take_one(self, legal_entity: str) -> str | None:
-        """The next account number, or None when the sequence has run out."""
-        taken = self.take(legal_entity, 1)
-        return None if taken.is_empty() else str(taken.item())
+        return shape, numbers
 
     def write(self) -> None:
         """Advance the continuous sequences by exactly what was taken."""

@@ -6,7 +6,6 @@ with its customer and its id. A batch of plain events stays in columns all the w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import polars as pl
 from confluent_kafka import Message
@@ -15,11 +14,11 @@ from commerce.kafka import place
 from commerce.limits import GUID
 from commerce.settings import Settings
 from commerce.validation import surely_valid
-from schemas.batches import ROW, DecodedBatch, UnreadableRow
+from consumers.few import FEW_RECORDS, decode_few
+from schemas.batches import ROW, DecodedBatch, UnreadableRow, decode_batch, empty_frame
 from schemas.records import HEADQUARTERS, CustomerEvent, EventKind, Reason, event_from_avro
-
-FEW_EVENTS: Final = 16
-"""So many events are looked at one by one: each costs less than a millisecond, and columns some twenty to set up."""
+from schemas.topics import EVENT_BYTES_MAX
+from schemas.wire import WriterSchemas, contract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +80,31 @@ def places_of(topic: str, messages: Sequence[Message]) -> Places:
     )
 
 
+def take_in(
+    keys: Sequence[bytes | None], values: Sequence[bytes | None], writers: WriterSchemas, known: Known, places: Places
+) -> Judged:
+    """Read a batch of framed values and judge it. A few are read one by one, and each is loose: it has no columns to
+    wait for.
+
+    May block where a schema is looked up; raises what `writers` raises when that cannot be reached.
+    """
+    reader = contract("CustomerEvent")
+    given = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
+    few = decode_few(reader, keys, given, writers) if len(given) == len(values) <= FEW_RECORDS else None
+    if few is None:
+        return judge(decode_batch(reader, keys, values, writers, EVENT_BYTES_MAX), known, places)
+    return Judged(
+        plain=empty_frame(reader),
+        loose=tuple(LooseEvent(row=row, event=event_from_avro(event)) for row, event in enumerate(few)),
+        unreadable=(),
+        places=places,
+    )
+
+
 def judge(decoded: DecodedBatch, known: Known, places: Places) -> Judged:
     """Divide the readable events of a batch into plain and loose ones."""
     frame = decoded.frame
-    if frame.height <= FEW_EVENTS:
+    if frame.height <= FEW_RECORDS:
         plain = pl.repeat(False, frame.height, eager=True)
     else:
         plain = frame.select(_plain(known) & surely_valid(frame)).to_series().fill_null(False)

@@ -10,7 +10,7 @@ Promise: one account number per customer, whatever dies. The database commits fi
     after the Kafka commit           nothing repeats
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,17 +32,16 @@ from commerce.settings import Settings
 from commerce.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
 from consumers.dead_letters import dead_letter_headers
 from consumers.headquarters.allocation import Blocks
-from consumers.headquarters.judge import judge, known, places_of
+from consumers.headquarters.judge import known, places_of, take_in
 from consumers.headquarters.newest import check_newest
 from consumers.headquarters.outputs import replies, snapshots
 from consumers.headquarters.slots import Slot
 from consumers.headquarters.synchronize import Reached, Stream, read_positions, synchronize
 from consumers.patience import Patience, Stopped
-from schemas.batches import ROW, DecodedBatch, UnreadableRow, decode_batch
+from schemas.batches import UnreadableRow
 from schemas.headquarters import topics
 from schemas.records import HEADQUARTERS
-from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS, EVENT_BYTES_MAX
-from schemas.wire import contract
+from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS
 
 log = get_logger(__name__)
 
@@ -83,10 +82,9 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             with session.attempt(batch):
                 values = [message.value() for message in batch.messages]
                 keys = [message.key() for message in batch.messages]
-                decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
-                going_on = unreadable.after(decoded, len(values))
+                judged = take_in(keys, values, writers, channels, places_of(source, batch.messages))
+                going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
                 _stop_when_too_many(going_on, settings)
-                judged = judge(decoded, channels, places_of(source, batch.messages))
                 failpoint("headquarters.while_judging")
                 reached = Reached(stream=streams.stream, next_offsets=batch.next_offsets)
                 synchronized = synchronize(engine, blocks, channels, judged, reached)
@@ -98,14 +96,14 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                         out.send(settings.topic(CUSTOMERS), one.key, one.value, one.headers)
                     for one in answers:
                         out.send(settings.topic(CHANNEL_REPLIES), one.key, one.value, one.headers)
-                    _send_dead_letters(settings, out, batch, decoded.unreadable)
+                    _send_dead_letters(settings, out, batch, judged.unreadable)
                 unreadable = going_on
                 log.info(
                     "batch_synchronized",
                     records=len(values),
                     snapshots=len(current),
                     loose=len(judged.loose),
-                    dead_letters=len(decoded.unreadable),
+                    dead_letters=len(judged.unreadable),
                     next_offsets=batch.next_offsets,
                 )
 
@@ -123,11 +121,11 @@ class UnreadableInARow:
     longest: int = 0
     at_end: int = 0
 
-    def after(self, decoded: DecodedBatch, records: int) -> "UnreadableInARow":
-        """The same after one more batch of so many records."""
-        if not decoded.unreadable:
+    def after(self, unreadable: Collection[int], records: int) -> "UnreadableInARow":
+        """The same after one more batch of so many records, of which these rows cannot be read."""
+        if not unreadable:
             return UnreadableInARow()
-        readable = [-1 - self.at_end, *decoded.frame[ROW], records]
+        readable = [-1 - self.at_end, *sorted(set(range(records)).difference(unreadable)), records]
         runs = [later - earlier - 1 for earlier, later in pairwise(readable)]
         at_end = records - 1 - readable[-2]
         return UnreadableInARow(longest=max(runs), at_end=at_end)

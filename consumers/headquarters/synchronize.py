@@ -182,17 +182,24 @@ def _entities_to_number(headquarters: Connection, known: Known, judged: Judged) 
 
     Only known ones: a text that no database takes may stand in an event instead.
     """
-    plain = judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series().to_list()
-    by_customer: dict[str, set[str]] = defaultdict(set)
-    for one in judged.loose:
-        if one.event.customer is not None:
-            by_customer[one.event.customer_id].add(one.event.customer.legal_entity)
-    customers = HEADQUARTERS_TABLES.customers
-    existing = headquarters.execute(
-        select(customers.c.customer_id).where(is_one_of(headquarters, customers.c.customer_id, by_customer))
-    ).scalars()
-    new = by_customer.keys() - set(existing)
-    return {*plain, *(entity for one in new for entity in by_customer[one])} & known.legal_entities
+    entities: set[str] = set()
+    if not judged.plain.is_empty():
+        entities.update(judged.plain.select(pl.col("customer").struct.field("legal_entity").unique()).to_series())
+    edited: dict[str, set[str]] = defaultdict(set)
+    for event in (one.event for one in judged.loose):
+        if event.customer is None:
+            continue
+        if event.kind is EventKind.CREATED:
+            entities.add(event.customer.legal_entity)
+        else:
+            edited[event.customer_id].add(event.customer.legal_entity)
+    if edited:
+        customers = HEADQUARTERS_TABLES.customers
+        existing = headquarters.execute(
+            select(customers.c.customer_id).where(is_one_of(headquarters, customers.c.customer_id, edited))
+        ).scalars()
+        entities.update(entity for one in edited.keys() - set(existing) for entity in edited[one])
+    return entities & known.legal_entities
 
 
 # Plain events: columns all the way.

@@ -8,7 +8,7 @@ import typer
 from operations.cli.exit_codes import FAILED
 from operations.cli.options import EndsWith, HeadquartersCommand, Json, examples, noun
 from operations.cli.output import print_fields, print_json, progress_bar, report
-from operations.cli.processes import stop_on_signals
+from operations.cli.processes import collect_rarely, stop_on_signals
 from operations.cli.wiring import connected
 
 app = noun("Headquarters: the only writer of customers.", "tenten headquarters run")
@@ -42,6 +42,7 @@ def run(
     settings = connected(context)
     from consumers.headquarters.run import run as run_headquarters
 
+    collect_rarely()
     run_headquarters(settings, stop, slot)
 
 
