@@ -14,8 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from commerce.customer import changed_paths
 from commerce.customer_rows import CHANNEL_TABLES, StoredCustomer, write_customers
+from commerce.membership import is_one_of
 from producers import outbox
-from producers.outbox import OutboxEvent, one_of
+from producers.outbox import OutboxEvent
 from schemas.channel import customers, snapshots
 from schemas.records import Customer, CustomerEvent, CustomerState, EventKind, SupersededEvent, to_avro
 from schemas.wire import contract, encode
@@ -93,7 +94,7 @@ def existing(connection: Connection, customer_ids: Iterable[str]) -> set[str]:
     """Those of the customers that the channel has."""
     return set(
         connection.scalars(
-            select(customers.c.customer_id).where(one_of(connection, customers.c.customer_id, customer_ids))
+            select(customers.c.customer_id).where(is_one_of(connection, customers.c.customer_id, customer_ids))
         )
     )
 

@@ -12,19 +12,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from psycopg import Connection as PostgresConnection
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
     ColumnElement,
     Connection,
     Text,
     and_,
-    any_,
-    bindparam,
-    column,
     delete,
     exists,
     func,
@@ -35,8 +30,8 @@ from sqlalchemy import (
     update,
 )
 
+from commerce.membership import is_one_of
 from schemas.channel import customers, outbox
-from schemas.columns import Guid
 from schemas.records import CustomerEvent, EventKind, Reason, event_from_avro, to_avro
 from schemas.wire import WriterSchemas, contract, encode
 
@@ -98,7 +93,7 @@ def append(connection: Connection, events: Sequence[CustomerEvent], created_at: 
 
 def known_events(connection: Connection, event_ids: Iterable[str]) -> set[str]:
     """Those of the events that the outbox has or had: they are never written twice."""
-    query = select(outbox.c.id).where(one_of(connection, outbox.c.id, event_ids))
+    query = select(outbox.c.id).where(is_one_of(connection, outbox.c.id, event_ids))
     return set(connection.scalars(query))
 
 
@@ -121,7 +116,7 @@ def events_of(
             outbox.c.reasons,
             outbox.c.settled_at,
         )
-        .where(one_of(connection, outbox.c.aggregateid, customer_ids))
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids))
         .where(or_(outbox.c.settled_at.is_(None), above_snapshot))
         .order_by(outbox.c.sequence)
     )
@@ -158,7 +153,7 @@ def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, 
     """How each of these customers stands; those with nothing unsettled are left out. Reads no payload."""
     query = (
         select(outbox.c.aggregateid, outbox.c.outcome, outbox.c.reasons)
-        .where(one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.settled_at.is_(None))
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.settled_at.is_(None))
         .order_by(outbox.c.sequence)
     )
     found: dict[str, OutboxSummary] = {}
@@ -245,7 +240,7 @@ def mark_sent(connection: Connection, sequences: Iterable[int], sent_at: datetim
     """Note that the broker has acknowledged these rows, under which topic id. One statement."""
     connection.execute(
         update(outbox)
-        .where(one_of(connection, outbox.c.sequence, sequences))
+        .where(is_one_of(connection, outbox.c.sequence, sequences))
         .values(sent_at=sent_at, sent_topic_id=topic_id)
     )
 
@@ -275,7 +270,9 @@ def mark_unsent(connection: Connection, sequences: Iterable[int]) -> None:
     connection.execute(
         update(outbox)
         .where(
-            one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None)
+            is_one_of(connection, outbox.c.sequence, sequences),
+            outbox.c.settled_at.is_(None),
+            outbox.c.outcome.is_(None),
         )
         .values(sent_at=None, sent_topic_id=None)
     )
@@ -303,7 +300,7 @@ def settled_before(connection: Connection, settled_before: datetime, rows_max: i
 
 def prune(connection: Connection, sequences: Sequence[int]) -> None:
     """Delete these settled rows; those of imported events only lose their payload."""
-    chosen = and_(one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_not(None))
+    chosen = and_(is_one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_not(None))
     connection.execute(delete(outbox).where(chosen, ~_is_imported()))
     connection.execute(update(outbox).where(chosen, _is_imported()).values(payload=b""))
 
@@ -311,15 +308,3 @@ def prune(connection: Connection, sequences: Sequence[int]) -> None:
 def _is_imported() -> ColumnElement[bool]:
     """Whether the event id says so: the 15th character of a GUID is its version."""
     return func.substr(outbox.c.id.cast(Text), 15, 1) == _UUIDV5
-
-
-def one_of(
-    connection: Connection, what: ColumnElement[Any], values: Iterable[str] | Iterable[int]
-) -> ColumnElement[bool]:
-    """The condition that a column has one of these values: one parameter, however many there are."""
-    wanted = list(values)
-    if connection.dialect.name == "postgresql":
-        kind = Guid if isinstance(what.type, Guid) else BigInteger
-        return what == any_(bindparam(None, wanted, type_=ARRAY(kind)))
-    each = func.json_each(bindparam(None, json.dumps(wanted), type_=Text)).table_valued(column("value"))
-    return what.in_(select(each.c.value))

@@ -13,13 +13,8 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
     Connection,
-    Text,
-    any_,
     bindparam,
-    column,
     delete,
     func,
     null,
@@ -31,9 +26,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from commerce.customer import apply_paths
 from commerce.customer_rows import CHANNEL_TABLES, StoredCustomer, delete_customers, read_customers, write_customers
+from commerce.membership import is_one_of
 from consumers.distribution.incoming import Filter
 from schemas.channel import outbox, snapshots
-from schemas.columns import Guid
 from schemas.records import Customer, CustomerEvent, EventKind, Outcome, customer_from_avro, event_from_avro, to_avro
 from schemas.wire import WriterSchemas, contract, encode
 
@@ -76,7 +71,7 @@ def show(connection: Connection, arrived: Sequence[Customer], within: Filter, wr
 
 def show_again(connection: Connection, ids: Iterable[str], within: Filter, writers: WriterSchemas) -> None:
     """Show customers as their kept snapshots and what counts now have them; without a kept snapshot they stay."""
-    query = select(snapshots.c.snapshot).where(one_of(connection, snapshots.c.customer_id, ids))
+    query = select(snapshots.c.snapshot).where(is_one_of(connection, snapshots.c.customer_id, ids))
     kept = [
         customer_from_avro(writers.decode(bytes(value), contract("Customer")))
         for value in connection.scalars(query.order_by(snapshots.c.customer_id))
@@ -92,7 +87,7 @@ def read_edits(connection: Connection, ids: Iterable[str], writers: WriterSchema
     """
     query = (
         select(outbox.c.aggregateid, outbox.c.payload, outbox.c.settled_at, outbox.c.version)
-        .where(one_of(connection, outbox.c.aggregateid, ids))
+        .where(is_one_of(connection, outbox.c.aggregateid, ids))
         .where(or_(outbox.c.settled_at.is_(None), outbox.c.version.is_not(None)))
         # What is settled, shown and old loses its payload, or goes altogether.
         .where(func.length(outbox.c.payload) > 0)
@@ -148,7 +143,7 @@ def _keep_snapshots(connection: Connection, kept: Sequence[Customer]) -> None:
 def forget_snapshots(connection: Connection, ids: Collection[str]) -> None:
     """Drop the kept snapshots of customers without edits. One statement."""
     if ids:
-        connection.execute(delete(snapshots).where(one_of(connection, snapshots.c.customer_id, ids)))
+        connection.execute(delete(snapshots).where(is_one_of(connection, snapshots.c.customer_id, ids)))
 
 
 def remove(connection: Connection, ids: Collection[str]) -> None:
@@ -166,7 +161,7 @@ def erase(connection: Connection, ids: Collection[str], channel_id: str, at: dat
     if not ids:
         return
     remove(connection, ids)
-    theirs = one_of(connection, outbox.c.aggregateid, ids)
+    theirs = is_one_of(connection, outbox.c.aggregateid, ids)
     still_open = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
     connection.execute(update(outbox).where(theirs, still_open).values(**settled))
@@ -194,11 +189,3 @@ def _shell(event_id: str, customer_id: str, channel_id: str, occurred_at: dateti
         occurred_at=occurred_at,
     )
     return encode(contract("CustomerEvent"), to_avro(event))
-
-
-def one_of(connection: Connection, guid: ColumnElement[str], ids: Iterable[str]) -> ColumnElement[bool]:
-    """The condition that a GUID is one of these. One parameter, however many there are."""
-    if connection.dialect.name == "postgresql":
-        return guid == any_(bindparam(None, list(ids), type_=ARRAY(Guid)))
-    each = func.json_each(bindparam(None, f"[{','.join(f'{chr(34)}{one}{chr(34)}' for one in ids)}]", type_=Text))
-    return guid.in_(select(each.table_valued(column("value", Text)).c.value))

@@ -29,11 +29,12 @@ from commerce.database import DatabaseLock, apply_lock, check_version, consisten
 from commerce.failpoints import failpoint
 from commerce.failures import Contended, TentenError
 from commerce.kafka import earliest_offsets, last_stable_offsets, topic_ids
+from commerce.membership import is_one_of
 from commerce.schema_exchange import writer_schemas
 from commerce.settings import Settings
 from consumers.distribution.ahead import one_ahead
 from consumers.distribution.apply import ChannelView, apply, dialect_of, tables_of
-from consumers.distribution.edits import one_of, remove
+from consumers.distribution.edits import remove
 from consumers.distribution.incoming import Batch, Changes, take_in
 from consumers.distribution.slices import Slices
 from consumers.distribution.survivors import Survivors, read_range
@@ -228,7 +229,7 @@ def _wrong(engine: Engine, changes: Changes) -> set[str]:
             found = tables.different(connection, changes.frames, changes.ids)
         found |= tables.versions(connection, [*changes.unwanted, *changes.erased]).keys()
         if changes.erased:
-            query = select(outbox.c.aggregateid).where(one_of(connection, outbox.c.aggregateid, changes.erased))
+            query = select(outbox.c.aggregateid).where(is_one_of(connection, outbox.c.aggregateid, changes.erased))
             found.update(connection.scalars(query.where(outbox.c.outcome.is_distinct_from("erased"))))
     return found
 
@@ -302,7 +303,8 @@ def _delete_surplus(engine: Engine) -> None:
             # Locked first: a clerk may have edited one of them since it was found.
             tables_of(engine).lock_versions(connection, found)
             remove(
-                connection, list(connection.scalars(surplus.where(one_of(connection, customers.c.customer_id, found))))
+                connection,
+                list(connection.scalars(surplus.where(is_one_of(connection, customers.c.customer_id, found)))),
             )
 
 
