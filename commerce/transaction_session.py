@@ -60,6 +60,9 @@ POLL_SECONDS: Final = 0.2
 _GRACE_SECONDS: Final = 1.0
 """A call that keeps its own timeout has ended by then."""
 
+BATCHES_TOGETHER: Final = 4
+"""How many batches are read at a time where there is a backlog; between two readings no rebalance is noticed."""
+
 CONSUME_RECORDS: Final = 1_000
 """How many records are taken from the client's queue at a time while a batch fills."""
 
@@ -70,6 +73,7 @@ class BatchLimits:
 
     records_max: int = 10_000
     bytes_max: int = 32 * 1024 * 1024
+    """Of all batches that are read together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class Batch:
     topic: str
     group_metadata: object
     """Who the group thought we are when these partitions were assigned."""
+    following: "Batch | None" = None
+    """What was read together with this batch, and comes next if this one succeeds: it may be looked at already."""
 
 
 class TransactionFailed(Exception):
@@ -182,7 +188,21 @@ class TransactionSession:
                 messages = self._collect()
             if messages:
                 failpoint(f"{self._name}.after_poll")
-                yield self._batch(messages)
+                yield from self._in_turn(messages)
+
+    def _in_turn(self, messages: list[Message]) -> Iterator[Batch]:
+        """These messages batch by batch, as long as each succeeds."""
+        starts = range(0, len(messages), self._limits.records_max)
+        batch: Batch | None = None
+        for start in reversed(starts):
+            batch = self._batch(messages[start : start + self._limits.records_max], batch)
+        while batch is not None and not self._stop.is_set():
+            yield batch
+            batch = batch.following
+            if self._rewind:
+                # It comes again, and with it what was read behind it.
+                self._rewind |= {place(message)[0] for message in messages}
+                return
 
     @contextmanager
     def attempt(self, batch: Batch) -> Generator[None]:
@@ -300,15 +320,18 @@ class TransactionSession:
         self._rewind.clear()
 
     def _collect(self) -> list[Message]:
-        """What is there: a record if any comes within the poll, at most a batch. Nothing when a rebalance came."""
+        """What is there: a record if any comes within the poll, at most a few batches. Nothing when a rebalance
+        came.
+        """
         self._rebalanced = False
         first = self._consumer.poll(POLL_SECONDS)
         if first is None:
             return []
         messages = [first]
         size = len(first)
-        while len(messages) < self._limits.records_max and size < self._limits.bytes_max:
-            more = self._consumer.consume(min(CONSUME_RECORDS, self._limits.records_max - len(messages)), timeout=0)
+        records_max = BATCHES_TOGETHER * self._limits.records_max
+        while len(messages) < records_max and size < self._limits.bytes_max:
+            more = self._consumer.consume(min(CONSUME_RECORDS, records_max - len(messages)), timeout=0)
             messages.extend(more)
             size += sum(map(len, more))
             if not more:
@@ -322,13 +345,17 @@ class TransactionSession:
             return []
         return messages
 
-    def _batch(self, messages: list[Message]) -> Batch:
+    def _batch(self, messages: list[Message], following: Batch | None) -> Batch:
         next_offsets: dict[int, int] = {}
         for message in messages:
             partition, offset = place(message)
             next_offsets[partition] = offset + 1
         return Batch(
-            messages=messages, next_offsets=next_offsets, topic=self._topic, group_metadata=self._group_metadata
+            messages=messages,
+            next_offsets=next_offsets,
+            topic=self._topic,
+            group_metadata=self._group_metadata,
+            following=following,
         )
 
     def _check_assigned(self) -> None:

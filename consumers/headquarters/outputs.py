@@ -30,20 +30,31 @@ class Output(NamedTuple):
     headers: Headers
 
 
-def snapshots(
-    synchronized: Iterable[Synchronized], values: Sequence[bytes | None], headers: Mapping[str, bytes]
-) -> list[Output]:
+class Created(NamedTuple):
+    """What goes out about the new customers of plain events."""
+
+    snapshots: list[Output]
+    replies: list[Output]
+
+
+def created_outputs(created: pl.DataFrame, values: Sequence[bytes | None], headers: Mapping[str, bytes]) -> Created:
+    """Snapshots and replies of new customers: a batch's plain events with number, version and time.
+
+    `values` are the batch's values as delivered, `headers` the framing by contract name.
+    """
+    return Created(
+        snapshots=_created(created, values, headers["Customer"]), replies=_plain_replies(created, headers["Reply"])
+    )
+
+
+def snapshots(synchronized: Iterable[Synchronized[Created]], headers: Mapping[str, bytes]) -> list[Output]:
     """The current snapshot of every customer that the batch concerned, a tombstone for an erased one.
 
-    `values` are the batch's values as delivered, `headers` the framing by contract name. One record a customer: where
-    the halves of a refused batch concern the same one, the later stands.
+    One record a customer: where the halves of a refused batch concern the same one, the later stands.
     """
     outputs: dict[bytes, Output] = {}
     for one in synchronized:
-        for output in [
-            *_created(one.created, values, headers["Customer"]),
-            *_current(one.current, headers["Customer"]),
-        ]:
+        for output in [*one.created.snapshots, *_current(one.current, headers["Customer"])]:
             outputs[output.key] = output
     return list(outputs.values())
 
@@ -173,11 +184,11 @@ def snapshot(stored: StoredCustomer) -> Customer:
     )
 
 
-def replies(synchronized: Iterable[Synchronized], headers: Mapping[str, bytes]) -> list[Output]:
+def replies(synchronized: Iterable[Synchronized[Created]], headers: Mapping[str, bytes]) -> list[Output]:
     """The answer to every event of the batch, keyed by channel."""
     outputs: list[Output] = []
     for one in synchronized:
-        outputs.extend(_plain_replies(one.created, headers["Reply"]))
+        outputs.extend(one.created.replies)
         outputs.extend(_reply(reply, headers["Reply"]) for reply in one.replies)
     return outputs
 

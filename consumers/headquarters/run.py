@@ -10,14 +10,15 @@ Promise: one account number per customer, whatever dies. The database commits fi
     after the Kafka commit           nothing repeats
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from threading import Event
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
@@ -32,9 +33,9 @@ from commerce.settings import Settings
 from commerce.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
 from consumers.dead_letters import dead_letter_headers
 from consumers.headquarters.allocation import Blocks
-from consumers.headquarters.judge import known, places_of, take_in
+from consumers.headquarters.judge import Judged, Known, known, places_of, take_in
 from consumers.headquarters.newest import check_newest
-from consumers.headquarters.outputs import replies, snapshots
+from consumers.headquarters.outputs import created_outputs, replies, snapshots
 from consumers.headquarters.slots import Slot
 from consumers.headquarters.synchronize import Reached, Stream, read_positions, synchronize
 from consumers.patience import Patience, Stopped
@@ -42,6 +43,7 @@ from schemas.batches import UnreadableRow
 from schemas.headquarters import topics
 from schemas.records import HEADQUARTERS
 from schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS
+from schemas.wire import WriterSchemas
 
 log = get_logger(__name__)
 
@@ -77,19 +79,19 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stop=stop,
         )
         ends.enter_context(session)
+        ahead = ends.enter_context(_Ahead(lambda batch: _read(batch, writers, channels)))
         unreadable = UnreadableInARow()
         for batch in session.batches():
             with session.attempt(batch):
-                values = [message.value() for message in batch.messages]
-                keys = [message.key() for message in batch.messages]
-                judged = take_in(keys, values, writers, channels, places_of(source, batch.messages))
+                values, judged = ahead.read(batch)
                 going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
                 _stop_when_too_many(going_on, settings)
                 failpoint("headquarters.while_judging")
                 reached = Reached(stream=streams.stream, next_offsets=batch.next_offsets)
-                synchronized = synchronize(engine, blocks, channels, judged, reached)
+                encode = partial(created_outputs, values=values, headers=headers)
+                synchronized = synchronize(engine, blocks, channels, judged, reached, use=encode)
                 failpoint("headquarters.after_sql_commit")
-                current = snapshots(synchronized, values, headers)
+                current = snapshots(synchronized, headers)
                 answers = replies(synchronized, headers)
                 with session.transaction(batch) as out:
                     for one in current:
@@ -112,6 +114,43 @@ def _begin(settings: Settings, engine: Engine) -> Mapping[str, bytes]:
     """Ask those without whom nothing goes: the database, and whoever is told our schemas. Gives the headers."""
     check_version(engine, "headquarters")
     return publish_schemas(settings)
+
+
+class _Read(NamedTuple):
+    """A batch as it was read."""
+
+    values: Sequence[bytes | None]
+    judged: Judged
+
+
+def _read(batch: Batch, writers: WriterSchemas, channels: Known) -> _Read:
+    """Decode and judge a batch. Raises: what `writers` raises when a schema cannot be looked up for now."""
+    values = [message.value() for message in batch.messages]
+    keys = [message.key() for message in batch.messages]
+    return _Read(values, take_in(keys, values, writers, channels, places_of(batch.topic, batch.messages)))
+
+
+class _Ahead:
+    """Reads the batch that follows while the database is busy with the one before. Use it as a context manager."""
+
+    def __init__(self, read: Callable[[Batch], _Read]) -> None:
+        self._read = read
+        self._begun: tuple[Batch, Future[_Read]] | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, "ahead")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def read(self, batch: Batch) -> _Read:
+        """This batch; the next one is begun."""
+        begun, self._begun = self._begun, None
+        done = begun[1].result() if begun is not None and begun[0] is batch else self._read(batch)
+        if batch.following is not None:
+            self._begun = (batch.following, self._thread.submit(self._read, batch.following))
+        return done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,11 @@ keys say otherwise the transaction is started over, and every event is looked at
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import polars as pl
 import psycopg
@@ -61,6 +62,12 @@ log = get_logger(__name__)
 
 _UTC: Final = pl.Datetime("us", "UTC")
 
+T = TypeVar("T")
+Use: TypeAlias = Callable[[pl.DataFrame], T]
+"""Makes something of new customers: plain events with `account_number`, `version` and `updated_at`. Given none, these
+columns are missing.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
@@ -87,25 +94,29 @@ class Current:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Synchronized:
+class Synchronized(Generic[T]):
     """What a batch came to."""
 
-    created: pl.DataFrame
-    """The plain events with `account_number`, `version` and `updated_at`; without these where there are none."""
+    created: T
+    """What was made of the new customers of plain events."""
     current: Mapping[str, Current]
     """By customer id: the others that the batch concerned."""
     replies: tuple[Reply, ...]
     """The answers to the loose events and to what they superseded, in order."""
 
 
-def synchronize(engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached) -> list[Synchronized]:
+def synchronize(
+    engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+) -> list[Synchronized[T]]:
     """Bring a batch into the database; in one transaction, unless the database refuses something in it.
+
+    `use` makes something of new customers while the database takes them in, in a thread of its own.
 
     Then the batch is halved until the one event is found, which is rejected; the halves are transactions of their own.
     Raises: what is transient.
     """
     try:
-        return [_in_one_transaction(engine, blocks, known, judged, reached)]
+        return [_in_one_transaction(engine, blocks, known, judged, reached, use=use)]
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error) or judged.events == 0:
             raise
@@ -114,15 +125,17 @@ def synchronize(engine: Engine, blocks: Blocks, known: Known, judged: Judged, re
     if judged.events == 1:
         refused = Reason(field="", code="database_refused", text="headquarters' database refuses this customer")
         rejected = replace(loosened(judged), refused=(refused,))
-        return [_in_one_transaction(engine, blocks, known, rejected, reached)]
+        return [_in_one_transaction(engine, blocks, known, rejected, reached, use=use)]
     first, second = halves(judged)
     return [
-        *synchronize(engine, blocks, known, first, replace(reached, next_offsets={})),
-        *synchronize(engine, blocks, known, second, reached),
+        *synchronize(engine, blocks, known, first, replace(reached, next_offsets={}), use=use),
+        *synchronize(engine, blocks, known, second, reached, use=use),
     ]
 
 
-def _in_one_transaction(engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached) -> Synchronized:
+def _in_one_transaction(
+    engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+) -> Synchronized[T]:
     """The transaction; started over with every event loose when a plain one is not new or cannot be numbered.
 
     Raises: `Contended` when another worker is just creating one of these customers; `DatabaseRefused` when a number
@@ -131,7 +144,7 @@ def _in_one_transaction(engine: Engine, blocks: Blocks, known: Known, judged: Ju
     blocks.begin()
     try:
         with engine.begin() as headquarters:
-            return _synchronize(headquarters, blocks, known, judged, reached)
+            return _synchronize(headquarters, blocks, known, judged, reached, use=use)
     except _NumbersUsedUp:
         pass
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
@@ -140,7 +153,7 @@ def _in_one_transaction(engine: Engine, blocks: Blocks, known: Known, judged: Ju
         if judged.plain.is_empty():
             raise Contended("another worker is creating one of these customers") from error
     blocks.give_back()
-    return _in_one_transaction(engine, blocks, known, loosened(judged), reached)
+    return _in_one_transaction(engine, blocks, known, loosened(judged), reached, use=use)
 
 
 class _NumbersUsedUp(Exception):
@@ -164,13 +177,13 @@ def _is_known_already(error: IntegrityError | psycopg.errors.UniqueViolation) ->
 
 
 def _synchronize(
-    headquarters: Connection, blocks: Blocks, known: Known, judged: Judged, reached: Reached
-) -> Synchronized:
+    headquarters: Connection, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+) -> Synchronized[T]:
     now = datetime.now(UTC)
     allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, known, judged))
     loose = _Loose(headquarters, known, allotment, judged, now)
     loose.apply()
-    created = _create(headquarters, allotment, judged, now)
+    created = _create(headquarters, allotment, judged, now, use)
     allotment.write()
     _note_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
@@ -205,14 +218,14 @@ def _entities_to_number(headquarters: Connection, known: Known, judged: Judged) 
 # Plain events: columns all the way.
 
 
-def _create(headquarters: Connection, allotment: Allotment, judged: Judged, now: datetime) -> pl.DataFrame:
-    """Copy the plain events in as new customers. Gives them back with number, version and time.
+def _create(headquarters: Connection, allotment: Allotment, judged: Judged, now: datetime, use: Use[T]) -> T:
+    """Copy the plain events in as new customers. Gives what was made of them with number, version and time.
 
     Raises: `psycopg.errors.UniqueViolation` when one is not new; `_NumbersUsedUp`.
     """
     plain = judged.plain
     if plain.is_empty():
-        return plain
+        return use(plain)
     parts = []
     for (entity,), part in plain.group_by(pl.col("customer").struct.field("legal_entity"), maintain_order=True):
         numbers = allotment.take(str(entity), part.height)
@@ -220,9 +233,11 @@ def _create(headquarters: Connection, allotment: Allotment, judged: Judged, now:
             raise _NumbersUsedUp
         parts.append(_numbered(part, numbers, now))
     created = pl.concat(parts)
-    _copy_new(headquarters, created.select("customer_id", "account_number", "version", "updated_at", "customer"))
-    _copy_log(headquarters, _log_rows(created, judged.places, now))
-    return created
+    with ThreadPoolExecutor(1, "use") as beside:
+        made = beside.submit(use, created)
+        _copy_new(headquarters, created.select("customer_id", "account_number", "version", "updated_at", "customer"))
+        _copy_log(headquarters, _log_rows(created, judged.places, now))
+        return made.result()
 
 
 def _numbered(plain: pl.DataFrame, numbers: pl.Series, now: datetime) -> pl.DataFrame:

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from consumers.headquarters.outputs import snapshots
-from consumers.headquarters.synchronize import Synchronized
+from consumers.headquarters.outputs import created_outputs
 from schemas.batches import decode_batch, text_bytes, zigzag
 from schemas.records import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro
 from schemas.wire import WriterSchemas, confluent_header, contract, contracts, encode
@@ -47,7 +46,7 @@ def snapshot_of(value: bytes) -> bytes | None:
         pl.lit(1, dtype=pl.Int64).alias("version"),
         pl.lit(NOW, dtype=pl.Datetime("us", "UTC")).alias("updated_at"),
     )
-    (sent,) = snapshots([Synchronized(created=created, current={}, replies=())], [value], HEADERS)
+    (sent,) = created_outputs(created, [value], HEADERS).snapshots
     return sent.value
 
 
