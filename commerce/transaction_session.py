@@ -187,7 +187,6 @@ class TransactionSession:
                 self._check_assigned()
                 messages = self._collect()
             if messages:
-                failpoint(f"{self._name}.after_poll")
                 yield from self._in_turn(messages)
 
     def _in_turn(self, messages: list[Message]) -> Iterator[Batch]:
@@ -197,6 +196,7 @@ class TransactionSession:
         for start in reversed(starts):
             batch = self._batch(messages[start : start + self._limits.records_max], batch)
         while batch is not None and not self._stop.is_set():
+            failpoint(f"{self._name}.after_poll")
             yield batch
             batch = batch.following
             if self._rewind:

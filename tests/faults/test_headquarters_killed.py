@@ -132,8 +132,9 @@ def _killed_at_random(scene: Scene) -> Story:
     exit_codes: list[int] = []
     logged_before = answered_before = 0
     for _round in range(ROUNDS):
-        events += traffic(rng, stores, EVENTS)
-        scene.send(*events[-EVENTS:])
+        more = traffic(rng, stores, EVENTS)
+        scene.send(*more)
+        events += more
         with worker_process(scene) as doomed:
             wait_for(partial(_has_partitions, doomed), "partitions")
             exit_codes.append(doomed.kill(rng.uniform(0.0, 0.8)))

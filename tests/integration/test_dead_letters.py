@@ -25,7 +25,7 @@ from tests.faults.checker import violations
 from tests.faults.evidence import gather
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Event, Store
-from tests.scenes import SETTING, Scene, set_scene
+from tests.scenes import SETTING, Scene, set_scene, wait_for
 
 NEWER: Final = "a field of the next release"
 
@@ -78,6 +78,19 @@ def write(scene: Scene, *operations: Operation) -> None:
     writer.flush()
 
 
+def letters_once_there(scene: Scene, engine: Engine, count: int) -> list[DeadLetter]:
+    """So many dead letters: an answer to one record says nothing about its neighbours' partitions."""
+    found: list[DeadLetter] = []
+
+    def all_there() -> bool:
+        found[:] = list_dead_letters(scene.settings, engine)
+        return len(found) >= count
+
+    wait_for(all_there, "dead letters")
+    assert len(found) == count
+    return found
+
+
 def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
     scene: Scene, houston: Store, engine: Engine
 ) -> None:
@@ -88,7 +101,7 @@ def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
     write(scene, Operation(key=key, value=written_newer(event), headers=(("id", b"1"), ("x", None))))
     with scene.headquarters():
         scene.ask(houston.create())
-        (letter,) = list_dead_letters(scene.settings, engine)
+        (letter,) = letters_once_there(scene, engine, 1)
         assert (letter.reason, letter.key, letter.value) == ("unknown_schema", key, written_newer(event))
 
         # when
@@ -114,12 +127,12 @@ def test_dead_letter_that_still_cannot_be_read_is_another_one(scene: Scene, hous
     write(scene, Operation(key=b"k", value=b"broken", headers=(("id", b"1"),)))
     with scene.headquarters():
         scene.ask(houston.create())
-        (letter,) = list_dead_letters(scene.settings, engine)
+        (letter,) = letters_once_there(scene, engine, 1)
 
         # when
         replay(scene.settings, engine, [letter])
         wanted = scene.ask(houston.create())
-        letters = list(list_dead_letters(scene.settings, engine))
+        letters = letters_once_there(scene, engine, 2)
 
     # then
     assert [one["outcome"] for one in wanted] == ["SYNCHRONIZED"]
@@ -138,7 +151,7 @@ def test_replay_that_the_topic_does_not_take_leaves_the_dead_letter_open(
     write(scene, Operation(key=b"k", value=large), Operation(key=b"k", value=small))
     with scene.headquarters():
         scene.ask(houston.create())
-    letters = list(list_dead_letters(scene.settings, engine))
+        letters = letters_once_there(scene, engine, 2)
     admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
     entry = ConfigEntry("max.message.bytes", "3000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, f"{scene.prefix}async-customers", incremental_configs=[entry])
@@ -163,7 +176,7 @@ def test_discarded_dead_letter_stays_and_says_so(scene: Scene, houston: Store, e
     write(scene, Operation(key=None, value=None))
     with scene.headquarters():
         scene.ask(houston.create())
-    (letter,) = list_dead_letters(scene.settings, engine)
+    (letter,) = letters_once_there(scene, engine, 1)
 
     # when
     decide(scene.settings, engine, [letter], "discarded")
