@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from commerce.failures import DatabaseRefused, LockHeld
 from commerce.settings import LegalEntity
-from schemas.headquarters import number_sequences
+from schemas.headquarters import number_sequences, sales_order_sequences
 
 Which = Literal["headquarters", "channel"]
 
@@ -295,6 +295,12 @@ def upgrade_headquarters(engine: Engine, legal_entities: Mapping[str, LegalEntit
                     index_elements=["legal_entity"],
                     set_={"format": sequence.excluded.format, "continuous": sequence.excluded.continuous},
                 )
+            )
+            orders = insert(sales_order_sequences).values(
+                legal_entity=name, format=legal_entity.sales_orders.format, next=legal_entity.sales_orders.next
+            )
+            connection.execute(
+                orders.on_conflict_do_update(index_elements=["legal_entity"], set_={"format": orders.excluded.format})
             )
 
 

@@ -13,8 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pycountry
 from pydantic import (
@@ -99,6 +100,14 @@ def _currency(value: str) -> str:
     return value
 
 
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("write a name of the IANA time zone database, for example America/Chicago") from error
+    return value
+
+
 def _number_format(value: str) -> str:
     number_format(value)
     return value
@@ -169,6 +178,7 @@ Id = Annotated[str, AfterValidator(_id)]
 Country = Annotated[str, AfterValidator(_country)]
 Currency = Annotated[str, AfterValidator(_currency)]
 Language = Annotated[str, StringConstraints(min_length=2, max_length=35)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 NumberFormat = Annotated[str, StringConstraints(max_length=64), AfterValidator(_number_format)]
 DatabaseAddress = Annotated[str, AfterValidator(_database_address)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
@@ -197,6 +207,21 @@ class AccountNumbers(_Table):
         return self
 
 
+class SalesOrderNumbers(_Table):
+    """How a legal entity numbers its sales orders; there is never a gap."""
+
+    format: NumberFormat = "SO-########"
+    """Each # is a digit."""
+    next: int = Field(default=1, ge=0)
+    """The first number; only for a sequence that does not exist yet."""
+
+    @model_validator(mode="after")
+    def _next_fits(self) -> Self:
+        if self.next > number_format(self.format).number_max:
+            raise ValueError(f"next = {self.next} has more digits than the format {self.format}")
+        return self
+
+
 class LegalEntity(_Table):
     """A company of the retailer; what it says is the default of its customers."""
 
@@ -204,6 +229,7 @@ class LegalEntity(_Table):
     currency: Currency
     language: Language
     account_numbers: AccountNumbers
+    sales_orders: SalesOrderNumbers = SalesOrderNumbers()
 
 
 class DefaultCustomer(_Table):
@@ -225,6 +251,12 @@ class Channel(_Table):
     """None means all customers of the legal entity."""
     database: DatabaseAddress = Field(repr=False)
     default_customer: DefaultCustomer = DefaultCustomer()
+    creation: Literal["async", "sync"] = "async"
+    """async: a new customer is pending. sync: it is waited for, and pending only when that takes too long."""
+    sync_seconds: float = Field(default=2.0, gt=0, le=60)
+    """How long a sync creation waits at most."""
+    time_zone: TimeZone = "UTC"
+    """Where the channel's business days begin and end."""
 
 
 class HeadquartersSettings(_Table):
@@ -233,6 +265,8 @@ class HeadquartersSettings(_Table):
     database: Annotated[DatabaseAddress, AfterValidator(_headquarters_address)] | None = Field(default=None, repr=False)
     batch_records_max: int = Field(default=10_000, ge=1)
     dead_letters_in_a_row_max: int = Field(default=1_000, ge=1)
+    waiting_seconds_max: int = Field(default=3_600, ge=1)
+    """A transaction that waits for its customer for longer raises an alarm."""
 
 
 class Settings(_Table):
@@ -275,9 +309,9 @@ class Settings(_Table):
         """A consumer group's name in Kafka."""
         return self.prefix + name
 
-    def transactional_id(self, slot: int) -> str:
-        """The transactional id of headquarters' worker in this slot."""
-        return f"{self.prefix}headquarters-{slot}"
+    def transactional_id(self, group: str, slot: int) -> str:
+        """The transactional id of a group's worker in this slot: `headquarters-3`."""
+        return f"{self.prefix}{group}-{slot}"
 
     def channel(self, name: str) -> Channel:
         """A channel by its name. Raises: `SettingsError` that names the known ones."""

@@ -6,7 +6,7 @@ on top.
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import JSON, BigInteger, Column, Date, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 from schemas.columns import IDENTITY, NAMING, Guid, UtcTime, address_table, contact_table, state_columns, topic_table
 
@@ -43,9 +43,9 @@ outbox: Final = Table(
     Column("sequence", IDENTITY, primary_key=True, autoincrement=True),
     Column("id", Guid, nullable=False, unique=True, comment="event id"),
     Column("aggregatetype", Text, nullable=False),
-    Column("aggregateid", Guid, nullable=False, comment="customer id, the record key"),
+    Column("aggregateid", Guid, nullable=False, comment="customer id or transaction id"),
     Column("type", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False, comment="CustomerEvent, Avro in single-object encoding"),
+    Column("payload", LargeBinary, nullable=False, comment="the record, Avro in single-object encoding"),
     Column("created_at", UtcTime, nullable=False),
     Column("sent_at", UtcTime),
     Column("sent_topic_id", Text, comment="the topic it was sent to; sent again when that topic is another"),
@@ -75,3 +75,52 @@ topics: Final = topic_table(metadata)
 
 resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
 """The customers that a running resync has seen."""
+
+transactions: Final = Table(
+    "transactions",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True),
+    Column("kind", Text, nullable=False, comment="order or cash_and_carry"),
+    Column("business_date", Date, nullable=False),
+    Column("customer_id", Guid),
+    Column("currency", Text, nullable=False),
+    Column("total", Text, nullable=False, comment="a decimal as text: exact in both databases"),
+    Column("content", JSON, nullable=False, comment="lines, charges, taxes, payments, delivery; decimals as text"),
+    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("sales_order", Text),
+    Column("reasons", JSON, comment="[{field, code, text}]"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
+    Column("end_of_day_id", Guid, comment="the end of day that lists it"),
+    Column("occurred_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Index(None, "business_date"),
+    Index(None, "customer_id"),
+)
+"""Orders and cash-and-carry transactions, and what headquarters has answered."""
+
+end_of_days: Final = Table(
+    "end_of_days",
+    metadata,
+    Column("end_of_day_id", Guid, primary_key=True),
+    Column("business_date", Date, nullable=False),
+    Column("transactions", Integer, nullable=False, comment="how many it lists"),
+    Column("control_totals", JSON, nullable=False, comment="[{currency, payment_method, amount}]"),
+    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("reasons", JSON, comment="[{field, code, text}]"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
+    Column("closed_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Index(None, "business_date"),
+)
+"""Closed business dates; one that was closed again, for what came late, has several."""
+
+loyalty_cards: Final = Table(
+    "loyalty_cards",
+    metadata,
+    Column("card_number", Text, primary_key=True),
+    Column("customer_id", Guid, nullable=False),
+    Column("status", Text, nullable=False, comment="kept, until the account number is there; then issued"),
+    Column("asked_at", UtcTime, nullable=False),
+    Column("issued_at", UtcTime),
+    Index(None, "customer_id"),
+)

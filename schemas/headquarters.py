@@ -6,7 +6,22 @@ writes each batch in one transaction, and the checks would cost a third of the r
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 from schemas.columns import IDENTITY, NAMING, Guid, UtcTime, address_table, contact_table, state_columns, topic_table
 
@@ -94,3 +109,135 @@ dead_letter_decisions: Final = Table(
     Column("decided_at", UtcTime, nullable=False),
 )
 """What an operator decided about a dead letter; one without a row is open."""
+
+MONEY: Final = Numeric(28, 6)
+"""Amounts, prices and quantities: exact."""
+
+retail_transactions: Final = Table(
+    "retail_transactions",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True),
+    Column("channel_id", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="order or cash_and_carry"),
+    Column("business_date", Date, nullable=False),
+    Column("legal_entity", Text, nullable=False),
+    Column("customer_id", Guid),
+    Column("account_number", Text, comment="once synchronized; null without a customer"),
+    Column("customer_event_id", Guid, comment="the event with which it brought its customer along"),
+    Column("delivery_address_id", Guid),
+    Column("status", Text, nullable=False, comment="waiting, blocked, rejected, synchronized"),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]: why it is blocked or rejected"),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Column("content", JSON, nullable=False, comment="lines, charges, taxes, payments, delivery; decimals as text"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer to the channel"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("occurred_at", UtcTime, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False, comment="since when it has this status"),
+    Column("alarmed_at", UtcTime, comment="when somebody was told that it waits for too long"),
+    Index(
+        "ix_retail_transactions_open",
+        "customer_id",
+        postgresql_where=text("status IN ('waiting', 'blocked')"),
+    ),
+    Index(
+        "ix_retail_transactions_day",
+        "channel_id",
+        "business_date",
+        postgresql_where=text("kind = 'cash_and_carry'"),
+    ),
+)
+
+sales_order_sequences: Final = Table(
+    "sales_order_sequences",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("format", Text, nullable=False, comment="each # is a digit: SO-########"),
+    Column("next", BigInteger, nullable=False, comment="the first number not taken yet; there is never a gap"),
+)
+
+sales_orders: Final = Table(
+    "sales_orders",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("sales_order", Text, primary_key=True),
+    Column("transaction_id", Guid, nullable=False, unique=True),
+    Column("channel_id", Text, nullable=False),
+    Column("business_date", Date, nullable=False),
+    Column("customer_id", Guid),
+    Column("account_number", Text),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Column("delivery_mode", Text, nullable=False),
+    Column("delivery_address", JSON),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+sales_order_lines: Final = Table(
+    "sales_order_lines",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("sales_order", Text, primary_key=True),
+    Column("line_number", Integer, primary_key=True, comment="from 1"),
+    Column("sku", Text, nullable=False),
+    Column("quantity", MONEY, nullable=False),
+    Column("price", MONEY, nullable=False),
+    Column("amount", MONEY, nullable=False),
+)
+
+statements: Final = Table(
+    "statements",
+    metadata,
+    Column("statement_id", Guid, primary_key=True, comment="of the end of day; an adjustment's is made from it"),
+    Column("channel_id", Text, nullable=False),
+    Column("business_date", Date, nullable=False),
+    Column("number", Integer, nullable=False, comment="of that channel and day, from 1"),
+    Column("kind", Text, nullable=False, comment="end_of_day, or adjustment: what the channel did not list"),
+    Column("status", Text, nullable=False, comment="waiting, blocked, rejected, posted"),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]: why it is not posted yet"),
+    Column("control_totals", JSON, comment="[{currency, payment_method, amount}] as the channel has them"),
+    Column("totals", JSON, nullable=False, comment="once posted: {transactions, amounts} of its lines"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer to the channel"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("closed_at", UtcTime, nullable=False, comment="the channel's clock"),
+    Column("received_at", UtcTime, nullable=False),
+    Column("posted_at", UtcTime),
+    UniqueConstraint("channel_id", "business_date", "number"),
+    Index("ix_statements_open", "received_at", postgresql_where=text("status IN ('waiting', 'blocked')")),
+)
+
+statement_listed: Final = Table(
+    "statement_listed",
+    metadata,
+    Column("statement_id", Guid, primary_key=True),
+    Column("transaction_id", Guid, primary_key=True),
+    Column("owned", Boolean, nullable=False, comment="false: an earlier statement lists it, and posts it"),
+    Index("uq_statement_listed_owned", "transaction_id", unique=True, postgresql_where=text("owned")),
+)
+"""What each end of day lists, there or not."""
+
+statement_lines: Final = Table(
+    "statement_lines",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True, comment="so that it is in one statement at most"),
+    Column("statement_id", Guid, nullable=False),
+    Column("account_number", Text),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Index(None, "statement_id"),
+)
+"""What is posted."""
+
+replies_due: Final = Table(
+    "replies_due",
+    metadata,
+    Column("sequence", IDENTITY, primary_key=True),
+    Column("channel_id", Text, nullable=False),
+    Column("transaction_id", Guid, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="Reply, framed Avro"),
+)
+"""Answers to transactions that are not on `channel-replies` yet, written together with what they tell."""

@@ -7,7 +7,7 @@ equal customers are equal values. `canonical` makes it so.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
@@ -165,16 +165,126 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What became of one event."""
+    """What became of one event or transaction."""
 
     channel_id: str
     event_id: str
+    """Of a transaction its id."""
     customer_id: str
     outcome: Outcome
     reasons: tuple[Reason, ...] = ()
     account_number: str | None = None
     version: int | None = None
+    """Of the customer; of a transaction the number of this answer."""
     answered_at: datetime
+    transaction_status: str = ""
+    """A `TransactionStatus`; empty for an event."""
+    sales_order: str | None = None
+
+
+class TransactionKind(StrEnum):
+    """What a channel tells of its sales."""
+
+    ORDER = "ORDER"
+    CASH_AND_CARRY = "CASH_AND_CARRY"
+    END_OF_DAY = "END_OF_DAY"
+
+
+class TransactionStatus(StrEnum):
+    """Where a transaction, an end of day or its statement stands."""
+
+    PENDING = "pending"
+    """Only in the channel: headquarters has not answered yet."""
+    WAITING = "waiting"
+    """For its customer or, at the end of a day, for a transaction."""
+    BLOCKED = "blocked"
+    """By what somebody has to mend: see the reasons."""
+    REJECTED = "rejected"
+    """It breaks a rule."""
+    SYNCHRONIZED = "synchronized"
+    """Its customer has an account number; an order is a sales order now, a cash-and-carry can be posted."""
+    POSTED = "posted"
+    """A statement: everything in it is synchronized and counted."""
+
+
+NO_CUSTOMER: Final = "00000000-0000-0000-0000-000000000000"
+"""Stands for the customer in the reply to a transaction without one. Source: RFC 9562, the nil UUID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryAddress:
+    """Where an order goes: one of the customer's addresses, as it was when the order was taken."""
+
+    address_id: str
+    name: str = ""
+    street: str = ""
+    city: str = ""
+    county: str = ""
+    state: str = ""
+    postal_code: str = ""
+    country: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionLine:
+    """One article: `amount` is quantity times price, rounded half up to the currency's minor unit."""
+
+    sku: str
+    quantity: Decimal
+    price: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedAmount:
+    """A charge or a tax."""
+
+    code: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """What was paid with one method."""
+
+    method: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlTotal:
+    """What was paid with one method in one currency, over all transactions of an end of day."""
+
+    currency: str
+    payment_method: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetailTransaction:
+    """An order, a cash-and-carry transaction, or the end of a day."""
+
+    channel_id: str
+    transaction_id: str
+    kind: TransactionKind
+    occurred_at: datetime
+    business_date: date
+    legal_entity: str
+    customer_id: str | None = None
+    customer_event_id: str | None = None
+    customer_event: bytes | None = None
+    """The customer's newest unsettled event, framed, while there is one."""
+    currency: str = ""
+    total: Decimal = Decimal(0)
+    delivery_mode: str = ""
+    delivery_address: DeliveryAddress | None = None
+    lines: tuple[TransactionLine, ...] = ()
+    charges: tuple[CodedAmount, ...] = ()
+    taxes: tuple[CodedAmount, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    listed: tuple[str, ...] = ()
+    """Of an end of day: the ids of the cash-and-carry transactions that it closes."""
+    control_totals: tuple[ControlTotal, ...] = ()
 
 
 def canonical(state: CustomerState) -> CustomerState:
@@ -191,7 +301,7 @@ def canonical(state: CustomerState) -> CustomerState:
     )
 
 
-def to_avro(record: CustomerEvent | Customer | Reply | CustomerState) -> dict[str, Any]:
+def to_avro(record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}
 
@@ -200,9 +310,16 @@ def _to_avro(value: Any) -> Any:
     # dataclasses.asdict does the same and copies every leaf, which costs ten times as much.
     if isinstance(value, tuple):
         return [_to_avro(one) for one in value]
-    if isinstance(value, CustomerState | Address | Contact | Attribute | SupersededEvent | Reason):
+    if isinstance(value, _NESTED):
         return {name: _to_avro(getattr(value, name)) for name in value.__slots__}
     return value
+
+
+_NESTED: Final = (
+    *(CustomerState, Address, Contact, Attribute, SupersededEvent, Reason),
+    *(DeliveryAddress, TransactionLine, CodedAmount, Payment, ControlTotal),
+)
+"""The records that stand inside others."""
 
 
 def state_from_avro(state: Mapping[str, Any]) -> CustomerState:
@@ -263,4 +380,26 @@ def reply_from_avro(reply: Mapping[str, Any]) -> Reply:
         account_number=reply["account_number"],
         version=reply["version"],
         answered_at=reply["answered_at"],
+        transaction_status=reply["transaction_status"],
+        sales_order=reply["sales_order"],
+    )
+
+
+def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:
+    """A transaction from a decoded Avro record."""
+    address = transaction["delivery_address"]
+    fields = {name: transaction[name] for name in RetailTransaction.__slots__}
+    return RetailTransaction(
+        **{
+            **fields,
+            "transaction_id": str(transaction["transaction_id"]),
+            "kind": TransactionKind(transaction["kind"]),
+            "delivery_address": None if address is None else DeliveryAddress(**address),
+            "lines": tuple(TransactionLine(**line) for line in transaction["lines"]),
+            "charges": tuple(CodedAmount(**charge) for charge in transaction["charges"]),
+            "taxes": tuple(CodedAmount(**tax) for tax in transaction["taxes"]),
+            "payments": tuple(Payment(**payment) for payment in transaction["payments"]),
+            "listed": tuple(transaction["listed"]),
+            "control_totals": tuple(ControlTotal(**total) for total in transaction["control_totals"]),
+        }
     )

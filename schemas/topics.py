@@ -62,17 +62,50 @@ SCHEMAS: Final = Topic(
     partitions=1,
     configuration={"cleanup.policy": "compact"},
 )
-ASYNC_CUSTOMERS_DLQ: Final = Topic(
-    name="async-customers.dlq",
-    key="as it came",
-    value="the original bytes",
-    partitions=1,
-    keyed=False,
+RETAIL_TRANSACTIONS: Final = Topic(
+    name="retail-transactions",
+    key="channel_id",
+    value="RetailTransaction",
     configuration={
+        **_BROKER_CLOCK,
         "cleanup.policy": "delete",
-        "retention.ms": str(30 * DAY_MS),
-        "max.message.bytes": str(2 * RECORD_BYTES_MAX),
+        "retention.ms": str(14 * DAY_MS),
+        "max.message.bytes": str(RECORD_BYTES_MAX),
     },
 )
 
-ALL: Final = (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES, SCHEMAS, ASYNC_CUSTOMERS_DLQ)
+
+def _dead_letters_of(topic: Topic) -> Topic:
+    """Where what cannot be read of a topic goes."""
+    return Topic(
+        name=f"{topic.name}.dlq",
+        key="as it came",
+        value="the original bytes",
+        partitions=1,
+        keyed=False,
+        configuration={
+            "cleanup.policy": "delete",
+            "retention.ms": str(30 * DAY_MS),
+            "max.message.bytes": str(2 * RECORD_BYTES_MAX),
+        },
+    )
+
+
+ASYNC_CUSTOMERS_DLQ: Final = _dead_letters_of(ASYNC_CUSTOMERS)
+RETAIL_TRANSACTIONS_DLQ: Final = _dead_letters_of(RETAIL_TRANSACTIONS)
+
+DEAD_LETTERS_OF: Final = {
+    ASYNC_CUSTOMERS.name: ASYNC_CUSTOMERS_DLQ,
+    RETAIL_TRANSACTIONS.name: RETAIL_TRANSACTIONS_DLQ,
+}
+"""By the name of the topic that is read."""
+
+ALL: Final = (
+    ASYNC_CUSTOMERS,
+    CUSTOMERS,
+    CHANNEL_REPLIES,
+    RETAIL_TRANSACTIONS,
+    SCHEMAS,
+    ASYNC_CUSTOMERS_DLQ,
+    RETAIL_TRANSACTIONS_DLQ,
+)

@@ -85,14 +85,14 @@ def _without_guids(schema: Any) -> Any:
 
 @cache
 def contract(name: str) -> AvroSchema:
-    """The contract of that name: `CustomerEvent`, `Customer`, `Reply`."""
+    """The contract of that name: `CustomerEvent`, `Customer`, `Reply`, `RetailTransaction`."""
     text = (files("schemas") / "avro" / f"{name}.avsc").read_text(encoding="utf-8")
     return avro_schema(json.loads(text))
 
 
 def contracts() -> tuple[AvroSchema, ...]:
     """Every contract of this release."""
-    return (contract("CustomerEvent"), contract("Customer"), contract("Reply"))
+    return tuple(map(contract, ("CustomerEvent", "Customer", "Reply", "RetailTransaction")))
 
 
 def encode(schema: AvroSchema, record: Json, header: bytes | None = None) -> bytes:

@@ -208,6 +208,8 @@ def _plain_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
         (b"\x02" + text_bytes(number) for number in created["account_number"]),
         repeat(b"\x02" + zigzag(1), count),
         _times(created["updated_at"]),
+        repeat(b"\x00", count),  # no transaction
+        repeat(b"\x00", count),  # no sales order
     )
     return [
         Output(key=channel_id.encode(), value=value, headers=_headers("Reply", event_id))

@@ -73,7 +73,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             topic=source,
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
-            transactional_id=ends.enter_context(Slot(engine, settings, slot_number)).transactional_id,
+            transactional_id=ends.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
             on_assigned=streams.check,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,

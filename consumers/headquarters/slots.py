@@ -30,9 +30,10 @@ _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint):
 class Slot:
     """A slot of this worker's own, for as long as its connection lives; asked for again when that broke."""
 
-    def __init__(self, engine: Engine, settings: Settings, number: int | None) -> None:
+    def __init__(self, engine: Engine, settings: Settings, group: str, number: int | None) -> None:
         self._engine = engine
         self._settings = settings
+        self._group = group
         self._wanted = number
         self._connection: Connection | None = None
         self._number = -1
@@ -53,7 +54,7 @@ class Slot:
         if not self._is_held():
             self._release()
             self._take()
-        return self._settings.transactional_id(self._number)
+        return self._settings.transactional_id(self._group, self._number)
 
     def _is_held(self) -> bool:
         """Whether the connection that holds the lock still lives."""
@@ -81,12 +82,12 @@ class Slot:
         give_up_at = time.monotonic() + WAIT_SECONDS
         while True:
             for number in numbers:
-                key = {"key": zlib.crc32(self._settings.transactional_id(number).encode())}
+                key = {"key": zlib.crc32(self._settings.transactional_id(self._group, number).encode())}
                 if connection.scalar(_TRY_LOCK, key):
                     return number
             if self._wanted is None or time.monotonic() > give_up_at:
                 wanted = "every slot" if self._wanted is None else f"slot {self._wanted}"
-                raise LockHeld(f"{wanted} belongs to another headquarters worker: leave --slot out, or name another")
+                raise LockHeld(f"{wanted} belongs to another worker of this group: leave --slot out, or name another")
             time.sleep(0.05)
 
     def _release(self) -> None:
