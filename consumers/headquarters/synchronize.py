@@ -46,8 +46,9 @@ from consumers.headquarters.judge import (
     other_legal_entity,
     outer_reasons,
 )
+from consumers.stream_positions import Reached, note_positions
 from schemas.batches import ROW
-from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, positions, synchronization_log
+from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, synchronization_log
 from schemas.records import (
     CustomerEvent,
     CustomerState,
@@ -67,22 +68,6 @@ Use: TypeAlias = Callable[[pl.DataFrame], T]
 """Makes something of new customers: plain events with `account_number`, `version` and `updated_at`. Given none, these
 columns are missing.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """Whose positions they are: the consumer group and the id of the topic it reads."""
-
-    consumer_group: str
-    topic_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """How far a batch brings the database in its stream: by partition the next offset."""
-
-    stream: Stream
-    next_offsets: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +170,7 @@ def _synchronize(
     loose.apply()
     created = _create(headquarters, allotment, judged, now, use)
     allotment.write()
-    _note_positions(headquarters, reached)
+    note_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
     return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))
 
@@ -601,42 +586,6 @@ def _logged(row: Row[Any]) -> _LogEntry:
         answered_at=row.received_at,
     )
     return _LogEntry(reply=reply, kind=row.kind, occurred_at=row.occurred_at, row=0, new=False)
-
-
-def _note_positions(headquarters: Connection, reached: Reached) -> None:
-    """Note how far the database is, never lowered."""
-    if reached.next_offsets:
-        partitions = sorted(reached.next_offsets)
-        headquarters.execute(
-            _NOTE_POSITIONS,
-            {
-                "consumer_group": reached.stream.consumer_group,
-                "topic_id": reached.stream.topic_id,
-                "partitions": partitions,
-                "next_offsets": [reached.next_offsets[partition] for partition in partitions],
-            },
-        )
-
-
-_NOTE_POSITIONS: Final = text(
-    """
-    INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
-    SELECT :consumer_group, :topic_id, noted.partition, noted.next_offset
-    FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS noted (partition, next_offset)
-    ON CONFLICT (consumer_group, topic_id, partition)
-    DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
-    """
-)
-
-
-def read_positions(headquarters: Connection, stream: Stream) -> dict[int, int]:
-    """By partition: the next offset that the database has not taken in."""
-    rows = headquarters.execute(
-        select(positions.c.partition, positions.c.next_offset).where(
-            positions.c.consumer_group == stream.consumer_group, positions.c.topic_id == stream.topic_id
-        )
-    )
-    return {row.partition: row.next_offset for row in rows}
 
 
 def _sqlstate(error: BaseException) -> str:
