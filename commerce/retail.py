@@ -63,8 +63,8 @@ def line_amount(quantity: Decimal, price: Decimal, currency: str) -> Decimal:
 
 def total_of(transaction: RetailTransaction) -> Decimal:
     """What the lines, charges and taxes add up to."""
-    parts = (*transaction.lines, *transaction.charges, *transaction.taxes)
-    return sum((one.amount for one in parts), Decimal(0))
+    lines = sum((line.amount for line in transaction.lines), Decimal(0))
+    return lines + sum((one.amount for one in (*transaction.charges, *transaction.taxes)), Decimal(0))
 
 
 def control_totals(paid: Iterable[tuple[str, Sequence[Payment]]]) -> tuple[ControlTotal, ...]:
@@ -214,7 +214,8 @@ def _amounts(transaction: RetailTransaction) -> Iterator[Reason]:
 
 
 def _totals(transaction: RetailTransaction) -> Iterator[Reason]:
-    numbers = [one.amount for part in (transaction.lines, transaction.charges, transaction.taxes) for one in part]
+    numbers = [line.amount for line in transaction.lines]
+    numbers += [one.amount for one in (*transaction.charges, *transaction.taxes)]
     numbers += [payment.amount for payment in transaction.payments]
     wrong = list(_number("total", transaction.total))
     yield from wrong
