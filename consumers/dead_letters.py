@@ -31,7 +31,7 @@ from commerce.kafka import (
 from commerce.settings import Settings
 from schemas.batches import UnreadableRow
 from schemas.headquarters import dead_letter_decisions
-from schemas.topics import ASYNC_CUSTOMERS_DLQ
+from schemas.topics import ALL, ASYNC_CUSTOMERS_DLQ, DEAD_LETTERS_OF, Topic
 
 _CONNECT: Final = "__connect.errors."
 _OURS: Final = "x-dlq-"
@@ -60,10 +60,18 @@ def _attempt(message: Message) -> int:
     return int(text) if text.isdigit() and len(text) < 9 else 0
 
 
+def place_of(topic: Topic, partition: int, offset: int) -> str:
+    """How a dead letter is called: `0/17` among the customers' events, `retail-transactions.dlq/0/17` elsewhere."""
+    short = f"{partition}/{offset}"
+    return short if topic.name == ASYNC_CUSTOMERS_DLQ.name else f"{topic.name}/{short}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A record on the dead letter topic, as it came."""
+    """A record on a dead letter topic, as it came."""
 
+    topic: Topic
+    """The dead letter topic."""
     partition: int
     offset: int
     key: bytes | None
@@ -71,6 +79,11 @@ class DeadLetter:
     timestamp_ms: int
     headers: list[tuple[str, bytes | None]]
     decision: Literal["open", "replayed", "discarded"]
+
+    @property
+    def place(self) -> str:
+        """How it is called."""
+        return place_of(self.topic, self.partition, self.offset)
 
     def header(self, name: str) -> str:
         """The text of one header; empty when there is none."""
@@ -92,12 +105,13 @@ class DeadLetter:
         return "/".join(self.header(f"{_CONNECT}{part}") for part in ("topic", "partition", "offset"))
 
 
-def list_dead_letters(settings: Settings, engine: Engine) -> Iterable[DeadLetter]:
-    """Every dead letter that still is on its topic, oldest first in each partition, with what was decided about it.
+def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -> Iterable[DeadLetter]:
+    """Every letter that still is on this dead letter topic, oldest first in each partition, with what was decided
+    about it.
 
     Reads to the end that the topic has at the call. Raises: `KafkaRefused`, `KafkaException`.
     """
-    topic = settings.topic(ASYNC_CUSTOMERS_DLQ)
+    topic = settings.topic(dead_letters)
     partitions = topic_ids(settings, [topic])[topic].partitions
     starts = earliest_offsets(settings, topic, partitions)
     ends = last_stable_offsets(settings, topic, partitions)
@@ -115,7 +129,7 @@ def list_dead_letters(settings: Settings, engine: Engine) -> Iterable[DeadLetter
     try:
         consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
         for message in read_on(consumer, starts, ends):
-            yield _dead_letter(message, decisions)
+            yield _dead_letter(dead_letters, message, decisions)
     finally:
         consumer.close()
 
@@ -126,9 +140,10 @@ def _decisions(engine: Engine, topic: str) -> Mapping[tuple[int, int], Any]:
         return {(row.partition, row.offset): row.decision for row in rows}
 
 
-def _dead_letter(message: Message, decisions: Mapping[tuple[int, int], Any]) -> DeadLetter:
+def _dead_letter(topic: Topic, message: Message, decisions: Mapping[tuple[int, int], Any]) -> DeadLetter:
     partition, offset = place(message)
     return DeadLetter(
+        topic=topic,
         partition=partition,
         offset=offset,
         key=message.key(),
@@ -139,19 +154,23 @@ def _dead_letter(message: Message, decisions: Mapping[tuple[int, int], Any]) -> 
     )
 
 
-def find_dead_letter(settings: Settings, engine: Engine, partition: int, offset: int) -> DeadLetter:
-    """The dead letter at this place. Raises: `NoSuchDeadLetter`."""
-    for letter in list_dead_letters(settings, engine):
+def find_dead_letter(
+    settings: Settings, engine: Engine, dead_letters: Topic, partition: int, offset: int
+) -> DeadLetter:
+    """The letter at this place of a dead letter topic. Raises: `NoSuchDeadLetter`; as `list_dead_letters`."""
+    for letter in list_dead_letters(settings, engine, dead_letters):
         if (letter.partition, letter.offset) == (partition, offset):
             return letter
-    raise NoSuchDeadLetter(f"there is no dead letter {partition}/{offset}: see `tenten dead-letters list`")
+    raise NoSuchDeadLetter(
+        f"there is no dead letter {place_of(dead_letters, partition, offset)}: see `tenten dead-letters list --all`"
+    )
 
 
 def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) -> int:
     """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives
     their number.
 
-    Replaying twice does no harm: an event that was read meanwhile is a repeat. What was not taken stays open.
+    Replaying twice does no harm: what was read meanwhile is a repeat. What was not taken stays open.
     Raises: `KafkaRefused`, `KafkaException`.
     """
     producer = Producer(producer_configuration(settings))
@@ -165,7 +184,7 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
             failures.append(error)
 
     for letter in letters:
-        _send_again(producer, letter, partial(delivered, letter))
+        _send_again(producer, settings.topic(_read_topic(letter)), letter, partial(delivered, letter))
     unanswered = producer.flush(REQUEST_SECONDS)
     decide(settings, engine, replayed, "replayed")
     for failure in failures:
@@ -175,11 +194,15 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
     return len(replayed)
 
 
+def _read_topic(letter: DeadLetter) -> Topic:
+    """The topic whose reader gave this letter up. By the catalogue: a header may say anything."""
+    return next(topic for topic in ALL if DEAD_LETTERS_OF.get(topic.name) == letter.topic)
+
+
 def _send_again(
-    producer: Producer, letter: DeadLetter, delivered: Callable[[KafkaError | None, Message], None]
+    producer: Producer, topic: str, letter: DeadLetter, delivered: Callable[[KafkaError | None, Message], None]
 ) -> None:
     """Queue a dead letter as it came; waits while the queue is full."""
-    topic = letter.header(f"{_CONNECT}topic")
     kept: Headers = [
         (name, value)
         for name, value in letter.headers
@@ -200,7 +223,7 @@ def decide(
     """Note what was decided about these dead letters; the topic itself keeps them until they expire."""
     rows = [
         {
-            "topic": settings.topic(ASYNC_CUSTOMERS_DLQ),
+            "topic": settings.topic(letter.topic),
             "partition": letter.partition,
             "offset": letter.offset,
             "decision": decision,

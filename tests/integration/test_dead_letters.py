@@ -20,9 +20,10 @@ from sqlalchemy import Engine
 from commerce.database import open_database
 from commerce.failures import KafkaRefused, NoSuchDeadLetter
 from consumers.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
+from schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
 from tests.faults.avro import declaration
 from tests.faults.checker import violations
-from tests.faults.evidence import gather
+from tests.faults.evidence import gather, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Event, Store
 from tests.scenes import SETTING, Scene, set_scene, wait_for
@@ -83,7 +84,7 @@ def letters_once_there(scene: Scene, engine: Engine, count: int) -> list[DeadLet
     found: list[DeadLetter] = []
 
     def all_there() -> bool:
-        found[:] = list_dead_letters(scene.settings, engine)
+        found[:] = list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)
         return len(found) >= count
 
     wait_for(all_there, "dead letters")
@@ -115,7 +116,7 @@ def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
 
     # then
     assert (first["outcome"], first["account_number"]) == ("SYNCHRONIZED", "C-00000002")
-    (after,) = list_dead_letters(scene.settings, engine)
+    (after,) = list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)
     assert (after.decision, after.header("x-dlq-attempt"), after.header("id")) == ("replayed", "1", "1")
     row = scene.tables().log[event["event_id"]]
     assert (row["outcome"], row["repeats"]) == ("synchronized", 1)
@@ -166,7 +167,7 @@ def test_replay_that_the_topic_does_not_take_leaves_the_dead_letter_open(
             replay(scene.settings, engine, [letter])
 
     # then
-    decisions = {one.value: one.decision for one in list_dead_letters(scene.settings, engine)}
+    decisions = {one.value: one.decision for one in list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)}
     assert decisions == {large: "open", small: "replayed"}
 
 
@@ -182,7 +183,59 @@ def test_discarded_dead_letter_stays_and_says_so(scene: Scene, houston: Store, e
     decide(scene.settings, engine, [letter], "discarded")
 
     # then
-    found: DeadLetter = find_dead_letter(scene.settings, engine, letter.partition, letter.offset)
+    found: DeadLetter = find_dead_letter(scene.settings, engine, ASYNC_CUSTOMERS_DLQ, letter.partition, letter.offset)
     assert (found.decision, found.reason, found.key, found.value) == ("discarded", "null_value", None, None)
     with pytest.raises(NoSuchDeadLetter):
-        find_dead_letter(scene.settings, engine, 0, 999)
+        find_dead_letter(scene.settings, engine, ASYNC_CUSTOMERS_DLQ, 0, 999)
+
+
+def unreadable_transaction(scene: Scene, value: bytes) -> None:
+    """A dead letter of retail-transactions, as its reader leaves it; the topic that its header names is another's."""
+    about = {"topic": f"{scene.prefix}customers", "partition": "7", "offset": "41", "exception.message": "no Avro"}
+    headers: list[tuple[str, str | bytes | None]] = [("id", b"1"), ("x-dlq-reason", b"framing")]
+    headers += [(f"__connect.errors.{name}", text) for name, text in about.items()]
+    producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
+    producer.produce(f"{scene.prefix}retail-transactions.dlq", value, b"houston", headers=headers)
+    assert producer.flush(30) == 0
+
+
+def test_dead_letter_of_a_transaction_goes_back_to_retail_transactions(scene: Scene, engine: Engine) -> None:
+    """It is sent byte for byte to the topic that its dead letter topic belongs to, whatever a header says, and the
+    customers' dead letters are others.
+    """
+    # given
+    unreadable_transaction(scene, b"\x00poison")
+    [letter] = list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ)
+
+    # when
+    assert replay(scene.settings, engine, [letter]) == 1
+
+    # then
+    [again] = read_topic(scene.bootstrap_servers, scene.prefix, "retail-transactions")
+    assert (again.key, again.value, again.headers) == (b"houston", b"\x00poison", (("id", b"1"),))
+    assert read_topic(scene.bootstrap_servers, scene.prefix, "customers") == ()
+    [after] = list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ)
+    assert (after.place, after.decision) == ("retail-transactions.dlq/0/0", "replayed")
+    assert list(list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)) == []
+
+
+def test_decision_about_a_transaction_leaves_the_customers_letter_at_that_place_open(
+    scene: Scene, engine: Engine
+) -> None:
+    """Partition and offset alone do not say which dead letter it is."""
+    # given
+    unreadable_transaction(scene, b"of a transaction")
+    producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
+    producer.produce(f"{scene.prefix}async-customers.dlq", b"of a customer")
+    assert producer.flush(30) == 0
+
+    # when
+    decide(scene.settings, engine, list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ), "discarded")
+
+    # then
+    of_transaction = find_dead_letter(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ, 0, 0)
+    of_customer = find_dead_letter(scene.settings, engine, ASYNC_CUSTOMERS_DLQ, 0, 0)
+    assert (of_transaction.value, of_transaction.decision) == (b"of a transaction", "discarded")
+    assert (of_customer.value, of_customer.decision, of_customer.place) == (b"of a customer", "open", "0/0")
+    with pytest.raises(NoSuchDeadLetter, match=r"retail-transactions\.dlq/0/1"):
+        find_dead_letter(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ, 0, 1)
