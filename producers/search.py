@@ -1,4 +1,4 @@
-"""A clerk's search: by account number, phone number, e-mail address or name."""
+"""A clerk's search: by account number, phone number, e-mail address, loyalty card or name."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, literal, literal
 from commerce.validation import normal_email, normal_phone
 from producers.channel import OpenChannel
 from producers.customers import CustomerView, reading, views
+from producers.loyalty import could_be_card, holders_of, normal_card_number, owners_of
 from schemas.channel import customer_contacts, customers
 
 LIMIT_MAX: Final = 1_000
@@ -19,9 +20,9 @@ _LAST_CHARACTER: Final = "\U0010ffff"
 def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[CustomerView]:
     """The customers that the text finds, best first, at most `limit` (and 1,000).
 
-    First those with this account number, phone number (written in any way) or e-mail address; then those in whose
-    names each word of the text begins a word, in any order and whatever the case: the full name first, then names
-    that begin with the words as they stand, then by name. An empty text finds nobody. Raises: `DatabaseRefused`.
+    First those with this account number, phone number (written in any way), e-mail address or loyalty card; then those
+    in whose names each word of the text begins a word, in any order and whatever the case: the full name first, then
+    names that begin with the words as they stand, then by name. An empty text finds nobody. Raises: `DatabaseRefused`.
     """
     limit = min(limit, LIMIT_MAX)
     text = text.replace("\x00", " ")
@@ -30,6 +31,9 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
         return []
     with reading(channel) as connection:
         found = _by_value(connection, text.strip(), channel.country, limit)
+        if not found and could_be_card(text):
+            # Of a card that was issued elsewhere, the customer's attributes alone tell.
+            found = holders_of(connection, normal_card_number(text))
         if len(found) < limit:
             found += [one for one in _by_name(connection, words, limit) if one not in set(found)]
         return views(connection, found[:limit])
@@ -41,12 +45,12 @@ def _words(text: str) -> list[str]:
 
 
 def _by_value(connection: Connection, text: str, country: str, limit: int) -> list[str]:
-    """The ids of customers with this account number, phone number or e-mail address."""
+    """The ids of customers with this account number, phone number, e-mail address or loyalty card of this channel."""
     numbers = select(customers.c.customer_id).where(customers.c.account_number.in_({text, text.upper()})).limit(limit)
     values = {value for value in (normal_phone(text, country), normal_email(text)) if value}
     contacts = select(customer_contacts.c.customer_id).where(customer_contacts.c.value.in_(values)).limit(limit)
     found = [*connection.scalars(numbers), *(connection.scalars(contacts) if values else ())]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *owners_of(connection, normal_card_number(text))]))
 
 
 def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[str]:

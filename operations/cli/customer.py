@@ -102,17 +102,22 @@ def create(
     ] = None,
     sync: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0, show_default=False, help="Wait so long for the account number."),
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            show_default=False,
+            help="Wait so long for the account number, 0 not at all. Unless said, as the channel's `creation` has it.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Create a customer; at once, whether the line to headquarters is up or not.
 
-    What is not said comes from the channel's default customer. With --sync the command waits for headquarters'
-    answer; when the time is up the customer is there all the same, pending. A customer that breaks rules is refused
-    with every reason, and nothing is written: exit code 1.
+    What is not said comes from the channel's default customer. With --sync, or in a channel whose mode of creation is
+    sync, the command waits for headquarters' answer; when the time is up the customer is there all the same, pending.
+    A customer that breaks rules is refused with every reason, and nothing is written: exit code 1.
     """
-    from producers.customers import create_customer
+    from producers.waiting import register_customer
 
     texts = {
         "title": title,
@@ -132,12 +137,8 @@ def create(
     given = {name: text for name, text in texts.items() if text is not None}
     fields = _fields(given | pairs(said or [], "--set"))
     _add(fields, add_address, add_email, add_phone)
-    with _open(context, channel) as opened, _refusals(json):
-        view = create_customer(opened, customer_id=customer_id, **fields)
-        if sync is not None:
-            from producers.waiting import wait_until_settled
-
-            view = wait_until_settled(opened, view.customer_id, sync)
+    with opened_channel(context, channel) as opened, _refusals(json):
+        view = register_customer(opened, customer_id=customer_id, sync_seconds=sync, **fields)
     _show_created(view, json)
 
 
@@ -148,12 +149,12 @@ def _show_created(view: "CustomerView", json: bool) -> None:
                 "customer_id": view.customer_id,
                 "account_number": view.account_number,
                 "status": view.status.value,
-                "reasons": _reasons(view.reasons),
+                "reasons": reasons_as_json(view.reasons),
             }
         )
     else:
         print_line(f"{view.display_number}  {view.display_name}  {view.customer_id}")
-        _report_reasons(view.reasons)
+        report_reasons(view.reasons)
     if view.reasons:
         raise typer.Exit(FAILED)
 
@@ -195,7 +196,7 @@ def edit(
         fields["remove_affiliations"] = remove_affiliation
     if not fields:
         raise typer.BadParameter("say what to change, for example --set last_name=King", param_hint="--set")
-    with _open(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         before = show_customer(opened, customer_id)
         with _refusals(json, before):
             view = edit_customer(opened, customer_id, **fields)
@@ -207,7 +208,7 @@ def show(context: typer.Context, channel: ChannelName, customer_id: CustomerId, 
     """Show a customer as the channel has it: headquarters' last word, with the channel's own changes on top."""
     from producers.customers import show_customer
 
-    with _open(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         _show(show_customer(opened, customer_id), json)
 
 
@@ -221,10 +222,12 @@ def search(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
     json: Json = False,
 ) -> None:
-    """Find customers by account number, phone number, e-mail address, or the beginnings of their names."""
+    """Find customers by account number, phone number, e-mail address, loyalty card, or the beginnings of their
+    names.
+    """
     from producers.search import search_customers
 
-    with _open(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         found = search_customers(opened, text, limit)
     if json:
         print_json([_as_json(view) for view in found])
@@ -244,7 +247,7 @@ def discard(
     """Give up what headquarters has rejected of a customer; one that was never accepted is gone then."""
     from producers.customers import discard_rejected
 
-    with _open(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         confirm("Give up what headquarters has rejected of this customer?", yes)
         view = discard_rejected(opened, customer_id)
     if view is not None:
@@ -302,7 +305,7 @@ def import_command(
     from producers.importing import import_customers
 
     fields_of_columns = pairs(mapping or [], "--map")
-    with _open(context, channel) as opened, progress_bar("import", "lines") as bar:
+    with opened_channel(context, channel) as opened, progress_bar("import", "lines") as bar:
 
         def progress(lines: int, share: float) -> None:
             bar(lines, lines / share if share > 0 else None)
@@ -314,7 +317,7 @@ def import_command(
 
 
 def _show_import(result: "ImportResult", json: bool) -> None:
-    refused = [{"line": one.line, "reasons": _reasons(one.reasons)} for one in result.refused]
+    refused = [{"line": one.line, "reasons": reasons_as_json(one.reasons)} for one in result.refused]
     if json:
         counts = {"read": result.read, "created": result.created, "edited": result.edited, "repeated": result.repeated}
         columns = {"columns": dict(result.columns), "key": result.key, "unused": list(result.unused)}
@@ -334,7 +337,8 @@ def _show_import(result: "ImportResult", json: bool) -> None:
 
 
 @contextmanager
-def _open(context: typer.Context, name: str) -> "Iterator[OpenChannel]":
+def opened_channel(context: typer.Context, name: str) -> "Iterator[OpenChannel]":
+    """The channel of that name for as long as the block. Raises: `SettingsError`, `DatabaseRefused`."""
     from producers.channel import open_channel
 
     with open_channel(configured(context), name) as opened:
@@ -355,12 +359,12 @@ def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[No
                     "customer_id": None if customer is None else customer.customer_id,
                     "account_number": None if customer is None else customer.account_number,
                     "status": "rejected",
-                    "reasons": _reasons(refusal.reasons),
+                    "reasons": reasons_as_json(refusal.reasons),
                 }
             )
         else:
             report("Refused, nothing was written:")
-            _report_reasons(refusal.reasons)
+            report_reasons(refusal.reasons)
         raise typer.Exit(FAILED) from refusal
 
 
@@ -432,7 +436,7 @@ def _show(view: "CustomerView", json: bool) -> None:
     for attribute in lists["attributes"]:
         name = attribute.pop("name")
         print_line(f"attribute  {name}: {next(iter(attribute.values()), '')}")
-    _report_reasons(view.reasons)
+    report_reasons(view.reasons)
 
 
 def _as_json(view: "CustomerView") -> dict[str, Any]:
@@ -445,7 +449,7 @@ def _as_json(view: "CustomerView") -> dict[str, Any]:
         "customer_id": view.customer_id,
         "account_number": view.account_number,
         "status": view.status.value,
-        "reasons": _reasons(view.reasons),
+        "reasons": reasons_as_json(view.reasons),
         "unsettled": view.unsettled,
         "version": view.version,
         "updated_at": view.updated_at.isoformat(),
@@ -458,10 +462,12 @@ def _as_json(view: "CustomerView") -> dict[str, Any]:
     }
 
 
-def _reasons(reasons: "Sequence[Reason]") -> list[dict[str, str]]:
+def reasons_as_json(reasons: "Sequence[Reason]") -> list[dict[str, str]]:
+    """Reasons as `[{"field", "code", "text"}]`."""
     return [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in reasons]
 
 
-def _report_reasons(reasons: "Sequence[Reason]") -> None:
+def report_reasons(reasons: "Sequence[Reason]") -> None:
+    """One line to stderr for each."""
     for reason in reasons:
         report(f"  {reason.field}: {reason.text}")
