@@ -29,6 +29,23 @@ HEADQUARTERS: Final = (
 )
 """In the order in which a batch passes them; the last one at a rebalance."""
 
+TRANSACTIONS: Final = (
+    "transactions.after_poll",
+    "transactions.while_judging",
+    "transactions.before_sql_commit",
+    "transactions.after_sql_commit",
+    "transactions.after_begin",
+    "transactions.after_produce",
+    "transactions.after_send_offsets",
+    "transactions.before_kafka_commit",
+    "transactions.after_kafka_commit",
+    "transactions.in_on_revoke",
+    "release.before_commit",
+    "release.after_commit",
+    "answers.after_send",
+)
+"""As above for a batch; then those of a round that lets through what waits, and sends the answers."""
+
 CHANNEL: Final = (
     "relay.after_select",
     "relay.after_produce",

@@ -21,6 +21,7 @@ from operations.cli import (
     health,
     local,
     topics,
+    transactions,
     up,
 )
 from operations.cli.exit_codes import FAILED, USAGE
@@ -41,6 +42,7 @@ app.add_typer(local.app, name="local")
 app.add_typer(topics.app, name="topics")
 app.add_typer(database.app, name="database")
 app.add_typer(headquarters.app, name="headquarters")
+app.add_typer(transactions.app, name="transactions")
 app.add_typer(channel.app, name="channel")
 app.add_typer(customer.app, name="customer")
 app.add_typer(dead_letters.app, name="dead-letters")

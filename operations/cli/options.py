@@ -58,6 +58,17 @@ class HeadquartersCommand(TyperCommand):
         _write_failpoints(formatter, HEADQUARTERS)
 
 
+class TransactionsCommand(TyperCommand):
+    """A command whose help ends with the failpoints of the transactions consumer."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then the failpoints."""
+        from commerce.failpoints import TRANSACTIONS
+
+        super().format_epilog(ctx, formatter)
+        _write_failpoints(formatter, TRANSACTIONS)
+
+
 class ChannelCommand(TyperCommand):
     """A command whose help ends with the failpoints of a channel's processes."""
 

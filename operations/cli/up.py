@@ -19,15 +19,15 @@ def up(context: typer.Context) -> None:
     """Start everything on this machine, and keep it running until SIGTERM.
 
     Local servers where the settings name no broker or no database for headquarters; then topics, databases,
-    headquarters, and every channel, each a process of its own. One that dies is started again, after a pause that
-    grows. SIGTERM or Ctrl-C drains all of them; local servers go on, until `tenten local stop`.
+    headquarters, its transactions, and every channel, each a process of its own. One that dies is started again, after
+    a pause that grows. SIGTERM or Ctrl-C drains all of them; local servers go on, until `tenten local stop`.
     """
     stop = stop_on_signals()
-    from commerce.failpoints import CHANNEL, HEADQUARTERS, check_failpoint
+    from commerce.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS, check_failpoint
     from commerce.logs import configure_logs
     from operations.supervisor import supervise
 
-    check_failpoint((*HEADQUARTERS, *CHANNEL))
+    check_failpoint((*HEADQUARTERS, *TRANSACTIONS, *CHANNEL))
     configure_logs()
     settings = _with_servers(configured(context))
     _apply_topics(settings)
@@ -60,15 +60,18 @@ def _apply_topics(settings: "Settings") -> None:
 
 
 def _programs(settings: "Settings", everywhere_arguments: tuple[str, ...]) -> "list[Program]":
-    """Headquarters and every channel, each with the failpoints that are its own."""
-    from commerce.failpoints import CHANNEL, HEADQUARTERS
+    """Headquarters' two consumers and every channel, each with the failpoints that are its own."""
+    from commerce.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
     from operations.supervisor import Program
 
     headquarters = Program(
         name="headquarters", arguments=(*everywhere_arguments, "headquarters", "run"), failpoints=HEADQUARTERS
     )
+    transactions = Program(
+        name="transactions", arguments=(*everywhere_arguments, "transactions", "run"), failpoints=TRANSACTIONS
+    )
     channels = [
         Program(name=name, arguments=(*everywhere_arguments, "channel", "run", name), failpoints=CHANNEL)
         for name in settings.channels
     ]
-    return [headquarters, *channels]
+    return [headquarters, transactions, *channels]

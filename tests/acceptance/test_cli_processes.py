@@ -210,7 +210,7 @@ def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headqu
     """One command makes and runs everything; a killed process comes back; SIGTERM ends all of them."""
     # given
     with company.running("up") as up:
-        wait_until(lambda: company.log.count("event=process_started") == 3, "the processes")
+        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
         [first] = re.findall(r"process=houston pid=(\d+)", company.log)
         # when
         psutil.Process(int(first)).kill()
@@ -221,7 +221,7 @@ def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headqu
     # then
     assert created["account_number"] == "C-00000001"
     assert code == 0, company.log
-    assert len(children) == 3
+    assert len(children) == 4
     assert not any(child.is_running() for child in children)
     with psycopg.connect(headquarters_url) as connection:
         assert connection.execute("SELECT count(*) FROM customers").fetchone() == (1,)
@@ -230,7 +230,7 @@ def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headqu
 def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
     """Nothing of a killed `tenten up` stays behind to keep the next one from its locks."""
     with company.running("up") as up:
-        wait_until(lambda: company.log.count("event=process_started") == 3, "the processes")
+        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
         children = psutil.Process(up.pid).children()
         up.kill()
         up.wait()

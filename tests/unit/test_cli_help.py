@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from commerce.failpoints import CHANNEL, HEADQUARTERS
+from commerce.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
 from operations.cli.main import app, in_front
 from operations.cli.options import EverywhereOptions, pairs
 
@@ -33,7 +33,7 @@ channel distribute, channel relay, channel resync, channel run, channel settle, 
 customer create, customer discard, customer edit, customer import, customer search, customer show, database upgrade all,
 database upgrade channel, database upgrade headquarters, dead-letters discard, dead-letters list, dead-letters replay,
 dead-letters show, demo, doctor, headquarters run, headquarters verify, lag, local start, local status, local stop,
-status, topics apply, up
+status, topics apply, transactions run, up
 """
 
 
@@ -86,7 +86,9 @@ def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "names"), [(("headquarters", "run"), HEADQUARTERS), (("channel", "run"), CHANNEL)], ids=["hq", "channel"]
+    ("path", "names"),
+    [(("headquarters", "run"), HEADQUARTERS), (("transactions", "run"), TRANSACTIONS), (("channel", "run"), CHANNEL)],
+    ids=["hq", "transactions", "channel"],
 )
 def test_help_of_processes_lists_their_failpoints(path: tuple[str, ...], names: tuple[str, ...]) -> None:
     """A test's author finds the names to put into TENTEN_FAILPOINT."""

@@ -68,10 +68,17 @@ def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
         "schema-registry": {"condition": "service_healthy"},
         "postgres": {"condition": "service_healthy"},
     }
-    for process in ("headquarters", "houston"):
+    for process in ("headquarters", "transactions", "houston"):
         assert services[process]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
     for server in ("kafka", "schema-registry", "postgres"):
         assert "healthcheck" in services[server]
+
+
+def test_both_consumers_of_headquarters_run(compose: dict[str, Any]) -> None:
+    """Customers and transactions each have their process, with the settings and the image of the others."""
+    services = compose["services"]
+    assert services["transactions"]["command"] == ["transactions", "run"]
+    assert services["headquarters"] == services["transactions"] | {"command": ["headquarters", "run"]}
 
 
 def test_ui_starts_only_when_asked_for(compose: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ def test_known_point_is_accepted_at_the_start() -> None:
 def test_every_point_has_a_name_of_its_own() -> None:
     """No two points share a name, so that a test that names one knows where the process dies."""
     # given
-    names = [*failpoints.HEADQUARTERS, *failpoints.CHANNEL, *failpoints.STORE]
+    names = [*failpoints.HEADQUARTERS, *failpoints.TRANSACTIONS, *failpoints.CHANNEL, *failpoints.STORE]
 
     # then
     assert len(set(names)) == len(names)
