@@ -11,6 +11,9 @@ from sqlalchemy import Connection, select, text
 
 from schemas.headquarters import positions
 
+TAKEN_IN_CHANNEL: Final = "tenten_taken_in"
+"""PostgreSQL: notified in every transaction that takes a batch in, for those who wait for what is in it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
@@ -29,7 +32,7 @@ class Reached:
 
 
 def note_positions(headquarters: Connection, reached: Reached) -> None:
-    """Note how far the database is, never lowered."""
+    """Note how far the database is, never lowered, and wake those who wait for what the batch brought."""
     if reached.next_offsets:
         partitions = sorted(reached.next_offsets)
         headquarters.execute(
@@ -44,13 +47,16 @@ def note_positions(headquarters: Connection, reached: Reached) -> None:
 
 
 _NOTE_POSITIONS: Final = text(
-    """
-    INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
-    SELECT :consumer_group, :topic_id, noted.partition, noted.next_offset
-    FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS noted (partition, next_offset)
-    ON CONFLICT (consumer_group, topic_id, partition)
-    DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
-    """
+    f"""
+    WITH noted AS (
+        INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
+        SELECT :consumer_group, :topic_id, reached.partition, reached.next_offset
+        FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS reached (partition, next_offset)
+        ON CONFLICT (consumer_group, topic_id, partition)
+        DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
+    )
+    SELECT pg_notify('{TAKEN_IN_CHANNEL}', '')
+    """  # noqa: S608 - our own name
 )
 
 

@@ -1,0 +1,158 @@
+"""Answers to transactions: written into headquarters' database together with what they tell, then sent.
+
+A channel may get the same answer twice; each has a number, which only ever grows, so it keeps the newest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import repeat
+from typing import Any, Final
+
+import polars as pl
+import psycopg
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from sqlalchemy import Connection, Engine, Row, delete, select, text
+
+from commerce.bulk import copy_into, guid_bytes
+from commerce.failpoints import failpoint
+from commerce.kafka import REQUEST_SECONDS
+from commerce.membership import is_one_of
+from schemas.batches import join_columns, text_bytes, zigzag
+from schemas.headquarters import replies_due
+from schemas.records import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
+from schemas.wire import contract, encode
+
+SEND_MAX: Final = 10_000
+"""Answers that are sent and struck off together."""
+
+_SEND_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Where a transaction or an end of day stands now."""
+
+    channel_id: str
+    transaction_id: str
+    customer_id: str | None
+    status: TransactionStatus
+    reasons: tuple[Reason, ...] = ()
+    account_number: str | None = None
+    sales_order: str | None = None
+    number: int
+
+
+def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datetime) -> None:
+    """Have these answers sent once the transaction has committed, in this order."""
+    if not answers:
+        return
+    header = contract("Reply").header
+    plain = [one for one in answers if not one.reasons]
+    encoded = dict(zip(map(id, plain), _encode(plain, at, header), strict=True))
+    rows = pl.DataFrame(
+        {
+            "channel_id": [one.channel_id for one in answers],
+            "transaction_id": [one.transaction_id for one in answers],
+            "payload": [
+                encode(contract("Reply"), to_avro(_reply(one, at)), header) if one.reasons else encoded[id(one)]
+                for one in answers
+            ],
+        },
+        schema={"channel_id": pl.String, "transaction_id": pl.String, "payload": pl.Binary},
+    )
+    copy_into(cursor_of(headquarters), "replies_due", rows.with_columns(guid_bytes(pl.col("transaction_id"))))
+
+
+def _reply(answer: Answer, at: datetime) -> Reply:
+    return Reply(
+        channel_id=answer.channel_id,
+        event_id=answer.transaction_id,
+        customer_id=answer.customer_id or NO_CUSTOMER,
+        outcome=_outcome(answer),
+        reasons=answer.reasons,
+        account_number=answer.account_number,
+        version=answer.number,
+        answered_at=at,
+        transaction_status=answer.status,
+        sales_order=answer.sales_order,
+    )
+
+
+def _outcome(answer: Answer) -> Outcome:
+    return Outcome.REJECTED if answer.status is TransactionStatus.REJECTED else Outcome.SYNCHRONIZED
+
+
+def _encode(answers: Sequence[Answer], at: datetime, header: bytes) -> list[bytes]:
+    """Answers without reasons, put together field by field in the order of `Reply`."""
+    outcomes = list(Outcome)
+    return join_columns(
+        header,
+        (text_bytes(one.channel_id) for one in answers),
+        (text_bytes(one.transaction_id) for one in answers),
+        (text_bytes(one.customer_id or NO_CUSTOMER) for one in answers),
+        (zigzag(outcomes.index(_outcome(one))) for one in answers),
+        repeat(b"\x00", len(answers)),  # no reasons
+        (_nullable(one.account_number) for one in answers),
+        (b"\x02" + zigzag(one.number) for one in answers),
+        repeat(zigzag(_micros(at)), len(answers)),
+        (text_bytes(one.status) for one in answers),
+        (_nullable(one.sales_order) for one in answers),
+    )
+
+
+def _nullable(value: str | None) -> bytes:
+    return b"\x00" if value is None else b"\x02" + text_bytes(value)
+
+
+def _micros(at: datetime) -> int:
+    return int(at.timestamp()) * 1_000_000 + at.microsecond
+
+
+def cursor_of(headquarters: Connection) -> psycopg.Cursor[Any]:
+    """A cursor of the driver's own, in the connection's transaction."""
+    driver = headquarters.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver.cursor()
+
+
+def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
+    """Send what is due, oldest first, and strike it off once the broker has it; how many. One sender at a time.
+
+    Blocks until the broker has taken them. Raises: `KafkaException` when it does not; nothing is struck off then, and
+    the producer is of no use any more.
+    """
+    sent = 0
+    while True:
+        with engine.begin() as headquarters:
+            headquarters.execute(_SEND_LOCK)
+            due = headquarters.execute(select(replies_due).order_by(replies_due.c.sequence).limit(SEND_MAX)).all()
+            if not due:
+                return sent
+            _send(producer, topic, due)
+            failpoint("answers.after_send")
+            sequences = [row.sequence for row in due]
+            headquarters.execute(delete(replies_due).where(is_one_of(headquarters, replies_due.c.sequence, sequences)))
+        sent += len(due)
+
+
+def _send(producer: Producer, topic: str, due: Sequence[Row[Any]]) -> None:
+    failures: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    for row in due:
+        headers: list[tuple[str, str | bytes | None]] = [("id", row.transaction_id), ("type", "Reply")]
+        while True:
+            try:
+                producer.produce(topic, bytes(row.payload), row.channel_id, headers=headers, on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.05)
+    unanswered = producer.flush(REQUEST_SECONDS)
+    for failure in failures:
+        raise KafkaException(failure)
+    if unanswered:
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")

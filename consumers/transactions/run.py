@@ -1,0 +1,194 @@
+"""The transactions consumer: from `retail-transactions` to sales orders and statements.
+
+Input: `retail-transactions`, as a member of the consumer group `transactions`; start as many as there are partitions.
+Output: headquarters' database; `async-customers` (the customers that transactions brought along), `channel-replies`
+and `retail-transactions.dlq`.
+Promise: each transaction in exactly one sales order or statement, none with a customer that is not synchronized.
+
+One thread takes batches in: the database commits first, then Kafka with the offsets, and with the customers' events.
+
+    it dies                          then
+    before the SQL commit            nothing happened; the batch is read again
+    between the commits              Kafka aborts; the batch is read again; what comes again only counts
+    after the Kafka commit           nothing repeats
+
+Another thread lets through what waits, whenever this or the headquarters consumer has committed something, and each
+second; then it sends the answers. A round is one SQL transaction, with its answers, so it happens or it does not;
+answers are struck off after they are sent, so a crash between repeats them.
+"""
+
+from contextlib import ExitStack
+from functools import partial
+from threading import Event, Thread
+from typing import Any, Final
+
+from confluent_kafka import Producer
+from psycopg import Connection as PostgresConnection
+from sqlalchemy import Engine, text
+from structlog import get_logger
+
+from commerce.database import check_version, open_database
+from commerce.failpoints import failpoint
+from commerce.kafka import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from commerce.schema_exchange import publish_schemas, writer_schemas
+from commerce.settings import Settings
+from commerce.transaction_session import BatchLimits, Outputs, TransactionSession
+from consumers.guard import StreamGuard
+from consumers.headquarters.judge import known, places_of
+from consumers.headquarters.slots import Slot
+from consumers.patience import Patience, Stopped
+from consumers.stream_positions import TAKEN_IN_CHANNEL, Reached
+from consumers.transactions.answers import send_answers
+from consumers.transactions.judge import Judged, take_in
+from consumers.transactions.record import record
+from consumers.transactions.release import release
+from consumers.unreadable import UnreadableInARow, send_dead_letters, stop_when_too_many
+from schemas.records import HEADQUARTERS
+from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS, RETAIL_TRANSACTIONS_DLQ
+
+log = get_logger(__name__)
+
+GROUP: Final = "transactions"
+
+SWEEP_SECONDS: Final = 1.0
+"""The longest that anything waits which could be let through: two transactions may not have seen each other."""
+
+_LISTEN_SECONDS: Final = 0.2
+
+
+def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
+    """Take transactions in and let them through until `stop` is set.
+
+    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what
+    waiting cannot mend, each with what to do.
+    """
+    with ExitStack() as ends:
+        engine = open_database(settings.headquarters_database())
+        ends.callback(engine.dispose)
+        try:
+            Patience(GROUP, HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
+        except Stopped:
+            return
+        releasing = ends.enter_context(_Releasing(settings, engine, stop))
+        writers = writer_schemas(settings)
+        channels = known(settings).legal_entity_by_channel
+        guard = StreamGuard(settings, engine, GROUP, RETAIL_TRANSACTIONS)
+        session = TransactionSession(
+            name=GROUP,
+            topic=settings.topic(RETAIL_TRANSACTIONS),
+            consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
+            producer=producer_configuration(settings),
+            transactional_id=ends.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
+            on_assigned=guard.check,
+            limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
+            stop=stop,
+        )
+        ends.enter_context(session)
+        unreadable = UnreadableInARow()
+        for batch in session.batches():
+            with session.attempt(batch):
+                values = [message.value() for message in batch.messages]
+                keys = [message.key() for message in batch.messages]
+                judged = take_in(keys, values, writers, channels, places_of(batch.topic, batch.messages))
+                going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
+                stop_when_too_many(going_on, settings)
+                failpoint("transactions.while_judging")
+                record(engine, judged, Reached(stream=guard.stream, next_offsets=batch.next_offsets))
+                failpoint("transactions.after_sql_commit")
+                with session.transaction(batch) as out:
+                    _forward(settings, out, judged)
+                    send_dead_letters(settings, out, batch, judged.unreadable, RETAIL_TRANSACTIONS_DLQ)
+                unreadable = going_on
+                log.info(
+                    "transactions_taken_in",
+                    sales=judged.sales.height,
+                    ends_of_days=len(judged.days),
+                    forwarded=len(judged.forwards),
+                    dead_letters=len(judged.unreadable),
+                    next_offsets=batch.next_offsets,
+                )
+        releasing.check()
+
+
+def _begin(settings: Settings, engine: Engine) -> None:
+    """Ask those without whom nothing goes: the database, and whoever is told our schemas."""
+    check_version(engine, "headquarters")
+    publish_schemas(settings)
+
+
+def _forward(settings: Settings, out: Outputs, judged: Judged) -> None:
+    """The customers' events that came along, repeats included: headquarters knows an event by its id."""
+    topic = settings.topic(ASYNC_CUSTOMERS)
+    for one in judged.forwards:
+        headers: list[tuple[str, str | bytes | None]] = [("id", one.event_id), ("type", "CustomerForwarded")]
+        out.send(topic, one.customer_id.encode(), one.value, headers)
+
+
+class _Releasing:
+    """The thread that lets through what waits. Use it as a context manager; when it fails, everything stops."""
+
+    def __init__(self, settings: Settings, engine: Engine, stop: Event) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._stop = stop
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> "_Releasing":
+        self._thread = Thread(target=self._run, name="release", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(REQUEST_SECONDS * 2)
+
+    def check(self) -> None:
+        """Raises: what the thread has failed with."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        patience = Patience("release", HEADQUARTERS, self._stop)
+        try:
+            while not self._stop.is_set():
+                with patience.surviving():
+                    release_on(self._settings, self._engine, patience, self._stop)
+        except BaseException as error:  # noqa: BLE001 - raised again by `check`, in the main thread
+            self._failure = error
+            self._stop.set()
+
+
+def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Event) -> None:
+    """Round after round until `stop` is set: each time somebody has committed something, and each second.
+
+    Raises: what the database and the broker raise.
+    """
+    producer = Producer(producer_configuration(settings, **_PRODUCER))
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listening:
+            listening.execute(text(f"LISTEN {TAKEN_IN_CHANNEL}"))
+            driver: Any = listening.connection.driver_connection
+            while not stop.is_set():
+                found = release(engine, settings.headquarters.waiting_seconds_max)
+                sent = send_answers(engine, producer, settings.topic(CHANNEL_REPLIES))
+                patience.succeeded()
+                if found.released or found.statements:
+                    log.info("released", transactions=found.released, statements=found.statements, answers=sent)
+                if not found.full:
+                    _wait(driver, stop)
+    finally:
+        producer.purge()
+
+
+_PRODUCER: Final[dict[str, Any]] = {
+    # What is not acknowledged within the time of a flush is sent anew, from the database.
+    "delivery.timeout.ms": int(REQUEST_SECONDS * 1000),
+    "linger.ms": 1,
+}
+
+
+def _wait(driver: "PostgresConnection[Any]", stop: Event) -> None:
+    """Return once somebody has committed something, at the latest for the sweep."""
+    for _ in range(round(SWEEP_SECONDS / _LISTEN_SECONDS)):
+        if stop.is_set() or list(driver.notifies(timeout=_LISTEN_SECONDS, stop_after=1)):
+            return
