@@ -16,8 +16,11 @@ TentenError
 ├── LockHeld                    another process does this already
 ├── Contended                   another worker is just doing the same (transient)
 ├── NoSuchCustomer              no customer has this id here
+├── NoSuchTransaction           no order, cash-and-carry or end of day has this id here
 ├── NoSuchDeadLetter            no dead letter stands there
-├── CustomerRefused             a customer breaks rules; nothing was written
+├── RulesBroken                 what was said breaks rules; nothing was written
+│   ├── CustomerRefused         a customer does
+│   └── TransactionRefused      an order, a cash-and-carry or an end of day does
 └── ImportRefused               a file cannot be imported as it is
 """
 
@@ -93,12 +96,24 @@ class NoSuchCustomer(TentenError):
     """No customer has this id here."""
 
 
-class CustomerRefused(TentenError):
-    """A customer breaks rules; `reasons` has every one of them, and nothing was written."""
+class NoSuchTransaction(TentenError):
+    """No order, cash-and-carry or end of day has this id here."""
+
+
+class RulesBroken(TentenError):
+    """What was said breaks rules; `reasons` has every one of them, and nothing was written."""
 
     def __init__(self, reasons: Sequence[Reason]) -> None:
         super().__init__("; ".join(f"{reason.field}: {reason.text}" for reason in reasons))
         self.reasons = tuple(reasons)
+
+
+class CustomerRefused(RulesBroken):
+    """A customer breaks rules."""
+
+
+class TransactionRefused(RulesBroken):
+    """An order, a cash-and-carry or the end of a day breaks rules."""
 
 
 class ImportRefused(TentenError):

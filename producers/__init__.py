@@ -1,4 +1,4 @@
-"""What runs in a channel and writes towards headquarters; here, what a program that works with customers needs."""
+"""What runs in a channel and writes towards headquarters; here, what a program needs that works with customers or sells."""
 
 from producers.channel import OpenChannel, open_channel
 from producers.customers import (
@@ -10,9 +10,12 @@ from producers.customers import (
     edit_customer,
     show_customer,
 )
+from producers.days import EndOfDayView, close_day, list_days, resend_day, show_day
 from producers.fields import AttributeValue, CustomerFields, NewAddress, NewContact, fields_from_texts
 from producers.importing import ImportResult, RefusedLine, import_customers
+from producers.receipts import TransactionView, list_transactions, show_transaction
 from producers.search import search_customers
+from producers.transactions import Item, record_order, record_sale, resend_transaction
 from producers.waiting import wait_until_settled
 
 __all__ = [
@@ -21,18 +24,30 @@ __all__ = [
     "CustomerFields",
     "CustomerStatus",
     "CustomerView",
+    "EndOfDayView",
     "ImportResult",
+    "Item",
     "NewAddress",
     "NewContact",
     "OpenChannel",
     "RefusedLine",
+    "TransactionView",
+    "close_day",
     "create_customer",
     "discard_rejected",
     "edit_customer",
     "fields_from_texts",
     "import_customers",
+    "list_days",
+    "list_transactions",
     "open_channel",
+    "record_order",
+    "record_sale",
+    "resend_day",
+    "resend_transaction",
     "search_customers",
     "show_customer",
+    "show_day",
+    "show_transaction",
     "wait_until_settled",
 ]

@@ -1,6 +1,7 @@
-"""What a relay does once a minute: see whether the topic is the same, send again what has no answer, prune."""
+"""What a relay does once a minute: see whether the topics are the same, send again what has no answer, prune."""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -24,7 +25,7 @@ SETTLED_DAYS_KEPT: Final = 30
 """As long as replies are kept. Then a settled row goes, and the personal data in it."""
 
 CHORES_SECONDS: Final = 60
-"""How often the topic is looked at, and what is overdue or no longer needed."""
+"""How often the topics are looked at, and what is overdue or no longer needed."""
 
 _FIRST_CHORES_SECONDS: Final = 10
 """After a start the answers that came meanwhile are read first."""
@@ -33,7 +34,7 @@ _SLICE_ROWS: Final = 1_000
 
 
 class Chores:
-    """What is done once a minute: look whether the topic is the same, send again what has no answer, prune."""
+    """What is done once a minute: look whether the topics are the same, send again what has no answer, prune."""
 
     def __init__(self, line: Line, lock: DatabaseLock) -> None:
         self._line = line
@@ -54,24 +55,28 @@ class Chores:
                 raise
             return
         now = datetime.now(UTC)
-        check_topic(connection, self._line)
-        send_again(connection, now - timedelta(seconds=ANSWER_SECONDS_MAX), self._line.info.topic_id)
+        check_topics(connection, self._line)
+        send_again(connection, now - timedelta(seconds=ANSWER_SECONDS_MAX), self._line.topic_ids)
         prune(connection, now - timedelta(days=SETTLED_DAYS_KEPT))
 
 
-def check_topic(connection: Connection, line: Line) -> None:
-    """Note the topic when it is seen first. Raises: `TopicChanged` when it has other partitions than it had."""
-    key = {"topic": line.topic, "topic_id": line.info.topic_id}
-    known = connection.scalar(select(topics.c.partitions).filter_by(**key))
-    if known is None:
-        connection.execute(insert(topics).values(**key, partitions=line.info.partitions))
-    else:
-        check_partitions(line.topic, known, line.info.partitions)
+def check_topics(connection: Connection, line: Line) -> None:
+    """Note a topic when it is seen first. Raises: `TopicChanged` when one has other partitions than it had."""
+    for topic, info in line.topics.items():
+        key = {"topic": topic, "topic_id": info.topic_id}
+        known = connection.scalar(select(topics.c.partitions).filter_by(**key))
+        if known is None:
+            connection.execute(insert(topics).values(**key, partitions=info.partitions))
+        else:
+            check_partitions(topic, known, info.partitions)
 
 
-def send_again(connection: Connection, sent_before: datetime, topic_id: str) -> None:
-    """Make unsent, in slices, what has no answer and was sent before that time or to a topic that is gone."""
-    while sequences := outbox.overdue(connection, sent_before, topic_id, _SLICE_ROWS):
+def send_again(connection: Connection, sent_before: datetime, topic_ids: Mapping[str, str]) -> None:
+    """Make unsent, in slices, what has no answer and was sent before that time or to a topic that is gone.
+
+    `topic_ids` has what each aggregate type's topic is now.
+    """
+    while sequences := outbox.overdue(connection, sent_before, topic_ids, _SLICE_ROWS):
         outbox.mark_unsent(connection, sequences)
         log.info("sent_again", rows=len(sequences))
 

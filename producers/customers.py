@@ -39,8 +39,8 @@ from producers import changes, outbox
 from producers.channel import OpenChannel
 from producers.fields import CustomerFields, Entering, with_fields
 from producers.outbox import OutboxEvent, OutboxSummary
-from schemas.channel import snapshots
-from schemas.records import CustomerState, CustomerType, Reason, customer_from_avro
+from schemas.channel import snapshots, transactions
+from schemas.records import CustomerState, CustomerType, Reason, TransactionStatus, customer_from_avro
 from schemas.wire import contract
 
 PENDING_SYNC: Final = "Pending sync"
@@ -158,7 +158,7 @@ def edit_customer(
     event = new_id() if event_id is None else str(_guid(event_id, "event_id"))
     try:
         with writing(channel) as connection:
-            before = _locked(connection, customer_id)
+            before = locked_customer(connection, customer_id)
             if event_id is not None and outbox.known_events(connection, [event]):
                 return _view(connection, before.customer_id)
             events = outbox.events_of(connection, [before.customer_id], channel.writers).get(before.customer_id, [])
@@ -185,16 +185,17 @@ def discard_rejected(channel: OpenChannel, customer_id: str) -> CustomerView | N
     accepted.
 
     Writes nothing unless the customer's newest change is a rejected one: a later change has taken the rejected ones
-    along.
-    Raises: `NoSuchCustomer`, `DatabaseRefused`.
+    along. Refused while an order or a sale of his is on its way: it may be waiting for just this change.
+    Raises: `NoSuchCustomer`, `CustomerRefused`, `DatabaseRefused`; nothing is written then.
     """
     now = datetime.now(UTC)
     with writing(channel) as connection:
-        before = _locked(connection, customer_id)
+        before = locked_customer(connection, customer_id)
         events = outbox.events_of(connection, [before.customer_id], channel.writers).get(before.customer_id, [])
         unsettled = [one for one in events if not one.settled]
         if not unsettled or not unsettled[-1].rejected:
             return _view(connection, before.customer_id)
+        refuse([_AWAITED] if _is_awaited(connection, before.customer_id) else [])
         outbox.discard_rejected(connection, before.customer_id, now)
         kept = [one for one in events if not one.rejected]
         state = _laid_on(_snapshot_state(connection, channel, before.customer_id), kept)
@@ -212,6 +213,24 @@ def discard_rejected(channel: OpenChannel, customer_id: str) -> CustomerView | N
         )
         write_customers(connection, CHANNEL_TABLES, [after], {before.customer_id: before})
         return _view(connection, before.customer_id)
+
+
+_AWAITED: Final = Reason(
+    field="customer_id",
+    code="awaited",
+    text="An order or a sale of this customer is on its way and may wait for this change: correct it instead.",
+)
+
+
+def _is_awaited(connection: Connection, customer_id: str) -> bool:
+    """Whether headquarters has neither taken in nor rejected one of the customer's orders and sales."""
+    query = (
+        select(transactions.c.transaction_id)
+        .where(transactions.c.customer_id == customer_id)
+        .where(transactions.c.status.not_in([TransactionStatus.REJECTED, TransactionStatus.SYNCHRONIZED]))
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
 
 
 def _snapshot_state(connection: Connection, channel: OpenChannel, customer_id: str) -> CustomerState | None:
@@ -248,7 +267,7 @@ def refuse(broken: Sequence[Reason]) -> None:
         raise CustomerRefused(broken)
 
 
-def _locked(connection: Connection, customer_id: str) -> StoredCustomer:
+def locked_customer(connection: Connection, customer_id: str) -> StoredCustomer:
     """The customer, locked until the transaction ends. Raises: `NoSuchCustomer`."""
     return _only(read_customers(connection, CHANNEL_TABLES, _ids(customer_id), for_update=True), customer_id)
 

@@ -1,7 +1,7 @@
-"""The way from a channel to `async-customers`: an idempotent producer, and what the topic is now."""
+"""The way from a channel to its topics: an idempotent producer, and what the topics are now."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any, Final, NamedTuple, Self
 
@@ -13,8 +13,8 @@ from commerce.failures import is_transient
 from commerce.kafka import Hearing, TopicInfo, producer_configuration, topic_ids
 from commerce.schema_exchange import publish_schemas
 from commerce.settings import Settings
-from producers.outbox import UnsentRow
-from schemas.topics import ASYNC_CUSTOMERS, RECORD_BYTES_MAX
+from producers.outbox import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX, UnsentRow
+from schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, Topic
 from schemas.wire import WriterSchemas, contract, encode, reframe
 
 log = get_logger(__name__)
@@ -47,10 +47,14 @@ PRODUCER: Final[dict[str, Any]] = {
     # waiting for its acknowledgement flushes it at once.
     "linger.ms": 20,
     # Less than the topic takes, so that only this client ever refuses one for its size, and that one alone.
-    "message.max.bytes": RECORD_BYTES_MAX - 64 * 1024,
+    "message.max.bytes": SENT_BYTES_MAX,
     # An acknowledged batch is an empty queue without errors: no call per record.
     "delivery.report.only.error": True,
 }
+
+
+_TOPICS: Final = {CUSTOMER: ASYNC_CUSTOMERS, RETAIL_TRANSACTION: RETAIL_TRANSACTIONS}
+"""Where rows go, by aggregate type."""
 
 
 class DeliveryFailed(KafkaException):
@@ -61,8 +65,8 @@ class Batch(NamedTuple):
     """Rows on their way to the broker."""
 
     rows: list[UnsentRow]
-    topic_id: str
-    """What the topic's id was before they were sent: at worst they are sent again."""
+    topic_ids: Mapping[str, str]
+    """What the topics' ids were, by aggregate type, before they were sent: at worst they are sent again."""
     too_large: list[UnsentRow]
     """Rows that cannot be sent."""
 
@@ -72,17 +76,30 @@ class Batch(NamedTuple):
         return [row.sequence for row in self.rows]
 
 
-NO_BATCH: Final = Batch([], "", [])
+NO_BATCH: Final = Batch([], {}, [])
+
+
+class Route(NamedTuple):
+    """How rows of one aggregate type travel."""
+
+    topic: str
+    framing: Callable[[bytes], bytes] | None
+    """What puts payloads behind the header that readers expect; None when they stay as they are."""
+    key: str | None
+    """The key of every record; None where it is the aggregate's id."""
 
 
 class Line:
-    """The way to the topic: a producer, and what the topic is now. Use it as a context manager."""
+    """The way to the topics: a producer, and what the topics are now. Use it as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, channel: str) -> None:
         self.settings = settings
-        self.topic = settings.topic(ASYNC_CUSTOMERS)
-        self.info = TopicInfo(topic_id="", partitions=0)
-        self._framing: Callable[[bytes], bytes] | None = None
+        self.channel = channel
+        self.topics: Mapping[str, TopicInfo] = {}
+        """What each topic is, by its name with prefix."""
+        self.topic_ids: Mapping[str, str] = {}
+        """Their ids, by the aggregate type of the rows that go there."""
+        self._routes: Mapping[str, Route] = {}
         self._failed: dict[str, KafkaError] = {}
         self._hearing = Hearing()
 
@@ -103,7 +120,7 @@ class Line:
         """
         while not stop.is_set():
             try:
-                self._producer.list_topics(self.topic, timeout=_ANSWER_SECONDS)
+                self._producer.list_topics(self.settings.topic(ASYNC_CUSTOMERS), timeout=_ANSWER_SECONDS)
             except KafkaException as error:
                 if not is_transient(error):
                     raise
@@ -111,26 +128,36 @@ class Line:
                 self._hearing.check()
                 continue
             self.look()
-            self._framing = framing(publish_schemas(self.settings)["CustomerEvent"])
+            headers = publish_schemas(self.settings)
+            self._routes = {
+                CUSTOMER: self._route(ASYNC_CUSTOMERS, headers, key=None),
+                RETAIL_TRANSACTION: self._route(RETAIL_TRANSACTIONS, headers, key=self.channel),
+            }
             return True
         return False
 
+    def _route(self, topic: Topic, headers: Mapping[str, bytes], key: str | None) -> Route:
+        return Route(self.settings.topic(topic), framing(headers[topic.value], topic.value), key)
+
     def look(self) -> None:
-        """Learn what the topic is now. Raises: `KafkaRefused`, `KafkaException`."""
-        self.info = topic_ids(self.settings, [self.topic])[self.topic]
+        """Learn what the topics are now. Raises: `KafkaRefused`, `KafkaException`."""
+        names = {kind: self.settings.topic(topic) for kind, topic in _TOPICS.items()}
+        self.topics = topic_ids(self.settings, names.values())
+        self.topic_ids = {kind: self.topics[name].topic_id for kind, name in names.items()}
 
     def send(self, rows: Sequence[UnsentRow], stop: Event) -> Batch:
         """Hand these rows to the producer, in this order. Waits only for room in its queue."""
         if not rows:
             return NO_BATCH
-        produce, topic, framing = self._producer.produce, self.topic, self._framing
+        produce, routes = self._producer.produce, self._routes
         sent = []
         too_large = []
         for row in rows:
-            _, event_id, customer_id, kind, payload = row
+            _, event_id, aggregate_type, aggregate_id, kind, payload = row
+            topic, framing, key = routes[aggregate_type]
             value = payload if framing is None else framing(payload)
             try:
-                produce(topic, value, customer_id, headers=[("id", event_id), ("type", kind)])
+                produce(topic, value, key or aggregate_id, headers=[("id", event_id), ("type", kind)])
             except BufferError:
                 if not self._send_slowly(row, value, stop):
                     break
@@ -141,15 +168,16 @@ class Line:
                 continue
             sent.append(row)
         failpoint("relay.after_produce")
-        return Batch(sent, self.info.topic_id, too_large)
+        return Batch(sent, self.topic_ids, too_large)
 
     def _send_slowly(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
         """Hand one row to the producer once there is room; False when told to stop before."""
+        route = self._routes[row.aggregate_type]
         while not stop.is_set():
             self._producer.poll(_ACK_SECONDS)
             try:
                 headers: dict[str, str | bytes | None] = {"id": row.event_id, "type": row.type}
-                self._producer.produce(self.topic, value, row.customer_id, headers=headers)
+                self._producer.produce(route.topic, value, route.key or row.aggregate_id, headers=headers)
             except BufferError:
                 continue
             return True
@@ -158,7 +186,7 @@ class Line:
     def acknowledged(self, batch: Batch, stop: Event) -> list[int]:
         """Wait until the broker has the batch, however long; gives the sequences of the rows that it has.
 
-        Not those of a customer of whom it refused one: none may overtake another. None when told to stop and it takes
+        Not those of a key of which it refused one: none may overtake another. None when told to stop and it takes
         too long.
         """
         if not batch.rows:
@@ -174,11 +202,17 @@ class Line:
                     return []
             if not waiting and now - started > _AWAY_SECONDS:
                 waiting = True
-                log.warning("relay_waiting", topic=self.topic, rows=len(batch.rows))
+                log.warning("relay_waiting", channel=self.channel, rows=len(batch.rows))
         if waiting:
-            log.info("relay_goes_on", topic=self.topic, waited_seconds=round(time.monotonic() - started, 1))
+            log.info("relay_goes_on", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
         failpoint("relay.after_ack")
-        return [row.sequence for row in batch.rows if row.customer_id not in self._failed]
+        return batch.sequences if not self._failed else self._without_failed(batch)
+
+    def _without_failed(self, batch: Batch) -> list[int]:
+        keys = {kind: route.key for kind, route in self._routes.items()}
+        return [
+            row.sequence for row in batch.rows if (keys[row.aggregate_type] or row.aggregate_id) not in self._failed
+        ]
 
     def check(self) -> None:
         """Raises: `DeliveryFailed` when the broker has refused records."""
@@ -194,11 +228,13 @@ class Line:
             self._failed[(message.key() or b"").decode()] = error
 
 
-def framing(header: bytes) -> Callable[[bytes], bytes] | None:
-    """What puts events behind the header that the topic's readers expect; None when they stay as they are."""
-    schema = contract("CustomerEvent")
+def framing(header: bytes, name: str = ASYNC_CUSTOMERS.value) -> Callable[[bytes], bytes] | None:
+    """What puts records of this contract behind the header that their topic's readers expect; None when they stay as
+    they are.
+    """
+    schema = contract(name)
     if header == schema.header:
-        # Without a registry the header names the schema an event was written with, whatever release that was.
+        # Without a registry the header names the schema a record was written with, whatever release that was.
         return None
 
     def framed(payload: bytes) -> bytes:

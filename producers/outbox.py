@@ -4,11 +4,13 @@ A row is unsent, sent, rejected (until a later event supersedes it or the clerk 
 in the SQL transaction that changes the customer, whose row is locked before: so the rows of one customer are numbered
 in the order in which they took effect. Rows of different customers may become visible out of order, hence unsent rows
 are found by their flag, never by "greater than the last one".
+
+Customers' events and retail transactions lie in the same outbox and go to topics of their own, by `aggregatetype`.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +22,7 @@ from sqlalchemy import (
     Connection,
     Text,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -31,12 +34,31 @@ from sqlalchemy import (
 )
 
 from commerce.membership import is_one_of
-from schemas.channel import customers, outbox
-from schemas.records import CustomerEvent, EventKind, Reason, event_from_avro, to_avro
+from schemas.channel import customers, end_of_days, outbox, transactions
+from schemas.records import (
+    CustomerEvent,
+    EventKind,
+    Reason,
+    RetailTransaction,
+    TransactionKind,
+    event_from_avro,
+    to_avro,
+)
+from schemas.topics import RECORD_BYTES_MAX
 from schemas.wire import WriterSchemas, contract, encode
 
 WAKE_CHANNEL: Final = "tenten_outbox"
 """PostgreSQL: notified in every transaction that appends, and heard when it has committed."""
+
+CUSTOMER: Final = "customer"
+RETAIL_TRANSACTION: Final = "retail_transaction"
+"""The aggregate types: what a row is about, and so which topic it goes to."""
+
+SENT_BYTES_MAX: Final = RECORD_BYTES_MAX - 64 * 1024
+"""The largest record that the relay sends."""
+
+PAYLOAD_BYTES_MAX: Final = SENT_BYTES_MAX - 1024
+"""The largest payload that surely fits: a record has its key and its headers, too."""
 
 REJECTED: Final = "rejected"
 DISCARDED: Final = "discarded"
@@ -46,6 +68,11 @@ _TYPES: Final = {
     EventKind.EDITED: "CustomerEdited",
     EventKind.ERASED: "CustomerErased",
     EventKind.TOUCHED: "CustomerTouched",
+}
+_TRANSACTION_TYPES: Final = {
+    TransactionKind.ORDER: "OrderPlaced",
+    TransactionKind.CASH_AND_CARRY: "CashAndCarrySold",
+    TransactionKind.END_OF_DAY: "DayClosed",
 }
 _UUIDV5: Final = "5"
 
@@ -65,7 +92,9 @@ class UnsentRow(NamedTuple):
 
     sequence: int
     event_id: str
-    customer_id: str
+    aggregate_type: str
+    aggregate_id: str
+    """The customer's id, or the transaction's."""
     type: str
     payload: bytes
 
@@ -78,7 +107,7 @@ def append(connection: Connection, events: Sequence[CustomerEvent], created_at: 
     rows = [
         {
             "id": event.event_id,
-            "aggregatetype": "customer",
+            "aggregatetype": CUSTOMER,
             "aggregateid": event.customer_id,
             "type": _TYPES[event.kind],
             "payload": encode(schema, to_avro(event)),
@@ -87,8 +116,50 @@ def append(connection: Connection, events: Sequence[CustomerEvent], created_at: 
         for event in events
     ]
     connection.execute(insert(outbox), rows)
+    _wake(connection)
+
+
+def append_transaction(
+    connection: Connection, transaction: RetailTransaction, payload: bytes, created_at: datetime
+) -> None:
+    """Put an order, a cash-and-carry or an end of day into the outbox, and wake the relay once this transaction has
+    committed.
+    """
+    row = {
+        "id": transaction.transaction_id,
+        "aggregatetype": RETAIL_TRANSACTION,
+        "aggregateid": transaction.transaction_id,
+        "type": _TRANSACTION_TYPES[transaction.kind],
+        "payload": payload,
+        "created_at": created_at,
+    }
+    connection.execute(insert(outbox), row)
+    _wake(connection)
+
+
+def _wake(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": WAKE_CHANNEL})
+
+
+def take_out(connection: Connection, row_id: str) -> None:
+    """Delete a row by its id, so that it can be appended anew; without one nothing happens."""
+    connection.execute(delete(outbox).where(outbox.c.id == row_id))
+
+
+def newest_unsettled(connection: Connection, customer_id: str) -> tuple[str, bytes] | None:
+    """Id and payload of the customer's newest event that is unsent, sent without an answer, or rejected.
+
+    Read after the customer's row is locked, there is no newer one.
+    """
+    query = (
+        select(outbox.c.id, outbox.c.payload)
+        .where(outbox.c.aggregateid == customer_id, outbox.c.aggregatetype == CUSTOMER, outbox.c.settled_at.is_(None))
+        .order_by(outbox.c.sequence.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else (row.id, bytes(row.payload))
 
 
 def known_events(connection: Connection, event_ids: Iterable[str]) -> set[str]:
@@ -184,7 +255,7 @@ def discard_rejected(connection: Connection, customer_id: str, settled_at: datet
 # hands out row by row.
 _UNSENT: Final = {
     "postgresql": """
-        SELECT sequence, id::text, aggregateid::text, type, payload
+        SELECT sequence, id::text, aggregatetype, aggregateid::text, type, payload
         FROM (
             SELECT *, sum(length(payload)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS bytes
             FROM outbox
@@ -194,7 +265,7 @@ _UNSENT: Final = {
         WHERE bytes < %s
         """,
     "sqlite": """
-        SELECT sequence, id, aggregateid, type, payload FROM outbox
+        SELECT sequence, id, aggregatetype, aggregateid, type, payload FROM outbox
         WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL
               AND sequence NOT IN (SELECT value FROM json_each(?))
         ORDER BY sequence LIMIT ?
@@ -236,29 +307,37 @@ def multirange(numbers: Sequence[int]) -> str:
     return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
 
 
-def mark_sent(connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_id: str) -> None:
-    """Note that the broker has acknowledged these rows, under which topic id. One statement."""
+def mark_sent(
+    connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_ids: Mapping[str, str]
+) -> None:
+    """Note that the broker has acknowledged these rows, under which topic id: by aggregate type. One statement."""
     connection.execute(
         update(outbox)
         .where(is_one_of(connection, outbox.c.sequence, sequences))
-        .values(sent_at=sent_at, sent_topic_id=topic_id)
+        .values(sent_at=sent_at, sent_topic_id=case(topic_ids, value=outbox.c.aggregatetype))
     )
 
 
-def reject(connection: Connection, sequence: int, reason: Reason) -> None:
-    """Refuse a row in the channel itself: it cannot be sent, now or later."""
+def reject(connection: Connection, row: UnsentRow, reason: Reason) -> None:
+    """Refuse a row in the channel itself: it cannot be sent, now or later. Twice changes nothing more."""
     stored = [{"field": reason.field, "code": reason.code, "text": reason.text}]
-    connection.execute(update(outbox).where(outbox.c.sequence == sequence).values(outcome=REJECTED, reasons=stored))
+    if row.aggregate_type == RETAIL_TRANSACTION:
+        for key in (transactions.c.transaction_id, end_of_days.c.end_of_day_id):
+            mine = update(key.table).where(key == row.aggregate_id)
+            connection.execute(mine.values(status=REJECTED, reasons=stored))
+    mine = update(outbox).where(outbox.c.sequence == row.sequence)
+    connection.execute(mine.values(outcome=REJECTED, reasons=stored))
 
 
-def overdue(connection: Connection, sent_before: datetime, topic_id: str, rows_max: int) -> list[int]:
-    """The sequences of rows without an answer that were sent before that time, or to a topic that is gone. Writes
-    nothing.
+def overdue(connection: Connection, sent_before: datetime, topic_ids: Mapping[str, str], rows_max: int) -> list[int]:
+    """The sequences of rows without an answer that were sent before that time, or to a topic that is gone: another
+    than its aggregate type has now. Writes nothing.
     """
+    is_now = case(topic_ids, value=outbox.c.aggregatetype)
     query = (
         select(outbox.c.sequence)
         .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), outbox.c.sent_at.is_not(None))
-        .where(or_(outbox.c.sent_at < sent_before, outbox.c.sent_topic_id.is_distinct_from(topic_id)))
+        .where(or_(outbox.c.sent_at < sent_before, outbox.c.sent_topic_id.is_distinct_from(is_now)))
         .order_by(outbox.c.sequence)
         .limit(rows_max)
     )
@@ -307,4 +386,5 @@ def prune(connection: Connection, sequences: Sequence[int]) -> None:
 
 def _is_imported() -> ColumnElement[bool]:
     """Whether the event id says so: the 15th character of a GUID is its version."""
-    return func.substr(outbox.c.id.cast(Text), 15, 1) == _UUIDV5
+    is_version_5 = func.substr(outbox.c.id.cast(Text), 15, 1) == _UUIDV5
+    return and_(outbox.c.aggregatetype == CUSTOMER, is_version_5)

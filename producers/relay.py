@@ -1,7 +1,8 @@
-"""The relay (the P-job): brings the outbox of a channel to `async-customers`.
+"""The relay (the P-job): brings the outbox of a channel to `async-customers` and `retail-transactions`.
 
-Input: unsent rows of the outbox. Output: one record a row, keyed by customer, with the headers `id` and `type`.
-Promise: every row is sent at least once, those of one customer in their order; a row is marked sent only after the
+Input: unsent rows of the outbox. Output: one record a row with the headers `id` and `type`: customers' events keyed by
+customer, orders, cash-and-carry and ends of day keyed by channel.
+Promise: every row is sent at least once, those of one key in their order; a row is marked sent only after the
 broker has acknowledged it. A crash at any point repeats rows and loses none. A row without an answer after an hour,
 or one that was sent to a topic that is gone, is sent again. One relay a channel: a second one is refused.
 
@@ -10,7 +11,7 @@ While one batch is on its way to the broker the one before it is marked and the 
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from commerce.kafka import refused
 from commerce.settings import Settings
 from producers import outbox
 from producers.channel import OpenChannel, open_channel
-from producers.chores import Chores, check_topic
+from producers.chores import Chores, check_topics
 from producers.line import NO_BATCH, DeliveryFailed, Line
 from producers.outbox import UnsentRow
 from schemas.records import Reason
@@ -57,11 +58,16 @@ _PAUSE_SECONDS_MAX: Final = 5.0
 _MARK_ATTEMPTS: Final = 5
 _DEADLOCK: Final = "40P01"
 
-TOO_LARGE: Final = Reason(
-    field="customer",
-    code="too_large",
-    text="This customer is too large to be sent: take addresses, contacts or attributes away.",
-)
+TOO_LARGE: Final = {
+    outbox.CUSTOMER: Reason(
+        field="customer",
+        code="too_large",
+        text="This customer is too large to be sent: take addresses, contacts or attributes away.",
+    ),
+    outbox.RETAIL_TRANSACTION: Reason(
+        field="lines", code="too_large", text="This is too large to be sent: it was recorded by another release."
+    ),
+}
 
 
 def run(channel: str, settings: Settings, stop: Event) -> None:
@@ -79,11 +85,11 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             relay_lock(opened.engine) as lock,
             _session(opened) as connection,
             Marking(opened) as marking,
-            Line(settings) as line,
+            Line(settings, channel) as line,
         ):
             if line.connect(stop):
                 patience.works()
-                check_topic(connection, line)
+                check_topics(connection, line)
                 relay(connection, line, marking, Chores(line, lock), stop)
 
 
@@ -96,14 +102,14 @@ def relay(connection: Connection, line: Line, marking: "Marking", chores: Chores
         rows = [] if stop.is_set() else _unsent(connection, [*on_the_way.sequences, *marking.sequences])
         acknowledged = line.acknowledged(on_the_way, stop)
         if len(acknowledged) < len(on_the_way.rows):
-            marking.mark(acknowledged, on_the_way.topic_id)
+            marking.mark(acknowledged, on_the_way.topic_ids)
             marking.finish()
             line.check()
             return
         sent = line.send(rows, stop)
-        marking.mark(acknowledged, on_the_way.topic_id)
+        marking.mark(acknowledged, on_the_way.topic_ids)
         for row in sent.too_large:
-            outbox.reject(connection, row.sequence, TOO_LARGE)
+            outbox.reject(connection, row, TOO_LARGE[row.aggregate_type])
         on_the_way = sent
         if not rows:
             marking.finish()
@@ -139,12 +145,12 @@ class Marking:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
-    def mark(self, sequences: Sequence[int], topic_id: str) -> None:
+    def mark(self, sequences: Sequence[int], topic_ids: Mapping[str, str]) -> None:
         """Begin to mark these rows once those before are marked. Raises: what marking those has raised."""
         self.finish()
         if sequences:
             self.sequences = sequences
-            self._running = self._thread.submit(self._mark, sequences, topic_id)
+            self._running = self._thread.submit(self._mark, sequences, topic_ids)
 
     def finish(self) -> None:
         """Wait until everything is marked. Raises: what the database has raised."""
@@ -153,10 +159,10 @@ class Marking:
             running.result()
         self.sequences = ()
 
-    def _mark(self, sequences: Sequence[int], topic_id: str) -> None:
+    def _mark(self, sequences: Sequence[int], topic_ids: Mapping[str, str]) -> None:
         for attempt in count(1):
             try:
-                outbox.mark_sent(self._connection, sequences, datetime.now(UTC), topic_id)
+                outbox.mark_sent(self._connection, sequences, datetime.now(UTC), topic_ids)
                 break
             except OperationalError as error:
                 # Settlement has these rows in another order: the answers were quicker than we are.
