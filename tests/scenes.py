@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -20,7 +20,8 @@ from psycopg.rows import dict_row
 from commerce.database import open_database, upgrade_headquarters
 from commerce.kafka import apply_topics
 from commerce.settings import Settings
-from consumers.headquarters.run import run
+from consumers.headquarters.run import run as run_headquarters
+from consumers.transactions.run import run as run_transactions
 from tests.faults.avro import decode
 from tests.faults.checker import Sequence, Setting
 from tests.faults.evidence import HeadquartersTables, read_headquarters
@@ -147,7 +148,18 @@ class Scene:
     @contextmanager
     def headquarters(self, slot: int | None = None) -> "Iterator[Worker]":
         """A headquarters worker in this process, for as long as the block. What it dies of is raised at the end."""
-        worker = Worker(self.settings, slot)
+        with self._worker(run_headquarters, slot) as worker:
+            yield worker
+
+    @contextmanager
+    def transactions(self, slot: int | None = None) -> "Iterator[Worker]":
+        """A transactions worker, likewise."""
+        with self._worker(run_transactions, slot) as worker:
+            yield worker
+
+    @contextmanager
+    def _worker(self, run: "Run", slot: int | None) -> "Iterator[Worker]":
+        worker = Worker(run, self.settings, slot)
         self.workers.append(worker)
         try:
             yield worker
@@ -164,16 +176,20 @@ class Runs(Protocol):
         """Fail when it no longer runs."""
 
 
-class Worker:
-    """`consumers.headquarters.run` in a thread."""
+Run: TypeAlias = Callable[[Settings, Event, int | None], None]
+"""The process of a consumer group at headquarters."""
 
-    def __init__(self, settings: Settings, slot: int | None) -> None:
+
+class Worker:
+    """One of them in a thread."""
+
+    def __init__(self, run: Run, settings: Settings, slot: int | None) -> None:
         self.failure: BaseException | None = None
         self._stop = Event()
-        self._thread = Thread(target=self._run, args=(settings, slot), name="headquarters")
+        self._thread = Thread(target=self._run, args=(run, settings, slot), name="worker")
         self._thread.start()
 
-    def _run(self, settings: Settings, slot: int | None) -> None:
+    def _run(self, run: Run, settings: Settings, slot: int | None) -> None:
         try:
             run(settings, self._stop, slot)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the test that waits is to have it
@@ -183,7 +199,7 @@ class Worker:
         """Ask it to end, and wait for that."""
         self._stop.set()
         self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "headquarters does not end"
+        assert not self._thread.is_alive(), "it does not end"
 
     def check(self) -> None:
         """Raise what it died of, if it did."""
@@ -194,7 +210,7 @@ class Worker:
         """What it dies of, by itself."""
         self._thread.join(DEADLINE_SECONDS)
         failure, self.failure = self.failure, None
-        assert failure is not None, "headquarters goes on"
+        assert failure is not None, "it goes on"
         return failure
 
 

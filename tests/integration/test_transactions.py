@@ -1,0 +1,462 @@
+"""Synchronize orders, and the end of a day: whoever brings a customer, each sale comes through once."""
+
+import random
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.faults.traffic import Event, Store
+from tests.sales import Till, Transaction, put, send, status, wait_until
+from tests.scenes import Scene, set_scene, wait_for
+
+NUMBER: Final = "C-00000001"
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
+    """Topics, tables and settings of this test's own."""
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
+
+
+@pytest.fixture
+def houston() -> Store:
+    """The customers of a store, seeded."""
+    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
+
+
+@pytest.fixture
+def till() -> Till:
+    """The till of the same store."""
+    return Till(channel_id="houston")
+
+
+def only_order(scene: Scene) -> dict[str, Any]:
+    """The one sales order that there is."""
+    (order,) = scene.query("SELECT * FROM sales_orders")
+    return order
+
+
+def told(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
+    """The newest answer to a transaction, once it is this status."""
+    with scene.follow("channel-replies", "Reply") as replies:
+        found: list[dict[str, Any]] = []
+
+        def is_told() -> bool:
+            for worker in scene.workers:
+                worker.check()
+            found.extend(
+                reply
+                for _, reply in replies.more()
+                if reply is not None and reply["event_id"] == transaction["transaction_id"]
+            )
+            return bool(found) and found[-1]["transaction_status"] == wanted
+
+        wait_for(is_told, f"answer {wanted}")
+        assert [one["version"] for one in found] == sorted(one["version"] for one in found)
+    return found[-1]
+
+
+def test_sale_to_nobody_and_an_order_are_let_through_at_once(scene: Scene, till: Till) -> None:
+    """Without a customer there is nothing to wait for; the order has a number, its lines, and an answer."""
+    # given
+    order, sale = till.order(), till.sale()
+
+    # when
+    with scene.transactions():
+        send(scene, order, sale)
+        answer = told(scene, order, "synchronized")
+        told(scene, sale, "synchronized")
+
+    # then
+    assert (answer["sales_order"], answer["outcome"], answer["account_number"]) == ("SO-00000001", "SYNCHRONIZED", None)
+    found = only_order(scene)
+    assert (found["transaction_id"], found["total"]) == (_guid(order), Decimal("50.91"))
+    lines = scene.query("SELECT sku, quantity, price, amount FROM sales_order_lines ORDER BY line_number")
+    assert lines == [
+        {"sku": "LAMP", "quantity": Decimal(1), "price": Decimal("49.9"), "amount": Decimal("49.9")},
+        {"sku": "BULB", "quantity": Decimal(3), "price": Decimal("0.335"), "amount": Decimal("1.01")},
+    ]
+
+
+def _guid(transaction: Transaction) -> UUID:
+    return UUID(transaction["transaction_id"])
+
+
+def _order_first(scene: Scene, order: Transaction, event: Event) -> None:
+    send(scene, order)
+    wait_until(scene, order, "synchronized")
+    scene.ask(event)
+
+
+def _customer_first(scene: Scene, order: Transaction, event: Event) -> None:
+    scene.ask(event)
+    send(scene, order)
+
+
+def _both_twice(scene: Scene, order: Transaction, event: Event) -> None:
+    scene.send(event, event)
+    send(scene, order, order)
+    scene.send(event)
+    send(scene, order)
+
+
+def _customer_never(scene: Scene, order: Transaction, _: Event) -> None:
+    send(scene, order)
+
+
+@pytest.mark.parametrize("way", [_order_first, _customer_first, _both_twice, _customer_never])
+def test_order_brings_its_customer_along_whoever_comes_first(
+    scene: Scene, houston: Store, till: Till, way: Callable[[Scene, Transaction, Event], None]
+) -> None:
+    """One account number, one sales order, and a snapshot for every channel, whatever comes first, later, twice or
+    never.
+    """
+    # given
+    event = houston.create()
+    order = till.order(event)
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        way(scene, order, event)
+        row = wait_until(scene, order, "synchronized")
+        answer = told(scene, order, "synchronized")
+
+    # then
+    assert (row["account_number"], answer["account_number"], answer["sales_order"]) == (NUMBER, NUMBER, "SO-00000001")
+    assert only_order(scene)["account_number"] == NUMBER
+    assert [one["account_number"] for one in scene.query("SELECT account_number FROM customers")] == [NUMBER]
+    with scene.follow("customers", "Customer") as snapshots:
+        found: dict[str, Any] = {}
+        wait_for(lambda: bool(found.update(snapshots.more()) or found), "a snapshot")
+    assert found[event["customer_id"]]["account_number"] == NUMBER
+
+
+def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene, houston: Store, till: Till) -> None:
+    """It waits alone, says so, and comes through when somebody brings the customer; others pass it meanwhile."""
+    # given
+    event = houston.create()
+    order = till.order(customer_id=event["customer_id"])
+    other = till.order()
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        send(scene, order, other)
+        waiting = told(scene, order, "waiting")
+        wait_until(scene, other, "synchronized")
+        scene.send(event)
+        told(scene, order, "synchronized")
+
+    # then
+    assert (waiting["outcome"], waiting["sales_order"]) == ("SYNCHRONIZED", None)
+    assert status(scene, order)["account_number"] == NUMBER
+
+
+def test_order_of_a_rejected_customer_is_blocked_until_the_correction(scene: Scene, houston: Store, till: Till) -> None:
+    """It shows the customer's reasons, and goes through by itself once the customer is corrected."""
+    # given
+    wrong = houston.create(first_name="", last_name=" ")
+    order = till.order(wrong)
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        send(scene, order)
+        blocked = told(scene, order, "blocked")
+        correction = houston.edit(wrong["customer_id"], [wrong], last_name="Lee")
+        scene.send(correction)
+        told(scene, order, "synchronized")
+
+    # then
+    assert [(why["field"], why["code"]) for why in blocked["reasons"]] == [("last_name", "required")]
+    assert only_order(scene)["account_number"] == NUMBER
+
+
+def test_order_of_an_erased_customer_goes_through_under_its_account_number(
+    scene: Scene, houston: Store, till: Till
+) -> None:
+    """Erasure keeps the number for those who are late."""
+    # given
+    event = houston.create()
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        scene.ask(event)
+        scene.ask(houston.erase(event["customer_id"]))
+        order = till.order(event)
+        send(scene, order)
+        wait_until(scene, order, "synchronized")
+
+    # then
+    assert only_order(scene)["account_number"] == NUMBER
+
+
+def test_rejected_edit_does_not_hold_an_order_whose_customer_is_known(scene: Scene, houston: Store, till: Till) -> None:
+    """The order needs the customer and its address, and both are there."""
+    # given
+    created = houston.create()
+    wrong = houston.edit(created["customer_id"], [], first_name="", last_name="")
+    at_home = created["customer"]["addresses"][0]
+    address = {name: at_home.get(name, "") for name in ("address_id", "street", "city", "country")}
+    address |= dict.fromkeys(("name", "county", "state", "postal_code"), "")
+    unknown = {**address, "address_id": str(uuid4())}
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        scene.ask(created)
+        known = till.order(wrong, delivery_address=address)
+        elsewhere = till.order(wrong, delivery_address=unknown)
+        send(scene, known, elsewhere)
+        wait_until(scene, known, "synchronized")
+        wait_until(scene, elsewhere, "blocked")
+
+    # then
+    assert status(scene, elsewhere)["reasons"][0]["code"] == "required"
+
+
+WRONG: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
+    "currency": ({"currency": "XYZ"}, "currency", "unknown_currency"),
+    "total": ({"total": Decimal("1.00")}, "total", "does_not_add_up"),
+    "lines": ({"lines": [], "total": Decimal(0)}, "lines", "required"),
+    "legal entity": ({"legal_entity": "demf"}, "legal_entity", "other_legal_entity"),
+    "customer": ({"customer_id": "nobody"}, "customer_id", "invalid_id"),
+    "payments": ({"payments": [{"method": "CASH", "amount": Decimal(99)}]}, "payments", "does_not_add_up"),
+    "list": ({"listed": ["x"]}, "listed", "misplaced"),
+}
+
+
+def test_broken_rules_are_answered_and_written_nowhere(scene: Scene, till: Till) -> None:
+    """Each rejected order has its reasons in the answer; its neighbours go through; sent again it is judged anew."""
+    # given
+    orders = {name: till.order(**fields) for name, (fields, _, _) in WRONG.items()}
+    good = till.order()
+
+    # when
+    with scene.transactions():
+        send(scene, *orders.values(), good)
+        answers = {name: told(scene, order, "rejected") for name, order in orders.items()}
+        wait_until(scene, good, "synchronized")
+        send(scene, orders["total"] | {"total": Decimal("50.91")})
+        mended = told(scene, orders["total"], "synchronized")
+
+    # then
+    found = {name: {(why["field"], why["code"]) for why in answer["reasons"]} for name, answer in answers.items()}
+    for name, (_, field, code) in WRONG.items():
+        assert (field, code) in found[name], name
+        assert answers[name]["outcome"] == "REJECTED"
+    assert (mended["version"], mended["sales_order"]) == (2, "SO-00000002")
+    assert len(scene.query("SELECT * FROM sales_orders")) == 2
+
+
+def test_what_cannot_be_read_is_a_dead_letter_and_harms_no_neighbour(scene: Scene, till: Till) -> None:
+    """Its bytes are on retail-transactions.dlq; what came before and after it goes through."""
+    # given
+    first, second = till.order(), till.order()
+
+    # when
+    with scene.transactions():
+        send(scene, first)
+        put(scene, (b"houston", b"broken"), (b"houston", None))
+        send(scene, second)
+        wait_until(scene, first, "synchronized")
+        wait_until(scene, second, "synchronized")
+
+    # then
+    assert [one["partition"] for one in scene.query("SELECT partition FROM positions")] != []
+    assert len(scene.query("SELECT * FROM retail_transactions")) == 2
+
+
+def test_id_of_another_channel_is_refused(scene: Scene, till: Till) -> None:
+    """A transaction belongs to the channel that sent it first."""
+    # given
+    order = till.order()
+    other = order | {"channel_id": "dallas"}
+
+    # when
+    with scene.transactions():
+        send(scene, order)
+        wait_until(scene, order, "synchronized")
+        send(scene, other)
+        answer = None
+        with scene.follow("channel-replies", "Reply") as replies:
+            found: list[dict[str, Any]] = []
+
+            def is_there() -> bool:
+                found.extend(one for key, one in replies.more() if key == "dallas" and one is not None)
+                return bool(found)
+
+            wait_for(is_there, "the answer to dallas")
+        answer = found[-1]
+
+    # then
+    assert (answer["transaction_status"], answer["reasons"][0]["code"]) == ("rejected", "duplicate")
+    assert status(scene, order)["channel_id"] == "houston"
+
+
+# The end of a day.
+
+
+def test_end_of_day_is_posted_when_everything_is_there_and_synchronized(
+    scene: Scene, houston: Store, till: Till
+) -> None:
+    """Blocked with every reason, then posted by itself; totals to the cent, in two currencies, returns included."""
+    # given
+    event = houston.create()
+    waiting = till.sale(("CUP", "2", "4.45"), event=event, customer_event=None, customer_event_id=None)
+    returned = till.sale(("CUP", "-1", "4.50"))
+    till.currency = "EUR"
+    euros = till.sale(("TEA", "3", "1.10"), payments=[{"method": "CARD", "amount": Decimal("3.30")}])
+    missing = till.sale(("TEA", "1", "1.15"))
+    day = till.end_of_day()
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        send(scene, waiting, returned, euros, day)
+        blocked = told(scene, day, "blocked")
+        scene.send(event)
+        wait_until(scene, waiting, "synchronized")
+        send(scene, missing)
+        told(scene, day, "posted")
+
+    # then
+    assert {(why["field"], why["code"]) for why in blocked["reasons"]} == {
+        (waiting["transaction_id"], "waiting"),
+        (missing["transaction_id"], "missing"),
+    }
+    row = status(scene, day)
+    assert (row["status"], row["reasons"], row["kind"]) == ("posted", [], "end_of_day")
+    assert row["totals"] == {
+        "transactions": 4,
+        "amounts": [
+            {"currency": "EUR", "payment_method": "CARD", "amount": "3.3"},
+            {"currency": "EUR", "payment_method": "CASH", "amount": "1.15"},
+            {"currency": "USD", "payment_method": "CASH", "amount": "4.4"},
+        ],
+    }
+    lines = scene.query("SELECT account_number, total FROM statement_lines ORDER BY total")
+    assert [(one["account_number"], one["total"]) for one in lines] == [
+        (None, Decimal("-4.5")),
+        (None, Decimal("1.15")),
+        (None, Decimal("3.3")),
+        (NUMBER, Decimal("8.9")),
+    ]
+
+
+def test_control_totals_that_differ_block_the_statement(scene: Scene, till: Till) -> None:
+    """The reason names both sums."""
+    # given
+    sale = till.sale()
+    wrong = [{"currency": "USD", "payment_method": "CASH", "amount": Decimal("4.00")}]
+    day = till.end_of_day(control_totals=wrong)
+
+    # when
+    with scene.transactions():
+        send(scene, sale, day)
+        answer = told(scene, day, "blocked")
+
+    # then
+    (reason,) = answer["reasons"]
+    assert (reason["field"], reason["code"]) == ("control_totals/USD/CASH", "does_not_add_up")
+    assert reason["text"] == "The channel has 4, headquarters 4.5."
+    assert scene.query("SELECT * FROM statement_lines") == []
+
+
+def test_day_that_is_closed_twice_and_late_sales_are_in_one_statement_each(scene: Scene, till: Till) -> None:
+    """The same end of day again only counts; another one posts what came late, and what is listed twice once."""
+    # given
+    early, late = till.sale(), till.sale(("TEA", "1", "2.00"))
+    first = till.end_of_day([early])
+    second = till.end_of_day([early, late])
+
+    # when
+    with scene.transactions():
+        send(scene, early, first, first, late, second)
+        wait_until(scene, first, "posted")
+        wait_until(scene, second, "posted")
+
+    # then
+    assert status(scene, first)["repeats"] == 1
+    assert (status(scene, first)["number"], status(scene, second)["number"]) == (1, 2)
+    assert status(scene, second)["totals"]["transactions"] == 1
+    lines = scene.query("SELECT transaction_id::text, statement_id::text FROM statement_lines")
+    assert {one["transaction_id"]: one["statement_id"] for one in lines} == {
+        early["transaction_id"]: first["transaction_id"],
+        late["transaction_id"]: second["transaction_id"],
+    }
+
+
+def test_what_a_restored_store_has_forgotten_is_an_adjustment(scene: Scene, till: Till) -> None:
+    """Headquarters has more of the day than the end of day lists: a statement of its own, named so."""
+    # given
+    forgotten, known = till.sale(("TEA", "1", "7.00")), till.sale()
+    day = till.end_of_day([known])
+    late = till.sale(("TEA", "1", "1.00"))
+
+    # when
+    with scene.transactions():
+        send(scene, forgotten, known, day, late)
+        wait_until(scene, day, "posted")
+        wait_until(scene, late, "synchronized")
+
+    # then
+    rows = scene.query("SELECT number, kind, status, totals FROM statements ORDER BY number")
+    assert [(one["number"], one["kind"], one["status"]) for one in rows] == [
+        (1, "end_of_day", "posted"),
+        (2, "adjustment", "posted"),
+    ]
+    assert rows[1]["totals"]["amounts"] == [{"currency": "USD", "payment_method": "CASH", "amount": "7"}]
+    lines = {str(one["transaction_id"]) for one in scene.query("SELECT transaction_id FROM statement_lines")}
+    assert late["transaction_id"] not in lines
+
+
+def test_day_without_sales_is_posted_empty(scene: Scene, till: Till) -> None:
+    """Nothing was sold, and that is counted."""
+    # given
+    day = till.end_of_day()
+
+    # when
+    with scene.transactions():
+        send(scene, day)
+        wait_until(scene, day, "posted")
+
+    # then
+    assert status(scene, day)["totals"] == {"transactions": 0, "amounts": []}
+
+
+def test_rejected_end_of_day_says_why(scene: Scene, till: Till) -> None:
+    """What it lists must be ids, each once."""
+    # given
+    sale = till.sale()
+    twice = till.end_of_day([sale, sale])
+    nonsense = till.end_of_day([]) | {"listed": ["x"]}
+
+    # when
+    with scene.transactions():
+        send(scene, sale, twice, nonsense)
+        answers = [told(scene, one, "rejected") for one in (twice, nonsense)]
+
+    # then
+    assert [one["reasons"][0]["code"] for one in answers] == ["duplicate", "invalid_id"]
+
+
+def test_sequence_of_sales_orders_that_has_run_out_blocks_and_goes_on_with_a_longer_one(
+    scene: Scene, till: Till
+) -> None:
+    """No order is lost; the next round after the change lets it through."""
+    # given
+    scene.query("UPDATE sales_order_sequences SET format = 'S-#', next = 9 WHERE legal_entity = 'usrt'")
+    first, second = till.order(), till.order()
+
+    # when
+    with scene.transactions():
+        send(scene, first, second)
+        wait_until(scene, first, "synchronized")
+        wait_until(scene, second, "blocked")
+        scene.query("UPDATE sales_order_sequences SET format = 'S-##' WHERE legal_entity = 'usrt'")
+        wait_until(scene, second, "synchronized")
+
+    # then
+    orders = scene.query("SELECT sales_order FROM sales_orders ORDER BY 1")
+    assert [one["sales_order"] for one in orders] == ["S-10", "S-9"]
