@@ -131,7 +131,12 @@ def test_order_brings_its_customer_along_whoever_comes_first(
     assert [one["account_number"] for one in scene.query("SELECT account_number FROM customers")] == [NUMBER]
     with scene.follow("customers", "Customer") as snapshots:
         found: dict[str, Any] = {}
-        wait_for(lambda: bool(found.update(snapshots.more()) or found), "a snapshot")
+
+        def has_come() -> bool:
+            found.update(snapshots.more())
+            return event["customer_id"] in found
+
+        wait_for(has_come, "a snapshot")
     assert found[event["customer_id"]]["account_number"] == NUMBER
 
 
