@@ -59,7 +59,7 @@ def register_customer(
     if seconds <= 0:
         return created
     try:
-        return wait_until_settled(channel, created.customer_id, seconds)
+        return _settled(channel, created, seconds)
     except (DatabaseRefused, NoSuchCustomer):
         # It is written, whatever a later look says: it cannot be refused any more. Gone is who left the channel's
         # filter, or was erased, within moments.
@@ -77,8 +77,12 @@ def wait_until_settled(channel: OpenChannel, customer_id: str, timeout_seconds: 
 
     Raises: `NoSuchCustomer`, `DatabaseRefused`.
     """
+    return _settled(channel, show_customer(channel, customer_id), timeout_seconds)
+
+
+def _settled(channel: OpenChannel, view: CustomerView, timeout_seconds: float) -> CustomerView:
+    """The same, of a customer as it was a moment ago."""
     deadline = time.monotonic() + timeout_seconds
-    view = show_customer(channel, customer_id)
     if view.status is not CustomerStatus.PENDING or timeout_seconds <= 0:
         return view
     if _listeners.acquire(blocking=False):
@@ -92,7 +96,7 @@ def wait_until_settled(channel: OpenChannel, customer_id: str, timeout_seconds: 
             _listeners.release()
     else:
         _poll(channel, view.customer_id, deadline)
-    return show_customer(channel, customer_id)
+    return show_customer(channel, view.customer_id)
 
 
 def _be_told(channel: OpenChannel, customer_id: str, deadline: float, wake: Wake) -> None:

@@ -1,0 +1,88 @@
+"""A scene for tests of the whole way: headquarters and its channels, each part as it runs in production, in threads."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Final, Literal
+
+from sqlalchemy import Table, select
+
+from commerce.database import open_database, upgrade_channel
+from commerce.settings import Settings
+from consumers import settlement
+from consumers.distribution import run as distribution
+from producers import OpenChannel, open_channel, relay
+from producers.loyalty import issue_kept_cards
+from tests.channel_scene import Worker
+from tests.scenes import Scene, set_scene
+
+HOUSTON: Final = "houston"
+DALLAS: Final = "dallas"
+
+Part = Literal["relay", "settlement", "distribution", "cards"]
+PARTS: Final[tuple[Part, ...]] = ("relay", "settlement", "distribution")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Headquarters with the channels houston and dallas."""
+
+    scene: Scene
+    settings: Settings
+
+    def with_channel(self, name: str, **values: Any) -> "Flow":
+        """The same with other settings of one channel."""
+        channels = {**self.settings.channels, name: self.settings.channel(name).model_copy(update=values)}
+        return Flow(scene=self.scene, settings=self.settings.model_copy(update={"channels": channels}))
+
+    @contextmanager
+    def opened(self, name: str = HOUSTON) -> Iterator[OpenChannel]:
+        """A channel, open for work; its tables are there."""
+        engine = open_database(self.settings.channel(name).database)
+        upgrade_channel(engine)
+        engine.dispose()
+        with open_channel(self.settings, name) as channel:
+            yield channel
+
+    @contextmanager
+    def running(self, *parts: Part, channel: str = HOUSTON) -> Iterator[None]:
+        """These parts of a channel, for as long as the block. What one dies of is raised."""
+        workers = []
+        with ExitStack() as ends:
+            for part in parts:
+                workers.append(Worker(partial(self._run, part, channel)))
+                ends.callback(workers[-1].stop)
+            yield
+        for worker in workers:
+            worker.check()
+
+    def _run(self, part: Part, channel: str, stop: Event) -> None:
+        match part:
+            case "relay":
+                relay.run(channel, self.settings, stop)
+            case "settlement":
+                settlement.run(self.settings, channel, stop)
+            case "distribution":
+                distribution.run(self.settings, channel, stop)
+            case "cards":
+                with open_channel(self.settings, channel) as opened:
+                    while not stop.wait(0.01):
+                        issue_kept_cards(opened)
+
+
+def rows(channel: OpenChannel, table: Table) -> list[dict[str, Any]]:
+    """A table's rows, ordered by primary key."""
+    with channel.reading() as connection:
+        return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+
+def set_flow(
+    directory: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str], houston: str, **more: Any
+) -> Flow:
+    """Topics and tables; `houston` says whether that channel has postgresql or sqlite. `more` goes to `set_scene`."""
+    scene = set_scene(directory, bootstrap_servers, prefix, new_database(), **more)
+    flow = Flow(scene=scene, settings=scene.settings)
+    return flow.with_channel(HOUSTON, database=new_database()) if houston == "postgresql" else flow
