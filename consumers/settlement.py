@@ -1,7 +1,8 @@
 """Settlement: closes what a channel is waiting for.
 
 Input: the channel's own partition of `channel-replies`, from the position in the channel's database.
-Output: the outbox rows that headquarters has answered, account numbers, and the position, in one SQL transaction.
+Output: the outbox rows that headquarters has answered, account numbers, what became of orders, sales and ends of day,
+and the position, in one SQL transaction.
 Promise: every answer is taken in once, in order; what an answer makes visible is visible when its transaction commits.
 
     it dies                          then
@@ -38,6 +39,7 @@ from consumers.few import FEW_RECORDS, decode_few
 from consumers.patience import Patience
 from consumers.positions import TopicRead, begin, guard_topic, move, read_another, read_positions, replace
 from consumers.reading import POLL_SECONDS, AssignedReader, OffsetGone, Records
+from consumers.settled_sales import reasons_as_json, settle_sales
 from schemas.batches import decode_batch
 from schemas.records import Outcome, Reply, reply_from_avro
 from schemas.topics import CHANNEL_REPLIES, RECORD_BYTES_MAX
@@ -221,8 +223,20 @@ _REPLY: Final = tuple(field["name"] for field in contract("Reply").json["fields"
 def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
     """Take in replies of this channel, in order. Called twice it changes nothing more. A fixed number of statements.
 
-    The customers' rows are locked, in the order of their GUIDs, before the outbox is touched: as a clerk's change does.
+    The rows of customers, then those of transactions are locked, in the order of their GUIDs, before the outbox is
+    touched: as a clerk's change does.
     """
+    answers = [reply for reply in replies if reply.transaction_status]
+    events = [reply for reply in replies if not reply.transaction_status]
+    if events:
+        _settle_events(connection, view, events, at)
+    if answers:
+        settle_sales(connection, answers, at)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": SETTLED_CHANNEL})
+
+
+def _settle_events(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
     erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
     concerned = {reply.customer_id for reply in replies}
     tables_of(connection).lock_versions(connection, concerned)
@@ -233,8 +247,6 @@ def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], 
     connection.execute(text(give_number), {"numbers": json.dumps(numbers)})
     erase(connection, sorted(erased), view.channel_id, at)
     show_again(connection, sorted(concerned - erased), view.filter, view.writers)
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": SETTLED_CHANNEL})
 
 
 def _row(reply: Reply, at: datetime) -> dict[str, object]:
@@ -243,7 +255,7 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
         "event_id": reply.event_id,
         "customer_id": reply.customer_id,
         "outcome": reply.outcome.lower(),
-        "reasons": [{"field": one.field, "code": one.code, "text": one.text} for one in reply.reasons] or None,
+        "reasons": reasons_as_json(reply),
         "account_number": reply.account_number,
         "version": reply.version,
         "settled_at": None if reply.outcome is Outcome.REJECTED else at.isoformat(timespec="microseconds"),

@@ -1,4 +1,4 @@
-"""What runs in a channel and writes towards headquarters; here, what a program needs that works with customers or sells."""
+"""What runs in a channel and writes towards headquarters; here, what a program needs that has customers and sells."""
 
 from producers.channel import OpenChannel, open_channel
 from producers.customers import (

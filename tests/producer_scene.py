@@ -22,8 +22,8 @@ from commerce.kafka import apply_topics, consumer_configuration
 from commerce.settings import Settings
 from producers import OpenChannel, open_channel, relay
 from schemas import channel
-from schemas.records import CustomerEvent, Reason, event_from_avro
-from schemas.topics import ASYNC_CUSTOMERS
+from schemas.records import CustomerEvent, Reason, RetailTransaction, event_from_avro, transaction_from_avro
+from schemas.topics import ASYNC_CUSTOMERS, Topic
 from schemas.wire import WriterSchemas, contract
 
 HOUSTON: Final = "houston"
@@ -79,8 +79,13 @@ class Store:
         return {table.name: len(self.rows(table)) for table in tables}
 
     def events(self) -> list[CustomerEvent]:
-        """The events in the outbox, oldest first."""
-        return [decoded(row["payload"]) for row in self.rows(channel.outbox)]
+        """The customers' events in the outbox, oldest first."""
+        return [decoded(row["payload"]) for row in self.rows(channel.outbox) if row["aggregatetype"] == "customer"]
+
+    def told(self) -> list[RetailTransaction]:
+        """The orders, cash-and-carry and ends of day in the outbox, oldest first."""
+        rows = self.rows(channel.outbox)
+        return [decoded_transaction(row["payload"]) for row in rows if row["aggregatetype"] == "retail_transaction"]
 
     def answer(self, event_id: str, outcome: str, **columns: Any) -> None:
         """Settle an event as settlement does; a rejected one stays open."""
@@ -135,11 +140,11 @@ class Store:
             lambda: all(row["sent_at"] is not None for row in self.rows(channel.outbox)), "everything to be sent"
         )
 
-    def topic(self) -> list[Message]:
-        """Every record of `async-customers`, those of a partition in order."""
-        name = self.settings.topic(ASYNC_CUSTOMERS)
+    def topic(self, topic: Topic = ASYNC_CUSTOMERS) -> list[Message]:
+        """Every record of a topic, those of a partition in order."""
+        name = self.settings.topic(topic)
         consumer = Consumer(consumer_configuration(self.settings, **{"group.id": name, "enable.partition.eof": True}))
-        open_partitions = set(range(ASYNC_CUSTOMERS.partitions))
+        open_partitions = set(range(topic.partitions))
         consumer.assign([TopicPartition(name, partition, 0) for partition in open_partitions])
         messages = []
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -162,6 +167,11 @@ def event_ids(messages: Sequence[Message]) -> list[str]:
 def decoded(payload: bytes | None) -> CustomerEvent:
     """The event that a payload holds."""
     return event_from_avro(WriterSchemas().decode(payload or b"", contract("CustomerEvent")))
+
+
+def decoded_transaction(payload: bytes | None) -> RetailTransaction:
+    """The order, cash-and-carry or end of day that a payload holds."""
+    return transaction_from_avro(WriterSchemas().decode(payload or b"", contract("RetailTransaction")))
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:

@@ -1,4 +1,4 @@
-"""The relay: from the outbox of a channel to `async-customers`, on PostgreSQL and SQLite, with a real broker."""
+"""The relay: from the outbox of a channel to its two topics, on PostgreSQL and SQLite, with a real broker."""
 
 import os
 import subprocess
@@ -7,22 +7,41 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from sqlalchemy import insert, select, text, update
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from sqlalchemy import Connection, insert, select, text, update
 
 from commerce.failures import KafkaRefused, LockHeld, TopicChanged
+from commerce.kafka import administration
 from commerce.settings import Settings
-from producers import CustomerStatus, chores, create_customer, edit_customer, outbox, relay, show_customer
+from producers import (
+    CustomerStatus,
+    Item,
+    chores,
+    close_day,
+    create_customer,
+    edit_customer,
+    outbox,
+    record_order,
+    record_sale,
+    relay,
+    resend_transaction,
+    show_customer,
+    show_transaction,
+)
+from producers.line import DeliveryFailed, Line
 from schemas import channel
 from schemas.records import Attribute, to_avro
-from schemas.topics import ASYNC_CUSTOMERS
+from schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
 from schemas.wire import contract, encode
 from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -172,7 +191,7 @@ def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> No
     with store.relaying():
         store.wait_until_sent()
     ids = [row["id"] for row in store.rows(channel.outbox)]
-    topic_id = store.rows(channel.outbox)[0]["sent_topic_id"]
+    topic_ids = {"customer": store.rows(channel.outbox)[0]["sent_topic_id"]}
     store.answer(ids[3], "synchronized", version=1)
     store.reject(ids[4])
     with store.channel.engine.begin() as connection:
@@ -182,7 +201,7 @@ def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> No
         connection.execute(gone.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
     # when
     with store.channel.engine.begin() as connection:
-        chores.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_id)
+        chores.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_ids)
     with store.relaying():
         store.wait_until_sent()
     # then
@@ -288,15 +307,131 @@ def test_old_settled_rows_are_pruned_and_those_still_shown_are_kept(store: Store
     assert [row["aggregateid"] for row in store.rows(channel.outbox)] == [shown.customer_id, pending.customer_id]
 
 
-def test_the_topic_is_noted_and_another_partition_count_stops_the_relay(store: Store) -> None:
+def test_the_topics_are_noted_and_another_partition_count_stops_the_relay(store: Store) -> None:
     """With other partitions the same key would go elsewhere."""
     # given
     with store.relaying():
-        wait_until(lambda: len(store.rows(channel.topics)) == 1, "the topic to be noted")
-    [noted] = store.rows(channel.topics)
-    assert (noted["topic"], noted["partitions"]) == (store.settings.topic(ASYNC_CUSTOMERS), ASYNC_CUSTOMERS.partitions)
+        wait_until(lambda: len(store.rows(channel.topics)) == 2, "the topics to be noted")
+    noted = {(row["topic"], row["partitions"]) for row in store.rows(channel.topics)}
+    assert noted == {(store.settings.topic(topic), 12) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
     with store.channel.engine.begin() as connection:
         connection.execute(update(channel.topics).values(partitions=3))
     # then
     with pytest.raises(TopicChanged, match="12 partitions"):
         relay.run(HOUSTON, store.settings, Event())
+
+
+def test_sales_go_to_their_own_topic_in_order_keyed_by_the_channel(store: Store) -> None:
+    """Orders, cash-and-carry and ends of day stand in one partition as they were made; customers go their own way."""
+    # given
+    ada = create_customer(store.channel, last_name="Lovelace")
+    made = [record_order(store.channel, lines=[TEA], customer_id=ada.customer_id).transaction_id]
+    made += [record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(10)]
+    made += [close_day(store.channel)[0].end_of_day_id]
+    # when
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    messages = store.topic(RETAIL_TRANSACTIONS)
+    rows = {row["id"]: row for row in store.rows(channel.outbox)}
+    assert event_ids(messages) == made
+    assert len({message.partition() for message in messages}) == 1
+    for message, transaction_id in zip(messages, made, strict=True):
+        headers = dict(message.headers() or [])
+        assert (message.key(), message.value()) == (HOUSTON.encode(), rows[transaction_id]["payload"])
+        assert headers == {"id": transaction_id.encode(), "type": rows[transaction_id]["type"].encode()}
+    assert [rows[one]["type"] for one in made] == ["OrderPlaced", *["CashAndCarrySold"] * 10, "DayClosed"]
+    [customer_event] = store.topic()
+    assert customer_event.key() == ada.customer_id.encode()
+    topic_of = {row["topic_id"]: row["topic"] for row in store.rows(channel.topics)}
+    assert {(row["aggregatetype"], topic_of[row["sent_topic_id"]]) for row in rows.values()} == {
+        ("customer", store.settings.topic(ASYNC_CUSTOMERS)),
+        ("retail_transaction", store.settings.topic(RETAIL_TRANSACTIONS)),
+    }
+
+
+def test_a_sale_sent_to_a_topic_that_is_gone_is_sent_again_and_customers_are_not(store: Store) -> None:
+    """Each row is judged by the topic that it belongs to."""
+    # given
+    create_customer(store.channel, last_name="Lovelace")
+    lost, kept = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
+    with store.relaying():
+        store.wait_until_sent()
+    ids = {row["aggregatetype"]: row["sent_topic_id"] for row in store.rows(channel.outbox)}
+    with store.channel.engine.begin() as connection:
+        gone = update(channel.outbox).values(sent_topic_id="gone")
+        connection.execute(gone.where(channel.outbox.c.id == lost))
+        # when
+        chores.send_again(connection, LONG_AGO, ids)
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [lost, kept, lost]
+    assert len(store.topic()) == 1
+
+
+def test_a_sale_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: Store) -> None:
+    """The clerk sees it as rejected, with the reason, and the next one goes its way."""
+    # given
+    huge, other = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
+    with store.channel.engine.begin() as connection:
+        too_large = update(channel.outbox).values(payload=b"x" * 1_100_000)
+        connection.execute(too_large.where(channel.outbox.c.id == huge))
+    # when
+    with store.relaying():
+        wait_until(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+        wait_until(lambda: show_transaction(store.channel, huge).status == "rejected", "the rejection")
+    # then
+    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other]
+    assert [one.code for one in show_transaction(store.channel, huge).reasons] == ["too_large"]
+    # when
+    assert resend_transaction(store.channel, huge).status == "pending"
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other, huge]
+
+
+def test_what_the_broker_refuses_of_a_key_keeps_back_all_of_that_key(store: Store) -> None:
+    """No later sale of the channel is marked sent while an earlier one is not; a customer's event is."""
+    # given
+    create_customer(store.channel, last_name="Lovelace")
+    for _ in range(2):
+        record_sale(store.channel, lines=[TEA])
+    refused = store.settings.topic(RETAIL_TRANSACTIONS)
+    admin = administration(store.settings)
+    alter = ConfigResource(ConfigResource.Type.TOPIC, refused, incremental_configs=[_limit("100")])
+    for altered in admin.incremental_alter_configs([alter]).values():
+        altered.result()
+    # when
+    with Line(store.settings, HOUSTON) as line, autocommit(store) as connection:
+        assert line.connect(Event())
+        batch = line.send(outbox.unsent(connection, 100, 1_000_000), Event())
+        acknowledged = line.acknowledged(batch, Event())
+        # then
+        [event, *_] = store.rows(channel.outbox)
+        assert acknowledged == [event["sequence"]]
+        with pytest.raises(DeliveryFailed):
+            line.check()
+
+
+def _limit(size: str) -> ConfigEntry:
+    return ConfigEntry("max.message.bytes", size, incremental_operation=AlterConfigOpType.SET)
+
+
+def autocommit(store: Store) -> Connection:
+    """A connection on which each statement is a transaction."""
+    return store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def test_old_settled_sales_are_pruned(store: Store) -> None:
+    """The row goes, the sale stays."""
+    # given
+    settled, pending = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
+    store.answer(settled, "synchronized")
+    # when
+    with store.channel.engine.begin() as connection:
+        chores.prune(connection, datetime.now(UTC) + timedelta(days=1))
+    # then
+    assert [row["id"] for row in store.rows(channel.outbox)] == [pending]
+    assert show_transaction(store.channel, settled).transaction_id == settled
