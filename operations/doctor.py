@@ -17,7 +17,8 @@ from commerce.schema_exchange import Registry
 from commerce.settings import Settings
 from consumers.distribution.status import stopped
 from operations.failures import explain
-from schemas.headquarters import number_sequences
+from operations.transactions import transactions_status
+from schemas.headquarters import number_sequences, sales_order_sequences
 from schemas.topics import CUSTOMERS
 
 CLOCK_SECONDS_MAX: Final = 60.0
@@ -159,6 +160,7 @@ def _headquarters(settings: Settings) -> Iterator[Check]:
     yield check
     if check.ok:
         yield _look("number sequences", lambda: _with(address, lambda engine: _sequences(settings, engine)))
+        yield _look("transactions", lambda: _with(address, lambda engine: _transactions(settings, engine)))
         yield _look("clock", lambda: _with(address, _clock))
 
 
@@ -195,15 +197,39 @@ def _sequences(settings: Settings, engine: Engine) -> str:
     """Every legal entity has one, as the settings say, and enough numbers are left."""
     with consistent_view(engine) as connection:
         rows = {row.legal_entity: row for row in connection.execute(select(number_sequences))}
+        orders = {row.legal_entity: row for row in connection.execute(select(sales_order_sequences))}
     for name, legal_entity in settings.legal_entities.items():
         numbers = legal_entity.account_numbers
         row = rows.get(name)
         if row is None or (row.format, row.continuous) != (numbers.format, numbers.continuous):
             raise TentenError(f"that of {name} is not as tenten.toml says: run `tenten database upgrade headquarters`")
-        total = 10 ** row.format.count("#")
-        if total - row.next < total * NUMBERS_LEFT_SHARE_MIN:
-            raise TentenError(f"{name} has {max(0, total - row.next):,} numbers left: write a longer format for it")
-    return f"{len(settings.legal_entities)}, numbers are left in each"
+        _check_left(name, row.format, row.next, "account numbers")
+        order = orders.get(name)
+        if order is None or order.format != legal_entity.sales_orders.format:
+            raise TentenError(
+                f"that of sales orders of {name} is not as tenten.toml says: run `tenten database upgrade headquarters`"
+            )
+        _check_left(name, order.format, order.next, "sales order numbers")
+    return f"{len(settings.legal_entities)} of account numbers and of sales orders, numbers are left in each"
+
+
+def _check_left(name: str, written: str, following: int, what: str) -> None:
+    """Raises: `TentenError` when a sequence will soon have no number left."""
+    total = 10 ** written.count("#")
+    if total - following < total * NUMBERS_LEFT_SHARE_MIN:
+        raise TentenError(f"{name} has {max(0, total - following):,} {what} left: write a longer format for them")
+
+
+def _transactions(settings: Settings, engine: Engine) -> str:
+    """Whether none waits for its customer for too long."""
+    with consistent_view(engine) as connection:
+        found = transactions_status(connection, settings.headquarters.waiting_seconds_max)
+    if found.problem is not None:
+        raise TentenError(found.problem)
+    return (
+        f"{found.waiting:,} wait for their customers, {found.blocked:,} are blocked, {found.rejected:,} rejected; "
+        f"{found.open_statements:,} statements are open"
+    )
 
 
 def _clock(engine: Engine) -> str:

@@ -6,7 +6,7 @@ Only looks. What cannot be looked at says why, in `problem`, and the rest is sho
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
@@ -27,10 +27,12 @@ from commerce.kafka import (
 from commerce.settings import Settings
 from consumers.distribution.status import counts, status
 from operations.failures import explain
+from operations.transactions import TransactionsStatus, transactions_status
 from schemas import channel, headquarters
-from schemas.topics import ALL, ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, Topic
+from schemas.topics import ALL, ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, Topic
 
 HEADQUARTERS_GROUP: Final = "headquarters"
+TRANSACTIONS_GROUP: Final = "transactions"
 _REJECTED: Final = "rejected"
 _ASK_AGAIN_SECONDS: Final = 0.2
 
@@ -66,6 +68,7 @@ class HeadquartersStatus:
     rejected: int | None = None
     lag: int | None = None
     number_sequences: dict[str, NumberSequenceStatus] = field(default_factory=dict)
+    transactions: TransactionsStatus | None = None
     problem: str | None = None
 
 
@@ -98,8 +101,10 @@ class WholeStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything could be looked at."""
+        """Whether everything could be looked at, and nothing waits for too long."""
         problems = [self.headquarters.problem, *(topic.problem for topic in self.topics)]
+        if self.headquarters.transactions is not None:
+            problems.append(self.headquarters.transactions.problem)
         problems += [one.problem for one in self.channels.values()]
         return problems == [None] * len(problems)
 
@@ -172,12 +177,16 @@ def headquarters_status(settings: Settings) -> HeadquartersStatus:
             )
             for row in connection.execute(select(headquarters.number_sequences))
         }
+        transactions = transactions_status(connection, settings.headquarters.waiting_seconds_max)
     return HeadquartersStatus(
         customers=known,
         events=events,
         rejected=rejected,
         lag=sum(one.lag for one in _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)),
         number_sequences=sequences,
+        transactions=replace(
+            transactions, lag=sum(one.lag for one in _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS))
+        ),
     )
 
 
@@ -204,8 +213,9 @@ def channel_status(settings: Settings, name: str) -> ChannelStatus:
 
 
 def group_lags(settings: Settings) -> list[GroupLag]:
-    """Headquarters' group and that of every channel. Raises: `KafkaRefused`, `KafkaException`."""
+    """Headquarters' two groups and that of every channel. Raises: `KafkaRefused`, `KafkaException`."""
     found = _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)
+    found += _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS)
     for name in settings.channels:
         group = f"channel.{name}"
         found += _group_lag(settings, group, CUSTOMERS)

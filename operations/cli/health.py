@@ -13,7 +13,8 @@ from operations.cli.wiring import connected
 def status(context: typer.Context, json: Json = False) -> None:
     """How everything stands: topics, headquarters, and every channel whose database can be reached from here.
 
-    Exit code 3 when a part cannot be looked at; it says why.
+    Exit code 3 when a part cannot be looked at, or a transaction waits for its customer for longer than
+    waiting_seconds_max; it says why.
     """
     from operations.status import whole_status
 
@@ -32,6 +33,11 @@ def status(context: typer.Context, json: Json = False) -> None:
             [("", hq.customers, hq.events, hq.rejected, hq.lag, hq.problem)],
         )
         print_line("")
+        if hq.transactions is not None:
+            columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag", "problem")
+            told = asdict(hq.transactions)
+            print_table(("transactions", *columns), [("", *(told[column] for column in columns))])
+            print_line("")
         rows = [
             (name, one.customers, one.pending, one.unsettled, one.unsent, one.rejected, one.lag, one.problem)
             for name, one in found.channels.items()

@@ -20,6 +20,7 @@ from operations.cli import (
     headquarters,
     health,
     local,
+    statement,
     topics,
     transactions,
     up,
@@ -45,6 +46,7 @@ app.add_typer(headquarters.app, name="headquarters")
 app.add_typer(transactions.app, name="transactions")
 app.add_typer(channel.app, name="channel")
 app.add_typer(customer.app, name="customer")
+app.add_typer(statement.app, name="statement")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command(epilog=examples("tenten up"))(up.up)

@@ -33,7 +33,7 @@ channel distribute, channel relay, channel resync, channel run, channel settle, 
 customer create, customer discard, customer edit, customer import, customer search, customer show, database upgrade all,
 database upgrade channel, database upgrade headquarters, dead-letters discard, dead-letters list, dead-letters replay,
 dead-letters show, demo, doctor, headquarters run, headquarters verify, lag, local start, local status, local stop,
-status, topics apply, transactions run, up
+statement list, statement show, status, topics apply, transactions run, up
 """
 
 
