@@ -104,9 +104,11 @@ def issue_card(channel: OpenChannel, customer_id: str, card_number: str, *, keep
     with writing(channel) as connection:
         customer = _locked(connection, customer_id)
         is_pending = customer.account_number is None
-        was_free = _claim(connection, number, customer.customer_id, now)
+        # Nobody else asks for a card of this customer meanwhile: the row is locked.
+        is_known = owners_of(connection, number) == [customer.customer_id]
+        _claim(connection, number, customer.customer_id, now)
         is_taken = bool({*owners_of(connection, number), *holders} - {customer.customer_id})
-        is_early = is_pending and not keep and (was_free or is_taken)
+        is_early = is_pending and not keep and not is_known
         refuse([*([_TAKEN] if is_taken else []), *([_PENDING] if is_early else [])])
         if not is_pending:
             _issue(connection, channel, customer, number, now, judged=True)
@@ -168,6 +170,8 @@ def owners_of(connection: Connection, number: str) -> list[str]:
 
 def holders_of(connection: Connection, number: str) -> list[str]:
     """The customers who carry this card, wherever it was issued. Reads the attributes of every customer once."""
+    if not _CARD_NUMBER.fullmatch(number):
+        return []
     # The text of the attributes finds candidates the same way on both databases; the value itself decides.
     carries = cast(customers.c.attributes, Text).like(f'%"{ATTRIBUTE}"%"{number}"%')
     query = select(customers.c.customer_id, customers.c.attributes).where(carries).limit(_HOLDERS_MAX)
@@ -179,7 +183,9 @@ def holders_of(connection: Connection, number: str) -> list[str]:
 
 
 def _card(connection: Connection, number: str) -> tuple[str, CardStatus] | None:
-    """Who asked for the card in this channel, and what became of it."""
+    """Who asked for the card in this channel, and what became of it; None where nobody did, or it is no card."""
+    if not _CARD_NUMBER.fullmatch(number):
+        return None
     query = select(loyalty_cards.c.customer_id, loyalty_cards.c.status).where(loyalty_cards.c.card_number == number)
     row = connection.execute(query).first()
     return None if row is None else (row.customer_id, CardStatus(row.status))
@@ -198,11 +204,11 @@ def _locked(connection: Connection, customer_id: str) -> StoredCustomer:
     )
 
 
-def _claim(connection: Connection, number: str, customer_id: str, now: datetime) -> bool:
-    """Keep the card for the customer unless somebody has it; whether it was free. Waits for who is just claiming it."""
+def _claim(connection: Connection, number: str, customer_id: str, now: datetime) -> None:
+    """Keep the card for the customer, unless somebody has it. Waits for who is just claiming it."""
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(loyalty_cards)
     claimed = insert.values(card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now)
-    return connection.execute(claimed.on_conflict_do_nothing()).rowcount == 1
+    connection.execute(claimed.on_conflict_do_nothing())
 
 
 def _issue(

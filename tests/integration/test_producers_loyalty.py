@@ -1,0 +1,357 @@
+"""Loyalty cards: refused, kept, issued once. On PostgreSQL and SQLite; the whole way at the end."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, event
+
+from commerce.failures import CustomerRefused, NoSuchCustomer
+from producers import CustomerStatus, CustomerView, create_customer, edit_customer, search_customers, show_customer
+from producers.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
+from producers.waiting import register_customer
+from schemas import channel
+from schemas.records import Attribute
+from tests.flow_scene import DALLAS, HOUSTON, PARTS, set_flow
+from tests.producer_scene import Store, set_store
+from tests.scenes import DEADLINE_SECONDS, wait_for
+
+CARD = "LC-1001"
+OTHER_CARD = "LC-1002"
+GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A channel on each of the two databases."""
+    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_store(tmp_path, url) as made:
+        yield made
+
+
+def pending(store: Store, last_name: str = "Lovelace") -> str:
+    """The id of a customer without an account number."""
+    return create_customer(store.channel, last_name=last_name).customer_id
+
+
+def numbered(store: Store, last_name: str = "Lovelace", account_number: str = "C-00000001") -> str:
+    """The id of a customer with an account number."""
+    customer_id = pending(store, last_name)
+    store.synchronize(customer_id, account_number)
+    return customer_id
+
+
+def card_of(view: CustomerView) -> list[Attribute]:
+    """What the customer carries as its card."""
+    return [one for one in view.state.attributes if one.name == "loyalty_card"]
+
+
+def codes(refused: pytest.ExceptionInfo[CustomerRefused]) -> list[tuple[str, str]]:
+    """Fields and codes of a refusal."""
+    return [(reason.field, reason.code) for reason in refused.value.reasons]
+
+
+def written(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows that a card writes."""
+    return store.rows(channel.loyalty_cards), store.rows(channel.outbox)
+
+
+def test_a_customer_with_an_account_number_gets_the_card(store: Store) -> None:
+    """The row and the edit that tells everybody of it are written together; the number is kept in capitals."""
+    # given
+    ada = numbered(store)
+    # when
+    card = issue_card(store.channel, ada, " lc-1001 ")
+    # then
+    assert card == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
+    assert card_of(show_customer(store.channel, ada)) == [Attribute(name="loyalty_card", text=CARD)]
+    [row] = store.rows(channel.loyalty_cards)
+    assert (row["card_number"], row["customer_id"], row["status"]) == (CARD, ada, "issued")
+    assert row["issued_at"] is not None
+    _, edited = store.events()
+    assert (edited.customer_id, edited.changed) == (ada, ("attributes/loyalty_card",))
+
+
+def test_a_pending_customer_is_refused_and_nothing_is_written(store: Store) -> None:
+    """Until the account number is there the clerk reads why there is no card yet."""
+    # given
+    ada = pending(store)
+    before = written(store)
+    # when
+    with pytest.raises(CustomerRefused) as refused:
+        issue_card(store.channel, ada, CARD)
+    # then
+    assert codes(refused) == [("loyalty_card", "pending")]
+    assert "no account number yet" in refused.value.reasons[0].text
+    assert written(store) == before
+
+
+def test_a_kept_card_is_issued_once_when_the_account_number_has_come(store: Store) -> None:
+    """Nothing happens before; then one edit is written, and never a second."""
+    # given
+    ada = pending(store)
+    kept = issue_card(store.channel, ada, CARD, keep=True)
+    assert (kept.status, [reason.code for reason in kept.reasons]) == (CardStatus.KEPT, ["pending"])
+    assert card_of(show_customer(store.channel, ada)) == []
+    assert issue_kept_cards(store.channel) == 0
+    # when
+    store.synchronize(ada, "C-00000001")
+    issued = [issue_kept_cards(store.channel) for _ in range(3)]
+    # then
+    assert issued == [1, 0, 0]
+    assert show_card(store.channel, CARD) == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
+    assert card_of(show_customer(store.channel, ada)) == [Attribute(name="loyalty_card", text=CARD)]
+    assert len(store.events()) == 2
+
+
+def test_a_connection_of_the_callers_own_can_look(store: Store) -> None:
+    """The relay asks on the connection that it has; what is found is issued all the same."""
+    # given
+    ada = pending(store)
+    issue_card(store.channel, ada, CARD, keep=True)
+    # when, then
+    with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        assert issue_kept_cards(store.channel, connection) == 0
+        store.synchronize(ada, "C-00000001")
+        assert issue_kept_cards(store.channel, connection) == 1
+
+
+def test_two_processes_at_once_issue_a_kept_card_once(store: Store) -> None:
+    """Whoever comes second finds it issued."""
+    # given
+    cards = [f"LC-{number}" for number in range(2000, 2020)]
+    for number, card in enumerate(cards):
+        customer_id = pending(store, f"Lovelace {number}")
+        issue_card(store.channel, customer_id, card, keep=True)
+        store.synchronize(customer_id, f"C-{number:08d}")
+    start = Barrier(2)
+
+    def relay() -> int:
+        start.wait()
+        return issue_kept_cards(store.channel)
+
+    # when
+    with ThreadPoolExecutor(2) as relays:
+        issued = [one.result() for one in [relays.submit(relay) for _ in range(2)]]
+    # then
+    assert sum(issued) == len(cards)
+    assert {row["status"] for row in store.rows(channel.loyalty_cards)} == {"issued"}
+    assert len(store.events()) == 2 * len(cards)
+
+
+def test_a_crash_before_the_commit_leaves_the_card_kept(store: Store) -> None:
+    """Neither row nor edit is written; the next one issues the card."""
+    # given
+    ada = pending(store)
+    issue_card(store.channel, ada, CARD, keep=True)
+    store.synchronize(ada, "C-00000001")
+    before = written(store)
+
+    def dies(_: Connection) -> None:
+        raise KeyboardInterrupt
+
+    # when
+    event.listen(store.channel.engine, "commit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        issue_kept_cards(store.channel)
+    event.remove(store.channel.engine, "commit", dies)
+    # then
+    assert written(store) == before
+    assert [issue_kept_cards(store.channel) for _ in range(2)] == [1, 0]
+    assert len(store.events()) == 2
+
+
+def test_a_card_of_another_customer_is_taken(store: Store) -> None:
+    """Issued or kept, a card has one customer; every reason is given at once."""
+    # given
+    ada, charles = numbered(store), pending(store, "Babbage")
+    issue_card(store.channel, ada, CARD)
+    issue_card(store.channel, charles, OTHER_CARD, keep=True)
+    before = written(store)
+    # when, then
+    for customer_id, card, expected in (
+        (ada, OTHER_CARD, ["taken"]),
+        (charles, CARD, ["taken", "pending"]),
+    ):
+        with pytest.raises(CustomerRefused) as refused:
+            issue_card(store.channel, customer_id, card)
+        assert codes(refused) == [("loyalty_card", code) for code in expected]
+    with pytest.raises(CustomerRefused) as refused:
+        issue_card(store.channel, charles, CARD, keep=True)
+    assert codes(refused) == [("loyalty_card", "taken")]
+    assert written(store) == before
+
+
+def test_a_card_that_was_issued_in_another_channel_is_taken_and_shown(store: Store) -> None:
+    """The customer's attribute tells of it, though this channel never issued it."""
+    # given
+    ada, charles = numbered(store), numbered(store, "Babbage", "C-00000002")
+    edit_customer(store.channel, ada, attributes={"loyalty_card": CARD})
+    # when, then
+    assert show_card(store.channel, CARD) == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
+    with pytest.raises(CustomerRefused) as refused:
+        issue_card(store.channel, charles, CARD)
+    assert codes(refused) == [("loyalty_card", "taken")]
+    # and for its own customer there is nothing to tell anybody
+    events = len(store.events())
+    assert issue_card(store.channel, ada, CARD).status is CardStatus.ISSUED
+    assert len(store.events()) == events
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_same_card_again_is_returned_as_it_is(store: Store, keep: bool) -> None:
+    """A till that has to repeat its call writes nothing more."""
+    # given
+    ada, charles = numbered(store), pending(store, "Babbage")
+    first = [issue_card(store.channel, ada, CARD), issue_card(store.channel, charles, OTHER_CARD, keep=True)]
+    before = written(store)
+    # when
+    again = [issue_card(store.channel, ada, CARD, keep=keep), issue_card(store.channel, charles, OTHER_CARD, keep=keep)]
+    # then
+    assert again == first
+    assert written(store) == before
+
+
+def test_asking_for_a_kept_card_issues_it_when_the_number_is_there(store: Store) -> None:
+    """The clerk need not wait for the relay."""
+    # given
+    ada = pending(store)
+    issue_card(store.channel, ada, CARD, keep=True)
+    store.synchronize(ada, "C-00000001")
+    # when
+    assert issue_card(store.channel, ada, CARD).status is CardStatus.ISSUED
+    # then
+    assert issue_kept_cards(store.channel) == 0
+    assert len(store.events()) == 2
+
+
+def test_one_card_for_two_customers_at_once_goes_to_one(store: Store) -> None:
+    """The other is refused."""
+    # given
+    customer_ids = [numbered(store, f"Lovelace {number}", f"C-{number}") for number in range(4)]
+    start = Barrier(len(customer_ids))
+
+    def ask(customer_id: str) -> str:
+        start.wait()
+        try:
+            return issue_card(store.channel, customer_id, CARD).customer_id
+        except CustomerRefused as refusal:
+            return refusal.reasons[0].code
+
+    # when
+    with ThreadPoolExecutor(len(customer_ids)) as tills:
+        answers = list(tills.map(ask, customer_ids))
+    # then
+    [row] = store.rows(channel.loyalty_cards)
+    assert sorted(answers) == sorted([row["customer_id"], "taken", "taken", "taken"])
+    assert len(store.events()) == len(customer_ids) + 1
+
+
+def test_a_new_card_takes_the_place_of_the_old_one(store: Store) -> None:
+    """The customer carries the newest; the old one stays his, and nobody else gets it."""
+    # given
+    ada = numbered(store)
+    issue_card(store.channel, ada, CARD)
+    # when
+    issue_card(store.channel, ada, OTHER_CARD)
+    # then
+    assert card_of(show_customer(store.channel, ada)) == [Attribute(name="loyalty_card", text=OTHER_CARD)]
+    assert [show_card(store.channel, card).customer_id for card in (CARD, OTHER_CARD)] == [ada, ada]
+
+
+def test_the_card_of_a_customer_who_is_gone_stays_kept(store: Store) -> None:
+    """It is never issued, does not stand in the way of others, and the clerk reads why."""
+    # given
+    ada, charles = pending(store), pending(store, "Babbage")
+    issue_card(store.channel, ada, CARD, keep=True)
+    issue_card(store.channel, charles, OTHER_CARD, keep=True)
+    store.synchronize(charles, "C-00000001")
+    with store.channel.engine.begin() as connection:
+        connection.execute(delete(channel.customers).where(channel.customers.c.customer_id == ada))
+    # when
+    assert [issue_kept_cards(store.channel) for _ in range(2)] == [1, 0]
+    # then
+    card = show_card(store.channel, CARD)
+    assert (card.status, [reason.code for reason in card.reasons]) == (CardStatus.KEPT, ["no_customer"])
+    assert show_card(store.channel, OTHER_CARD).status is CardStatus.ISSUED
+
+
+def test_the_card_of_a_rejected_customer_waits_for_the_clerk(store: Store) -> None:
+    """Headquarters has said no: what is kept says that the customer must be corrected."""
+    # given
+    ada = pending(store)
+    issue_card(store.channel, ada, CARD, keep=True)
+    # when
+    store.reject(store.events()[0].event_id)
+    # then
+    assert issue_kept_cards(store.channel) == 0
+    assert [reason.code for reason in show_card(store.channel, CARD).reasons] == ["rejected"]
+
+
+@pytest.mark.parametrize("card", ["", "LC1", "L" * 31, "LC 1001", "LC_1001", "ŁC-1001", "LC-1001\x00"])
+def test_what_is_no_card_number_is_refused(store: Store, card: str) -> None:
+    """Letters, digits and hyphens, 4 to 30."""
+    with pytest.raises(CustomerRefused) as refused:
+        issue_card(store.channel, numbered(store), card, keep=True)
+    assert codes(refused) == [("loyalty_card", "card_number")]
+    assert store.rows(channel.loyalty_cards) == []
+
+
+@pytest.mark.parametrize("customer_id", [GUID, "nobody"])
+def test_a_customer_that_is_not_there_gets_no_card(store: Store, customer_id: str) -> None:
+    """Nothing is written for nobody."""
+    with pytest.raises(NoSuchCustomer):
+        issue_card(store.channel, customer_id, CARD, keep=True)
+    assert store.rows(channel.loyalty_cards) == []
+
+
+@pytest.mark.parametrize("card", [CARD, "no card at all", "\x00"])
+def test_a_card_that_nobody_has_is_said_so(store: Store, card: str) -> None:
+    """The clerk reads a sentence."""
+    with pytest.raises(NoSuchCustomer, match="has this card"):
+        show_card(store.channel, card)
+
+
+def test_a_customer_is_found_by_card(store: Store) -> None:
+    """However the number is written; kept, issued here, or issued elsewhere."""
+    # given
+    ada, charles, mary = numbered(store), pending(store, "Babbage"), numbered(store, "Somerville", "C-00000002")
+    issue_card(store.channel, ada, CARD)
+    issue_card(store.channel, charles, OTHER_CARD, keep=True)
+    edit_customer(store.channel, mary, attributes={"loyalty_card": "LC-1003", "note": "asked for LC-1004"})
+    # when
+    found = {
+        text: [one.customer_id for one in search_customers(store.channel, text)]
+        for text in ("lc-1001", OTHER_CARD, " Lc-1003 ", "LC-1004")
+    }
+    # then
+    assert found == {"lc-1001": [ada], OTHER_CARD: [charles], " Lc-1003 ": [mary], "LC-1004": []}
+
+
+@pytest.mark.parametrize("houston", ["postgresql", "sqlite"])
+def test_a_kept_card_reaches_another_channel(
+    houston: str, tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str]
+) -> None:
+    """Asked for while the customer was pending, issued when the number came, and known in the next store."""
+    # given
+    flow = set_flow(tmp_path, bootstrap_servers, prefix, new_database, houston)
+    with flow.opened(HOUSTON) as store, flow.opened(DALLAS) as other:
+        ada = register_customer(store, last_name="Lovelace")
+        assert issue_card(store, ada.customer_id, CARD, keep=True).status is CardStatus.KEPT
+        # when
+        with (
+            flow.scene.headquarters(),
+            flow.running(*PARTS, "cards", channel=HOUSTON),
+            flow.running("distribution", channel=DALLAS),
+        ):
+            wait_for(lambda: bool(search_customers(other, CARD)), "the card in the other channel", DEADLINE_SECONDS)
+            wait_for(lambda: show_customer(store, ada.customer_id).unsettled == 0, "the answers", DEADLINE_SECONDS)
+        # then
+        [found] = search_customers(other, CARD)
+        assert (found.customer_id, found.account_number) == (ada.customer_id, "C-00000001")
+        assert card_of(found) == [Attribute(name="loyalty_card", text=CARD)]
+        assert show_card(other, CARD) == show_card(store, CARD)
+        assert show_customer(store, ada.customer_id).status is CustomerStatus.SYNCHRONIZED
