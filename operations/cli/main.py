@@ -15,11 +15,14 @@ from operations.cli import (
     config,
     customer,
     database,
+    day,
     dead_letters,
     demo,
     headquarters,
     health,
     local,
+    order,
+    sale,
     statement,
     topics,
     transactions,
@@ -47,6 +50,9 @@ app.add_typer(transactions.app, name="transactions")
 app.add_typer(channel.app, name="channel")
 app.add_typer(customer.app, name="customer")
 app.add_typer(statement.app, name="statement")
+app.add_typer(order.app, name="order")
+app.add_typer(sale.app, name="sale")
+app.add_typer(day.app, name="day")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command(epilog=examples("tenten up"))(up.up)
