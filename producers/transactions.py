@@ -64,6 +64,10 @@ _TOO_LARGE: Final = Reason(
     text="Customer and lines are too large to be sent together: take lines away, or addresses and contacts of his.",
 )
 
+_NOT_UNICODE: Final = Reason(
+    field="lines", code="not_unicode", text="A text has half a character (a surrogate), which is no text."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
@@ -181,8 +185,7 @@ def _draft(
         taxes=tuple(CodedAmount(code=one.code, amount=_plain(one.amount)) for one in taxes),
         payments=tuple(Payment(method=one.method, amount=_plain(one.amount)) for one in payments),
     )
-    is_sum = all(_is_sound(one.amount) for part in (draft.lines, draft.charges, draft.taxes) for one in part)
-    return replace(draft, total=total_of(draft)) if is_sum else draft
+    return replace(draft, total=_total(draft))
 
 
 def today(channel: OpenChannel) -> date:
@@ -193,10 +196,19 @@ def today(channel: OpenChannel) -> date:
 def _line(item: Item, currency: str) -> TransactionLine:
     """The line; its amount is 0 where quantity or price are too large for anything to be computed."""
     quantity, price = _plain(item.quantity), _plain(item.price)
-    amount = quantity * price if _is_sound(quantity) and _is_sound(price) else Decimal(0)
-    if _is_sound(amount):
-        amount = line_amount(quantity, price, currency)
+    amount = Decimal(0)
+    if _is_sound(quantity) and _is_sound(price):
+        amount = quantity * price
+        amount = line_amount(quantity, price, currency) if _is_sound(amount) else amount
     return TransactionLine(sku=item.sku, quantity=quantity, price=price, amount=amount)
+
+
+def _total(draft: RetailTransaction) -> Decimal:
+    """The sum; where a part is out of range so is it, and where one is no number it does not matter."""
+    amounts = [one.amount for part in (draft.lines, draft.charges, draft.taxes) for one in part]
+    if all(_is_sound(amount) for amount in amounts):
+        return total_of(draft)
+    return AMOUNT_MAX if all(amount.is_finite() for amount in amounts) else Decimal(0)
 
 
 def _plain(number: Decimal) -> Decimal:
@@ -278,7 +290,10 @@ def append(
     if event is not None:
         transaction = replace(transaction, customer_event_id=event[0], customer_event=event[1])
     _refuse([*broken, *transaction_reasons(transaction, {channel.name: channel.legal_entity_id})])
-    payload = encode(contract("RetailTransaction"), to_avro(transaction))
+    try:
+        payload = encode(contract("RetailTransaction"), to_avro(transaction))
+    except UnicodeEncodeError:
+        raise TransactionRefused([_NOT_UNICODE]) from None
     _refuse([_TOO_LARGE] if len(payload) > outbox.PAYLOAD_BYTES_MAX else [])
     outbox.append_transaction(connection, transaction, payload, datetime.now(UTC))
 

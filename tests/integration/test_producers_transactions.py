@@ -1,0 +1,557 @@
+"""Orders, cash-and-carry and ends of day of a channel. On PostgreSQL and SQLite, without any broker."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import update
+
+from commerce.failures import CustomerRefused, NoSuchCustomer, NoSuchTransaction, TransactionRefused
+from producers import (
+    CustomerView,
+    EndOfDayView,
+    Item,
+    NewAddress,
+    close_day,
+    create_customer,
+    days,
+    discard_rejected,
+    edit_customer,
+    list_days,
+    list_transactions,
+    open_channel,
+    record_order,
+    record_sale,
+    resend_day,
+    resend_transaction,
+    show_day,
+    show_transaction,
+)
+from schemas import channel
+from schemas.records import (
+    CodedAmount,
+    ControlTotal,
+    DeliveryAddress,
+    Payment,
+    TransactionKind,
+    TransactionLine,
+    TransactionStatus,
+)
+from tests.producer_scene import HOUSTON, Store, set_store
+
+GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
+FIRST, SECOND = date(2026, 3, 31), date(2026, 4, 1)
+TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
+CUP_BACK = Item(sku="CUP", quantity=Decimal(-1), price=Decimal("12.00"))
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A channel on each of the two databases."""
+    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    with set_store(tmp_path, url) as made:
+        yield made
+
+
+@pytest.fixture
+def ada(store: Store) -> CustomerView:
+    """A pending customer with one address."""
+    address = NewAddress(street="1 Main Street", city="Houston", state="TX", postal_code="77001")
+    return create_customer(store.channel, first_name="Ada", last_name="Lovelace", address=address)
+
+
+def event_ids(store: Store) -> list[str]:
+    """The ids of the customers' events in the outbox, oldest first."""
+    return [event.event_id for event in store.events()]
+
+
+def payloads(store: Store) -> dict[str, bytes]:
+    """The payloads of the outbox, by id."""
+    return {row["id"]: row["payload"] for row in store.rows(channel.outbox)}
+
+
+def answer(store: Store, transaction_id: str, status: str) -> None:
+    """Headquarters' answer, as settlement takes it in."""
+    reasons = [{"field": "lines/1/sku", "code": "unknown", "text": "There is no such article."}]
+    answered = {"status": status, "answer": 1, "reasons": reasons if status == "rejected" else None}
+    with store.channel.engine.begin() as connection:
+        for key in (channel.transactions.c.transaction_id, channel.end_of_days.c.end_of_day_id):
+            connection.execute(update(key.table).where(key == transaction_id).values(answered))
+        settled = {"sent_at": datetime.now(UTC), "settled_at": datetime.now(UTC), "outcome": "synchronized"}
+        connection.execute(update(channel.outbox).where(channel.outbox.c.id == transaction_id).values(settled))
+
+
+def test_an_order_is_pending_and_everything_about_it_is_in_the_outbox(store: Store, ada: CustomerView) -> None:
+    """Amounts and total are computed, the address is copied, and one row waits for the relay."""
+    # when
+    order = record_order(
+        store.channel,
+        customer_id=ada.customer_id,
+        deliver_to=ada.state.primary_address,
+        lines=[TEA, Item(sku="TIN", quantity=Decimal("0.5"), price=Decimal("0.33"))],
+        charges=[CodedAmount(code="FREIGHT", amount=Decimal(5))],
+        taxes=[CodedAmount(code="TX", amount=Decimal("0.74"))],
+        payments=[Payment(method="CARD", amount=Decimal("10.00"))],
+        delivery_mode="courier",
+        business_date=FIRST,
+    )
+    # then
+    assert (order.status, order.sales_order, order.reasons) == (TransactionStatus.PENDING, None, ())
+    assert (order.customer_number, order.customer) == ("Pending sync", ada)
+    assert show_transaction(store.channel, order.transaction_id) == order
+    [told] = store.told()
+    assert replace(told, customer_event=None, customer_event_id=None) == order.transaction
+    assert (told.channel_id, told.kind, told.legal_entity) == (HOUSTON, TransactionKind.ORDER, "usrt")
+    assert (told.customer_id, told.currency, told.business_date) == (ada.customer_id, "USD", FIRST)
+    assert told.lines == (
+        TransactionLine(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"), amount=Decimal("9.00")),
+        TransactionLine(sku="TIN", quantity=Decimal("0.5"), price=Decimal("0.33"), amount=Decimal("0.17")),
+    )
+    assert told.total == Decimal("14.91")
+    assert told.payments == (Payment(method="CARD", amount=Decimal("10.00")),)
+    assert told.delivery_address == DeliveryAddress(
+        address_id=ada.state.primary_address or "",
+        street="1 Main Street",
+        city="Houston",
+        state="TX",
+        postal_code="77001",
+        country="US",
+    )
+    row = store.rows(channel.outbox)[-1]
+    assert (row["id"], row["aggregateid"]) == (order.transaction_id, order.transaction_id)
+    assert (row["aggregatetype"], row["type"], row["sent_at"]) == ("retail_transaction", "OrderPlaced", None)
+    assert UUID(order.transaction_id).version == 7
+
+
+def test_a_sale_to_nobody_in_particular_is_paid_in_cash(store: Store) -> None:
+    """Without a customer and without payments, all of it is cash; what is returned is given back."""
+    # when
+    sale = record_sale(store.channel, lines=[TEA, CUP_BACK])
+    # then
+    [told] = store.told()
+    assert (told.kind, told.customer_id, told.total) == (TransactionKind.CASH_AND_CARRY, None, Decimal("-3.00"))
+    assert told.payments == (Payment(method="CASH", amount=Decimal("-3.00")),)
+    assert (sale.customer, sale.customer_number, sale.end_of_day_id) == (None, None, None)
+    assert store.rows(channel.outbox)[0]["type"] == "CashAndCarrySold"
+
+
+def test_the_business_date_is_today_where_the_channel_is(store: Store, tmp_path: Path) -> None:
+    """On the other side of the date line it is another day, all day long."""
+    # given
+    zone = "Pacific/Kiritimati"
+    houston = store.settings.channels[HOUSTON].model_copy(update={"time_zone": zone})
+    settings = store.settings.model_copy(update={"channels": {HOUSTON: houston}})
+    # when
+    before = datetime.now(ZoneInfo(zone)).date()
+    with open_channel(settings, HOUSTON) as there:
+        sale = record_sale(there, lines=[TEA])
+        [end] = close_day(there)
+    # then
+    assert before <= sale.transaction.business_date <= end.business_date <= datetime.now(ZoneInfo(zone)).date()
+
+
+@pytest.mark.parametrize("record", [record_order, record_sale])
+def test_the_newest_unsettled_event_goes_along_unchanged(
+    store: Store, ada: CustomerView, record: Callable[..., Any]
+) -> None:
+    """The event of the creation, then the one of the edit, then the rejected one; a settled customer brings none."""
+    # given
+    record(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    edit_customer(store.channel, ada.customer_id, first_name="Augusta")
+    record(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    store.reject(event_ids(store)[1])
+    record(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    store.synchronize(ada.customer_id, "C-00000001")
+    # when
+    settled = record(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    # then
+    created, edited = event_ids(store)
+    carried = [(one.customer_event_id, one.customer_event) for one in store.told()]
+    bytes_of = payloads(store)
+    assert carried == [
+        (created, bytes_of[created]),
+        (edited, bytes_of[edited]),
+        (edited, bytes_of[edited]),
+        (None, None),
+    ]
+    assert settled.customer_number == "C-00000001"
+
+
+def test_another_customers_event_does_not_go_along(store: Store, ada: CustomerView) -> None:
+    """An order of somebody settled carries nobody's event, however many are on their way."""
+    # given
+    store.synchronize(ada.customer_id, "C-00000001")
+    create_customer(store.channel, last_name="Babbage")
+    # when
+    record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    # then
+    assert [one.customer_event_id for one in store.told()] == [None]
+
+
+def test_the_same_id_again_records_nothing_more(store: Store, ada: CustomerView) -> None:
+    """Whatever else is said then: the first word counts, and is shown."""
+    # given
+    first = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA], transaction_id=GUID)
+    # when
+    again = record_order(store.channel, lines=[TEA, TEA], transaction_id=GUID.upper())
+    sold = record_sale(store.channel, lines=[TEA], transaction_id=GUID)
+    # then
+    assert first == again == sold
+    assert len(store.rows(channel.transactions)) == len(store.told()) == 1
+
+
+def test_one_sale_recorded_by_many_at_once_is_one(store: Store) -> None:
+    """The same call from several threads at the same moment makes one transaction with one row in the outbox."""
+    # when
+    with ThreadPoolExecutor(4) as tills:
+        made = [tills.submit(record_sale, store.channel, lines=[TEA], transaction_id=GUID) for _ in range(8)]
+        views = [one.result() for one in made]
+    # then
+    assert {one.transaction_id for one in views} == {GUID}
+    assert len(store.rows(channel.transactions)) == len(store.told()) == 1
+
+
+def nothing_written(store: Store) -> bool:
+    """Whether there is neither a transaction nor a row of one in the outbox."""
+    return store.rows(channel.transactions) == [] and store.told() == []
+
+
+ORDER_REFUSALS: Sequence[tuple[dict[str, Any], set[tuple[str, str]]]] = [
+    ({"lines": []}, {("lines", "required")}),
+    ({"lines": [TEA] * 1_001}, {("lines", "too_many")}),
+    ({"lines": [CUP_BACK]}, {("lines/1/quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal(0))]}, {("lines/1/quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("NaN"))]}, {("lines/1/quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("1e400"))]}, {("lines/1/quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("1e-7"))]}, {("lines/1/quantity", "out_of_range")}),
+    (
+        {"lines": [replace(TEA, quantity=Decimal("1e14"), price=Decimal("1e14"))]},
+        {("lines/1/amount", "out_of_range"), ("total", "out_of_range")},
+    ),
+    ({"lines": [replace(TEA, price=Decimal(-1))]}, {("lines/1/price", "out_of_range")}),
+    (
+        {"lines": [TEA, replace(TEA, sku=" ", price=Decimal("Infinity"))]},
+        {("lines/2/sku", "required"), ("lines/2/price", "out_of_range")},
+    ),
+    ({"lines": [replace(TEA, sku="T\x00")]}, {("lines/1/sku", "invalid_character")}),
+    ({"lines": [replace(TEA, sku="T\udcff")]}, {("lines", "not_unicode")}),
+    ({"currency": "US"}, {("currency", "unknown_currency")}),
+    (
+        {"currency": "JPY", "charges": [CodedAmount(code="F", amount=Decimal("0.5"))]},
+        {("charges/1/amount", "out_of_range")},
+    ),
+    (
+        {"charges": [CodedAmount(code="", amount=Decimal("sNaN"))]},
+        {("charges/1/code", "required"), ("charges/1/amount", "out_of_range")},
+    ),
+    (
+        {"charges": [CodedAmount(code="F", amount=Decimal("9e999999"))] * 2},
+        {("charges/1/amount", "out_of_range"), ("charges/2/amount", "out_of_range"), ("total", "out_of_range")},
+    ),
+    ({"taxes": [CodedAmount(code="TX", amount=Decimal("0.001"))]}, {("taxes/1/amount", "out_of_range")}),
+    ({"payments": [Payment(method="CARD", amount=Decimal("9.01"))]}, {("payments", "does_not_add_up")}),
+    ({"delivery_mode": "x" * 61}, {("delivery_mode", "too_long")}),
+    ({"deliver_to": GUID}, {("delivery_address", "no_customer")}),
+    ({"transaction_id": "17"}, {("transaction_id", "guid")}),
+]
+
+
+@pytest.mark.parametrize(("said", "reasons"), ORDER_REFUSALS)
+def test_an_order_that_breaks_rules_is_refused_with_every_reason(
+    sqlite_store: Store, said: dict[str, Any], reasons: set[tuple[str, str]]
+) -> None:
+    """And nothing is written."""
+    # when
+    with pytest.raises(TransactionRefused) as refused:
+        record_order(sqlite_store.channel, **{"lines": [TEA], **said})
+    # then
+    assert {(one.field, one.code) for one in refused.value.reasons} == reasons
+    assert nothing_written(sqlite_store)
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """A channel on SQLite, for what no database has a part in."""
+    with set_store(tmp_path, "sqlite:///houston.db") as made:
+        yield made
+
+
+def test_a_sale_is_paid_in_full(store: Store) -> None:
+    """What is taken along without being paid is refused."""
+    # when
+    with pytest.raises(TransactionRefused) as refused:
+        record_sale(store.channel, lines=[TEA], payments=[Payment(method="CARD", amount=Decimal("8.99"))])
+    # then
+    assert [(one.field, one.code) for one in refused.value.reasons] == [("payments", "does_not_add_up")]
+    assert nothing_written(store)
+
+
+@pytest.mark.parametrize("customer_id", [GUID, "Ada", ""])
+def test_a_customer_who_is_not_here_is_refused(store: Store, customer_id: str) -> None:
+    """A GUID that the channel does not have, and what is none."""
+    with pytest.raises(NoSuchCustomer):
+        record_order(store.channel, customer_id=customer_id, lines=[TEA])
+    with pytest.raises(NoSuchCustomer):
+        record_sale(store.channel, customer_id=customer_id, lines=[TEA])
+    assert nothing_written(store)
+
+
+def test_an_address_that_is_not_the_customers_is_refused(store: Store, ada: CustomerView) -> None:
+    """Together with everything else that is wrong."""
+    # given
+    other = create_customer(store.channel, last_name="Babbage", address=NewAddress(city="London"))
+    # when
+    with pytest.raises(TransactionRefused) as refused:
+        record_order(store.channel, customer_id=ada.customer_id, deliver_to=other.state.primary_address, lines=[])
+    # then
+    assert [(one.field, one.code) for one in refused.value.reasons] == [
+        ("delivery_address", "unknown_address"),
+        ("lines", "required"),
+    ]
+    assert nothing_written(store)
+
+
+def test_a_customer_too_large_to_go_along_is_refused_at_the_till(store: Store, ada: CustomerView) -> None:
+    """Not hours later by the relay."""
+    # given
+    notes = {f"note {number}": "x" * 1_000 for number in range(99)}
+    edit_customer(store.channel, ada.customer_id, attributes=notes)
+    with store.channel.engine.begin() as connection:
+        huge = update(channel.outbox).values(payload=b"x" * 1_000_000)
+        connection.execute(huge.where(channel.outbox.c.id == event_ids(store)[1]))
+    # when
+    with pytest.raises(TransactionRefused, match="too large"):
+        record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    # then
+    assert store.rows(channel.transactions) == []
+
+
+def test_transactions_are_listed_newest_first(store: Store) -> None:
+    """By business date, then by time; of one kind, date or status; and bounded."""
+    # given
+    sale = record_sale(store.channel, lines=[TEA], business_date=SECOND)
+    orders = [record_order(store.channel, lines=[TEA], business_date=FIRST) for _ in range(3)]
+    answer(store, orders[0].transaction_id, "synchronized")
+    ids = [one.transaction_id for one in orders]
+    # then
+    assert listed(store) == [sale.transaction_id, *reversed(ids)]
+    assert listed(store, TransactionKind.ORDER) == [*reversed(ids)]
+    assert listed(store, business_date=SECOND) == [sale.transaction_id]
+    assert listed(store, status=TransactionStatus.SYNCHRONIZED) == ids[:1]
+    assert listed(store, limit=2) == [sale.transaction_id, ids[2]]
+
+
+def listed(store: Store, *arguments: Any, **options: Any) -> list[str]:
+    """The ids that a list gives."""
+    return [one.transaction_id for one in list_transactions(store.channel, *arguments, **options)]
+
+
+def test_what_is_not_there_is_said_so(store: Store) -> None:
+    """To show or to send again."""
+    for ask in (show_transaction, resend_transaction, resend_day):
+        for transaction_id in (GUID, "17"):
+            with pytest.raises(NoSuchTransaction):
+                ask(store.channel, transaction_id)
+
+
+def test_a_rejected_order_is_sent_again_with_its_customers_newest_event(store: Store, ada: CustomerView) -> None:
+    """It is pending again, behind everything that is in the outbox; the number of its newest answer stays."""
+    # given
+    order = record_order(store.channel, customer_id=ada.customer_id, deliver_to=ada.state.primary_address, lines=[TEA])
+    answer(store, order.transaction_id, "rejected")
+    assert [one.code for one in show_transaction(store.channel, order.transaction_id).reasons] == ["unknown"]
+    edit_customer(store.channel, ada.customer_id, first_name="Augusta")
+    # when
+    again = resend_transaction(store.channel, order.transaction_id)
+    # then
+    assert (again.status, again.reasons) == (TransactionStatus.PENDING, ())
+    assert again.transaction == order.transaction
+    row = store.rows(channel.outbox)[-1]
+    assert (row["id"], row["sent_at"], row["settled_at"], row["outcome"]) == (order.transaction_id, None, None, None)
+    [told] = store.told()
+    assert (told.customer_event_id, told.total) == (event_ids(store)[1], Decimal("9.00"))
+    assert [row["answer"] for row in store.rows(channel.transactions)] == [1]
+
+
+def test_a_rejected_sale_whose_outbox_row_is_pruned_is_sent_again(store: Store) -> None:
+    """Months later there is no row left; it is made anew from the transaction."""
+    # given
+    sale = record_sale(store.channel, lines=[TEA])
+    answer(store, sale.transaction_id, "rejected")
+    [before] = store.told()
+    with store.channel.engine.begin() as connection:
+        connection.execute(channel.outbox.delete())
+    # when
+    resend_transaction(store.channel, sale.transaction_id)
+    # then
+    assert store.told() == [before]
+
+
+@pytest.mark.parametrize("status", ["pending", "waiting", "blocked", "synchronized"])
+def test_what_is_not_rejected_is_not_sent_again(store: Store, status: str) -> None:
+    """It is shown as it is."""
+    # given
+    sale = record_sale(store.channel, lines=[TEA])
+    answer(store, sale.transaction_id, status)
+    before = store.rows(channel.outbox)
+    # then
+    assert resend_transaction(store.channel, sale.transaction_id).status == status
+    assert store.rows(channel.outbox) == before
+
+
+def test_closing_a_day_lists_its_sales_and_adds_up_their_payments(store: Store) -> None:
+    """Sales of that date alone, orders not; one control total a currency and payment method."""
+    # given
+    card = [Payment(method="CARD", amount=Decimal("5.00")), Payment(method="CASH", amount=Decimal("4.00"))]
+    sales = [
+        record_sale(store.channel, lines=[TEA], payments=card, business_date=FIRST),
+        record_sale(store.channel, lines=[CUP_BACK], business_date=FIRST),
+        record_sale(store.channel, lines=[TEA], currency="EUR", business_date=FIRST),
+    ]
+    record_order(store.channel, lines=[TEA], business_date=FIRST)
+    other = record_sale(store.channel, lines=[TEA], business_date=SECOND)
+    # when
+    [end] = close_day(store.channel, FIRST)
+    # then
+    totals = (
+        ControlTotal(currency="EUR", payment_method="CASH", amount=Decimal("9.00")),
+        ControlTotal(currency="USD", payment_method="CARD", amount=Decimal("5.00")),
+        ControlTotal(currency="USD", payment_method="CASH", amount=Decimal("-8.00")),
+    )
+    assert (end.business_date, end.status, end.transactions) == (FIRST, TransactionStatus.PENDING, 3)
+    assert end.control_totals == totals
+    assert show_day(store.channel, FIRST) == list_days(store.channel) == [end]
+    told = store.told()[-1]
+    assert (told.kind, told.transaction_id, told.business_date) == (
+        TransactionKind.END_OF_DAY,
+        end.end_of_day_id,
+        FIRST,
+    )
+    assert (sorted(told.listed), told.control_totals) == (sorted(one.transaction_id for one in sales), totals)
+    assert store.rows(channel.outbox)[-1]["type"] == "DayClosed"
+    assert {show_transaction(store.channel, one.transaction_id).end_of_day_id for one in sales} == {end.end_of_day_id}
+    assert show_transaction(store.channel, other.transaction_id).end_of_day_id is None
+
+
+def test_closing_twice_writes_nothing_more(store: Store) -> None:
+    """The last end of day is given."""
+    # given
+    record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    first = close_day(store.channel, FIRST)
+    # when
+    again = close_day(store.channel, FIRST)
+    # then
+    assert again == first
+    assert len(store.told()) == 2
+
+
+def test_a_sale_that_comes_late_is_listed_by_another_end_of_day(store: Store) -> None:
+    """Just that one; and closing once more gives the last."""
+    # given
+    record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    first = close_day(store.channel, FIRST)
+    late = record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    # when
+    second = close_day(store.channel, FIRST)
+    # then
+    assert store.told()[-1].listed == (late.transaction_id,)
+    assert close_day(store.channel, FIRST) == second != first
+    assert show_day(store.channel, FIRST) == [*second, *first]
+
+
+def test_a_date_without_sales_has_an_empty_end_of_day(store: Store) -> None:
+    """Once; headquarters knows then that nothing is missing."""
+    # when
+    [end] = close_day(store.channel, FIRST)
+    # then
+    assert close_day(store.channel, FIRST) == [end]
+    assert (end.transactions, end.control_totals) == (0, ())
+    [told] = store.told()
+    assert (told.listed, told.control_totals) == ((), ())
+
+
+def test_more_sales_than_one_may_list_make_several_ends_of_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lists as many as it may, and has the control totals of those."""
+    # given
+    monkeypatch.setattr(days, "LISTED_MAX", 2)
+    sales = [record_sale(store.channel, lines=[TEA], business_date=FIRST).transaction_id for _ in range(5)]
+    # when
+    ends = close_day(store.channel, FIRST)
+    # then
+    assert [one.transactions for one in ends] == [2, 2, 1]
+    assert [one.control_totals[0].amount for one in ends] == [Decimal(18), Decimal(18), Decimal(9)]
+    assert sorted(one for told in store.told()[5:] for one in told.listed) == sorted(sales)
+
+
+def test_a_rejected_end_of_day_is_sent_again_as_it_was(store: Store) -> None:
+    """It lists what it listed, not what came since."""
+    # given
+    for _ in range(3):
+        record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    [end] = close_day(store.channel, FIRST)
+    before = store.told()[-1]
+    record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    assert resend_day(store.channel, end.end_of_day_id) == end
+    answer(store, end.end_of_day_id, "rejected")
+    # when
+    again = resend_day(store.channel, end.end_of_day_id)
+    # then
+    assert (again.status, again.reasons) == (TransactionStatus.PENDING, ())
+    assert store.told()[-1] == before
+    assert len(store.told()) == 5
+
+
+def test_days_closed_while_tills_sell_list_every_sale_once(store: Store) -> None:
+    """And in the order of the outbox, everything of the date before an end of day is listed by it or an earlier one;
+    its control totals are those of what it lists.
+    """
+
+    # given
+    def sell(_: int) -> str:
+        return record_sale(store.channel, lines=[TEA], business_date=FIRST).transaction_id
+
+    def close(_: int) -> list[EndOfDayView]:
+        return close_day(store.channel, FIRST)
+
+    # when
+    with ThreadPoolExecutor(6) as tills, ThreadPoolExecutor(2) as offices:
+        selling, closing = tills.map(sell, range(60)), offices.map(close, range(10))
+        sold, _ = sorted(selling), list(closing)
+    close_day(store.channel, FIRST)
+    # then
+    told = store.told()
+    ends = [one for one in told if one.kind is TransactionKind.END_OF_DAY]
+    assert sorted(one for end in ends for one in end.listed) == sold
+    seen: set[str] = set()
+    for one in told:
+        if one.kind is TransactionKind.END_OF_DAY:
+            assert set(one.listed) == seen
+            assert [total.amount for total in one.control_totals] == ([Decimal(9) * len(seen)] if seen else [])
+            seen = set()
+        else:
+            seen.add(one.transaction_id)
+    assert {row["end_of_day_id"]: row["transactions"] for row in store.rows(channel.end_of_days)} == {
+        end.transaction_id: len(end.listed) for end in ends
+    }
+
+
+def test_a_rejected_customer_whose_order_waits_is_not_discarded(store: Store, ada: CustomerView) -> None:
+    """The order could never find its customer; once it is rejected itself, nothing is in the way."""
+    # given
+    order = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
+    store.reject(event_ids(store)[0])
+    # when
+    with pytest.raises(CustomerRefused, match="on its way"):
+        discard_rejected(store.channel, ada.customer_id)
+    answer(store, order.transaction_id, "rejected")
+    # then
+    assert discard_rejected(store.channel, ada.customer_id) is None
+    shown = show_transaction(store.channel, order.transaction_id)
+    assert (shown.customer, shown.transaction.customer_id) == (None, ada.customer_id)
