@@ -9,9 +9,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from confluent_kafka import Producer
-
 from tests.faults.avro import encode
+from tests.faults.journal import Operation, Writer
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, wait_for
 
 DAY: Final = date(2026, 3, 2)
@@ -103,15 +102,18 @@ class Till:
 
 def send(scene: Scene, *transactions: Transaction) -> None:
     """Write transactions in this order, and wait until the broker has them."""
-    put(scene, *((one["channel_id"].encode(), encode("RetailTransaction", one)) for one in transactions))
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    for one in transactions:
+        writer.sell(one)
+    writer.flush()
 
 
 def put(scene: Scene, *records: tuple[bytes | None, bytes | None]) -> None:
     """Write keys and values to `retail-transactions`, and wait until the broker has them."""
-    producer = Producer({"bootstrap.servers": scene.bootstrap_servers, "partitioner": "murmur2_random"})
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
     for key, value in records:
-        producer.produce(f"{scene.prefix}retail-transactions", value, key)
-    assert producer.flush(30) == 0
+        writer.write(Operation(topic="retail-transactions", key=key, value=value))
+    writer.flush()
 
 
 def status(scene: Scene, transaction: Transaction) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Setting:
     """By channel; a channel without any reads every customer of its legal entity."""
     judge_content: bool = True
     """Whether the model's few rules are all that the events break."""
+    sales_orders: Sequence = Sequence(format="SO-########")
+    """Of every legal entity."""
 
 
 @dataclass(slots=True)
@@ -49,31 +51,59 @@ class Case:
     dead: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
     """Dead letters by the partition and offset that they came from."""
     replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
+    """Answers to customers' events."""
     snapshots: dict[str, list[tuple[Record, dict[str, Any] | None]]] = field(default_factory=lambda: defaultdict(list))
     """By customer id, oldest first; None is a tombstone."""
+    transactions: dict[str, list[tuple[Record, dict[str, Any]]]] = field(default_factory=lambda: defaultdict(list))
+    """By transaction id, whoever sent it and however often."""
+    dead_transactions: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
+    """As `dead`, of retail-transactions."""
+    sales_replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
+    """Answers to transactions."""
 
 
 def read(case: Case) -> Iterator[str]:
     """Decode what the topics hold. Outputs that cannot be read break a promise themselves."""
-    for letter in case.evidence.committed["async-customers.dlq"]:
-        headers = headers_of(letter)
-        origin = (int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"]))
-        case.dead[origin].append(letter)
-    for record in case.evidence.committed["async-customers"]:
-        if (record.partition, record.offset) in case.dead:
-            continue
-        try:
-            case.events.append((record, decode("CustomerEvent", record.value or b"")))
-        except ValueError as error:
-            yield f"I4: {record.place} is neither an event nor a dead letter: {error}"
+    yield from _read_inputs(case)
     for record in case.evidence.committed["channel-replies"]:
         reply = decode("Reply", record.value or b"")
         if record.key != reply["channel_id"].encode():
             yield f"replies: {record.place} has another channel than its key"
-        case.replies.append((record, reply))
+        (case.sales_replies if reply["transaction_status"] else case.replies).append((record, reply))
     for record in case.evidence.committed["customers"]:
         snapshot = None if record.value is None else decode("Customer", record.value)
         customer_id = (record.key or b"").decode()
         if snapshot is not None and snapshot["customer_id"] != customer_id:
             yield f"snapshots: {record.place} has another customer than its key"
         case.snapshots[customer_id].append((record, snapshot))
+
+
+def _read_inputs(case: Case) -> Iterator[str]:
+    events = _readable(case, "async-customers", "CustomerEvent", case.dead)
+    transactions = _readable(case, "retail-transactions", "RetailTransaction", case.dead_transactions)
+    for record, event in events:
+        if event is None:
+            yield f"I4: {record.place} is neither an event nor a dead letter"
+        else:
+            case.events.append((record, event))
+    for record, transaction in transactions:
+        if transaction is None:
+            yield f"T1: {record.place} is neither a transaction nor a dead letter"
+        else:
+            case.transactions[transaction["transaction_id"]].append((record, transaction))
+
+
+def _readable(
+    case: Case, topic: str, contract: str, dead: dict[tuple[int, int], list[Record]]
+) -> Iterator[tuple[Record, dict[str, Any] | None]]:
+    """Every record of a topic that is no dead letter, decoded; None what cannot be."""
+    for letter in case.evidence.committed[f"{topic}.dlq"]:
+        headers = headers_of(letter)
+        origin = (int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"]))
+        dead[origin].append(letter)
+    for record in case.evidence.committed[topic]:
+        if (record.partition, record.offset) not in dead:
+            try:
+                yield record, decode(contract, record.value or b"")
+            except ValueError:
+                yield record, None

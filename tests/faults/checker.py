@@ -2,7 +2,8 @@
 
 It imports nothing of the product but its Avro files. The invariants are those of the fault plan; each violation is a
 sentence that begins with the invariant's number. `evidence.py` reads, `case.py` decodes, `model.py` says what the
-events must come to, `contents.py` checks what customers are; the checks of numbers, events and offsets stand here.
+events must come to, `contents.py` checks what customers are, `sold.py` and `closed.py` what became of transactions and
+ends of days; the checks of numbers, events and offsets stand here.
 """
 
 from collections import defaultdict
@@ -11,16 +12,27 @@ from typing import Final
 
 from tests.faults.avro import decode
 from tests.faults.case import Case, Sequence, Setting, read
+from tests.faults.closed import statements_are_of_their_days, totals_are_to_the_cent
 from tests.faults.contents import (
     as_the_model_has_it,
     channel_is_the_fold,
     database_is_newest_snapshot,
     versions_rise,
 )
-from tests.faults.evidence import Evidence, Record, headers_of
+from tests.faults.evidence import READ_BY, Evidence, Record, headers_of
 from tests.faults.journal import Journal, Result
+from tests.faults.sold import (
+    answers_are_told,
+    customers_are_synchronized,
+    nothing_waits_in_vain,
+    sales_orders_are_what_was_sent,
+    transactions_have_their_place,
+)
 
 __all__ = ["Sequence", "Setting", "violations"]
+
+
+NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def violations(evidence: Evidence, journal: Journal, setting: Setting) -> list[str]:
@@ -43,6 +55,9 @@ def _numbers(case: Case) -> dict[str, set[str]]:
         numbers[str(row["customer_id"])].add(row["account_number"])
     for _, reply in case.replies:
         numbers[reply["customer_id"]].add(reply["account_number"])
+    for _, reply in case.sales_replies:
+        if reply["customer_id"] != NOBODY:
+            numbers[reply["customer_id"]].add(reply["account_number"])
     for customer_id, history in case.snapshots.items():
         numbers[customer_id] |= {snapshot["account_number"] for _, snapshot in history if snapshot is not None}
     for channel in case.evidence.channels.values():
@@ -92,7 +107,6 @@ def _no_gap(case: Case) -> Iterator[str]:
 
 
 def _nothing_lost(case: Case) -> Iterator[str]:
-    yield from _written_once(case)
     rejected = {(one["event_id"], one["customer_id"]) for _, one in case.replies if one["outcome"] == "REJECTED"}
     for record, event in case.events:
         row = case.evidence.headquarters.log.get(event["event_id"])
@@ -103,25 +117,31 @@ def _nothing_lost(case: Case) -> Iterator[str]:
             and (event["event_id"], event["customer_id"]) not in rejected
         ):
             yield f"I4: event {event['event_id']} is in the log of another customer"
-    originals = {(one.partition, one.offset): one for one in case.evidence.committed["async-customers"]}
-    for origin, letters in case.dead.items():
-        if len(letters) > 1:
-            yield f"I4: async-customers/{origin[0]}/{origin[1]} is {len(letters)} dead letters"
-        yield from _same_record(originals.get(origin), letters[0])
+    for letters in case.dead.values():
         yield from _not_logged_too(case, letters[0])
     yield from _repeats_counted(case)
 
 
-def _written_once(case: Case) -> Iterator[str]:
+def _what_was_written_is_there(case: Case) -> Iterator[str]:
     """What the test wrote is on the topic, whatever became of it later."""
-    values: dict[tuple[bytes | None, bytes | None], int] = defaultdict(int)
-    for record in case.evidence.committed["async-customers"]:
-        values[record.key, record.value] += 1
+    values: dict[tuple[str, bytes | None, bytes | None], int] = defaultdict(int)
+    for topic in READ_BY.values():
+        for record in case.evidence.committed[topic]:
+            values[topic, record.key, record.value] += 1
     for one in case.journal.operations:
-        if one.result is Result.OK and not values[one.key, one.value]:
-            yield f"I4: what was acknowledged as async-customers/{one.partition}/{one.offset} is not on the topic"
-        if one.result is Result.FAILED and values[one.key, one.value]:
-            yield f"I4: what was refused (event {one.event_id}) is on the topic"
+        if one.result is Result.OK and not values[one.topic, one.key, one.value]:
+            yield f"I4: what was acknowledged as {one.topic}/{one.partition}/{one.offset} is not on the topic"
+        if one.result is Result.FAILED and values[one.topic, one.key, one.value]:
+            yield f"I4: what was refused (event {one.event_id}) is on {one.topic}"
+
+
+def _dead_letters_are_what_was_read(case: Case) -> Iterator[str]:
+    for topic, dead in (("async-customers", case.dead), ("retail-transactions", case.dead_transactions)):
+        originals = {(one.partition, one.offset): one for one in case.evidence.committed[topic]}
+        for origin, letters in dead.items():
+            if len(letters) > 1:
+                yield f"I4: {topic}/{origin[0]}/{origin[1]} is {len(letters)} dead letters"
+            yield from _same_record(originals.get(origin), letters[0])
 
 
 def _same_record(original: Record | None, letter: Record) -> Iterator[str]:
@@ -186,19 +206,23 @@ def _nothing_of_aborted(case: Case) -> Iterator[str]:
 
 
 def _offsets_behind_database(case: Case) -> Iterator[str]:
-    positions: dict[int, int] = defaultdict(int)
-    for row in case.evidence.headquarters.positions:
-        positions[row["partition"]] = max(positions[row["partition"]], row["next_offset"])
-    for partition, offset in case.evidence.group_offsets.items():
-        if offset > positions[partition]:
+    for group, offsets in case.evidence.group_offsets.items():
+        positions: dict[int, int] = defaultdict(int)
+        for row in case.evidence.headquarters.positions:
+            if row["consumer_group"].endswith(group):
+                positions[row["partition"]] = max(positions[row["partition"]], row["next_offset"])
+        for partition, offset in offsets.items():
             known = positions[partition]
-            yield f"I9: the group has read partition {partition} up to {offset}, the database up to {known}"
+            if offset > known:
+                yield f"I9: the group {group} has read partition {partition} up to {offset}, the database up to {known}"
 
 
 _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _one_number_for_ever,
     _no_number_twice,
     _no_gap,
+    _what_was_written_is_there,
+    _dead_letters_are_what_was_read,
     _nothing_lost,
     versions_rise,
     channel_is_the_fold,
@@ -206,4 +230,11 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _offsets_behind_database,
     database_is_newest_snapshot,
     as_the_model_has_it,
+    transactions_have_their_place,
+    sales_orders_are_what_was_sent,
+    customers_are_synchronized,
+    statements_are_of_their_days,
+    totals_are_to_the_cent,
+    answers_are_told,
+    nothing_waits_in_vain,
 )

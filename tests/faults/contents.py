@@ -79,13 +79,17 @@ def _is_overlaid(row: Mapping[str, Any], channel: ChannelTables) -> bool:
 
 
 def _outbox_arrived(case: Case, name: str, channel: ChannelTables) -> Iterator[str]:
-    arrived = {event["event_id"] for _, event in case.events}
-    unsettled = {str(row["aggregateid"]) for row in channel.outbox if row["settled_at"] is None}
+    arrived = {*(event["event_id"] for _, event in case.events), *case.transactions}
+    unsettled = {str(row["aggregateid"]) for row in channel.outbox if _is_unsettled_event(row)}
     for row in channel.outbox:
         if row["sent_at"] is not None and str(row["id"]) not in arrived:
             yield f"I4: {name} has sent event {row['id']}, which is not on the topic"
     for customer_id in sorted(unsettled - channel.customers.keys()):
         yield f"I7: {name} has lost customer {customer_id}, which has unsettled events"
+
+
+def _is_unsettled_event(row: Mapping[str, Any]) -> bool:
+    return row["aggregatetype"] == "customer" and row["settled_at"] is None
 
 
 def database_is_newest_snapshot(case: Case) -> Iterator[str]:

@@ -16,7 +16,16 @@ from psycopg.rows import dict_row
 
 from tests.faults.states import Row, State, state_of_rows
 
-TOPICS: Final = ("async-customers", "customers", "channel-replies", "async-customers.dlq")
+TOPICS: Final = (
+    "async-customers",
+    "customers",
+    "channel-replies",
+    "async-customers.dlq",
+    "retail-transactions",
+    "retail-transactions.dlq",
+)
+READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
+"""By consumer group at headquarters: the topic that it reads."""
 _ANSWER_SECONDS: Final = 20.0
 
 
@@ -40,6 +49,23 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SalesTables:
+    """Headquarters' tables of what channels sell, as they are."""
+
+    transactions: Mapping[str, Row]
+    """Orders and cash-and-carry by transaction id."""
+    sequences: Mapping[str, Row]
+    """Of sales order numbers, by legal entity."""
+    orders: tuple[Row, ...]
+    order_lines: tuple[Row, ...]
+    statements: Mapping[str, Row]
+    """By statement id."""
+    listed: tuple[Row, ...]
+    statement_lines: tuple[Row, ...]
+    replies_due: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeadquartersTables:
     """Headquarters' tables, as they are."""
 
@@ -52,6 +78,7 @@ class HeadquartersTables:
     sequences: Mapping[str, Row]
     """By legal entity."""
     positions: tuple[Row, ...]
+    sales: SalesTables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +100,8 @@ class Evidence:
     open_transactions: tuple[str, ...]
     """Partitions that end for readers of committed records before they end."""
     headquarters: HeadquartersTables
-    group_offsets: Mapping[int, int]
-    """By partition of async-customers: what the group `headquarters` has committed."""
+    group_offsets: Mapping[str, Mapping[int, int]]
+    """By group and partition: what the groups of headquarters have committed."""
     channels: Mapping[str, ChannelTables] = field(default_factory=dict)
 
 
@@ -86,7 +113,7 @@ def gather(
         committed={name: read_topic(bootstrap_servers, prefix, name) for name in TOPICS},
         open_transactions=_open_transactions(bootstrap_servers, prefix),
         headquarters=read_headquarters(headquarters_url),
-        group_offsets=_group_offsets(bootstrap_servers, prefix),
+        group_offsets={group: group_offsets(bootstrap_servers, prefix, group) for group in READ_BY},
         channels={name: read_channel(url) for name, url in (channels or {}).items()},
     )
 
@@ -168,17 +195,18 @@ def _open_transactions(bootstrap_servers: str, prefix: str) -> tuple[str, ...]:
     return tuple(f"{topic}/{number}" for (topic, number), end in sorted(last.items()) if stable[topic, number] < end)
 
 
-def _group_offsets(bootstrap_servers: str, prefix: str) -> dict[int, int]:
+def group_offsets(bootstrap_servers: str, prefix: str, group: str) -> dict[int, int]:
+    """By partition: what a group of headquarters has committed of the topic that it reads."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
-            "group.id": f"{prefix}headquarters",
+            "group.id": f"{prefix}{group}",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
         }
     )
     try:
-        name = f"{prefix}async-customers"
+        name = f"{prefix}{READ_BY[group]}"
         partitions = consumer.list_topics(name, timeout=_ANSWER_SECONDS).topics[name].partitions
         asked = [TopicPartition(name, partition) for partition in partitions]
         return {one.partition: one.offset for one in consumer.committed(asked, _ANSWER_SECONDS) if one.offset >= 0}
@@ -199,6 +227,7 @@ def read_headquarters(url: str) -> HeadquartersTables:
                 "synchronization_log",
                 "number_sequences",
                 "positions",
+                *_SALES,
             )
         }
     return HeadquartersTables(
@@ -207,7 +236,29 @@ def read_headquarters(url: str) -> HeadquartersTables:
         log={str(one["event_id"]): one for one in rows["synchronization_log"]},
         sequences={one["legal_entity"]: one for one in rows["number_sequences"]},
         positions=tuple(rows["positions"]),
+        sales=SalesTables(
+            transactions={str(one["transaction_id"]): one for one in rows["retail_transactions"]},
+            sequences={one["legal_entity"]: one for one in rows["sales_order_sequences"]},
+            orders=tuple(rows["sales_orders"]),
+            order_lines=tuple(rows["sales_order_lines"]),
+            statements={str(one["statement_id"]): one for one in rows["statements"]},
+            listed=tuple(rows["statement_listed"]),
+            statement_lines=tuple(rows["statement_lines"]),
+            replies_due=tuple(rows["replies_due"]),
+        ),
     )
+
+
+_SALES: Final = (
+    "retail_transactions",
+    "sales_order_sequences",
+    "sales_orders",
+    "sales_order_lines",
+    "statements",
+    "statement_listed",
+    "statement_lines",
+    "replies_due",
+)
 
 
 def read_channel(url: str) -> ChannelTables:

@@ -32,8 +32,10 @@ class Result(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Operation:
-    """One record that the test wrote, or tried to write, to async-customers. Its value is unlike any other's."""
+    """One record that the test wrote, or tried to write. Its value is unlike any other's."""
 
+    topic: str = "async-customers"
+    """Without prefix."""
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
@@ -62,10 +64,10 @@ class Journal:
 
 
 class Writer:
-    """Writes to a test's async-customers, and keeps the journal."""
+    """Writes as channels do, to a test's async-customers and retail-transactions, and keeps the journal."""
 
     def __init__(self, bootstrap_servers: str, prefix: str, journal: Journal) -> None:
-        self._topic = f"{prefix}async-customers"
+        self._prefix = prefix
         self._journal = journal
         self._producer = Producer(
             {
@@ -89,6 +91,12 @@ class Writer:
         )
         self.write(operation)
 
+    def sell(self, transaction: dict[str, Any]) -> None:
+        """Queue a transaction under its channel's id."""
+        headers: tuple[tuple[str, bytes | None], ...] = (("id", transaction["transaction_id"].encode()),)
+        key, value = transaction["channel_id"].encode(), encode("RetailTransaction", transaction)
+        self.write(Operation(topic="retail-transactions", key=key, value=value, headers=headers))
+
     def write(self, operation: Operation, partition: int = -1) -> None:
         """Queue any record, in whatever partition its key leads to unless one is named."""
         self._journal.operations.append(operation)
@@ -104,7 +112,7 @@ class Writer:
         while True:
             try:
                 self._producer.produce(
-                    self._topic,
+                    self._prefix + operation.topic,
                     operation.value,
                     operation.key,
                     partition=partition,

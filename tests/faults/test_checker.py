@@ -13,9 +13,10 @@ from commerce.database import open_database, upgrade_channel, upgrade_headquarte
 from tests.faults import checker
 from tests.faults.case import Sequence, Setting
 from tests.faults.evidence import Record
-from tests.faults.journal import Operation, Result
+from tests.faults.journal import Operation, Result, Writer
 from tests.faults.traffic import Store
 from tests.faults.world import World
+from tests.faults.world_sales import ADJUSTMENT
 
 SETTING = Setting(legal_entity_by_channel={"houston": "usrt"}, sequences={"usrt": Sequence(format="C-########")})
 
@@ -214,6 +215,218 @@ def sent_and_lost(world: World) -> None:
     world.outbox[-1] |= {"sent_at": world.events[0]["occurred_at"], "settled_at": world.events[0]["occurred_at"]}
 
 
+# Of sales.
+
+
+def order_lost(world: World) -> None:
+    """An order was passed over, and its sales order with it."""
+    order = world.sales.sent[2]["transaction_id"]
+    del world.sales.transactions[order]
+    world.sales.orders = [one for one in world.sales.orders if one["transaction_id"] != order]
+
+
+def transaction_skipped(world: World) -> None:
+    """An unreadable transaction left no dead letter."""
+    world.dead_letters.pop()
+
+
+def transaction_letter_twice(world: World) -> None:
+    """An unreadable transaction is two dead letters."""
+    world.dead_letters.append(world.dead_letters[-1])
+
+
+def transaction_repeat_not_counted(world: World) -> None:
+    """A repeat left no trace."""
+    world.sales.transactions[world.sales.sent[1]["transaction_id"]]["repeats"] = 0
+
+
+def stranger_not_told(world: World) -> None:
+    """A channel that used another one's id was not refused."""
+    world.sales.replies = [one for one in world.sales.replies if one["channel_id"] == "houston"]
+
+
+def customer_not_forwarded(world: World) -> None:
+    """An order's customer event was dropped."""
+    world.sales.sent[0]["customer_event"] += b"?"
+    world.sales.places.clear()
+    writer = Writer(world.bootstrap_servers, world.prefix, world.journal)
+    writer.sell(world.sales.sent[0])
+    writer.flush()
+
+
+def transaction_of_aborted_record(world: World) -> None:
+    """A transaction came from where there is none."""
+    world.sales.transactions[world.sales.sent[4]["transaction_id"]]["offset"] = 999
+
+
+def sold_offset_ahead_of_database(world: World) -> None:
+    """The group of transactions has read what the database has not."""
+    world.sales.group_offsets[max(world.sales.positions)] += 1
+
+
+def sales_order_twice(world: World) -> None:
+    """An order that came twice became two sales orders. The table would refuse that, so one of another id stands in."""
+    twice = deepcopy(world.sales.orders[1])
+    world.sales.orders.append(twice | {"sales_order": "SO-00000004", "transaction_id": world.store.guid()})
+    world.sales.next_number += 1
+
+
+def sales_order_missing(world: World) -> None:
+    """An order is synchronized, and there is no sales order: with its number a gap."""
+    del world.sales.orders[1]
+
+
+def line_missing(world: World) -> None:
+    """A sales order lacks a line."""
+    world.sales.order_lines.pop()
+
+
+def other_price(world: World) -> None:
+    """A line has another amount than was sent."""
+    world.sales.order_lines[0]["amount"] += 1
+
+
+def gap_in_sales_orders(world: World) -> None:
+    """A number was taken, and no sales order has it."""
+    world.sales.next_number += 1
+
+
+def wrong_account_number(world: World) -> None:
+    """A sales order was booked on another customer's account number."""
+    world.sales.orders[0]["account_number"] = "C-00000003"
+
+
+def unsynchronized_customer(world: World) -> None:
+    """An order went through before its customer."""
+    waits = world.sales.transactions[world.sales.sent[4]["transaction_id"]]
+    waits |= {"status": "synchronized", "kind": "cash_and_carry"}
+
+
+def statement_counted_twice(world: World) -> None:
+    """A sale that two ends of the day list is in the totals of both."""
+    world.sales.statements[world.sales.sent[11]["transaction_id"]]["totals"]["amounts"][0]["amount"] = "-1.05"
+
+
+def posted_in_none(world: World) -> None:
+    """A statement was posted without one of its sales."""
+    world.sales.statement_lines.pop(0)
+
+
+def posted_too_early(world: World) -> None:
+    """A statement was posted while one of its sales waited."""
+    sale = world.sales.transactions[world.sales.sent[7]["transaction_id"]]
+    sale |= {"status": "waiting", "customer_id": world.store.guid()}
+
+
+def listed_otherwise(world: World) -> None:
+    """A statement lists what its end of day does not."""
+    world.sales.listed = [one for one in world.sales.listed if one["owned"]]
+
+
+def owned_by_nobody(world: World) -> None:
+    """A sale is on lists, and on each as another's."""
+    for one in world.sales.listed:
+        if one["transaction_id"] == world.sales.sent[10]["transaction_id"]:
+            one["owned"] = False
+
+
+def forgotten_sale(world: World) -> None:
+    """What the end of day did not list is in no statement."""
+    world.sales.listed = [one for one in world.sales.listed if one["statement_id"] != ADJUSTMENT]
+    lines = world.sales.statement_lines
+    world.sales.statement_lines = [one for one in lines if one["statement_id"] != ADJUSTMENT]
+    del world.sales.statements[ADJUSTMENT]
+
+
+def never_posted(world: World) -> None:
+    """All is there, and the statement is blocked."""
+    world.sales.statements[world.sales.sent[9]["transaction_id"]]["status"] = "blocked"
+
+
+def control_totals_differ(world: World) -> None:
+    """A statement was posted although the channel has another sum."""
+    world.sales.statements[world.sales.sent[9]["transaction_id"]]["control_totals"][0]["amount"] = "1"
+
+
+def last_answer_lost(world: World) -> None:
+    """A channel was not told of the last change."""
+    world.sales.transactions[world.sales.sent[1]["transaction_id"]]["answer"] = 2
+
+
+def answer_backwards(world: World) -> None:
+    """A channel was told first how it ended."""
+    sale = world.sales.transactions[world.sales.sent[6]["transaction_id"]]
+    sale["answer"] = 2
+    place = next(at for at, one in enumerate(world.sales.replies) if one["event_id"] == sale["transaction_id"])
+    before = world.sales.replies[place] | {"transaction_status": "waiting", "account_number": None}
+    world.sales.replies[place]["version"] = 2
+    world.sales.replies.insert(place + 1, before)
+
+
+def answer_under_a_number_of_another(world: World) -> None:
+    """Two answers have the same number."""
+    world.sales.replies.append(world.sales.replies[0] | {"transaction_status": "waiting", "sales_order": None})
+
+
+def answer_still_due(world: World) -> None:
+    """An answer lies in the database for ever."""
+    due = {"channel_id": "houston", "transaction_id": world.sales.sent[0]["transaction_id"], "payload": b""}
+    world.sales.replies_due.append(due)
+
+
+def waits_for_nothing(world: World) -> None:
+    """An order waits, and its customer is synchronized."""
+    known = world.events[1]["customer_id"]
+    world.sales.transactions[world.sales.sent[4]["transaction_id"]]["customer_id"] = known
+
+
+def blocked_without_reason(world: World) -> None:
+    """An order is blocked, and its customer's event is not rejected."""
+    world.sales.transactions[world.sales.sent[4]["transaction_id"]]["status"] = "blocked"
+
+
+SOLD: Final = [
+    (order_lost, "is neither in the database nor a dead letter"),
+    (transaction_letter_twice, "is 2 dead letters"),
+    (transaction_repeat_not_counted, "came 2 times, and 0 repeats are counted"),
+    (stranger_not_told, "T1: nobody told dallas"),
+    (transaction_of_aborted_record, "I8: transaction"),
+    (sold_offset_ahead_of_database, "I9: the group transactions"),
+]
+SOLD_TOO: Final = [
+    (transaction_skipped, "is neither a transaction nor a dead letter"),
+    (customer_not_forwarded, "is not on async-customers"),
+    (line_missing, "T2: sales order SO-00000003 has other lines"),
+    (other_price, "T2: sales order SO-00000001 has other lines"),
+    (gap_in_sales_orders, "T2: the sales orders of usrt lack, or have too many of, the numbers [4]"),
+    (wrong_account_number, "has the account number C-00000003 instead of C-00000001"),
+]
+ORDERS: Final = [
+    (sales_order_twice, "which is no transaction"),
+    (sales_order_missing, "is synchronized, and 0 sales orders"),
+    (unsynchronized_customer, "has a customer that headquarters does not know"),
+]
+CLOSED: Final = [
+    (statement_counted_twice, "T4: the totals of statement"),
+    (posted_in_none, "is posted, and lacks"),
+    (posted_too_early, "is posted, and is no synchronized sale"),
+    (owned_by_nobody, "0 statements have it for their own"),
+    (forgotten_sale, "came before an end of its day, and is in no statement"),
+]
+CLOSED_TOO: Final = [
+    (listed_otherwise, "lists what no end of day of its id lists"),
+    (never_posted, "nothing is in its way"),
+]
+CONTROL: Final = [(control_totals_differ, "its control totals differ")]
+TOLD: Final = [
+    (last_answer_lost, "was told the answers [1] of 2"),
+    (answer_backwards, "was told the answers [2, 1] of 2"),
+    (answer_under_a_number_of_another, "was told two things as answer 1"),
+    (answer_still_due, "T5: 1 answers were never sent"),
+    (waits_for_nothing, "and its customer is synchronized"),
+    (blocked_without_reason, "is blocked, and its event is None"),
+]
+
 NUMBERS: Final = [
     (number_twice, "I2: account number C-00000001"),
     (gap, "I3: the continuous sequence of usrt lacks [4]"),
@@ -252,6 +465,7 @@ OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
     [
         *(NUMBERS, REPEATS, LOST, DEAD_LETTERS, BACKWARDS, UNEQUAL),
         *(CHANNEL, CHANNEL_TOO, ABORTED, ANSWERED, DATABASE, OVERWRITTEN),
+        *(SOLD, SOLD_TOO, ORDERS, CLOSED, CLOSED_TOO, CONTROL, TOLD),
     ],
     ids=lambda bugs: "+".join(plant.__name__ for plant, _ in bugs),
 )
@@ -287,7 +501,7 @@ def test_hanging_transaction_is_found(world: World) -> None:
 
 def test_checker_imports_nothing_of_the_product() -> None:
     """What judges the product must not share its code."""
-    ours = {"avro", "case", "checker", "contents", "evidence", "journal", "model", "states"}
+    ours = {"avro", "case", "checker", "closed", "contents", "evidence", "journal", "model", "sold", "states"}
     for name in ours:
         tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
         modules = [one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]

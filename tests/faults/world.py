@@ -18,9 +18,10 @@ from confluent_kafka.cimpl import NewTopic
 from psycopg.types.json import Json
 
 from tests.faults.avro import decode, encode
-from tests.faults.evidence import TOPICS, Evidence, Record, gather, read_topic
+from tests.faults.evidence import READ_BY, TOPICS, Evidence, Record, gather, read_topic
 from tests.faults.journal import Journal, Operation, Writer
 from tests.faults.traffic import Event, Store
+from tests.faults.world_sales import WorldSales
 
 PARTITIONS: Final = 2
 _SECONDS: Final = 20.0
@@ -55,20 +56,24 @@ class World:
     group_offsets: dict[int, int] = field(default_factory=dict)
     channel_customers: dict[str, Row] = field(default_factory=dict)
     outbox: list[Row] = field(default_factory=list)
+    sales: WorldSales = field(default_factory=WorldSales)
 
     def live(self) -> None:
-        """The history: three creates, an edit, a repeat, a rejection, an erasure, and one record that is no event."""
+        """The history: three creates, an edit, a repeat, a rejection, an erasure, one record that is no event; and
+        sales, which bring two of those events along.
+        """
         self._create_topics()
         first, second, third = (self.store.create(last_name=f"Lee {number}") for number in range(3))
         edit = self.store.edit(first["customer_id"], title="Dr.")
         wrong = self.store.create(first_name="", last_name="")
         erasure = self.store.erase(third["customer_id"])
-        self.events = [first, second, third, edit, edit, wrong, erasure]
+        self.events = [first, second, third, edit, edit, wrong, erasure, first, wrong]
+        self.sales.sell(first, second, third, wrong)
         writer = Writer(self.bootstrap_servers, self.prefix, self.journal)
         for event in self.events:
             writer.send(event)
         writer.write(Operation(key=b"k", value=b"poison", headers=(("id", b"1"),)))
-        writer.flush()
+        self.sales.write_topic(writer, self.bootstrap_servers, self.prefix)
         self._find_places()
         for event in (first, second, third):
             self._created(event)
@@ -76,6 +81,8 @@ class World:
         self._answered(edit)
         self._rejected(wrong)
         self._erased(erasure)
+        numbers = {key: one["account_number"] for key, one in self.customers.items()}
+        self.sales.take_in(numbers, self.log[wrong["event_id"]]["reasons"])
         self.channel_customers = {
             key: deepcopy(one) for key, one in self.customers.items() if key != third["customer_id"]
         }
@@ -94,6 +101,8 @@ class World:
                 self.dead_letters.append((record, record.value))
             else:
                 self.places.setdefault(decode("CustomerEvent", record.value or b"")["event_id"], record)
+        assert self.sales.poison is not None
+        self.dead_letters.append((self.sales.poison, self.sales.poison.value))
 
     def _created(self, event: Event) -> None:
         number = f"C-{self.next_number:08}"
@@ -156,11 +165,12 @@ class World:
         self._write_topics()
         self._write_headquarters()
         self._write_channel()
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": f"{self.prefix}headquarters"})
-        topic = f"{self.prefix}async-customers"
-        offsets = [TopicPartition(topic, partition, offset) for partition, offset in self.group_offsets.items()]
-        consumer.commit(offsets=offsets, asynchronous=False)
-        consumer.close()
+        for group, committed in (("headquarters", self.group_offsets), ("transactions", self.sales.group_offsets)):
+            consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": f"{self.prefix}{group}"})
+            topic = f"{self.prefix}{READ_BY[group]}"
+            offsets = [TopicPartition(topic, partition, offset) for partition, offset in committed.items()]
+            consumer.commit(offsets=offsets, asynchronous=False)
+            consumer.close()
 
     def producer(self) -> Producer:
         """One with a transaction of its own open."""
@@ -180,13 +190,13 @@ class World:
         for key, snapshot in self.snapshots:
             value = None if snapshot is None else encode("Customer", snapshot)
             producer.produce(f"{self.prefix}customers", value, key)
-        for reply in self.replies:
+        for reply in [*self.replies, *self.sales.replies]:
             producer.produce(f"{self.prefix}channel-replies", encode("Reply", reply), reply["channel_id"])
         for origin, value in self.dead_letters:
             where = {"partition": str(origin.partition), "offset": str(origin.offset)}
             about = [(f"__connect.errors.{name}", text.encode()) for name, text in where.items()]
             headers: list[tuple[str, str | bytes | None]] = [*origin.headers, *about]
-            topic = f"{self.prefix}async-customers.dlq"
+            topic = f"{self.prefix}{origin.topic}.dlq"
             producer.produce(topic, value, origin.key, headers=headers, timestamp=origin.timestamp_ms)
         producer.commit_transaction(_SECONDS)
 
@@ -208,6 +218,7 @@ class World:
             for partition, offset in self.positions.items():
                 position = {"consumer_group": "headquarters", "topic_id": "1", "partition": partition}
                 _insert(connection, "positions", {**position, "next_offset": offset})
+            self.sales.write_tables(connection)
 
     def _log_columns(self, event_id: str, row: Row) -> Row:
         place = self.places[event_id]
