@@ -25,7 +25,7 @@ def settle_sales(connection: Connection, replies: Sequence[Reply], at: datetime)
     known: dict[str, int] = {}
     for key, answer in _ANSWERED:
         query = select(key, answer).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
-        known.update(row.tuple() for row in connection.execute(query))
+        known.update((row[0], row[1]) for row in connection.execute(query))
     rows = [_row(newest[transaction_id], known[transaction_id], at) for transaction_id in sorted(known)]
     for change, where in _CHANGES:
         statement = " ".join((change, _ANSWERS[connection.dialect.name], where))

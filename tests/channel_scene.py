@@ -34,6 +34,7 @@ from consumers import settlement
 from consumers.distribution import run as distribution
 from schemas import channel
 from schemas.records import (
+    NO_CUSTOMER,
     Address,
     Contact,
     Customer,
@@ -165,6 +166,22 @@ def reply(to: CustomerEvent, outcome: Outcome = Outcome.SYNCHRONIZED, **fields: 
         outcome=outcome,
         answered_at=AT,
         **fields,
+    )
+
+
+def answer(transaction_id: str, status: str, number: int, **fields: Any) -> Reply:
+    """Headquarters' answer of this number to an order, a sale or an end of day of the channel."""
+    usual = {
+        "customer_id": NO_CUSTOMER,
+        "outcome": Outcome.REJECTED if status == "rejected" else Outcome.SYNCHRONIZED,
+    }
+    return Reply(
+        channel_id=CHANNEL,
+        event_id=transaction_id,
+        answered_at=AT,
+        version=number,
+        transaction_status=status,
+        **{**usual, **fields},
     )
 
 
@@ -339,6 +356,66 @@ class ChannelScene:
         }
         with self.engine.begin() as connection:
             connection.execute(insert(channel.outbox), row)
+
+    def sell(self, customer_id: str | None = None, **columns: Any) -> str:
+        """The channel records an order, as sent unless told otherwise; its id."""
+        transaction_id = guid()
+        row = {
+            "transaction_id": transaction_id,
+            "kind": "order",
+            "business_date": AT.date(),
+            "customer_id": customer_id,
+            "currency": "USD",
+            "total": "9",
+            "content": {},
+            "status": "pending",
+            "answer": 0,
+            "occurred_at": AT,
+            "updated_at": AT,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(insert(channel.transactions), row)
+        self._tell(transaction_id, "OrderPlaced", columns)
+        return transaction_id
+
+    def close(self, **columns: Any) -> str:
+        """The channel closes a day, as sent unless told otherwise; the id of its end."""
+        end_of_day_id = guid()
+        row = {
+            "end_of_day_id": end_of_day_id,
+            "business_date": AT.date(),
+            "transactions": 0,
+            "control_totals": [],
+            "status": "pending",
+            "answer": 0,
+            "closed_at": AT,
+            "updated_at": AT,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(insert(channel.end_of_days), row)
+        self._tell(end_of_day_id, "DayClosed", columns)
+        return end_of_day_id
+
+    def _tell(self, transaction_id: str, kind: str, columns: Mapping[str, Any]) -> None:
+        row = {
+            "id": transaction_id,
+            "aggregatetype": "retail_transaction",
+            "aggregateid": transaction_id,
+            "type": kind,
+            "payload": b"",
+            "created_at": AT,
+            "sent_at": AT,
+            **columns,
+        }
+        with self.engine.begin() as connection:
+            connection.execute(insert(channel.outbox), row)
+
+    def sale(self, transaction_id: str) -> tuple[str, str | None, int]:
+        """Status, sales order and number of the newest answer of an order, a sale or an end of day."""
+        for row in [*self.rows(channel.transactions), *self.rows(channel.end_of_days)]:
+            if transaction_id in (row.get("transaction_id"), row.get("end_of_day_id")):
+                return row["status"], row.get("sales_order"), row["answer"]
+        raise AssertionError(f"there is no {transaction_id}")
 
     def outbox(self) -> dict[str, dict[str, Any]]:
         """The outbox by event id."""

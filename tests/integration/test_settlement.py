@@ -27,6 +27,7 @@ from tests.channel_scene import (
     REASON,
     SETTLEMENT,
     ChannelScene,
+    answer,
     changed,
     customer,
     die_at,
@@ -371,3 +372,140 @@ def test_position_that_the_topic_no_longer_has_begins_anew(scene: ChannelScene) 
         wait_until_read(scene)
     # then
     assert scene.outbox()[said.event_id]["outcome"] == "synchronized"
+
+
+def test_an_answer_to_an_order_settles_it_and_shows_what_became_of_it(scene: ChannelScene) -> None:
+    """The order has status and sales order, its row of the outbox is closed, and its customer is not touched."""
+    # given
+    ann = scene.create(guid(), state("Ann"))
+    order, other = scene.sell(ann.customer_id), scene.sell()
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(
+            answer(
+                order, "synchronized", 1, customer_id=ann.customer_id, account_number="C-9", sales_order="S-00000001"
+            )
+        )
+        wait_until_read(scene)
+    # then
+    assert scene.sale(order) == ("synchronized", "S-00000001", 1)
+    assert scene.sale(other) == ("pending", None, 0)
+    rows = scene.outbox()
+    assert rows[order]["settled_at"] is not None
+    assert (rows[order]["outcome"], rows[order]["reasons"], rows[order]["version"]) == ("synchronized", None, None)
+    assert rows[other]["settled_at"] is rows[ann.event_id]["settled_at"] is None
+    assert scene.visible() == {ann.customer_id: (None, 0, "Ann")}
+
+
+def test_answers_to_one_order_come_in_any_order_and_the_highest_number_counts(scene: ChannelScene) -> None:
+    """Waiting, then a sales order; a lower number that comes later, in the same batch or another, changes nothing."""
+    # given
+    order, late = scene.sell(), scene.sell()
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(answer(order, "waiting", 1))
+        wait_until_read(scene)
+        assert scene.sale(order) == ("waiting", None, 1)
+        settled_at = scene.outbox()[order]["settled_at"]
+        scene.headquarters.reply(
+            answer(order, "synchronized", 3, sales_order="S-1"),
+            answer(order, "blocked", 2, reasons=(REASON,)),
+            answer(late, "synchronized", 2, sales_order="S-2"),
+        )
+        scene.headquarters.reply(answer(late, "waiting", 1), answer(order, "rejected", 3, reasons=(REASON,)))
+        wait_until_read(scene)
+    # then
+    assert (scene.sale(order), scene.sale(late)) == (("synchronized", "S-1", 3), ("synchronized", "S-2", 2))
+    assert [row["reasons"] for row in scene.rows(channel.transactions)] == [None, None]
+    assert scene.outbox()[order]["settled_at"] == settled_at is not None
+
+
+@pytest.mark.parametrize("status", ["waiting", "blocked", "rejected", "posted"])
+def test_an_answer_to_an_end_of_day(scene: ChannelScene, status: str) -> None:
+    """Its status and its reasons are shown, and whatever the answer is, its row of the outbox is settled."""
+    # given
+    end, reasons = scene.close(), () if status == "posted" else (REASON,)
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(answer(end, status, 1, reasons=reasons))
+        wait_until_read(scene)
+    # then
+    stored = [{"field": one.field, "code": one.code, "text": one.text} for one in reasons] or None
+    assert scene.sale(end) == (status, None, 1)
+    assert [row["reasons"] for row in scene.rows(channel.end_of_days)] == [stored]
+    row = scene.outbox()[end]
+    assert (row["outcome"], row["reasons"]) == ("rejected" if status == "rejected" else "synchronized", stored)
+    assert row["settled_at"] is not None
+
+
+def test_an_answer_quicker_than_the_relays_mark_settles(scene: ChannelScene) -> None:
+    """The row is not marked as sent yet; the answer is new all the same."""
+    # given
+    order = scene.sell(sent_at=None)
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(answer(order, "waiting", 1))
+        wait_until_read(scene)
+    # then
+    assert scene.outbox()[order]["settled_at"] is not None
+
+
+def test_an_old_answer_does_not_keep_an_order_from_being_sent_again(scene: ChannelScene) -> None:
+    """A clerk sends a rejected order again; the rejection comes once more before the relay has sent it."""
+    # given
+    order = scene.sell(sent_at=None)
+    with scene.engine.begin() as connection:
+        connection.execute(update(channel.transactions).values(answer=4))
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(answer(order, "rejected", 4, reasons=(REASON,)))
+        wait_until_read(scene)
+        # then
+        assert scene.sale(order) == ("pending", None, 4)
+        assert scene.outbox()[order]["settled_at"] is None
+        # when
+        scene.headquarters.reply(answer(order, "synchronized", 5, sales_order="S-1"))
+        wait_until_read(scene)
+    # then
+    assert scene.sale(order) == ("synchronized", "S-1", 5)
+    assert scene.outbox()[order]["settled_at"] is not None
+
+
+def test_an_answer_to_a_transaction_that_is_not_here_changes_nothing(scene: ChannelScene) -> None:
+    """The database was restored from a backup; customers' replies in the same batch are taken in as ever."""
+    # given
+    ann = scene.create(guid(), state("Ann"))
+    order = scene.sell()
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(
+            answer(guid(), "synchronized", 1, sales_order="S-1"),
+            reply(ann, account_number="C-00000001", version=1),
+            answer(guid(), "posted", 1),
+        )
+        wait_until_read(scene)
+    # then
+    assert scene.sale(order) == ("pending", None, 0)
+    assert scene.visible() == {ann.customer_id: ("C-00000001", 0, "Ann")}
+    assert scene.outbox()[ann.event_id]["outcome"] == "synchronized"
+    assert len(scene.outbox()) == 2
+
+
+def test_hundreds_of_answers_in_one_batch(scene: ChannelScene) -> None:
+    """More than are read one by one: orders, ends of day and customers' events mixed."""
+    # given
+    orders, ends = [scene.sell() for _ in range(60)], [scene.close() for _ in range(20)]
+    people = [scene.create(guid(), state(f"Ann {number}")) for number in range(20)]
+    # when
+    scene.headquarters.reply(
+        *(answer(order, "synchronized", 1, sales_order=f"S-{at}") for at, order in enumerate(orders)),
+        *(reply(one, account_number=f"C-{at}", version=1) for at, one in enumerate(people)),
+        *(answer(end, "posted", 1) for end in ends),
+    )
+    with scene.running(run):
+        wait_until_read(scene)
+    # then
+    assert [scene.sale(one) for one in orders] == [("synchronized", f"S-{at}", 1) for at in range(60)]
+    assert {scene.sale(one) for one in ends} == {("posted", None, 1)}
+    assert {number for number, _, _ in scene.visible().values()} == {f"C-{at}" for at in range(20)}
+    assert all(row["settled_at"] is not None for row in scene.outbox().values())
