@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import psycopg
+import pytest
 from confluent_kafka import Producer
 
 from tests.acceptance.cli import Tenten, end, wait_until
@@ -82,20 +83,27 @@ def test_topics_are_made_once_and_a_grown_one_is_refused(company: Tenten, prefix
     assert standing["channels"]["houston"]["customers"] == standing["headquarters"]["customers"] == 0
 
 
+@pytest.mark.parametrize(
+    ("topic", "reader"),
+    [("async-customers", "headquarters"), ("retail-transactions", "transactions")],
+    ids=["customers", "transactions"],
+)
 def test_dead_letter_is_listed_shown_replayed_and_discarded(
-    ready_company: Tenten, bootstrap_servers: str, prefix: str
+    ready_company: Tenten, bootstrap_servers: str, prefix: str, topic: str, reader: str
 ) -> None:
-    """A record that is no event is a dead letter; replayed it becomes another one; discarded ones are not listed."""
+    """A record that nobody can read is a dead letter; replayed it becomes another one; discarded ones are not
+    listed.
+    """
     company = ready_company
     # given
     producer = Producer({"bootstrap.servers": bootstrap_servers})
-    producer.produce(f"{prefix}async-customers", b"\x00nonsense", b"nobody", partition=3)
+    producer.produce(f"{prefix}{topic}", b"\x00nonsense", b"nobody", partition=3)
     producer.flush()
 
     def places() -> list[str]:
         return [one["place"] for one in company.ok("dead-letters", "list", "--json").json]
 
-    with company.running("headquarters", "run"):
+    with company.running(reader, "run"):
         wait_until(lambda: len(places()) == 1, "the dead letter")
         # when
         [place] = places()
@@ -105,13 +113,13 @@ def test_dead_letter_is_listed_shown_replayed_and_discarded(
     hesitating = company.run("dead-letters", "discard", "--all")
     discarded = company.ok("dead-letters", "discard", "--all", "--yes", "--json").json
     # then
-    assert (shown["value"], shown["key"], shown["origin"]) == ("AG5vbnNlbnNl", "nobody", f"{prefix}async-customers/3/0")
+    assert (shown["value"], shown["key"], shown["origin"]) == ("AG5vbnNlbnNl", "nobody", f"{prefix}{topic}/3/0")
     assert shown["reason"] != ""
     assert (replayed, discarded) == ({"replayed": 1}, {"discarded": 1})
     assert hesitating.code == 2
     assert places() == []
     assert len(company.ok("dead-letters", "list", "--all", "--json").json) == 2
-    assert company.run("dead-letters", "show", "0/999").code == 1
+    assert company.run("dead-letters", "show", f"{place}999").code == 1
 
 
 def test_dead_letters_of_both_topics_are_listed_and_told_apart(
