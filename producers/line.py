@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
     rows: list[UnsentRow]
     topic_ids: Mapping[str, str]
-    """What the topics' ids were, by aggregate type, before they were sent: at worst they are sent again."""
+    """What their topics were before they were sent, by aggregate type: at worst they are sent again."""
     too_large: list[UnsentRow]
     """Rows that cannot be sent."""
 
@@ -168,7 +168,8 @@ class Line:
                 continue
             sent.append(row)
         failpoint("relay.after_produce")
-        return Batch(sent, self.topic_ids, too_large)
+        kinds = {row.aggregate_type for row in sent}
+        return Batch(sent, {kind: self.topic_ids[kind] for kind in kinds}, too_large)
 
     def _send_slowly(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
         """Hand one row to the producer once there is room; False when told to stop before."""

@@ -310,11 +310,16 @@ def multirange(numbers: Sequence[int]) -> str:
 def mark_sent(
     connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_ids: Mapping[str, str]
 ) -> None:
-    """Note that the broker has acknowledged these rows, under which topic id: by aggregate type. One statement."""
+    """Note that the broker has acknowledged these rows, under which topic id. One statement.
+
+    `topic_ids` has those of the rows' aggregate types, and of no others.
+    """
+    ids = list(topic_ids.values())
+    topic_id = case(topic_ids, value=outbox.c.aggregatetype) if len(ids) > 1 else ids[0]
     connection.execute(
         update(outbox)
         .where(is_one_of(connection, outbox.c.sequence, sequences))
-        .values(sent_at=sent_at, sent_topic_id=case(topic_ids, value=outbox.c.aggregatetype))
+        .values(sent_at=sent_at, sent_topic_id=topic_id)
     )
 
 
