@@ -16,6 +16,7 @@ from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, Result, Scale
 from benchmarks.relay import relay
 from benchmarks.servers import Servers, own_servers
+from benchmarks.transactions import transactions
 
 Benchmark = Callable[[Servers, Scale, frozenset[str]], Iterator[Result]]
 
@@ -25,6 +26,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P7"}), latency),
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),
+    (frozenset({"O1", "O2", "O3"}), transactions),
 )
 _FILE_WIDTH: Final = 160
 BARS: Final = sorted(set[str]().union(*(bars for bars, _ in BENCHMARKS)))

@@ -45,7 +45,7 @@ def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterat
         limits, one = [], []
         for _ in range(scale.runs):
             limits.append(_limit(servers, scale))
-            one.append(_subject(servers, scale, processes=1, continuous=True))
+            one.append(new_customers(servers, scale, processes=1, continuous=True))
         yield Result(
             bar="P5",
             what="headquarters, complete: new customers, one process",
@@ -70,8 +70,8 @@ def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterat
 def _two_against_one(servers: Servers, scale: Scale, settings: Settings, continuous: bool) -> Result:
     one, two = [], []
     for _ in range(scale.runs):
-        one.append(_subject(servers, scale, processes=1, continuous=continuous))
-        two.append(_subject(servers, scale, processes=2, continuous=continuous))
+        one.append(new_customers(servers, scale, processes=1, continuous=continuous))
+        two.append(new_customers(servers, scale, processes=2, continuous=continuous))
     numbers = "continuous" if continuous else "not continuous"
     return Result(
         bar="P6",
@@ -86,7 +86,8 @@ def _two_against_one(servers: Servers, scale: Scale, settings: Settings, continu
     )
 
 
-def _subject(servers: Servers, scale: Scale, *, processes: int, continuous: bool) -> Run:
+def new_customers(servers: Servers, scale: Scale, *, processes: int, continuous: bool) -> Run:
+    """New customers through so many processes of headquarters."""
     channels: dict[str, Database] = dict.fromkeys(CHANNELS, "sqlite")
     with stage(servers, channels, continuous=continuous) as on, ExitStack() as running:
         started = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(processes)]

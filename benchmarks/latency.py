@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from statistics import quantiles
 from threading import Event
 from typing import Final
@@ -82,10 +82,8 @@ def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resul
     creates = scale.creates + scale.warm_up
     with stage(servers, {}) as on:
         legs = _kafka_legs(on, creates)[-scale.creates :]
-    with stage(servers, _DATABASES) as on, ExitStack() as running:
-        processes = [running.enter_context(tenten(on, "headquarters", "run"))]
-        processes += [running.enter_context(tenten(on, "channel", "run", store)) for store in _DATABASES]
-        subject = _creates(on, processes, creates)[-scale.creates :]
+    with store_processes(servers) as (on, processes):
+        subject = creates_at_pace(on, processes, creates)[-scale.creates :]
         memory = sum(process.memory_peak_bytes() for process in processes)
     for name, percent, at_most in (("median", 50, P50_MS_MAX), ("99th percentile", 99, P99_MS_MAX)):
         yield Result(
@@ -93,8 +91,8 @@ def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resul
             what=f"create in a store until its account number is there, {name}",
             against="the Kafka legs alone: produce, transaction, consume",
             unit="ms",
-            subject=[_percentile(subject, percent)],
-            limit=[_percentile(legs, percent)],
+            subject=[percentile(subject, percent)],
+            limit=[percentile(legs, percent)],
             at_most=at_most,
             memory_bytes=memory,
             settings={
@@ -109,7 +107,17 @@ def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resul
         )
 
 
-def _percentile(milliseconds: Sequence[float], percent: int) -> float:
+@contextmanager
+def store_processes(servers: Servers) -> Iterator[tuple[Stage, list[Process]]]:
+    """Headquarters and three stores at work."""
+    with stage(servers, _DATABASES) as on, ExitStack() as running:
+        processes = [running.enter_context(tenten(on, "headquarters", "run"))]
+        processes += [running.enter_context(tenten(on, "channel", "run", store)) for store in _DATABASES]
+        yield on, processes
+
+
+def percentile(milliseconds: Sequence[float], percent: int) -> float:
+    """The value below which so many percent lie."""
     return quantiles(milliseconds, n=100, method="inclusive")[percent - 1]
 
 
@@ -129,7 +137,7 @@ def _at_pace(count: int, a_second: float, act: Callable[[int], None]) -> None:
 # The subject.
 
 
-def _creates(on: Stage, processes: list[Process], creates: int) -> list[float]:
+def creates_at_pace(on: Stage, processes: list[Process], creates: int) -> list[float]:
     """Create customers in every store; milliseconds until each had its account number, in the order of creation."""
     stopwatches = {store: Stopwatch() for store in _DATABASES}
     done = Event()

@@ -112,8 +112,12 @@ def show(console: Console, found: dict[str, Any]) -> None:
             f"{bar['subject']:.1f} {bar['unit']}",
             f"{bar['limit']:.1f} {bar['unit']}",
             f"{bar['ratio']:.2f}",
-            f"≤ {bar['at_most']:g} {bar['unit']}" if bar["at_most"] is not None else f"≥ {bar['at_least']:g}",
-            "yes" if bar["met"] else "NO",
+            f"≤ {bar['at_most']:g} {bar['unit']}"
+            if bar["at_most"] is not None
+            else f"≥ {bar['at_least']:g}"
+            if bar["at_least"] is not None
+            else "",
+            "" if bar["at_least"] is bar["at_most"] is None else "yes" if bar["met"] else "NO",
             str(bar["memory_mib"] or ""),
         )
     console.print(table)

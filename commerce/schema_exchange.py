@@ -27,10 +27,10 @@ from commerce.kafka import (
     topic_ids,
 )
 from commerce.settings import Settings
-from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, SCHEMAS
+from schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, SCHEMAS
 from schemas.wire import AvroSchema, WriterSchemas, confluent_header, contracts
 
-_SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES)}
+_SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS)}
 
 
 def publish_schemas(settings: Settings) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from commerce.kafka import topic_ids
 from commerce.schema_exchange import writer_schemas
 from commerce.settings import Settings
 from commerce.transaction_session import BatchLimits
+from commerce.wake import SETTLED_CHANNEL
 from consumers.distribution.apply import ChannelView, tables_of
 from consumers.distribution.edits import erase, show_again
 from consumers.distribution.slices import Slices
@@ -46,9 +47,6 @@ from schemas.topics import CHANNEL_REPLIES, RECORD_BYTES_MAX
 from schemas.wire import WriterSchemas, contract
 
 log = get_logger(__name__)
-
-SETTLED_CHANNEL: Final = "tenten_settled"
-"""PostgreSQL: notified in every transaction that settles or rejects, for those who wait for an account number."""
 
 RETRY_SECONDS: Final = 10.0
 """How often a reply that cannot be read is tried again."""

@@ -17,11 +17,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from threading import Event
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from confluent_kafka import KafkaError, KafkaException
-from psycopg import Connection as PostgresConnection
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from structlog import get_logger
 
@@ -30,10 +29,12 @@ from commerce.failpoints import failpoint
 from commerce.failures import KafkaRefused, LockHeld, TentenError, is_transient
 from commerce.kafka import refused
 from commerce.settings import Settings
+from commerce.wake import SETTLED_CHANNEL, Wake
 from producers import outbox
 from producers.channel import OpenChannel, open_channel
 from producers.chores import Chores, check_topics
 from producers.line import NO_BATCH, DeliveryFailed, Line
+from producers.loyalty import issue_kept_cards
 from producers.outbox import UnsentRow
 from schemas.records import Reason
 
@@ -47,12 +48,6 @@ BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 
 _WAKE_SECONDS_MAX: Final = 1.0
 """The longest a row waits when its wake-up was lost."""
-
-_LISTEN_SECONDS: Final = 0.2
-_LOOK_SECONDS: Final = 0.005
-_QUIET_LOOK_SECONDS: Final = 0.02
-_QUIET_SECONDS: Final = 10.0
-"""How often a SQLite database is asked whether somebody has written; less often after so long without a change."""
 
 _PAUSE_SECONDS_MAX: Final = 5.0
 _MARK_ATTEMPTS: Final = 5
@@ -90,15 +85,20 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             if line.connect(stop):
                 patience.works()
                 check_topics(connection, line)
-                relay(connection, line, marking, Chores(line, lock), stop)
+                relay(opened, connection, line, marking, Chores(line, lock), stop=stop)
 
 
-def relay(connection: Connection, line: Line, marking: "Marking", chores: Chores, stop: Event) -> None:
+def relay(
+    opened: OpenChannel, connection: Connection, line: Line, marking: "Marking", chores: Chores, *, stop: Event
+) -> None:
     """Batch by batch, while the line holds. Raises: `DeliveryFailed`, and what the database and the chores raise."""
-    wake = Wake(connection)
+    # An answer may be what a kept card waits for.
+    wake = Wake(connection, outbox.WAKE_CHANNEL, SETTLED_CHANNEL)
     on_the_way = NO_BATCH
     while not stop.is_set() or on_the_way.rows:
         chores.do_when_due(connection)
+        if not stop.is_set():
+            issue_kept_cards(opened, connection)
         rows = [] if stop.is_set() else _unsent(connection, [*on_the_way.sequences, *marking.sequences])
         acknowledged = line.acknowledged(on_the_way, stop)
         if len(acknowledged) < len(on_the_way.rows):
@@ -114,7 +114,7 @@ def relay(connection: Connection, line: Line, marking: "Marking", chores: Chores
         if not rows:
             marking.finish()
             line.serve()
-            wake.wait(stop)
+            wake.wait(_WAKE_SECONDS_MAX, stop)
 
 
 def _unsent(connection: Connection, without: Sequence[int]) -> list[UnsentRow]:
@@ -169,36 +169,6 @@ class Marking:
                 if getattr(error.orig, "sqlstate", None) != _DEADLOCK or attempt == _MARK_ATTEMPTS:
                     raise
         failpoint("relay.after_mark")
-
-
-class Wake:
-    """Waits until somebody may have put something into the outbox."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._driver: Any = connection.connection.driver_connection
-        self._is_postgresql = isinstance(self._driver, PostgresConnection)
-        self._seen: Any = None
-        self._changed_at = time.monotonic()
-        if self._is_postgresql:
-            # Before the outbox is read first, so that nothing falls between.
-            connection.execute(text(f"LISTEN {outbox.WAKE_CHANNEL}"))
-
-    def wait(self, stop: Event) -> None:
-        """Return at once when something was committed since the last time, else as soon as it is; at the latest after
-        a second.
-        """
-        give_up_at = time.monotonic() + _WAKE_SECONDS_MAX
-        while not stop.is_set() and time.monotonic() < give_up_at:
-            if self._is_postgresql:
-                if list(self._driver.notifies(timeout=_LISTEN_SECONDS, stop_after=1)):
-                    return
-            elif self._seen != (seen := self._driver.execute("PRAGMA data_version").fetchone()):
-                # Changes with every commit of another connection, of this or another process.
-                self._seen, self._changed_at = seen, time.monotonic()
-                return
-            else:
-                is_quiet = time.monotonic() - self._changed_at > _QUIET_SECONDS
-                stop.wait(_QUIET_LOOK_SECONDS if is_quiet else _LOOK_SECONDS)
 
 
 @contextmanager

@@ -123,4 +123,10 @@ loyalty_cards: Final = Table(
     Column("asked_at", UtcTime, nullable=False),
     Column("issued_at", UtcTime),
     Index(None, "customer_id"),
+    Index(
+        "ix_loyalty_cards_kept",
+        "card_number",
+        postgresql_where=text("status = 'kept'"),
+        sqlite_where=text("status = 'kept'"),
+    ),
 )

@@ -15,14 +15,13 @@ from commerce.settings import Settings
 from consumers import settlement
 from consumers.distribution import run as distribution
 from producers import OpenChannel, open_channel, relay
-from producers.loyalty import issue_kept_cards
 from tests.channel_scene import Worker
 from tests.scenes import Scene, set_scene
 
 HOUSTON: Final = "houston"
 DALLAS: Final = "dallas"
 
-Part = Literal["relay", "settlement", "distribution", "cards"]
+Part = Literal["relay", "settlement", "distribution"]
 PARTS: Final[tuple[Part, ...]] = ("relay", "settlement", "distribution")
 
 
@@ -67,10 +66,6 @@ class Flow:
                 settlement.run(self.settings, channel, stop)
             case "distribution":
                 distribution.run(self.settings, channel, stop)
-            case "cards":
-                with open_channel(self.settings, channel) as opened:
-                    while not stop.wait(0.01):
-                        issue_kept_cards(opened)
 
 
 def rows(channel: OpenChannel, table: Table) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from commerce.customer import apply_paths
 from commerce.customer_rows import CHANNEL_TABLES, StoredCustomer, delete_customers, read_customers, write_customers
 from commerce.membership import is_one_of
 from consumers.distribution.incoming import Filter
-from schemas.channel import outbox, snapshots
+from schemas.channel import loyalty_cards, outbox, snapshots
 from schemas.records import Customer, CustomerEvent, EventKind, Outcome, customer_from_avro, event_from_avro, to_avro
 from schemas.wire import WriterSchemas, contract, encode
 
@@ -161,6 +161,7 @@ def erase(connection: Connection, ids: Collection[str], channel_id: str, at: dat
     if not ids:
         return
     remove(connection, ids)
+    connection.execute(delete(loyalty_cards).where(is_one_of(connection, loyalty_cards.c.customer_id, ids)))
     theirs = is_one_of(connection, outbox.c.aggregateid, ids)
     still_open = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}

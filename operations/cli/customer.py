@@ -222,9 +222,7 @@ def search(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
     json: Json = False,
 ) -> None:
-    """Find customers by account number, phone number, e-mail address, loyalty card, or the beginnings of their
-    names.
-    """
+    """Find customers by account number, phone number, e-mail address, loyalty card, or beginnings of names."""
     from producers.search import search_customers
 
     with opened_channel(context, channel) as opened:

@@ -21,6 +21,7 @@ from operations.cli import (
     headquarters,
     health,
     local,
+    loyalty,
     order,
     sale,
     statement,
@@ -53,6 +54,7 @@ app.add_typer(statement.app, name="statement")
 app.add_typer(order.app, name="order")
 app.add_typer(sale.app, name="sale")
 app.add_typer(day.app, name="day")
+app.add_typer(loyalty.app, name="loyalty")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
 app.command(epilog=examples("tenten up"))(up.up)

@@ -344,7 +344,7 @@ def test_a_kept_card_reaches_another_channel(
         # when
         with (
             flow.scene.headquarters(),
-            flow.running(*PARTS, "cards", channel=HOUSTON),
+            flow.running(*PARTS, channel=HOUSTON),
             flow.running("distribution", channel=DALLAS),
         ):
             wait_for(lambda: bool(search_customers(other, CARD)), "the card in the other channel", DEADLINE_SECONDS)

@@ -14,9 +14,10 @@ from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import update
 
 from commerce.kafka import administration
+from commerce.wake import SETTLED_CHANNEL
 from consumers import settlement
 from consumers.distribution.run import run as distribute
-from consumers.settlement import SETTLED_CHANNEL, partition_of, run
+from consumers.settlement import partition_of, run
 from schemas import channel
 from schemas.records import Outcome, to_avro
 from schemas.topics import CHANNEL_REPLIES

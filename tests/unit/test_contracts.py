@@ -146,5 +146,10 @@ def test_every_avro_topic_names_a_contract() -> None:
     """The catalogue of topics and the contracts belong together."""
     avro_topics = {topic.name: topic.value for topic in ALL if topic.value in NAMES}
 
-    assert avro_topics == {"async-customers": "CustomerEvent", "customers": "Customer", "channel-replies": "Reply"}
+    assert avro_topics == {
+        "async-customers": "CustomerEvent",
+        "customers": "Customer",
+        "channel-replies": "Reply",
+        "retail-transactions": "RetailTransaction",
+    }
     assert {schema.name for schema in contracts()} == set(NAMES)

@@ -39,6 +39,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("card_number", name="pk_loyalty_cards"),
     )
     op.create_index("ix_loyalty_cards_customer_id", "loyalty_cards", ["customer_id"], unique=False)
+    op.create_index(
+        "ix_loyalty_cards_kept",
+        "loyalty_cards",
+        ["card_number"],
+        unique=False,
+        postgresql_where=sa.text("status = 'kept'"),
+        sqlite_where=sa.text("status = 'kept'"),
+    )
     op.create_table(
         "transactions",
         sa.Column("transaction_id", GUID, nullable=False),
