@@ -7,7 +7,6 @@ one is judged anew. New sales wait; `release.py` lets them through.
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -66,21 +65,26 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
     known = _known(headquarters, sales["transaction_id"])
     if not known and sales["transaction_id"].is_unique().all():
         _insert(headquarters, judged, sales, {}, now)
-        return _rejections(sales, {})
-    foreign, again, first = [], Counter[str](), []
-    written: dict[str, str] = {one: row.channel_id for one, row in known.items() if row.status != "rejected"}
-    for row, transaction_id, channel_id in sales.select(ROW, "transaction_id", "channel_id").iter_rows():
-        before = known.get(transaction_id)
-        owner = written.get(transaction_id, channel_id if before is None else before.channel_id)
-        if owner != channel_id:
+        return _at_once(sales, {})
+    foreign, again, replaced = [], Counter[str](), Counter[str]()
+    owners = {one: row.channel_id for one, row in known.items()}
+    taken_in = {one for one, row in known.items() if row.status != TransactionStatus.REJECTED}
+    chosen: dict[str, int] = {}
+    for row, transaction_id, channel_id, status in sales.select(
+        ROW, "transaction_id", "channel_id", "status"
+    ).iter_rows():
+        if owners.setdefault(transaction_id, channel_id) != channel_id:
             foreign.append(_foreign(transaction_id, channel_id))
-        elif transaction_id in written:
+        elif transaction_id in taken_in:
             again[transaction_id] += 1
         else:
-            written[transaction_id] = channel_id
-            first.append(row)
-    new = sales.filter(pl.col(ROW).is_in(first))
-    rejected = {one: row for one, row in known.items() if row.status == "rejected"}
+            # A rejected one gives way to what comes after it, in this batch too.
+            replaced[transaction_id] += transaction_id in chosen
+            chosen[transaction_id] = row
+            if status != TransactionStatus.REJECTED:
+                taken_in.add(transaction_id)
+    new = sales.filter(pl.col(ROW).is_in(list(chosen.values())))
+    rejected = {one: row for one, row in known.items() if row.status == TransactionStatus.REJECTED}
     judged_anew = {one: rejected[one] for one in new["transaction_id"] if one in rejected}
     if judged_anew:
         headquarters.execute(
@@ -89,8 +93,8 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
             )
         )
     _insert(headquarters, judged, new, judged_anew, now)
-    _count(headquarters, again)
-    return [*foreign, *_rejections(new, judged_anew), *_standing(headquarters, again)]
+    _count(headquarters, again + replaced)
+    return [*foreign, *_at_once(new, judged_anew), *_standing(headquarters, again.keys() - chosen.keys())]
 
 
 def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
@@ -104,14 +108,14 @@ def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
 def _insert(
     headquarters: Connection, judged: Judged, sales: pl.DataFrame, before: Mapping[str, Any], now: datetime
 ) -> None:
-    """Copy sales in. What was rejected `before` goes on counting its answers and repeats."""
+    """Copy sales in. What was rejected `before` goes on counting its answers and repeats, and is answered at once."""
     places = judged.places
     rows = sales[ROW].to_list()
-    rejected = (sales["status"] == TransactionStatus.REJECTED).cast(pl.Int64)
+    answered = (sales["status"] == TransactionStatus.REJECTED) | sales["transaction_id"].is_in(list(before))
     earlier = [before.get(one) for one in sales["transaction_id"]] if before else []
     written = sales.with_columns(
         pl.lit(None, dtype=pl.String).alias("account_number"),
-        rejected.alias("answer"),
+        answered.cast(pl.Int64).alias("answer"),
         pl.lit(0, dtype=pl.Int32).alias("repeats"),
         pl.lit(places.topic).alias("topic"),
         pl.Series("partition", [places.partitions[row] for row in rows], dtype=pl.Int32),
@@ -128,18 +132,19 @@ def _insert(
     copy_into(cursor_of(headquarters), "retail_transactions", as_rows(written, retail_transactions, "postgresql"))
 
 
-def _rejections(sales: pl.DataFrame, before: Mapping[str, Any]) -> list[Answer]:
-    rejected = sales.filter(pl.col("status") == TransactionStatus.REJECTED)
+def _at_once(sales: pl.DataFrame, before: Mapping[str, Any]) -> list[Answer]:
+    """Answers that wait for nothing: to what is rejected, and to what was, which is not any more."""
+    answered = (pl.col("status") == TransactionStatus.REJECTED) | pl.col("transaction_id").is_in(list(before))
     return [
         Answer(
             channel_id=row["channel_id"],
             transaction_id=row["transaction_id"],
             customer_id=row["customer_id"],
-            status=TransactionStatus.REJECTED,
+            status=TransactionStatus(row["status"]),
             reasons=reasons_of(json.loads(row[REASONS])),
             number=1 + (before[row["transaction_id"]].answer if row["transaction_id"] in before else 0),
         )
-        for row in rejected.iter_rows(named=True)
+        for row in sales.filter(answered).iter_rows(named=True)
     ]
 
 
@@ -245,7 +250,7 @@ def _new_day(
     rejected = bool(one.reasons)
     if before is not None:
         headquarters.execute(delete(statements).where(statements.c.statement_id == day.transaction_id))
-    answer = int(rejected) + (0 if before is None else before.answer)
+    answer = int(rejected) if before is None else before.answer + 1
     row: dict[str, Any] = {
         "statement_id": day.transaction_id,
         "channel_id": day.channel_id,
@@ -262,8 +267,16 @@ def _new_day(
         "received_at": now,
     }
     headquarters.execute(insert(statements), [row])
+    if answer:
+        yield Answer(
+            channel_id=day.channel_id,
+            transaction_id=day.transaction_id,
+            customer_id=None,
+            status=row["status"],
+            reasons=one.reasons,
+            number=answer,
+        )
     if rejected:
-        yield replace(_foreign(day.transaction_id, day.channel_id), reasons=one.reasons, number=answer)
         return
     headquarters.execute(_LIST, {"statement_id": day.transaction_id, "ids": list(day.listed)})
     _adjust(headquarters, judged, one, row, now)
