@@ -1,4 +1,4 @@
-"""Headquarters workers as processes of their own, that can be killed."""
+"""Workers at headquarters as processes of their own, that can be killed."""
 
 import os
 import subprocess
@@ -14,9 +14,9 @@ _ROOT: Final = Path(__file__).parents[2]
 
 
 class WorkerProcess:
-    """One `tenten headquarters run`."""
+    """One `tenten headquarters run`, or `tenten transactions run`."""
 
-    def __init__(self, scene: Scene, failpoint: str | None, slot: int | None, log: Path) -> None:
+    def __init__(self, scene: Scene, failpoint: str | None, slot: int | None, log: Path, group: str) -> None:
         environment = {
             **os.environ,
             "TENTEN_CONFIG": str(scene.toml),
@@ -27,7 +27,7 @@ class WorkerProcess:
         environment.pop("TENTEN_FAILPOINT", None)
         if failpoint is not None:
             environment["TENTEN_FAILPOINT"] = failpoint
-        command = [sys.executable, "-m", "operations.cli", "headquarters", "run"]
+        command = [sys.executable, "-m", "operations.cli", group, "run"]
         if slot is not None:
             command += ["--slot", str(slot)]
         self.log = log
@@ -65,10 +65,12 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker_process(scene: Scene, failpoint: str | None = None, slot: int | None = None) -> Iterator[WorkerProcess]:
-    """A worker for as long as the block, at most; killed at the end if it still runs."""
+def worker_process(
+    scene: Scene, failpoint: str | None = None, slot: int | None = None, group: str = "headquarters"
+) -> Iterator[WorkerProcess]:
+    """A worker of this group for as long as the block, at most; killed at the end if it still runs."""
     number = len(list(scene.toml.parent.glob("worker-*.log")))
-    worker = WorkerProcess(scene, failpoint, slot, scene.toml.parent / f"worker-{number}.log")
+    worker = WorkerProcess(scene, failpoint, slot, scene.toml.parent / f"worker-{number}.log", group)
     scene.workers.append(worker)
     try:
         yield worker

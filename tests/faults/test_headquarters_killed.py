@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from commerce.failpoints import HEADQUARTERS
 from operations.local import create_database
 from tests.faults.avro import decode
 from tests.faults.checker import violations
+from tests.faults.databases import copy_database, drop_database
 from tests.faults.evidence import Record, gather, read_topic
 from tests.faults.processes import WorkerProcess, worker_process
 from tests.faults.traffic import Event, Store, traffic
@@ -67,7 +66,7 @@ def stories(
     with ExitStack() as ends, ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
         databases = [f"t{secrets.token_hex(6)}" for _ in range(len(HEADQUARTERS) + 2)]
         for database in databases:
-            ends.callback(_drop, postgresql, database)
+            ends.callback(drop_database, postgresql, database)
         template, *copies = databases
         limits = f"batch_records_max = {BATCH_RECORDS}"
         url = create_database(postgresql, template)
@@ -76,7 +75,7 @@ def stories(
         )
 
         def tell(name: str, database: str) -> Story:
-            _copy(postgresql, template, database)
+            copy_database(postgresql, template, database)
             scene = set_scene(
                 tmp_path_factory.mktemp("killed"),
                 bootstrap_servers,
@@ -90,17 +89,6 @@ def stories(
         names = (RANDOM, *HEADQUARTERS)
         begun = {name: threads.submit(tell, name, database) for name, database in zip(names, copies, strict=True)}
         yield lambda name: begun[name].result()
-
-
-def _copy(postgresql: str, template: str, database: str) -> None:
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-    with psycopg.connect(postgresql, autocommit=True) as connection:
-        connection.execute(statement.format(sql.Identifier(database), sql.Identifier(template)))
-
-
-def _drop(postgresql: str, database: str) -> None:
-    with psycopg.connect(postgresql, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 def _killed_at(scene: Scene, failpoint: str) -> Story:
