@@ -29,13 +29,13 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 EXPECTED = """
-channel distribute, channel relay, channel resync, channel run, channel settle, channel status, config show, customer
-create, customer discard, customer edit, customer import, customer search, customer show, database upgrade all,
-database upgrade channel, database upgrade headquarters, day close, day list, day resend, day show, dead-letters
-discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, headquarters run, headquarters
-verify, lag, local start, local status, local stop, loyalty issue, loyalty show, order create, order list, order
-resend, order show, sale create, sale list, sale resend, sale show, statement list, statement show, status, topics
-apply, transactions run, up
+channel distribute, channel relay, channel resync, channel run, channel settle, channel status, config show,
+customer create, customer discard, customer edit, customer import, customer search, customer show,
+database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
+day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor,
+headquarters run, headquarters verify, lag, local start, local status, local stop, loyalty issue, loyalty show,
+order create, order list, order resend, order show, sale create, sale list, sale resend, sale show, statement list,
+statement show, status, topics apply, transactions run, up
 """
 
 

@@ -13,7 +13,8 @@ from schemas.topics import ALL
 from schemas.wire import contract, contracts
 
 AVRO = Path(__file__).parents[2] / "schemas" / "avro"
-NAMES = ("CustomerEvent", "Customer", "Reply")
+NAMES = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
+RELEASED = sorted(file.stem for file in (AVRO / "released").glob("*.avsc"))
 
 Schema = Any
 
@@ -70,7 +71,7 @@ def every_field(schema: Schema) -> Iterator[Schema]:
         yield from every_field(schema.get("items"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RELEASED)
 def test_contract_only_gains_fields_with_defaults_since_the_last_release(name: str) -> None:
     """Whoever wrote or reads with the released schema understands this one, and the other way round."""
     released = declaration(AVRO / "released" / f"{name}.avsc")
