@@ -1,0 +1,137 @@
+"""A line from a store to its broker that can be cut, frozen and slowed: a proxy at the address that clients are told.
+
+intact   what one side sends reaches the other
+cut      connections end, and so does each new one
+frozen   connections stay, and nothing comes through: half open, as behind a dead router
+slow     everything comes through, a little at a time
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any, Final, Literal
+
+State = Literal["intact", "cut", "frozen", "slow"]
+
+_PIECE_BYTES: Final = 65_536
+_SLOW_BYTES: Final = 1_024
+_SLOW_SECONDS: Final = 0.05
+_SECONDS: Final = 10.0
+
+
+class WeakLine:
+    """Listens on one port of 127.0.0.1 and passes on to another. Its loop runs in a thread of its own."""
+
+    def __init__(self, port: int, to_port: int) -> None:
+        self.refused = 0
+        """How many connections have been ended while it was cut."""
+        self.held = 0
+        """How many pieces have been held back while it was frozen."""
+        self.slowed = 0
+        """How many pieces have gone through slowly."""
+        self._port = port
+        self._to_port = to_port
+        self._state: State = "intact"
+        self._loop = asyncio.new_event_loop()
+        self._thaw = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def run(self) -> None:
+        """Serve until `end`."""
+        self._loop.run_forever()
+        self._loop.close()
+
+    def begin(self) -> None:
+        """Listen. Raises: `OSError` when another program has the port."""
+        self._thaw.set()
+        self._call(self._listen())
+
+    def become(self, state: State) -> None:
+        """Be so from now on; returns once it is so."""
+        self._call(self._become(state))
+
+    def end(self) -> None:
+        """Cut everything, and let `run` return."""
+        self._call(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_SECONDS)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._become("cut")
+
+    async def _become(self, state: State) -> None:
+        self._state = state
+        if state == "frozen":
+            self._thaw.clear()
+        else:
+            self._thaw.set()
+        if state == "cut":
+            connections = [*self._connections]
+            for one in connections:
+                one.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+            self.refused += len(connections)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._state == "cut":
+            self.refused += 1
+            writer.transport.abort()
+            return
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
+        # Who cancels it wants it to end, and nothing else.
+        with suppress(OSError, asyncio.CancelledError):
+            await self._connect(reader, writer)
+        self._connections.discard(connection)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both ways of a connection, until one of them ends."""
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+        ways = [
+            asyncio.create_task(self._pass_on(reader, far_writer)),
+            asyncio.create_task(self._pass_on(far_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in ways:
+                one.cancel()
+            far_writer.transport.abort()
+            writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(_SLOW_BYTES if self._state == "slow" else _PIECE_BYTES):
+                if self._state == "slow":
+                    self.slowed += 1
+                    await asyncio.sleep(_SLOW_SECONDS)
+                if self._state == "frozen":
+                    self.held += 1
+                await self._thaw.wait()
+                writer.write(piece)
+                await writer.drain()
+
+
+@contextmanager
+def weak_line(port: int, to_port: int) -> Iterator[WeakLine]:
+    """A line that is intact until told otherwise, for as long as the block."""
+    line = WeakLine(port, to_port)
+    thread = Thread(target=line.run, name="line")
+    thread.start()
+    try:
+        line.begin()
+        yield line
+    finally:
+        line.end()
+        thread.join(_SECONDS)
+    assert not thread.is_alive()

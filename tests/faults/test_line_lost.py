@@ -1,0 +1,129 @@
+"""Scenario 9 of the fault plan: the line between a store and the broker is cut, freezes, is slow.
+
+The broker is the test's own: it tells the store the address of a proxy, and headquarters another one, as in life.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from operations import local
+from operations.local.ports import free_port
+from producers import Item, NewAddress, OpenChannel, close_day, create_customer, record_order, record_sale
+from schemas import channel
+from tests.faults.checker import violations
+from tests.faults.evidence import gather
+from tests.faults.line import State, WeakLine, weak_line
+from tests.faults.settled import wait_until_settled
+from tests.flow_scene import HOUSTON, PARTS, Flow, rows
+from tests.scenes import SETTING, set_scene, wait_for
+from tests.services import directory_for_server
+
+TEA: Final = Item(sku="TEA", quantity=Decimal(3), price=Decimal("1.115"))
+CUSTOMERS: Final = 10
+LOST: Final[tuple[State, ...]] = ("cut", "frozen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where one broker is, for headquarters and for a store."""
+
+    inside: str
+    outside: str
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[WeakLine, Addresses]]:
+    """A broker of this test's own, and the line that stores reach it by."""
+    inside, outside = free_port(), free_port()
+    properties = {
+        "inter.broker.listener.name": "INSIDE",
+        "advertised.listeners": f"INSIDE://127.0.0.1:{inside},PLAINTEXT://127.0.0.1:{outside}",
+    }
+    with directory_for_server("line") as directory:
+        try:
+            listeners = {"INSIDE": f"PLAINTEXT://127.0.0.1:{inside}"}
+            kafka = local.start_kafka(directory, properties=properties, listeners=listeners)
+            with weak_line(outside, kafka.port) as weak:
+                yield weak, Addresses(inside=f"127.0.0.1:{inside}", outside=f"127.0.0.1:{outside}")
+        finally:
+            local.stop_kafka(directory, grace_seconds=0)
+
+
+def at_the_end_of(flow: Flow, outside: str) -> Flow:
+    """The same, with channels that know the broker by this address."""
+    kafka = {**flow.settings.kafka, "bootstrap.servers": outside}
+    return Flow(scene=flow.scene, settings=flow.settings.model_copy(update={"kafka": kafka}))
+
+
+def sell(houston: OpenChannel) -> None:
+    """New customers who order and buy, and somebody who only buys."""
+    for number in range(CUSTOMERS):
+        address = NewAddress(street=f"{number} Main Street", city="Houston", country="US")
+        ada = create_customer(houston, first_name="Ada", last_name=f"Lee {number}", add_addresses=[address])
+        where = ada.state.addresses[0].address_id
+        record_order(houston, lines=[TEA], customer_id=ada.customer_id, deliver_to=where)
+        record_sale(houston, lines=[TEA], customer_id=ada.customer_id)
+        record_sale(houston, lines=[TEA])
+
+
+def unsent(houston: OpenChannel) -> int:
+    """How many rows the relay still has to bring."""
+    return sum(row["sent_at"] is None for row in rows(houston, channel.outbox))
+
+
+def is_settled(houston: OpenChannel) -> bool:
+    """Whether nothing is under way, and the channel knows what became of everything."""
+    told = Counter(row["status"] for row in rows(houston, channel.transactions))
+    closed = Counter(row["status"] for row in rows(houston, channel.end_of_days))
+    pending = [row for row in rows(houston, channel.customers) if row["account_number"] is None]
+    return told.keys() == {"synchronized"} and closed.keys() <= {"posted"} and not pending
+
+
+def test_store_goes_on_selling_and_heals_by_itself(
+    tmp_path: Path,
+    prefix: str,
+    new_database: Callable[[], str],
+    line: tuple[WeakLine, Addresses],
+) -> None:
+    """Customers, sales and the end of the day while the line is cut, frozen or slow: later all there, and once."""
+    # given
+    weak, addresses = line
+    scene = set_scene(tmp_path, addresses.inside, prefix, new_database())
+    flow = at_the_end_of(Flow(scene=scene, settings=scene.settings), addresses.outside)
+
+    # when
+    with scene.headquarters(), scene.transactions(), flow.opened() as houston, flow.running(*PARTS):
+        sell(houston)
+        wait_for(partial(is_settled, houston), "what was sold before")
+        for state in LOST:
+            weak.become(state)
+            noticed = weak.refused + weak.held
+            sell(houston)
+            close_day(houston)
+            wait_for(lambda noticed=noticed: weak.refused + weak.held > noticed + 1, "the store to try")  # type: ignore[misc]
+            assert unsent(houston) == 4 * CUSTOMERS + 1
+            weak.become("intact")
+            wait_for(partial(is_settled, houston), f"what was sold while the line was {state}")
+        weak.become("slow")
+        sell(houston)
+        close_day(houston)
+        wait_for(partial(is_settled, houston), "what was sold while the line was slow")
+        wait_until_settled(scene, "transactions", "headquarters", let_through=True)
+        sold = {row["transaction_id"]: row["sales_order"] for row in rows(houston, channel.transactions)}
+
+    # then
+    evidence = gather(addresses.inside, prefix, scene.url, {HOUSTON: str(flow.settings.channel(HOUSTON).database)})
+    assert violations(evidence, scene.journal, SETTING) == []
+    sales = evidence.headquarters.sales
+    assert weak.slowed > 0
+    assert sales.transactions.keys() == sold.keys()
+    booked = {str(one["transaction_id"]): one["sales_order"] for one in sales.orders}
+    assert booked == {key: number for key, number in sold.items() if number is not None}
+    assert len(sales.statements) == len(LOST) + 1
