@@ -5,7 +5,7 @@ Money is Decimal. A reason says which field and which rule, never what stands in
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from functools import cache
 from itertools import chain
 from typing import Any, Final
@@ -26,6 +26,9 @@ from schemas.records import (
 
 AMOUNT_MAX: Final = Decimal(10) ** 15
 """Amounts, prices and quantities stay below; what is exact here is exact in every spreadsheet, too."""
+
+_EXACT: Final = Context(prec=80)
+"""Room for the product of any two numbers that a transaction can hold."""
 
 LINES_MAX: Final = 1_000
 """Lines, charges, taxes and payments of a transaction, each."""
@@ -58,7 +61,8 @@ def line_amount(quantity: Decimal, price: Decimal, currency: str) -> Decimal:
     >>> line_amount(Decimal(3), Decimal("0.335"), "USD"), line_amount(Decimal(-1), Decimal("0.005"), "USD")
     (Decimal('1.01'), Decimal('-0.01'))
     """
-    return (quantity * price).quantize(minor_unit(currency), rounding=ROUND_HALF_UP)
+    with localcontext(_EXACT):
+        return (quantity * price).quantize(minor_unit(currency), rounding=ROUND_HALF_UP)
 
 
 def total_of(transaction: RetailTransaction) -> Decimal:

@@ -1,13 +1,25 @@
 """How orders, sales and ends of days stand at headquarters: what waits, what somebody has to mend, and for how long."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
-from schemas.headquarters import retail_transactions, statements
+from commerce.customer import plain_decimal
+from commerce.failures import NoSuchTransaction
+from commerce.limits import GUID
+from schemas.headquarters import retail_transactions, sales_orders, statement_lines, statements
 from schemas.records import TransactionStatus
+
+STATUSES: Final = (
+    TransactionStatus.WAITING,
+    TransactionStatus.BLOCKED,
+    TransactionStatus.REJECTED,
+    TransactionStatus.SYNCHRONIZED,
+)
+"""What a transaction at headquarters may be."""
 
 OPEN: Final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED)
 """What has not come to an end yet, a transaction as well as a statement."""
@@ -60,3 +72,84 @@ def transactions_status(headquarters: Connection, waiting_seconds_max: int) -> T
         open_statements=headquarters.scalars(select(func.count()).where(statements.c.status.in_(OPEN))).one(),
         problem=problem,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionAtHeadquarters:
+    """An order or a cash-and-carry transaction, as headquarters has it."""
+
+    transaction_id: str
+    channel_id: str
+    kind: str
+    business_date: date
+    status: str
+    reasons: Sequence[Mapping[str, str]]
+    """Why it is blocked or rejected: field, code and text of each."""
+    customer_id: str | None
+    account_number: str | None
+    sales_order: str | None
+    statement_id: str | None
+    """In which it is posted."""
+    currency: str
+    total: str
+    repeats: int
+    """How often it came again."""
+    received_at: datetime
+    changed_at: datetime
+    """Since when it has this status."""
+
+
+def list_transactions(
+    headquarters: Connection, *, channel: str | None, status: str | None, transactions_max: int
+) -> list[TransactionAtHeadquarters]:
+    """The newest transactions first, of one channel or one status where such is named."""
+    query = _transactions().order_by(retail_transactions.c.received_at.desc(), retail_transactions.c.transaction_id)
+    if channel is not None:
+        query = query.where(retail_transactions.c.channel_id == channel)
+    if status is not None:
+        query = query.where(retail_transactions.c.status == status)
+    return _found(headquarters, query.limit(transactions_max))
+
+
+def find_transaction(headquarters: Connection, transaction_id: str) -> TransactionAtHeadquarters:
+    """One transaction. Raises: `NoSuchTransaction`."""
+    if GUID.fullmatch(transaction_id):
+        wanted = _transactions().where(retail_transactions.c.transaction_id == transaction_id)
+        for one in _found(headquarters, wanted):
+            return one
+    raise NoSuchTransaction(
+        f"headquarters has no transaction {transaction_id}: it has not come, or could not be read "
+        "(`tenten dead-letters list --topic retail-transactions`)"
+    )
+
+
+def _transactions() -> Select[tuple[object, ...]]:
+    table, order, line = retail_transactions, sales_orders, statement_lines
+    return (
+        select(table, order.c.sales_order, line.c.statement_id)
+        .outerjoin_from(table, order, order.c.transaction_id == table.c.transaction_id)
+        .outerjoin(line, line.c.transaction_id == table.c.transaction_id)
+    )
+
+
+def _found(headquarters: Connection, query: Select[tuple[object, ...]]) -> list[TransactionAtHeadquarters]:
+    return [
+        TransactionAtHeadquarters(
+            transaction_id=row.transaction_id,
+            channel_id=row.channel_id,
+            kind=row.kind,
+            business_date=row.business_date,
+            status=row.status,
+            reasons=row.reasons,
+            customer_id=row.customer_id,
+            account_number=row.account_number,
+            sales_order=row.sales_order,
+            statement_id=row.statement_id,
+            currency=row.currency,
+            total=plain_decimal(row.total),
+            repeats=row.repeats,
+            received_at=row.received_at,
+            changed_at=row.changed_at,
+        )
+        for row in headquarters.execute(query)
+    ]

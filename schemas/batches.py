@@ -160,7 +160,7 @@ def _halve_until_readable(
 
 @cache
 def _sound(reader: AvroSchema) -> pl.Expr:
-    """One boolean a row: GUIDs are GUIDs, times are within the years 1 to 9999, and no text at the top has a NUL."""
+    """One boolean a row: GUIDs are GUIDs, times and dates within the years 1 to 9999, no text at the top has a NUL."""
     checks: list[pl.Expr] = []
     for field in reader.json["fields"]:
         column = pl.col(field["name"])
@@ -180,6 +180,8 @@ def _sound_value(schema: Any, value: pl.Expr) -> Iterable[pl.Expr]:
         return
     if schema.get("logicalType") == "timestamp-micros":
         yield value.is_between(_TIME_MIN, _TIME_MAX)
+    elif schema.get("logicalType") == "date":
+        yield value.is_between(_TIME_MIN.date(), _TIME_MAX.date())
     elif schema["type"] == "enum":
         yield value.is_not_null()
     elif schema["type"] == "record":

@@ -5,7 +5,7 @@ Orders and cash-and-carry stay in columns; only what may break a rule is looked 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -21,6 +21,11 @@ from schemas.wire import WriterSchemas, contract
 
 REASONS: Final = "reasons"
 """Column of judged sales: why it is rejected, as JSON, `[]` for a valid one."""
+
+CHANNEL_CHARACTERS_MAX: Final = 64
+"""As long as a channel's name in the settings may be. Who has a longer one cannot be answered, and is no channel."""
+
+_NAMELESS: Final = {"reason": "malformed", "text": "has a channel_id that is longer than any channel's name"}
 
 _GUID: Final = f"^{GUID.pattern}$"
 
@@ -54,6 +59,11 @@ class Judged:
     unreadable: tuple[UnreadableRow, ...]
     places: Places
 
+    @property
+    def transactions(self) -> int:
+        """How many there are; dead letters are none."""
+        return self.sales.height + len(self.days)
+
 
 def take_in(
     keys: Sequence[bytes | None],
@@ -73,9 +83,12 @@ def take_in(
 def judge(decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], places: Places) -> Judged:
     """Divide a batch into sales and ends of days, and say of each why it is rejected, if it is."""
     is_day = pl.col("kind") == TransactionKind.END_OF_DAY
-    sales = decoded.frame.filter(~is_day)
+    is_named = pl.col("channel_id").str.len_chars() <= CHANNEL_CHARACTERS_MAX
+    nameless = decoded.frame.filter(~is_named)[ROW]
+    frame = decoded.frame.filter(is_named)
+    sales = frame.filter(~is_day)
     days = []
-    for record in decoded.frame.filter(is_day).iter_rows(named=True):
+    for record in frame.filter(is_day).iter_rows(named=True):
         day = transaction_from_avro(record)
         days.append(JudgedDay(row=record[ROW], day=day, reasons=transaction_reasons(day, legal_entity_by_channel)))
     reasons = _reasons(sales, legal_entity_by_channel)
@@ -83,9 +96,26 @@ def judge(decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], pla
         sales=_rows(sales, reasons),
         days=tuple(days),
         forwards=_forwards(sales),
-        unreadable=decoded.unreadable,
+        unreadable=(*decoded.unreadable, *(UnreadableRow(row=row, **_NAMELESS) for row in nameless)),
         places=places,
     )
+
+
+def halves(judged: Judged) -> tuple[Judged, Judged]:
+    """The sales and ends of days in two by their rows; the rest stays with the whole."""
+    rows = sorted([*judged.sales[ROW].to_list(), *(one.row for one in judged.days)])
+    middle = rows[len(rows) // 2]
+    first = replace(
+        judged,
+        sales=judged.sales.filter(pl.col(ROW) < middle),
+        days=tuple(one for one in judged.days if one.row < middle),
+    )
+    second = replace(
+        judged,
+        sales=judged.sales.filter(pl.col(ROW) >= middle),
+        days=tuple(one for one in judged.days if one.row >= middle),
+    )
+    return first, second
 
 
 def _reasons(sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> dict[int, str]:

@@ -7,6 +7,7 @@ one is judged anew. New sales wait; `release.py` lets them through.
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -14,19 +15,22 @@ from uuid import UUID, uuid5
 import polars as pl
 import psycopg
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from structlog import get_logger
 
 from commerce.bulk import as_rows, copy_into
 from commerce.failpoints import failpoint
-from commerce.failures import Contended
+from commerce.failures import Contended, is_transient
 from commerce.membership import is_one_of
 from commerce.retail import totals_as_json
 from consumers.stream_positions import Reached, note_positions
 from consumers.transactions.answers import Answer, cursor_of, write_answers
-from consumers.transactions.judge import REASONS, Judged, JudgedDay
-from schemas.batches import ROW
+from consumers.transactions.judge import REASONS, Judged, JudgedDay, halves
+from schemas.batches import ROW, UnreadableRow
 from schemas.headquarters import retail_transactions, sales_orders, statements
 from schemas.records import Reason, TransactionStatus
+
+log = get_logger(__name__)
 
 END_OF_DAY: Final = "end_of_day"
 ADJUSTMENT: Final = "adjustment"
@@ -39,10 +43,30 @@ _DUPLICATE: Final = Reason(
 )
 
 
-def record(engine: Engine, judged: Judged, reached: Reached) -> None:
-    """Take a batch in. Raises: `Contended` when another worker is just taking in one of these; what the database
-    raises.
+def record(engine: Engine, judged: Judged, reached: Reached) -> tuple[UnreadableRow, ...]:
+    """Take a batch in; in one transaction, unless the database refuses something in it.
+
+    Then the batch is halved until the one record is found, which is given back as unreadable; the halves are
+    transactions of their own.
+    Raises: what is transient; `Contended` of it when another worker is just taking in one of these.
     """
+    try:
+        _in_one_transaction(engine, judged, reached)
+    except (DBAPIError, psycopg.Error) as error:
+        if is_transient(error) or judged.transactions == 0:
+            raise
+        log.warning("batch_refused", transactions=judged.transactions, error=type(error).__name__)
+    else:
+        return ()
+    if judged.transactions == 1:
+        _in_one_transaction(engine, replace(judged, sales=judged.sales.clear(), days=()), reached)
+        row = judged.days[0].row if judged.days else judged.sales.item(0, ROW)
+        return (UnreadableRow(row=row, reason="database_refused", text="is refused by headquarters' database"),)
+    first, second = halves(judged)
+    return (*record(engine, first, replace(reached, next_offsets={})), *record(engine, second, reached))
+
+
+def _in_one_transaction(engine: Engine, judged: Judged, reached: Reached) -> None:
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
@@ -51,6 +75,8 @@ def record(engine: Engine, judged: Judged, reached: Reached) -> None:
             note_positions(headquarters, reached)
             failpoint("transactions.before_sql_commit")
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
+        if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):
+            raise
         raise Contended("another worker is just taking in one of these transactions") from error
 
 

@@ -93,18 +93,19 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
                 stop_when_too_many(going_on, settings)
                 failpoint("transactions.while_judging")
-                record(engine, judged, Reached(stream=guard.stream, next_offsets=batch.next_offsets))
+                reached = Reached(stream=guard.stream, next_offsets=batch.next_offsets)
+                dead = (*judged.unreadable, *record(engine, judged, reached))
                 failpoint("transactions.after_sql_commit")
                 with session.transaction(batch) as out:
                     _forward(settings, out, judged)
-                    send_dead_letters(settings, out, batch, judged.unreadable, RETAIL_TRANSACTIONS_DLQ)
+                    send_dead_letters(settings, out, batch, dead, RETAIL_TRANSACTIONS_DLQ)
                 unreadable = going_on
                 log.info(
                     "transactions_taken_in",
                     sales=judged.sales.height,
                     ends_of_days=len(judged.days),
                     forwarded=len(judged.forwards),
-                    dead_letters=len(judged.unreadable),
+                    dead_letters=len(dead),
                     next_offsets=batch.next_offsets,
                 )
         releasing.check()

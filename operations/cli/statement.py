@@ -1,19 +1,15 @@
 """`tenten statement`: what became of the ends of days, as headquarters has them."""
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from operations.cli.options import ChannelName, Json, examples, noun
 from operations.cli.output import print_fields, print_json, print_line, print_table, report
-from operations.cli.wiring import connected
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from operations.cli.wiring import at_headquarters
 
 app = noun("Statements: the ends of the channels' days, as headquarters posts them.", "tenten statement list")
 
@@ -46,7 +42,7 @@ def list_command(
 
     if status is not None and status not in STATUSES:
         raise typer.BadParameter(f"{status!r} is not one of {', '.join(STATUSES)}", param_hint="--status")
-    with _headquarters(context) as headquarters:
+    with at_headquarters(context) as headquarters:
         found = list_statements(headquarters, channel=channel, status=status, statements_max=limit)
     if json:
         rows = [asdict(one) for one in found]
@@ -94,7 +90,7 @@ def show(
     """Show a statement: whether it is posted or why not, its totals, and every transaction that it lists."""
     from operations.statements import find_statement
 
-    with _headquarters(context) as headquarters:
+    with at_headquarters(context) as headquarters:
         found = find_statement(headquarters, channel, _day(day), number)
     if json:
         print_json(asdict(found))
@@ -112,19 +108,6 @@ def show(
     if listed:
         print_line("")
         print_table(_LISTED_COLUMNS, [tuple(one[column] for column in _LISTED_COLUMNS) for one in listed])
-
-
-@contextmanager
-def _headquarters(context: typer.Context) -> "Generator[Connection]":
-    from commerce.database import check_version, consistent_view, open_database
-
-    engine = open_database(connected(context).headquarters_database())
-    try:
-        check_version(engine, "headquarters")
-        with consistent_view(engine) as connection:
-            yield connection
-    finally:
-        engine.dispose()
 
 
 def _day(text: str) -> date:

@@ -1,12 +1,14 @@
 """`tenten transactions`: the consumer that makes sales orders and statements of what the channels have sold."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from operations.cli.options import EndsWith, TransactionsCommand, examples, noun
+from operations.cli.options import EndsWith, Json, TransactionsCommand, examples, noun
+from operations.cli.output import print_fields, print_json, print_line, print_table, report
 from operations.cli.processes import collect_rarely, stop_on_signals
-from operations.cli.wiring import connected
+from operations.cli.wiring import at_headquarters, connected
 
 app = noun("Orders, sales and ends of days at headquarters.", "tenten transactions run")
 
@@ -42,3 +44,76 @@ def run(
 
     collect_rarely()
     run_transactions(settings, stop, slot)
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "tenten transactions list --status blocked",
+        "tenten transactions list --channel houston --limit 10 --json",
+    ),
+)
+def list_command(
+    context: typer.Context,
+    *,
+    channel: Annotated[
+        str | None, typer.Option(metavar="CHANNEL", show_default=False, help="Only those of this channel.")
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATUS", show_default=False, help="Only waiting, blocked, rejected or synchronized ones."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="The newest so many.")] = 100,
+    json: Json = False,
+) -> None:
+    """List orders and sales as headquarters has them, the newest first."""
+    from operations.transactions import STATUSES, list_transactions
+
+    if status is not None and status not in STATUSES:
+        raise typer.BadParameter(f"{status!r} is not one of {', '.join(STATUSES)}", param_hint="--status")
+    with at_headquarters(context) as headquarters:
+        found = list_transactions(headquarters, channel=channel, status=status, transactions_max=limit)
+    if json:
+        print_json([asdict(one) for one in found])
+    elif found:
+        print_table(
+            ("transaction", "channel", "kind", "status", "sales order", "account number", "total", "reasons"),
+            [
+                (
+                    one.transaction_id,
+                    one.channel_id,
+                    one.kind,
+                    one.status,
+                    one.sales_order,
+                    one.account_number,
+                    f"{one.total} {one.currency}",
+                    ", ".join(sorted({reason["code"] for reason in one.reasons})),
+                )
+                for one in found
+            ],
+        )
+    else:
+        report("No transactions")
+
+
+@app.command(epilog=examples("tenten transactions show 0190b5d2-7c1e-7000-8000-000000000001"))
+def show(
+    context: typer.Context,
+    transaction_id: Annotated[str, typer.Argument(metavar="TRANSACTION_ID", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Show an order or a sale as headquarters has it: its status, why, and what became of it."""
+    from operations.transactions import find_transaction
+
+    with at_headquarters(context) as headquarters:
+        found = asdict(find_transaction(headquarters, transaction_id))
+    if json:
+        print_json(found)
+        return
+    reasons = found.pop("reasons")
+    print_fields(found.items())
+    if reasons:
+        print_line("")
+        print_table(("field", "code", "text"), [(one["field"], one["code"], one["text"]) for one in reasons])

@@ -1,5 +1,7 @@
 """The settings a command works with: what is configured, and for what is not, the local servers that run here."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -7,6 +9,8 @@ import typer
 from operations.cli.options import everywhere
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from commerce.settings import Settings
     from operations.local import LocalServices
 
@@ -34,6 +38,20 @@ def connected(context: typer.Context) -> "Settings":
 
     services = status(settings.data)
     return settings if services is None else with_local_servers(settings, services)
+
+
+@contextmanager
+def at_headquarters(context: typer.Context) -> "Generator[Connection]":
+    """A look into headquarters' database, which sees one state. Raises: `SettingsError`, `DatabaseRefused`."""
+    from commerce.database import check_version, consistent_view, open_database
+
+    engine = open_database(connected(context).headquarters_database())
+    try:
+        check_version(engine, "headquarters")
+        with consistent_view(engine) as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def needs_local_servers(settings: "Settings") -> bool:

@@ -99,6 +99,28 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
     assert MISSING["text"] in blocked_text
 
 
+def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_url: str) -> None:
+    """The newest first, of one channel or status where asked; one that is not there is exit code 1 with a sentence."""
+    company = ready_company
+    # given
+    old = insert_transaction(headquarters_url, "blocked", waited=timedelta(hours=1))
+    new = insert_transaction(headquarters_url, "synchronized", channel="seattle", account_number="C-00000007")
+    # when
+    every = company.ok("transactions", "list", "--json").json
+    blocked = company.ok("transactions", "list", "--status", "blocked", "--json").json
+    shown = company.ok("transactions", "show", str(new), "--json").json
+    text = company.ok("transactions", "show", str(old)).out
+    missing = company.run("transactions", "show", "nothing")
+    # then
+    assert [one["transaction_id"] for one in every] == [str(new), str(old)]
+    assert [one["transaction_id"] for one in blocked] == [str(old)]
+    assert company.ok("transactions", "list", "--channel", "dallas", "--json").json == []
+    assert (shown["status"], shown["account_number"], shown["repeats"]) == ("synchronized", "C-00000007", 0)
+    assert "blocked" in text
+    assert (missing.code, missing.out) == (1, "")
+    assert company.run("transactions", "list", "--status", "lost").code == 2
+
+
 def test_wrong_words_about_a_statement_are_a_usage_error(ready_company: Tenten) -> None:
     """What is no date is said so, and never sent to a database."""
     for words in (("houston", "yesterday"), ("houston", DAY, "--number", "0"), ("houston",)):

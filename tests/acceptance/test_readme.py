@@ -27,6 +27,7 @@ NOT_RUN: Final = {
 READY: Final = {
     "tenten up": "event=partitions_assigned",
     "tenten headquarters run": "event=partitions_assigned",
+    "tenten transactions run": "event=partitions_assigned",
     "tenten channel run houston": "",
 }
 """Commands that do not come back: each goes on beside those that follow, once it has said this."""

@@ -1,7 +1,10 @@
 """Synchronize orders, and the end of a day: whoever brings a customer, each sale comes through once."""
 
 import random
+import secrets
+from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.faults.avro import encode
+from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, Transaction, put, send, status, wait_until
 from tests.scenes import Scene, set_scene, wait_for
@@ -272,6 +277,91 @@ def test_what_cannot_be_read_is_a_dead_letter_and_harms_no_neighbour(scene: Scen
     # then
     assert [one["partition"] for one in scene.query("SELECT partition FROM positions")] != []
     assert len(scene.query("SELECT * FROM retail_transactions")) == 2
+
+
+def test_poison_is_dead_letters_and_stops_nothing(scene: Scene, till: Till) -> None:
+    """Garbage, truncated and foreign records, numbers out of every range, names without end, between good orders:
+    each is one dead letter byte for byte or an answer, and every good order goes through.
+    """
+    # given
+    chance = random.Random(secrets.randbits(32))
+    good = [till.order() for _ in range(30)]
+    whole = encode("RetailTransaction", till.order())
+    poison = [chance.randbytes(chance.randrange(1, 200)) for _ in range(100)]
+    poison += [whole[: chance.randrange(len(whole))] for _ in range(50)]
+    poison += [
+        whole + b"\x00",
+        encode("CustomerEvent", Store(channel_id="houston", legal_entity="usrt", rng=chance).create()),
+    ]
+    wrong_keys = [(b"dallas", whole), (None, whole), (b"houston", None)]
+    long_name = "h" * 100_000
+    records = [(b"houston", one) for one in poison] + wrong_keys
+    records.append((long_name.encode(), encode("RetailTransaction", till.order(channel_id=long_name))))
+    wild = [
+        till.order(total=Decimal(10) ** 21),
+        till.order(lines=[{name: Decimal(10) ** 21 for name in ("quantity", "price", "amount")} | {"sku": "X"}]),
+        till.order(lines=[{name: Decimal(10) ** 14 for name in ("quantity", "price", "amount")} | {"sku": "X"}]),
+        till.order(currency="\u20ac" * 1000, delivery_mode="x" * 10_000),
+        till.order(business_date=date(9999, 12, 30)) | {"listed": ["x"] * 100},
+        till.end_of_day([]) | {"control_totals": [{"currency": "", "payment_method": "", "amount": Decimal(-1)}]},
+    ]
+
+    # when
+    with scene.transactions():
+        for number, order in enumerate(good):
+            send(scene, order)
+            put(scene, *records[number :: len(good)])
+        send(scene, *wild)
+        for order in good:
+            wait_until(scene, order, "synchronized")
+        for one in wild:
+            wait_until(scene, one, "rejected")
+
+    # then
+    letters = read_topic(scene.bootstrap_servers, scene.prefix, "retail-transactions.dlq")
+    assert Counter((one.key, one.value) for one in letters) == Counter(records)
+    assert len(scene.query("SELECT * FROM sales_orders")) == len(good)
+
+
+def test_what_the_database_refuses_is_a_dead_letter_alone(scene: Scene, till: Till) -> None:
+    """The batch is halved until the one record is found; its neighbours go through."""
+    # given
+    scene.query("ALTER TABLE retail_transactions ADD CHECK (position('REFUSED' IN content::text) = 0)")
+    orders = [till.order() for _ in range(20)]
+    refused = till.order()
+    refused["lines"][0]["sku"] = "REFUSED"
+
+    # when
+    with scene.transactions():
+        send(scene, *orders[:10], refused, *orders[10:])
+        for order in orders:
+            wait_until(scene, order, "synchronized")
+
+    # then
+    (letter,) = read_topic(scene.bootstrap_servers, scene.prefix, "retail-transactions.dlq")
+    assert letter.value == encode("RetailTransaction", refused)
+    assert dict(letter.headers)["x-dlq-reason"] == b"database_refused"
+    assert status(scene, refused) == {}
+
+
+def test_order_that_waits_for_too_long_raises_an_alarm_once(scene: Scene, houston: Store, till: Till) -> None:
+    """It is noted when somebody was told; the order waits on, and comes through with its customer."""
+    # given
+    scene.toml.write_text(scene.toml.read_text().replace("[headquarters]", "[headquarters]\nwaiting_seconds_max = 1"))
+    event = houston.create()
+    order = till.order(customer_id=event["customer_id"])
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        send(scene, order)
+        wait_for(lambda: status(scene, order).get("alarmed_at") is not None, "an alarm")
+        told_at = status(scene, order)["alarmed_at"]
+        other = till.order()
+        send(scene, other)
+        wait_until(scene, other, "synchronized")
+        assert status(scene, order)["alarmed_at"] == told_at
+        scene.send(event)
+        wait_until(scene, order, "synchronized")
 
 
 def test_id_of_another_channel_is_refused(scene: Scene, till: Till) -> None:

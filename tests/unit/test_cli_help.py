@@ -35,7 +35,7 @@ database upgrade all, database upgrade channel, database upgrade headquarters, d
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor,
 headquarters run, headquarters verify, lag, local start, local status, local stop, loyalty issue, loyalty show,
 order create, order list, order resend, order show, sale create, sale list, sale resend, sale show, statement list,
-statement show, status, topics apply, transactions run, up
+statement show, status, topics apply, transactions list, transactions run, transactions show, up
 """
 
 
