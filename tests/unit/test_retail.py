@@ -1,0 +1,252 @@
+"""The rules for transactions: money to the minor unit, every reason, and columns that never say yes to a broken one."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commerce.retail import (
+    content_of,
+    control_totals,
+    line_amount,
+    minor_unit,
+    total_of,
+    transaction_reasons,
+)
+from commerce.retail_columns import surely_valid
+from consumers.headquarters.judge import Places
+from consumers.transactions.judge import judge
+from schemas.batches import decode_batch
+from schemas.records import (
+    CodedAmount,
+    DeliveryAddress,
+    Payment,
+    RetailTransaction,
+    TransactionKind,
+    TransactionLine,
+    to_avro,
+)
+from schemas.wire import WriterSchemas, contract, encode
+
+CHANNELS: Final = {"houston": "usrt", "munich": "demf"}
+GUIDS: Final = tuple(f"0190b5d2-7c1e-7000-8000-{number:012d}" for number in range(4))
+NOON: Final = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+def line(quantity: str, price: str, currency: str = "USD") -> TransactionLine:
+    """A line whose amount is right."""
+    amount = line_amount(Decimal(quantity), Decimal(price), currency)
+    return TransactionLine(sku="CUP", quantity=Decimal(quantity), price=Decimal(price), amount=amount)
+
+
+def order(**fields: Any) -> RetailTransaction:
+    """A valid order of one line, but for these fields."""
+    made = RetailTransaction(
+        channel_id="houston",
+        transaction_id=GUIDS[0],
+        kind=TransactionKind.ORDER,
+        occurred_at=NOON,
+        business_date=date(2026, 3, 2),
+        legal_entity="usrt",
+        currency="USD",
+        lines=(line("2", "4.50"),),
+        total=Decimal(9),
+    )
+    return replace(made, **fields)
+
+
+def broken(transaction: RetailTransaction) -> set[tuple[str, str]]:
+    """Field and code of each reason."""
+    return {(reason.field, reason.code) for reason in transaction_reasons(transaction, CHANNELS)}
+
+
+@pytest.mark.parametrize(
+    ("quantity", "price", "currency", "amount"),
+    [
+        ("3", "0.335", "USD", "1.01"),
+        ("1", "0.005", "USD", "0.01"),
+        ("-1", "0.005", "USD", "-0.01"),
+        ("2.5", "0.1", "USD", "0.25"),
+        ("3", "0.5", "JPY", "2"),
+        ("1", "0.0005", "BHD", "0.001"),
+        ("999999999999999", "999999999999999.999999", "USD", "999999999999998999999000000000.00"),
+    ],
+)
+def test_amounts_are_rounded_half_up_to_the_minor_unit(quantity: str, price: str, currency: str, amount: str) -> None:
+    """Away from zero, in the currency's own smallest unit, and exact however large."""
+    assert line_amount(Decimal(quantity), Decimal(price), currency) == Decimal(amount)
+
+
+def test_minor_units_are_those_of_iso_4217() -> None:
+    """Cents, yen, fils; what has none is counted in whole units."""
+    assert [minor_unit(one) for one in ("USD", "JPY", "BHD", "XAU")] == [
+        Decimal("0.01"),
+        Decimal(1),
+        Decimal("0.001"),
+        Decimal(1),
+    ]
+
+
+def test_control_totals_add_up_by_currency_and_method() -> None:
+    """One total each, sorted; returns count negative."""
+    paid = [
+        ("USD", [Payment(method="CASH", amount=Decimal("1.10")), Payment(method="CARD", amount=Decimal(2))]),
+        ("EUR", [Payment(method="CASH", amount=Decimal(5))]),
+        ("USD", [Payment(method="CASH", amount=Decimal("-0.10"))]),
+    ]
+    found = [(one.currency, one.payment_method, one.amount) for one in control_totals(paid)]
+    assert found == [("EUR", "CASH", Decimal(5)), ("USD", "CARD", Decimal(2)), ("USD", "CASH", Decimal("1.00"))]
+
+
+def test_valid_transactions_have_no_reasons() -> None:
+    """An order with a deposit, a delivery and a customer; a sale that is a return; the end of a day."""
+    address = DeliveryAddress(address_id=GUIDS[2], street="Main St 1")
+    delivered = order(
+        customer_id=GUIDS[1], delivery_address=address, payments=(Payment(method="CARD", amount=Decimal(4)),)
+    )
+    returned = order(
+        kind=TransactionKind.CASH_AND_CARRY,
+        lines=(line("-1", "4.50"),),
+        total=Decimal("-4.50"),
+        payments=(Payment(method="CASH", amount=Decimal("-4.50")),),
+    )
+    day = order(kind=TransactionKind.END_OF_DAY, currency="", lines=(), total=Decimal(0), listed=GUIDS)
+    assert [broken(one) for one in (order(), delivered, returned, day)] == [set()] * 4
+
+
+BROKEN: Final[list[tuple[dict[str, Any], str, str]]] = [
+    ({"channel_id": "nowhere"}, "channel_id", "unknown_channel"),
+    ({"legal_entity": "demf"}, "legal_entity", "other_legal_entity"),
+    ({"currency": "usd"}, "currency", "unknown_currency"),
+    ({"customer_id": "x"}, "customer_id", "invalid_id"),
+    ({"customer_event": b"x"}, "customer_event", "incomplete"),
+    ({"customer_event": b"x", "customer_event_id": GUIDS[1]}, "customer_id", "required"),
+    ({"delivery_address": DeliveryAddress(address_id=GUIDS[1])}, "delivery_address", "no_customer"),
+    ({"delivery_mode": "x" * 61}, "delivery_mode", "too_long"),
+    ({"lines": ()}, "lines", "required"),
+    ({"lines": (line("1", "1"),) * 1001}, "lines", "too_many"),
+    ({"lines": (replace(line("2", "4.50"), sku=" "),)}, "lines/1/sku", "required"),
+    ({"lines": (replace(line("2", "4.50"), sku="a\x00"),)}, "lines/1/sku", "invalid_character"),
+    ({"lines": (line("-2", "4.50"),)}, "lines/1/quantity", "out_of_range"),
+    ({"lines": (line("0", "4.50"),)}, "lines/1/quantity", "out_of_range"),
+    ({"lines": (line("1", "-4.50"),)}, "lines/1/price", "out_of_range"),
+    ({"lines": (replace(line("2", "4.50"), amount=Decimal("9.01")),)}, "lines/1/amount", "does_not_add_up"),
+    ({"total": Decimal("9.01")}, "total", "does_not_add_up"),
+    ({"total": Decimal(10) ** 15}, "total", "out_of_range"),
+    ({"taxes": (CodedAmount(code="", amount=Decimal(1)),)}, "taxes/1/code", "required"),
+    ({"taxes": (CodedAmount(code="VAT", amount=Decimal("0.001")),)}, "taxes/1/amount", "out_of_range"),
+    ({"payments": (Payment(method="CASH", amount=Decimal("9.01")),)}, "payments", "does_not_add_up"),
+    ({"payments": (Payment(method="CASH", amount=Decimal(-1)),)}, "payments", "does_not_add_up"),
+    ({"kind": TransactionKind.CASH_AND_CARRY}, "payments", "does_not_add_up"),
+    ({"listed": (GUIDS[0],)}, "listed", "misplaced"),
+    ({"kind": TransactionKind.END_OF_DAY}, "lines", "misplaced"),
+    ({"kind": TransactionKind.END_OF_DAY, "lines": (), "listed": (GUIDS[0],) * 2}, "listed", "duplicate"),
+    ({"kind": TransactionKind.END_OF_DAY, "lines": (), "listed": ("x",)}, "listed", "invalid_id"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field", "code"), BROKEN, ids=lambda one: one if isinstance(one, str) else "")
+def test_every_broken_rule_is_named(fields: dict[str, Any], field: str, code: str) -> None:
+    """The field, as a path, and the rule."""
+    assert (field, code) in broken(order(**fields))
+
+
+NUMBERS: Final = st.one_of(
+    st.integers(-3, 50).map(Decimal),
+    st.decimals(-100, 100, places=3),
+    st.sampled_from([Decimal(10) ** 9, Decimal(10) ** 15, Decimal("0.000001"), Decimal(10) ** 20]),
+)
+TEXTS: Final = st.sampled_from(["CUP", "CASH", "", " ", "x" * 61, "a\x00b", "é"])
+
+
+@st.composite
+def transactions(draw: st.DrawFn) -> RetailTransaction:
+    """Orders and sales that are valid, or broken in one or several places."""
+    currency = draw(st.sampled_from(["USD", "USD", "JPY", "BHD", "XXXX"]))
+    counted_in = currency if currency != "XXXX" else "USD"
+    sound = st.tuples(st.integers(1, 9).map(Decimal), st.decimals(0, 100, places=3))
+    lines = [
+        TransactionLine(sku=draw(TEXTS.filter(str.isalnum)), quantity=q, price=p, amount=line_amount(q, p, counted_in))
+        for q, p in draw(st.lists(sound, min_size=1, max_size=3))
+    ]
+    coded = st.lists(
+        st.builds(CodedAmount, code=TEXTS, amount=st.integers(-5, 5).map(Decimal)), max_size=draw(st.integers(0, 2))
+    )
+    made = order(
+        kind=draw(st.sampled_from([TransactionKind.ORDER, TransactionKind.CASH_AND_CARRY])),
+        currency=currency,
+        lines=tuple(lines),
+        charges=tuple(draw(coded)),
+        taxes=tuple(draw(coded)),
+        customer_id=draw(st.sampled_from([None, GUIDS[1], "x"])),
+    )
+    made = replace(made, total=total_of(made))
+    if made.kind is TransactionKind.CASH_AND_CARRY:
+        made = replace(made, payments=(Payment(method="CASH", amount=made.total),))
+    changes: dict[str, st.SearchStrategy[Any]] = {
+        "channel_id": st.sampled_from(["munich", "nowhere"]),
+        "total": NUMBERS,
+        "lines": st.lists(
+            st.builds(TransactionLine, sku=TEXTS, quantity=NUMBERS, price=NUMBERS, amount=NUMBERS), max_size=2
+        ).map(tuple),
+        "payments": st.lists(st.builds(Payment, method=TEXTS, amount=NUMBERS), max_size=2).map(tuple),
+        "customer_event": st.just(b"x"),
+        "customer_event_id": st.sampled_from([GUIDS[2], "x"]),
+        "delivery_mode": st.sampled_from(["x" * 61, "post"]),
+        "delivery_address": st.builds(DeliveryAddress, address_id=st.sampled_from([*GUIDS, "x"]), city=TEXTS),
+        "listed": st.just(("x",)),
+    }
+    chosen = draw(st.lists(st.sampled_from(sorted(changes)), max_size=2, unique=True))
+    return replace(made, **{name: draw(changes[name]) for name in chosen})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(transactions(), min_size=1, max_size=20))
+def test_columns_never_say_yes_to_what_breaks_a_rule(made: list[RetailTransaction]) -> None:
+    """What is surely valid has no reasons; and the batch's verdict and content are those of the rules."""
+    # given
+    reader = contract("RetailTransaction")
+    values = [encode(reader, to_avro(one)) for one in made]
+    decoded = decode_batch(reader, [one.channel_id.encode() for one in made], values, WriterSchemas(), 10**6)
+    places = Places(topic="t", partitions=[0] * len(made), offsets=range(len(made)))
+
+    # when
+    sure = surely_valid(decoded.frame, CHANNELS)
+    judged = judge(decoded, CHANNELS, places)
+
+    # then
+    wanted = [broken(one) for one in made]
+    assert [reasons for reasons, yes in zip(wanted, sure, strict=True) if yes and reasons] == []
+    assert (judged.sales["status"] == "rejected").to_list() == [bool(reasons) for reasons in wanted]
+    assert [json.loads(one) for one in judged.sales["content"]] == [content_of(one) for one in made]
+
+
+def test_ordinary_transactions_are_surely_valid() -> None:
+    """The columns spare them the asking one by one."""
+    made = [
+        order(),
+        order(currency="JPY", lines=(line("3", "0.5", "JPY"),), total=Decimal(2)),
+        order(
+            kind=TransactionKind.CASH_AND_CARRY,
+            lines=(line("-1", "4.50"),),
+            total=Decimal("-4.50"),
+            payments=(Payment(method="CASH", amount=Decimal("-4.50")),),
+        ),
+        order(
+            customer_id=GUIDS[1],
+            customer_event_id=GUIDS[2],
+            customer_event=b"event",
+            delivery_address=DeliveryAddress(address_id=GUIDS[3], city="Houston"),
+            charges=(CodedAmount(code="FREIGHT", amount=Decimal(1)),),
+            total=Decimal(10),
+        ),
+    ]
+    reader = contract("RetailTransaction")
+    values = [encode(reader, to_avro(one)) for one in made]
+    decoded = decode_batch(reader, [b"houston"] * len(made), values, WriterSchemas(), 10**6)
+    assert surely_valid(decoded.frame, CHANNELS).to_list() == [True] * len(made)
