@@ -10,7 +10,9 @@ from sqlalchemy import Engine, distinct, func, select
 
 from commerce.database import consistent_view
 from commerce.number_sequence import number_format
+from producers.outbox import CUSTOMER
 from schemas import channel, headquarters
+from schemas.records import TransactionStatus
 
 RECENT_EVENTS: Final = 300
 """How many of a store's newest settled events the latency is taken from."""
@@ -28,10 +30,20 @@ class Standing:
     p50_ms: float | None
     """From a create's commit to its answer in the store's database, of the newest ones; None before the first."""
     p99_ms: float | None
+    sales: int
+    orders: int
+    waiting: int
+    """Sales and orders that the store does not know to be synchronized."""
+    day: str
+    """How its newest end of day stands; empty while no day is closed."""
+    open: int
+    """What still has to happen: customers without a number, changes without an answer, sales and orders not
+    synchronized, days not posted.
+    """
 
 
 def standing(store: Engine, since: datetime) -> Standing:
-    """Where the store stands; the latency of events made after `since`."""
+    """Where the store stands; the latency of customers' events made after `since`."""
     outbox, customers = channel.outbox, channel.customers
     with consistent_view(store) as connection:
         created = connection.scalar(
@@ -40,11 +52,15 @@ def standing(store: Engine, since: datetime) -> Standing:
         total, numbered = connection.execute(select(func.count(), func.count(customers.c.account_number))).one()
         recent = connection.execute(
             select(outbox.c.created_at, outbox.c.settled_at)
-            .where(outbox.c.created_at > since, outbox.c.settled_at.is_not(None))
+            .where(outbox.c.created_at > since, outbox.c.settled_at.is_not(None), outbox.c.aggregatetype == CUSTOMER)
             .order_by(outbox.c.sequence.desc())
             .limit(RECENT_EVENTS)
         ).all()
+        unsettled = connection.scalar(select(func.count()).select_from(outbox).where(outbox.c.settled_at.is_(None)))
+        sold = {row.kind: row for row in connection.execute(_SOLD)}
+        days = connection.scalars(select(channel.end_of_days.c.status).order_by(channel.end_of_days.c.closed_at)).all()
     waits = [(row.settled_at - row.created_at).total_seconds() * 1000 for row in recent]
+    waiting = sum(row.waiting for row in sold.values())
     percentiles = quantiles(waits, n=100, method="inclusive") if len(waits) > 1 else None
     return Standing(
         created=created or 0,
@@ -52,7 +68,19 @@ def standing(store: Engine, since: datetime) -> Standing:
         customers=numbered,
         p50_ms=percentiles[49] if percentiles else None,
         p99_ms=percentiles[98] if percentiles else None,
+        sales=sold["cash_and_carry"].made if "cash_and_carry" in sold else 0,
+        orders=sold["order"].made if "order" in sold else 0,
+        waiting=waiting,
+        day=days[-1] if days else "",
+        open=total - numbered + (unsettled or 0) + waiting + sum(one != TransactionStatus.POSTED for one in days),
     )
+
+
+_SOLD: Final = select(
+    channel.transactions.c.kind,
+    func.count().label("made"),
+    func.count().filter(channel.transactions.c.status != TransactionStatus.SYNCHRONIZED).label("waiting"),
+).group_by(channel.transactions.c.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

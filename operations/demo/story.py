@@ -1,80 +1,50 @@
 """The demonstration itself, scene by scene, with the commands that a user has.
 
-It makes a directory with a `tenten.toml`, starts Kafka and PostgreSQL there, headquarters and three stores, imports a
-file in one, registers customers in all, cuts one off and lets it back, replays the topic into one, and checks itself.
-It ends what it started.
+It makes a directory with a `tenten.toml`, starts Kafka and PostgreSQL there, headquarters and three stores, and imports
+a file in one. Then clerks register customers and sell to them in all three, while one store is cut off and let back,
+another closes its day too early for headquarters, and the topic is replayed into the third. Every store closes its day,
+and the demonstration checks itself. It ends what it started.
 """
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Thread
 from typing import Final
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
-from sqlalchemy import Engine, func, select
 
-from commerce.database import open_database
-from commerce.failures import TentenError
-from commerce.settings import Settings, load_settings
-from operations import local
-from operations.demo.people import people, write_customers_file
-from operations.demo.stores import Standing, checks, standing
-from producers import create_customer, edit_customer, open_channel
-from schemas import channel
+from commerce.database import consistent_view
+from operations.demo.audit import sold_checks
+from operations.demo.ledger import Sold
+from operations.demo.people import write_customers_file
+from operations.demo.selling import clerks
+from operations.demo.stage import STORES, DemoFailed, Stage, check_processes, set_up, start, stop, tenten
+from operations.demo.stores import Check, Standing, checks, standing
+from operations.demo.view import View, viewing
+from operations.statements import find_statement
+from schemas.records import TransactionStatus
 
-IMPORTED: Final = 9_500
-CREATES_PER_SECOND: Final = 15
-"""In each store."""
+IMPORTED: Final = 10_000
+TOGETHER_SECONDS: Final = 10
+APART_SECONDS: Final = 6
+EARLY_SALES: Final = 10
+"""How much is sold to new customers without headquarters before the day is closed."""
 
-TOGETHER_SECONDS: Final = 15
-APART_SECONDS: Final = 8
 REST_SECONDS_MAX: Final = 180
 """How long the streams may take to come to rest before the demonstration has failed."""
 
-STORES: Final = ("houston", "seattle", "boston")
+EARLY_SECONDS_MAX: Final = 60
+"""How long each step of the early end of day may take."""
+
 CUT_OFF: Final = "seattle"
 RESYNCED: Final = "boston"
-
-_SETTINGS: Final = """\
-# Three stores of one company; houston has a server of its own, the others a file each.
-[legal_entities.usrt]
-country = "US"
-currency = "USD"
-language = "en-US"
-account_numbers = {{ format = "C-########", next = 1, continuous = true }}
-
-[channels.houston]
-legal_entity = "usrt"
-address_books = ["US"]
-database = "{houston}"
-
-[channels.seattle]
-legal_entity = "usrt"
-address_books = ["US"]
-database = "sqlite:///seattle.db"
-
-[channels.boston]
-legal_entity = "usrt"
-address_books = ["US"]
-database = "sqlite:///boston.db"
-"""
-
-
-class DemoFailed(TentenError):
-    """A command of the demonstration did not do what it should."""
+TOO_EARLY: Final = "houston"
 
 
 def run(directory: Path | None = None, keep: bool = False) -> bool:
@@ -91,9 +61,7 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
     started_at = time.monotonic()
     try:
         with ExitStack() as ends:
-            ends.callback(local.stop, place / ".tenten")
-            stage = _set_up(console, place, ends)
-            holds = _play(stage)
+            holds = _play(set_up(console, place, ends))
         console.print(f"\nThat took {time.monotonic() - started_at:.0f} s.", highlight=False)
     finally:
         if directory is None and not keep:
@@ -103,198 +71,124 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
     return holds
 
 
-@dataclass(slots=True, kw_only=True)
-class _Stage:
-    """What the scenes work with."""
-
-    console: Console
-    place: Path
-    settings: Settings
-    headquarters: Engine
-    stores: dict[str, Engine]
-    processes: dict[str, subprocess.Popen[bytes]]
-    streamed: dict[str, int]
-    imported_at: datetime
-    state: dict[str, str]
-
-
-def _set_up(console: Console, place: Path, ends: ExitStack) -> _Stage:
-    """Servers, topics, databases, headquarters and three stores."""
-    console.rule("[bold]Servers on this machine")
-    services = local.start(place / ".tenten", lambda text: console.print(f"  {text}", highlight=False))
-    houston = local.create_database(services.postgresql, "houston")
-    (place / "tenten.toml").write_text(_SETTINGS.format(houston=houston))
-    _tenten(console, place, "topics", "apply")
-    _tenten(console, place, "database", "upgrade", "all")
-    settings = load_settings(place / "tenten.toml", {"bootstrap.servers": services.bootstrap_servers})
-    headquarters = open_database(local.database_url(services, "headquarters"))
-    ends.callback(headquarters.dispose)
-    stores = {name: open_database(settings.channel(name).database) for name in STORES}
-    for store in stores.values():
-        ends.callback(store.dispose)
-    stage = _Stage(
-        console=console,
-        place=place,
-        settings=settings,
-        headquarters=headquarters,
-        stores=stores,
-        processes={},
-        streamed=dict.fromkeys(STORES, 0),
-        imported_at=datetime.now(UTC),
-        state=dict.fromkeys(STORES, "on line"),
-    )
-    ends.callback(_end_all, stage)
-    console.rule("[bold]Headquarters and three stores")
-    _start(stage, "headquarters", "headquarters", "run")
-    for name in STORES:
-        _start(stage, name, "channel", "run", name)
-    return stage
-
-
-def _play(stage: _Stage) -> bool:
+def _play(stage: Stage) -> bool:
     stage.console.rule("[bold]A file of customers, into one store")
     imported = _import(stage)
     stage.imported_at = datetime.now(UTC)
     stage.console.rule("[bold]Tills in every store")
-    with _selling(stage), _view(stage) as look:
-        look(TOGETHER_SECONDS)
+    with clerks(stage.settings, stage.day, stage.ledgers), viewing(stage) as view:
+        view.look(TOGETHER_SECONDS)
         together = {name: standing(store, stage.imported_at) for name, store in stage.stores.items()}
-        stage.state[CUT_OFF] = "cut off"
-        _stop(stage, CUT_OFF)
-        look(APART_SECONDS)
-        _start(stage, CUT_OFF, "channel", "run", CUT_OFF, quietly=True)
-        stage.state[CUT_OFF] = "back"
+        _cut_off(stage, view)
+        early = _close_too_early(stage, view)
         stage.state[RESYNCED] = "resync"
-        _tenten(stage.console, stage.place, "channel", "resync", RESYNCED, quietly=True)
+        tenten(stage, "channel", "resync", RESYNCED)
         stage.state[RESYNCED] = "on line"
-        look(2)
-    expected = imported + sum(stage.streamed.values())
+        view.look(2)
+    stage.console.rule("[bold]End of the day")
+    for name in STORES:
+        tenten(stage, "day", "close", name, "--date", stage.day.isoformat())
+    expected = imported + sum(ledger.customers for ledger in stage.ledgers.values())
     _come_to_rest(stage, expected)
-    return _summary(stage, expected, together)
+    return _summary(stage, expected, early, together)
 
 
-def _import(stage: _Stage) -> int:
+def _import(stage: Stage) -> int:
     write_customers_file(stage.place / "customers.csv", IMPORTED)
-    answer = _tenten(
-        stage.console, stage.place, "customer", "import", "houston", "customers.csv", "--key", "CustomerKey", "--json"
-    )
+    answer = tenten(stage, "customer", "import", "houston", "customers.csv", "--key", "CustomerKey", "--json")
     created = json.loads(answer)["created"]
     stage.console.print(f"  {created:,} customers, pending until headquarters has numbered them", highlight=False)
     return int(created)
 
 
-@contextmanager
-def _selling(stage: _Stage) -> Iterator[None]:
-    """Clerks at every till: they register customers, and correct one now and then, whether the line is up or not."""
-    stop = Event()
-    failed: list[BaseException] = []
-
-    def clerk(number: int, name: str) -> None:
-        try:
-            with open_channel(stage.settings, name) as till:
-                for person in people(seed=100 + number):
-                    if stop.wait(1 / CREATES_PER_SECOND):
-                        return
-                    customer = create_customer(
-                        till,
-                        first_name=person.first_name,
-                        last_name=person.last_name,
-                        email=person.email,
-                        phone=person.phone,
-                    )
-                    stage.streamed[name] += 1
-                    if person.number % 10 == 0:
-                        edit_customer(till, customer.customer_id, title="Dr.")
-        except BaseException as error:
-            failed.append(error)
-            raise
-
-    clerks = [Thread(target=clerk, args=(number, name), name=f"clerk-{name}") for number, name in enumerate(STORES)]
-    for one in clerks:
-        one.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for one in clerks:
-            one.join()
-    if failed:
-        raise DemoFailed(f"a clerk could not go on: {failed[0]}") from failed[0]
+def _cut_off(stage: Stage, view: View) -> None:
+    """One store is without a line for a while, and goes on selling."""
+    stage.state[CUT_OFF] = "cut off"
+    stop(stage, CUT_OFF)
+    before = len(stage.ledgers[CUT_OFF].sold)
+    view.look(APART_SECONDS)
+    meanwhile = stage.ledgers[CUT_OFF].sold[before:]
+    pending = sum(1 for one in meanwhile if one.customer_pending)
+    text = (
+        f"  {CUT_OFF}, cut off, has sold {len(meanwhile):,} times, {pending:,} to customers without an account number"
+    )
+    stage.console.print(text, highlight=False)
+    start(stage, CUT_OFF, "channel", "run", CUT_OFF)
+    stage.state[CUT_OFF] = "back"
 
 
-@contextmanager
-def _view(stage: _Stage) -> Iterator[Callable[[float], None]]:
-    """The live view; what it gives looks on for so many seconds."""
-    before = dict.fromkeys(STORES, (time.monotonic(), 0))
-
-    def table() -> Table:
-        view = Table(
-            "store", "line", "created here", "pending", "synchronized", "creates/s", "p50", "p99", title_justify="left"
-        )
-        for name, store in stage.stores.items():
-            now = standing(store, stage.imported_at)
-            at, count = before[name]
-            rate = (stage.streamed[name] - count) / max(time.monotonic() - at, 0.001)
-            before[name] = (time.monotonic(), stage.streamed[name])
-            view.add_row(name, stage.state[name], *_figures(now), f"{rate:.0f}", _ms(now.p50_ms), _ms(now.p99_ms))
-        view.caption = "p50, p99: from a create at the till to its account number in that store's database"
-        return view
-
-    with Live(table(), console=stage.console, auto_refresh=False) as live:
-
-        def look(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                time.sleep(0.5)
-                live.update(table(), refresh=True)
-
-        yield look
+def _pending(sold: Sequence[Sold]) -> int:
+    """How many of these were for a customer without an account number."""
+    return sum(1 for one in sold if one.customer_pending)
 
 
-def _figures(now: Standing) -> tuple[str, str, str]:
-    return f"{now.created:,}", f"{now.pending:,}", f"{now.customers:,}"
+def _close_too_early(stage: Stage, view: View) -> Check:
+    """A store closes its day while headquarters numbers nobody: the statement is blocked, and then posts by itself."""
+    stage.console.print("  Headquarters numbers nobody for a while; its transactions go on", highlight=False)
+    stop(stage, "headquarters")
+    before = len(stage.ledgers[TOO_EARLY].sales)
+    view.wait(
+        f"{TOO_EARLY} sells",
+        lambda: _pending(stage.ledgers[TOO_EARLY].sales[before:]) >= EARLY_SALES,
+        EARLY_SECONDS_MAX,
+    )
+    tenten(stage, "day", "close", TOO_EARLY, "--date", stage.day.isoformat())
+    view.wait(f"{TOO_EARLY} knows how its statement stands", lambda: _day(stage) in _JUDGED, EARLY_SECONDS_MAX)
+    listing = tenten(stage, "statement", "list", "--channel", TOO_EARLY)
+    stage.console.print(listing.rstrip(), highlight=False)
+    with consistent_view(stage.headquarters) as connection:
+        statement = find_statement(connection, TOO_EARLY, stage.day, 1)
+    waiting = sum(1 for one in statement.listed or () if one.status == TransactionStatus.WAITING)
+    stage.console.print(f"  {waiting:,} of the sales that it lists wait for their customers", highlight=False)
+    start(stage, "headquarters", "headquarters", "run")
+    back_at = time.monotonic()
+    view.wait(f"{TOO_EARLY}'s day is posted", lambda: _day(stage) == TransactionStatus.POSTED, EARLY_SECONDS_MAX)
+    seconds = time.monotonic() - back_at
+    stage.console.print(f"  It has posted by itself, {seconds:.0f} s after headquarters was started", highlight=False)
+    return Check(
+        text=f"{TOO_EARLY}'s first statement was blocked, then posted by itself",
+        holds=statement.status == TransactionStatus.BLOCKED and waiting > 0,
+        found=f"{waiting:,} sales waited",
+    )
 
 
-def _ms(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f} ms"
+_JUDGED: Final = (TransactionStatus.BLOCKED, TransactionStatus.POSTED)
 
 
-def _come_to_rest(stage: _Stage, expected: int) -> None:
-    """Wait until every store has every customer with its number, or the time is up; the checks say what is missing."""
-    stage.console.print("Waiting until every store has every customer ...", highlight=False)
+def _day(stage: Stage) -> str:
+    """How the early end of day stands, as its store knows it."""
+    return standing(stage.stores[TOO_EARLY], stage.imported_at).day
+
+
+def _come_to_rest(stage: Stage, expected: int) -> None:
+    """Wait until every store has all that it should have, or the time is up; the checks say what is missing."""
+    stage.console.print("Waiting until every customer is in every store, and every day is posted ...", highlight=False)
     give_up_at = time.monotonic() + REST_SECONDS_MAX
     while time.monotonic() < give_up_at:
         now = [standing(store, stage.imported_at) for store in stage.stores.values()]
-        if all(one.customers == expected and one.pending == 0 for one in now) and not _unsettled(stage):
+        if all(one.customers == expected and one.open == 0 for one in now):
             return
-        for name, process in stage.processes.items():
-            if process.poll() is not None:
-                raise DemoFailed(f"{name} ended with {process.returncode}: see {stage.place / f'{name}.log'}")
+        check_processes(stage)
         time.sleep(0.2)
 
 
-def _unsettled(stage: _Stage) -> int:
-    """How many changes of the stores headquarters has not answered."""
-    query = select(func.count()).select_from(channel.outbox).where(channel.outbox.c.settled_at.is_(None))
-    count = 0
-    for store in stage.stores.values():
-        with store.connect() as connection:
-            count += connection.scalar(query) or 0
-    return count
-
-
-def _summary(stage: _Stage, expected: int, together: dict[str, Standing]) -> bool:
+def _summary(stage: Stage, expected: int, early: Check, together: dict[str, Standing]) -> bool:
     stage.console.rule("[bold]Summary")
-    shape = stage.settings.legal_entities["usrt"].account_numbers.format
-    found = checks(expected, shape, stage.headquarters, stage.stores)
+    entity = stage.settings.legal_entities["usrt"]
+    found = [
+        *checks(expected, entity.account_numbers.format, stage.headquarters, stage.stores),
+        *sold_checks(stage.ledgers, entity.sales_orders.format, stage.headquarters, stage.stores),
+        early,
+    ]
     result = Table("", "what must hold", "found")
     for check in found:
         result.add_row("[green]yes[/]" if check.holds else "[red]NO[/]", check.text, check.found)
     stage.console.print(result)
     for name, now in together.items():
-        text = f"  {name}: create to account number p50 {_ms(now.p50_ms)}, p99 {_ms(now.p99_ms)} while all were on line"
+        latency = f"p50 {now.p50_ms or 0:.0f} ms, p99 {now.p99_ms or 0:.0f} ms"
+        text = f"  {name}: create to account number {latency} while all were on line"
         stage.console.print(text, highlight=False)
-    agree = _tenten(stage.console, stage.place, "headquarters", "verify", "--json", allowed=(0, 1))
+    agree = tenten(stage, "headquarters", "verify", "--json", allowed=(0, 1))
     differences = json.loads(agree)
     sound = not (differences["missing"] or differences["surplus"] or differences["different"])
     stage.console.print(
@@ -303,49 +197,3 @@ def _summary(stage: _Stage, expected: int, together: dict[str, Standing]) -> boo
         highlight=False,
     )
     return sound and all(check.holds for check in found)
-
-
-def _tenten(console: Console, place: Path, *words: str, quietly: bool = False, allowed: tuple[int, ...] = (0,)) -> str:
-    """Run a command as a user would; gives what it prints. Raises: `DemoFailed` with what it says."""
-    if not quietly:
-        console.print(f"[bold]$ tenten {' '.join(words)}", highlight=False)
-    done = subprocess.run(_command(words), cwd=place, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode not in allowed:
-        raise DemoFailed(f"`tenten {' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return done.stdout
-
-
-def _start(stage: _Stage, name: str, *words: str, quietly: bool = False) -> None:
-    """Start a process that runs on; its output goes to a file."""
-    if not quietly:
-        stage.console.print(f"[bold]$ tenten {' '.join(words)} &", highlight=False)
-    with (stage.place / f"{name}.log").open("ab") as output:
-        stage.processes[name] = subprocess.Popen(
-            _command(words), cwd=stage.place, env=_environment(), stdout=output, stderr=output
-        )
-
-
-def _command(words: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-m", "operations.cli", *words]
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, without what would lead the commands elsewhere."""
-    elsewhere = ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "TENTEN_HEADQUARTERS_URL", "TENTEN_CONFIG")
-    return {name: value for name, value in os.environ.items() if name not in elsewhere}
-
-
-def _stop(stage: _Stage, name: str) -> None:
-    """End a process as an operator would, and wait for it."""
-    process = stage.processes.pop(name)
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _end_all(stage: _Stage) -> None:
-    for name in list(stage.processes):
-        _stop(stage, name)
