@@ -44,7 +44,7 @@ def _pending(ledgers: Mapping[str, Ledger]) -> Check:
     return Check(
         text="sold to customers without an account number, with returns, with deliveries",
         holds=min(pending, returned, delivered) > 0,
-        found=f"{pending:,} of {len(everything):,}, {returned:,}, {delivered:,}",
+        found=f"{pending:,} of {len(everything):,}; returns: {returned:,}; deliveries: {delivered:,}",
     )
 
 
@@ -143,5 +143,5 @@ def _shown(name: str, store: Engine, ledger: Ledger) -> Check:
     return Check(
         text=f"{name} shows all of it synchronized, and its days posted",
         holds=status.keys() == synchronized == {one.transaction_id for one in ledger.sold} and posted == closed != [],
-        found=f"{len(synchronized):,}; {len(posted)}",
+        found=f"{len(synchronized):,}; days: {len(posted)}",
     )

@@ -32,7 +32,7 @@ from producers import (
 )
 from schemas.records import CodedAmount, Payment, TransactionKind
 
-CUSTOMERS_PER_SECOND: Final = 12
+CUSTOMERS_PER_SECOND: Final = 10
 """In each store; each of them buys something."""
 
 _ARTICLES: Final = (

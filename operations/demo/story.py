@@ -28,10 +28,11 @@ from operations.demo.stage import STORES, DemoFailed, Stage, check_processes, se
 from operations.demo.stores import Check, Standing, checks, standing
 from operations.demo.view import View, viewing
 from operations.statements import find_statement
+from producers import close_day, open_channel
 from schemas.records import TransactionStatus
 
 IMPORTED: Final = 10_000
-TOGETHER_SECONDS: Final = 10
+TOGETHER_SECONDS: Final = 8
 APART_SECONDS: Final = 6
 EARLY_SALES: Final = 10
 """How much is sold to new customers without headquarters before the day is closed."""
@@ -84,10 +85,9 @@ def _play(stage: Stage) -> bool:
         stage.state[RESYNCED] = "resync"
         tenten(stage, "channel", "resync", RESYNCED)
         stage.state[RESYNCED] = "on line"
-        view.look(2)
     stage.console.rule("[bold]End of the day")
     for name in STORES:
-        tenten(stage, "day", "close", name, "--date", stage.day.isoformat())
+        _close(stage, name)
     expected = imported + sum(ledger.customers for ledger in stage.ledgers.values())
     _come_to_rest(stage, expected)
     return _summary(stage, expected, early, together)
@@ -108,10 +108,7 @@ def _cut_off(stage: Stage, view: View) -> None:
     before = len(stage.ledgers[CUT_OFF].sold)
     view.look(APART_SECONDS)
     meanwhile = stage.ledgers[CUT_OFF].sold[before:]
-    pending = sum(1 for one in meanwhile if one.customer_pending)
-    text = (
-        f"  {CUT_OFF}, cut off, has sold {len(meanwhile):,} times, {pending:,} to customers without an account number"
-    )
+    text = f"  Cut off, {CUT_OFF} has sold {len(meanwhile):,} times, {_pending(meanwhile):,} to pending customers"
     stage.console.print(text, highlight=False)
     start(stage, CUT_OFF, "channel", "run", CUT_OFF)
     stage.state[CUT_OFF] = "back"
@@ -158,6 +155,13 @@ _JUDGED: Final = (TransactionStatus.BLOCKED, TransactionStatus.POSTED)
 def _day(stage: Stage) -> str:
     """How the early end of day stands, as its store knows it."""
     return standing(stage.stores[TOO_EARLY], stage.imported_at).day
+
+
+def _close(stage: Stage, name: str) -> None:
+    """A store closes its day, as `tenten day close` does; one that has closed it already, what came since."""
+    with open_channel(stage.settings, name) as till:
+        listed = sum(end.transactions for end in close_day(till, stage.day))
+    stage.console.print(f"  {name} closes its day: {listed:,} sales", highlight=False)
 
 
 def _come_to_rest(stage: Stage, expected: int) -> None:
