@@ -215,8 +215,9 @@ statement_listed: Final = Table(
     metadata,
     Column("statement_id", Guid, primary_key=True),
     Column("transaction_id", Guid, primary_key=True),
+    Column("channel_id", Text, nullable=False),
     Column("owned", Boolean, nullable=False, comment="false: an earlier statement lists it, and posts it"),
-    Index("uq_statement_listed_owned", "transaction_id", unique=True, postgresql_where=text("owned")),
+    Index("uq_statement_listed_owned", "transaction_id", "channel_id", unique=True, postgresql_where=text("owned")),
 )
 """What each end of day lists, there or not."""
 

@@ -83,8 +83,8 @@ def insert_statement(
 
 
 def insert_listed(url: str, statement_id: UUID, transaction_id: UUID, *, owned: bool = True) -> None:
-    """A statement lists a transaction."""
-    row = {"statement_id": statement_id, "transaction_id": transaction_id, "owned": owned}
+    """A statement of houston lists a transaction."""
+    row = {"statement_id": statement_id, "transaction_id": transaction_id, "channel_id": "houston", "owned": owned}
     _insert(url, "statement_listed", row)
 
 

@@ -37,7 +37,7 @@ class Survivors:
 
 
 def read_range(reader: AssignedReader, partition: int, start: int, end: int, stop: Event) -> Iterator[Records]:
-    """The records of one partition from `start` to before `end`, waiting for a broker that is away.
+    """The records of one partition from `start` to before `end`, never none, waiting for a broker that is away.
 
     Raises: `Stopped` when `stop` is set before the end, and what reading raises.
     """
@@ -51,12 +51,13 @@ def read_range(reader: AssignedReader, partition: int, start: int, end: int, sto
             raise Stopped
         records = reader.read(limits)
         at = max(at, records.next_offsets().get(partition, 0), records.ends.get(partition, 0))
-        if records.keys:
-            yield _before(records, end)
+        before = _before(records, end)
+        if before.keys:
+            yield before
 
 
 def _before(records: Records, end: int) -> Records:
     offsets: Sequence[int] = records.offsets
-    if offsets[-1] < end:
+    if not offsets or offsets[-1] < end:
         return records
     return records.rows(range(bisect_left(offsets, end)))

@@ -304,7 +304,9 @@ def _new_day(
         )
     if rejected:
         return
-    headquarters.execute(_LIST, {"statement_id": day.transaction_id, "ids": list(day.listed)})
+    headquarters.execute(
+        _LIST, {"statement_id": day.transaction_id, "channel_id": day.channel_id, "ids": list(day.listed)}
+    )
     _adjust(headquarters, judged, one, row, now)
 
 
@@ -339,19 +341,22 @@ def _adjust(headquarters: Connection, judged: Judged, one: JudgedDay, row: Mappi
         "repeats": 0,
     }
     headquarters.execute(insert(statements), [adjustment])
-    headquarters.execute(_LIST, {"statement_id": statement_id, "ids": extra})
+    headquarters.execute(_LIST, {"statement_id": statement_id, "channel_id": one.day.channel_id, "ids": extra})
 
 
 _LIST: Final = text(
     """
-    INSERT INTO statement_listed (statement_id, transaction_id, owned)
-    SELECT CAST(:statement_id AS uuid), listed.id, NOT EXISTS (
-        SELECT FROM statement_listed AS earlier WHERE earlier.transaction_id = listed.id AND earlier.owned
+    INSERT INTO statement_listed (statement_id, transaction_id, channel_id, owned)
+    SELECT CAST(:statement_id AS uuid), listed.id, :channel_id, NOT EXISTS (
+        SELECT FROM statement_listed AS earlier
+        WHERE earlier.transaction_id = listed.id AND earlier.channel_id = :channel_id AND earlier.owned
     )
     FROM unnest(CAST(:ids AS uuid[])) AS listed (id)
     """
 )
-"""What an end of day lists. The first one that lists a transaction owns it: so it is in one statement."""
+"""What an end of day lists. The first one of the channel that lists a transaction owns it: so it is in one statement,
+and no channel can take another's.
+"""
 
 _NOT_LISTED: Final = text(
     """
@@ -359,7 +364,8 @@ _NOT_LISTED: Final = text(
     WHERE kind = 'cash_and_carry' AND channel_id = :channel_id AND business_date = :business_date
           AND status <> 'rejected' AND (received_at < :now OR "offset" < :offset)
           AND NOT EXISTS (
-              SELECT FROM statement_listed AS listed WHERE listed.transaction_id = sold.transaction_id AND listed.owned
+              SELECT FROM statement_listed AS listed
+              WHERE listed.transaction_id = sold.transaction_id AND listed.channel_id = sold.channel_id AND listed.owned
           )
     ORDER BY transaction_id
     """

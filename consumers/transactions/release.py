@@ -71,7 +71,7 @@ def release(engine: Engine, waiting_seconds_max: int) -> Round:
         _alarm(headquarters, now, waiting_seconds_max)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    return Round(len(numbered.sales_orders), len(statements), full=len(due) == ROUND_MAX)
+    return Round(len(numbered.sales_orders), len(statements), full=len(numbered.sales_orders) == ROUND_MAX)
 
 
 _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)
@@ -100,12 +100,14 @@ _DUE: Final = text(
               )
           )
       )
-    ORDER BY waiting.received_at, waiting.partition, waiting."offset"
+    ORDER BY waiting.status = 'blocked', waiting.received_at, waiting.partition, waiting."offset"
     LIMIT :rows_max
     FOR UPDATE OF waiting SKIP LOCKED
     """
 )
-"""What can be let through, in the order in which it came. What another transaction holds is for the next round."""
+"""What can be let through, in the order in which it came; what is blocked, perhaps for want of a number, keeps nobody
+from it. What another transaction holds is for the next round.
+"""
 
 
 class _Numbered(NamedTuple):

@@ -18,7 +18,7 @@ from operations import local
 from tests.acceptance.cli import ROOT, SECONDS_MAX, wait_until
 
 NOT_RUN: Final = {
-    "make demo": "it plays for a minute, on servers of its own, and checks itself",
+    "make demo": "it plays for two minutes, on servers of its own, and checks itself",
     "make test": "it is what runs this test",
     "pip install '.[local]'": "it is installed already, from the checkout",
 }

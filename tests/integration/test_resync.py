@@ -13,6 +13,8 @@ from commerce.database import resync_lock
 from commerce.failures import LockHeld
 from consumers.distribution.resync import SnapshotUnreadable, resync
 from consumers.distribution.run import run
+from consumers.distribution.survivors import read_range
+from consumers.reading import AssignedReader
 from schemas import channel
 from schemas.topics import CUSTOMERS
 from tests.channel_scene import (
@@ -183,6 +185,25 @@ def _record_writes(scene: ChannelScene) -> None:
                     f"CREATE TRIGGER note_{change} AFTER {change} ON customers "  # noqa: S608 - our own names
                     "BEGIN INSERT INTO written VALUES (NEW.first_name); END"
                 )
+
+
+def test_target_that_only_control_markers_lead_to_is_reached(scene: ChannelScene) -> None:
+    """Behind the last snapshot before the target stands a marker; what was read comes after the target, and is none
+    of the resync's.
+    """
+    # given
+    topic = scene.settings.topic(CUSTOMERS)
+    ann = customer("Ann")
+    scene.headquarters.send(ann)
+    (partition,) = (one for one, end in scene.headquarters.ends(topic).items() if end)
+    scene.headquarters.send(replace(ann, version=2))
+    target = scene.headquarters.ends(topic)[partition] - 2
+    # when
+    with AssignedReader(scene.settings, topic, "resync", {partition: 0}) as reader:
+        whole = [records.offsets for records in read_range(reader, partition, 0, target, Event())]
+        rest = [records.offsets for records in read_range(reader, partition, 1, target, Event())]
+    # then
+    assert (target, whole, rest) == (2, [[0]], [])
 
 
 def test_unchanged_customers_are_not_written(scene: ChannelScene) -> None:

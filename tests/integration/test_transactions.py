@@ -483,6 +483,27 @@ def test_day_that_is_closed_twice_and_late_sales_are_in_one_statement_each(scene
     }
 
 
+def test_channel_that_lists_anothers_sale_takes_nothing_from_it(scene: Scene, till: Till) -> None:
+    """Its own statement is blocked; the other's is posted with the sale in it."""
+    # given
+    sale = till.sale()
+    thief = Till(channel_id="dallas", rng=random.Random(9)).end_of_day([sale])
+    day = till.end_of_day([sale])
+
+    # when
+    with scene.transactions():
+        send(scene, sale)
+        wait_until(scene, sale, "synchronized")
+        send(scene, thief)
+        blocked = wait_until(scene, thief, "blocked")
+        send(scene, day)
+        posted = wait_until(scene, day, "posted")
+
+    # then
+    assert blocked["reasons"][0]["code"] == "misplaced"
+    assert posted["totals"]["transactions"] == 1
+
+
 def test_what_a_restored_store_has_forgotten_is_an_adjustment(scene: Scene, till: Till) -> None:
     """Headquarters has more of the day than the end of day lists: a statement of its own, named so."""
     # given

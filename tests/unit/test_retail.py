@@ -229,8 +229,8 @@ def transactions(draw: st.DrawFn) -> RetailTransaction:
     made = replace(made, **{name: draw(changes[name]) for name in chosen})
     if draw(st.booleans()):
         # A wrong amount must be seen where the sums agree with it, too.
-        lines = tuple(replace(one, amount=one.amount + draw(st.sampled_from([0, 0, 1]))) for one in made.lines)
-        made = replace(made, lines=lines)
+        wrong = [replace(one, amount=one.amount + draw(st.sampled_from([0, 0, 1]))) for one in made.lines]
+        made = replace(made, lines=tuple(wrong))
         made = replace(made, total=total_of(made))
         if made.kind is TransactionKind.CASH_AND_CARRY and "payments" not in chosen:
             made = replace(made, payments=(Payment(method="CASH", amount=made.total),))

@@ -119,13 +119,14 @@ def upgrade() -> None:
         "statement_listed",
         sa.Column("statement_id", GUID, nullable=False),
         sa.Column("transaction_id", GUID, nullable=False),
+        sa.Column("channel_id", sa.Text, nullable=False),
         sa.Column("owned", sa.Boolean, nullable=False, comment="false: an earlier statement lists it, and posts it"),
         sa.PrimaryKeyConstraint("statement_id", "transaction_id", name="pk_statement_listed"),
     )
     op.create_index(
         "uq_statement_listed_owned",
         "statement_listed",
-        ["transaction_id"],
+        ["transaction_id", "channel_id"],
         unique=True,
         postgresql_where=sa.text("owned"),
     )
