@@ -242,3 +242,10 @@ replies_due: Final = Table(
     Column("payload", LargeBinary, nullable=False, comment="Reply, framed Avro"),
 )
 """Answers to transactions that are not on `channel-replies` yet, written together with what they tell."""
+
+release_due: Final = Table(
+    "release_due",
+    metadata,
+    Column("transaction_id", Guid, nullable=False),
+)
+"""Waiting transactions to look at: something has come that they may wait for. Without a key: a queue, nothing more."""

@@ -47,6 +47,7 @@ from consumers.headquarters.judge import (
     outer_reasons,
 )
 from consumers.stream_positions import Reached, note_positions
+from consumers.transactions.due import note_customers
 from schemas.batches import ROW
 from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, synchronization_log
 from schemas.records import (
@@ -170,6 +171,7 @@ def _synchronize(
     loose.apply()
     created = _create(headquarters, allotment, judged, now, use)
     allotment.write()
+    note_customers(headquarters, [*judged.plain["customer_id"], *(one.event.customer_id for one in judged.loose)])
     note_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
     return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))

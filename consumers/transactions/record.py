@@ -25,6 +25,7 @@ from commerce.membership import is_one_of
 from commerce.retail import totals_as_json
 from consumers.stream_positions import Reached, note_positions
 from consumers.transactions.answers import Answer, cursor_of, write_answers
+from consumers.transactions.due import note_new
 from consumers.transactions.judge import REASONS, Judged, JudgedDay, halves
 from schemas.batches import ROW, UnreadableRow
 from schemas.headquarters import retail_transactions, sales_orders, statements
@@ -91,6 +92,7 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
     known = _known(headquarters, sales["transaction_id"])
     if not known and sales["transaction_id"].is_unique().all():
         _insert(headquarters, judged, sales, {}, now)
+        _note(headquarters, sales)
         return _at_once(sales, {})
     foreign, again, replaced = [], Counter[str](), Counter[str]()
     owners = {one: row.channel_id for one, row in known.items()}
@@ -119,8 +121,14 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
             )
         )
     _insert(headquarters, judged, new, judged_anew, now)
+    _note(headquarters, new)
     _count(headquarters, again + replaced)
     return [*foreign, *_at_once(new, judged_anew), *_standing(headquarters, again.keys() - chosen.keys())]
+
+
+def _note(headquarters: Connection, new: pl.DataFrame) -> None:
+    waiting = new.filter(pl.col("status") == TransactionStatus.WAITING)
+    note_new(headquarters, waiting["transaction_id"].to_list(), waiting["customer_id"].to_list())
 
 
 def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ One round is one SQL transaction, one round at a time, whichever process makes i
 
 The way of its customer does not matter: whoever brings it, in whatever order, the next round finds it. A transaction
 whose event was rejected is blocked with the reasons, and let through by a round after the correction.
+
+A round looks at what `due.py` has noted; a sweep looks at all that waits, so that nothing depends on the notes.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,6 +25,7 @@ from structlog import get_logger
 from commerce.failpoints import failpoint
 from commerce.number_sequence import number_format, take
 from consumers.transactions.answers import Answer, write_answers
+from consumers.transactions.due import guid_array, take_due
 from consumers.transactions.record import reasons_of
 from consumers.transactions.statements import judge_statements
 from schemas.headquarters import sales_order_sequences
@@ -54,37 +58,54 @@ class Round(NamedTuple):
     """Whether there may be more to do at once."""
 
 
-def release(engine: Engine, waiting_seconds_max: int) -> Round:
-    """Make one round. Raises: what the database raises; nothing has happened then."""
+def release(engine: Engine, waiting_seconds_max: int, *, sweep: bool) -> Round:
+    """Make one round, or a sweep. Raises: what the database raises; nothing has happened then."""
     with engine.begin() as headquarters:
         headquarters.execute(_LOCK)
         now = datetime.now(UTC)
-        due = headquarters.execute(_DUE, {"rows_max": ROUND_MAX, "give_up": now - _GIVE_UP}).all()
+        noted = take_due(headquarters, ROUND_MAX)
+        looked_at = {"ids": guid_array(noted), "rows_max": ROUND_MAX, "give_up": now - _GIVE_UP, "now": now}
+        due = headquarters.execute(_DUE[sweep], looked_at).all() if sweep or noted else []
         numbered = _number(headquarters, due)
-        _let_through(headquarters, numbered.sales_orders, now)
+        _let_through(headquarters, due, numbered.sales_orders, now)
         answers = [_released(row, numbered.sales_orders) for row in due if row.transaction_id in numbered.sales_orders]
         answers += _block(headquarters, numbered.refused, now)
-        answers += _block_rejected(headquarters, now)
-        answers += _answer_waiting(headquarters, now)
+        if sweep or noted:
+            answers += _changed(headquarters.execute(_BLOCK_REJECTED[sweep], looked_at))
+        if sweep:
+            answers += _answer_waiting(headquarters, now)
+            _alarm(headquarters, now, waiting_seconds_max)
         statements = judge_statements(headquarters, now)
         write_answers(headquarters, [*answers, *statements], now)
-        _alarm(headquarters, now, waiting_seconds_max)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    return Round(len(numbered.sales_orders), len(statements), full=len(numbered.sales_orders) == ROUND_MAX)
+    full = ROUND_MAX in (len(noted), len(numbered.sales_orders))
+    return Round(len(numbered.sales_orders), len(statements), full=full)
 
 
 _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)
 
-_DUE: Final = text(
-    """
+_AMONG: Final = {
+    True: {"among": "retail_transactions AS waiting", "status": "waiting.status"},
+    # `coalesce` keeps PostgreSQL from going through all that waits by its index, not by these ids.
+    False: {
+        "among": """
+        (SELECT DISTINCT unnest(CAST(:ids AS uuid[])) AS id) AS noted
+        JOIN retail_transactions AS waiting ON waiting.transaction_id = noted.id
+        """,
+        "status": "coalesce(waiting.status, '')",
+    },
+}
+"""What a sweep looks at, and what a round that is none does."""
+
+_DUE_AMONG: Final = """
     SELECT waiting.transaction_id::text, waiting.channel_id, waiting.kind, waiting.legal_entity,
            waiting.customer_id::text, waiting.answer, customers.account_number
-    FROM retail_transactions AS waiting
+    FROM {among}
     LEFT JOIN customers ON customers.customer_id = waiting.customer_id
     LEFT JOIN synchronization_log AS brought
            ON brought.event_id = waiting.customer_event_id AND brought.customer_id = waiting.customer_id
-    WHERE waiting.status IN ('waiting', 'blocked')
+    WHERE {status} IN ('waiting', 'blocked')
       AND (
           waiting.customer_id IS NULL
           OR customers.erased_at IS NOT NULL
@@ -104,7 +125,7 @@ _DUE: Final = text(
     LIMIT :rows_max
     FOR UPDATE OF waiting SKIP LOCKED
     """
-)
+_DUE: Final = {sweep: text(_DUE_AMONG.format(**among)) for sweep, among in _AMONG.items()}
 """What can be let through, in the order in which it came; what is blocked, perhaps for want of a number, keeps nobody
 from it. What another transaction holds is for the next round.
 """
@@ -148,10 +169,20 @@ def _number_of_entity(headquarters: Connection, entity: str, ids: Sequence[str],
     )
 
 
-def _let_through(headquarters: Connection, sales_orders: Mapping[str, str | None], now: datetime) -> None:
+def _let_through(
+    headquarters: Connection, due: Sequence[Row[Any]], sales_orders: Mapping[str, str | None], now: datetime
+) -> None:
     if sales_orders:
-        parameters = {"ids": list(sales_orders), "sales_orders": list(sales_orders.values()), "now": now}
-        headquarters.execute(_LET_THROUGH, parameters)
+        numbered = [
+            {
+                "transaction_id": row.transaction_id,
+                "account_number": row.account_number,
+                "sales_order": sales_orders[row.transaction_id],
+            }
+            for row in due
+            if row.transaction_id in sales_orders
+        ]
+        headquarters.execute(_LET_THROUGH, {"numbered": json.dumps(numbered), "now": now})
 
 
 _LET_THROUGH: Final = text(
@@ -159,10 +190,9 @@ _LET_THROUGH: Final = text(
     WITH released AS (
         UPDATE retail_transactions AS waiting
         SET status = 'synchronized', reasons = '[]', changed_at = :now, answer = waiting.answer + 1,
-            account_number = (
-                SELECT customers.account_number FROM customers WHERE customers.customer_id = waiting.customer_id
-            )
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:sales_orders AS text[])) AS numbered (transaction_id, sales_order)
+            account_number = numbered.account_number
+        FROM json_to_recordset(CAST(:numbered AS json))
+             AS numbered (transaction_id uuid, account_number text, sales_order text)
         WHERE waiting.transaction_id = numbered.transaction_id
         RETURNING waiting.*, numbered.sales_order
     ), orders AS (
@@ -215,29 +245,24 @@ _BLOCK: Final = text(
 ).bindparams(bindparam("why", type_=JSON))
 
 
-def _block_rejected(headquarters: Connection, now: datetime) -> list[Answer]:
-    """Block what waits for an event that headquarters has rejected, with its reasons."""
-    return list(_changed(headquarters.execute(_BLOCK_REJECTED, {"now": now, "rows_max": ROUND_MAX})))
-
-
-_BLOCK_REJECTED: Final = text(
-    """
+_BLOCK_REJECTED_AMONG: Final = """
     UPDATE retail_transactions AS waiting
     SET status = 'blocked', reasons = brought.reasons, changed_at = :now, answer = waiting.answer + 1
     FROM (
-        SELECT held.transaction_id, refused.reasons
-        FROM retail_transactions AS held
+        SELECT waiting.transaction_id, refused.reasons
+        FROM {among}
         JOIN synchronization_log AS refused
-          ON refused.event_id = held.customer_event_id AND refused.customer_id = held.customer_id
-        WHERE held.status = 'waiting' AND refused.outcome = 'rejected'
+          ON refused.event_id = waiting.customer_event_id AND refused.customer_id = waiting.customer_id
+        WHERE {status} = 'waiting' AND refused.outcome = 'rejected'
         LIMIT :rows_max
-        FOR UPDATE OF held SKIP LOCKED
+        FOR UPDATE OF waiting SKIP LOCKED
     ) AS brought
     WHERE waiting.transaction_id = brought.transaction_id
     RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.customer_id::text, waiting.status,
               waiting.reasons, waiting.answer
     """
-)
+_BLOCK_REJECTED: Final = {sweep: text(_BLOCK_REJECTED_AMONG.format(**among)) for sweep, among in _AMONG.items()}
+"""Block what waits for an event that headquarters has rejected, with its reasons."""
 
 
 def _answer_waiting(headquarters: Connection, now: datetime) -> list[Answer]:

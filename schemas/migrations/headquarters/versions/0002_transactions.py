@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("payload", sa.LargeBinary, nullable=False, comment="Reply, framed Avro"),
         sa.PrimaryKeyConstraint("sequence", name="pk_replies_due"),
     )
+    op.create_table("release_due", sa.Column("transaction_id", GUID, nullable=False))
     op.create_table(
         "retail_transactions",
         sa.Column("transaction_id", GUID, nullable=False),
