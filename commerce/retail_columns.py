@@ -47,7 +47,7 @@ def surely_valid(frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]
     valid = (
         pl.all_horizontal("valid", "lines_valid", "charges_valid", "taxes_valid", "payments_valid")
         & (pl.col("total") == pl.col("lines_sum") + pl.col("charges_sum") + pl.col("taxes_sum"))
-        & (pl.col("total").abs() < _NUMBER_END)
+        & _in_range(pl.col("total"))
         & pl.when("kind").then(paid == pl.col("total")).otherwise((paid >= 0) & (paid <= pl.col("total")))
     )
     by_row = joined.select(ROW, valid.fill_null(False).alias("valid"))
@@ -92,7 +92,7 @@ def _lines(frame: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
     rounded = (product.abs() + unit // 2) // unit * unit * product.sign()
     valid = (
         _said(pl.col("sku"))
-        & pl.all_horizontal(number.abs() < _NUMBER_END for number in numbers)
+        & pl.all_horizontal(_in_range(number) for number in numbers)
         & (price >= 0)
         & ((quantity > 0) | ((quantity < 0) & pl.col("kind")))
         & (rounded == amount * _MILLION)
@@ -104,7 +104,7 @@ def _coded(frame: pl.DataFrame, parts: pl.DataFrame, name: str, code: str) -> pl
     """The same of charges, taxes or payments; rows without any are missing."""
     rows = _exploded(frame, parts, name)
     amount = pl.col("amount").to_physical().cast(pl.Int128)
-    valid = _said(pl.col(code)) & (amount.abs() < _NUMBER_END) & (amount % pl.col("unit") == 0)
+    valid = _said(pl.col(code)) & _in_range(amount) & (amount % pl.col("unit") == 0)
     return _summed(rows, valid, amount)
 
 
@@ -117,6 +117,11 @@ def _exploded(frame: pl.DataFrame, parts: pl.DataFrame, name: str) -> pl.DataFra
 def _summed(rows: pl.DataFrame, valid: pl.Expr, amount: pl.Expr) -> pl.DataFrame:
     judged = rows.select(ROW, valid.fill_null(False).alias("valid"), amount.alias("sum"))
     return judged.group_by(ROW).agg(pl.col("valid").all(), pl.col("sum").sum())
+
+
+def _in_range(number: pl.Expr) -> pl.Expr:
+    """Not by `abs`, which is no positive number for the smallest one."""
+    return number.is_between(-_NUMBER_END, _NUMBER_END, closed="none")
 
 
 def _said(text: pl.Expr) -> pl.Expr:

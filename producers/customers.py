@@ -39,7 +39,7 @@ from producers import changes, outbox
 from producers.channel import OpenChannel
 from producers.fields import CustomerFields, Entering, with_fields
 from producers.outbox import OutboxEvent, OutboxSummary
-from schemas.channel import snapshots, transactions
+from schemas.channel import loyalty_cards, snapshots, transactions
 from schemas.records import CustomerState, CustomerType, Reason, TransactionStatus, customer_from_avro
 from schemas.wire import contract
 
@@ -195,14 +195,16 @@ def discard_rejected(channel: OpenChannel, customer_id: str) -> CustomerView | N
         unsettled = [one for one in events if not one.settled]
         if not unsettled or not unsettled[-1].rejected:
             return _view(connection, before.customer_id)
-        refuse([_AWAITED] if _is_awaited(connection, before.customer_id) else [])
-        outbox.discard_rejected(connection, before.customer_id, now)
         kept = [one for one in events if not one.rejected]
         state = _laid_on(_snapshot_state(connection, channel, before.customer_id), kept)
+        goes = state is None and before.account_number is None
+        refuse([_AWAITED] if _is_awaited(connection, before.customer_id, also_rejected=goes) else [])
+        outbox.discard_rejected(connection, before.customer_id, now)
         if not kept:
             connection.execute(delete(snapshots).where(snapshots.c.customer_id == before.customer_id))
-        if state is None and before.account_number is None:
+        if goes:
             delete_customers(connection, CHANNEL_TABLES, [before.customer_id])
+            connection.execute(delete(loyalty_cards).where(loyalty_cards.c.customer_id == before.customer_id))
             return None
         after = StoredCustomer(
             customer_id=before.customer_id,
@@ -222,12 +224,15 @@ _AWAITED: Final = Reason(
 )
 
 
-def _is_awaited(connection: Connection, customer_id: str) -> bool:
-    """Whether headquarters has neither taken in nor rejected one of the customer's orders and sales."""
+def _is_awaited(connection: Connection, customer_id: str, *, also_rejected: bool) -> bool:
+    """Whether one of the customer's orders and sales is on its way; a rejected one may be sent again, and then needs
+    the customer.
+    """
+    done = [TransactionStatus.SYNCHRONIZED, *([] if also_rejected else [TransactionStatus.REJECTED])]
     query = (
         select(transactions.c.transaction_id)
         .where(transactions.c.customer_id == customer_id)
-        .where(transactions.c.status.not_in([TransactionStatus.REJECTED, TransactionStatus.SYNCHRONIZED]))
+        .where(transactions.c.status.not_in(done))
         .limit(1)
     )
     return connection.execute(query).first() is not None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
@@ -62,8 +62,15 @@ def close_day(channel: OpenChannel, business_date: date | None = None) -> list[E
         last = _read_days(connection, business_date, 1)
         if last and not sales:
             return last
-        starts = range(0, max(1, len(sales)), LISTED_MAX)
-        return [_close(connection, channel, business_date, sales[at : at + LISTED_MAX]) for at in starts]
+        taken_in = all(one.status in _TAKEN_IN for one in _read_days(connection, business_date, LIMIT_MAX))
+        parts = [sales[at : at + LISTED_MAX] for at in range(0, max(1, len(sales)), LISTED_MAX)]
+        return [
+            _close(connection, channel, business_date, part, complete=taken_in and part is parts[-1]) for part in parts
+        ]
+
+
+_TAKEN_IN: Final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED, TransactionStatus.POSTED)
+"""What headquarters has for certain: the list of any other may still be rejected, and come later."""
 
 
 def _unlisted(connection: Connection, business_date: date) -> Sequence[RowMapping]:
@@ -82,7 +89,7 @@ def _unlisted(connection: Connection, business_date: date) -> Sequence[RowMappin
 
 
 def _close(
-    connection: Connection, channel: OpenChannel, business_date: date, sales: Sequence[RowMapping]
+    connection: Connection, channel: OpenChannel, business_date: date, sales: Sequence[RowMapping], *, complete: bool
 ) -> EndOfDayView:
     """Write one end of day that lists these."""
     now = datetime.now(UTC)
@@ -96,6 +103,7 @@ def _close(
         legal_entity=channel.legal_entity_id,
         listed=tuple(sale["transaction_id"] for sale in sales),
         control_totals=totals,
+        complete=complete,
     )
     append(connection, channel, end)
     row: dict[str, Any] = {
@@ -164,6 +172,8 @@ def _as_it_was(connection: Connection, channel: OpenChannel, row: RowMapping) ->
         legal_entity=channel.legal_entity_id,
         listed=tuple(connection.scalars(listed)),
         control_totals=_totals(row["control_totals"]),
+        # Others may have been closed meanwhile.
+        complete=False,
     )
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Text, cast, literal_column, select, update
+from sqlalchemy import Connection, Text, cast, exists, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from commerce.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
@@ -28,6 +28,7 @@ from producers.channel import OpenChannel
 from producers.customers import CustomerStatus, new_id, reading, refuse, views, writing
 from producers.fields import Entering, with_fields
 from schemas.channel import customers, loyalty_cards
+from schemas.channel import outbox as outbox_rows
 from schemas.records import Reason
 
 ATTRIBUTE: Final = "loyalty_card"
@@ -246,6 +247,15 @@ def _due(connection: Connection) -> list[tuple[str, str]]:
         .join(customers, customers.c.customer_id == loyalty_cards.c.customer_id)
         # Written out, so that an index of kept cards alone can serve.
         .where(loyalty_cards.c.status == literal_column("'kept'"), customers.c.account_number.is_not(None))
+        # On top of what headquarters has rejected the card would be rejected, too.
+        .where(
+            ~exists().where(
+                outbox_rows.c.aggregateid == loyalty_cards.c.customer_id,
+                outbox_rows.c.aggregatetype == outbox.CUSTOMER,
+                outbox_rows.c.settled_at.is_(None),
+                outbox_rows.c.outcome == outbox.REJECTED,
+            )
+        )
         .order_by(loyalty_cards.c.asked_at, loyalty_cards.c.card_number)
         .limit(CARDS_MAX)
     )
@@ -265,7 +275,7 @@ def _issue_kept(channel: OpenChannel, number: str, customer_id: str) -> bool:
 def _why_kept(connection: Connection, customer_id: str) -> tuple[Reason, ...]:
     """Why a kept card is not issued yet."""
     for customer in views(connection, [customer_id]):
-        if customer.account_number is not None:
+        if customer.account_number is not None and customer.status is not CustomerStatus.REJECTED:
             return ()
         return (_WAITS_FOR_THE_CLERK if customer.status is CustomerStatus.REJECTED else _WAITS,)
     return (_GONE,)

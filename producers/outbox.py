@@ -187,7 +187,7 @@ def events_of(
             outbox.c.reasons,
             outbox.c.settled_at,
         )
-        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids))
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.aggregatetype == CUSTOMER)
         .where(or_(outbox.c.settled_at.is_(None), above_snapshot))
         .order_by(outbox.c.sequence)
     )
@@ -224,7 +224,8 @@ def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, 
     """How each of these customers stands; those with nothing unsettled are left out. Reads no payload."""
     query = (
         select(outbox.c.aggregateid, outbox.c.outcome, outbox.c.reasons)
-        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.settled_at.is_(None))
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.aggregatetype == CUSTOMER)
+        .where(outbox.c.settled_at.is_(None))
         .order_by(outbox.c.sequence)
     )
     found: dict[str, OutboxSummary] = {}
@@ -244,7 +245,8 @@ def discard_rejected(connection: Connection, customer_id: str, settled_at: datet
     """Settle the customer's rejected rows as discarded by the clerk."""
     connection.execute(
         update(outbox)
-        .where(outbox.c.aggregateid == customer_id, outbox.c.settled_at.is_(None), outbox.c.outcome == REJECTED)
+        .where(outbox.c.aggregateid == customer_id, outbox.c.aggregatetype == CUSTOMER)
+        .where(outbox.c.settled_at.is_(None), outbox.c.outcome == REJECTED)
         .values(settled_at=settled_at, outcome=DISCARDED)
     )
 

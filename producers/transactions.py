@@ -225,10 +225,11 @@ def _record(
 ) -> TransactionView:
     try:
         with writing(channel) as connection:
-            lock_days(connection, shared=True)
             if repeatable and (there := read_views(connection, channel, [draft.transaction_id])):
                 return there[0]
             customer = None if draft.customer_id is None else locked_customer(connection, draft.customer_id)
+            # Last, so that whoever waits for a customer keeps no day from being closed.
+            lock_days(connection, shared=True)
             wanted = _for_customer(draft, customer, deliver_to)
             append(connection, channel, wanted, _delivery_reasons(wanted, deliver_to))
             connection.execute(insert(transactions), as_row(wanted))
@@ -305,9 +306,9 @@ def resend_transaction(channel: OpenChannel, transaction_id: str) -> Transaction
     """
     chosen = select(transactions).where(transactions.c.transaction_id.in_(normal_ids(transaction_id)))
     with writing(channel) as connection:
-        lock_days(connection, shared=True)
         for row in connection.execute(chosen).mappings():
             _lock_if_here(connection, row["customer_id"])
+        lock_days(connection, shared=True)
         for row in connection.execute(chosen.with_for_update()).mappings():
             if row["status"] == TransactionStatus.REJECTED:
                 outbox.take_out(connection, row["transaction_id"])

@@ -285,6 +285,8 @@ class RetailTransaction:
     listed: tuple[str, ...] = ()
     """Of an end of day: the ids of the cash-and-carry transactions that it closes."""
     control_totals: tuple[ControlTotal, ...] = ()
+    complete: bool = True
+    """Of an end of day: it lists, with those before it, all that the channel knows of the day."""
 
 
 def canonical(state: CustomerState) -> CustomerState:

@@ -14,6 +14,7 @@ from typing import Final
 
 from sqlalchemy import (
     Connection,
+    and_,
     bindparam,
     delete,
     func,
@@ -87,7 +88,7 @@ def read_edits(connection: Connection, ids: Iterable[str], writers: WriterSchema
     """
     query = (
         select(outbox.c.aggregateid, outbox.c.payload, outbox.c.settled_at, outbox.c.version)
-        .where(is_one_of(connection, outbox.c.aggregateid, ids))
+        .where(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
         .where(or_(outbox.c.settled_at.is_(None), outbox.c.version.is_not(None)))
         # What is settled, shown and old loses its payload, or goes altogether.
         .where(func.length(outbox.c.payload) > 0)
@@ -162,7 +163,7 @@ def erase(connection: Connection, ids: Collection[str], channel_id: str, at: dat
         return
     remove(connection, ids)
     connection.execute(delete(loyalty_cards).where(is_one_of(connection, loyalty_cards.c.customer_id, ids)))
-    theirs = is_one_of(connection, outbox.c.aggregateid, ids)
+    theirs = and_(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
     still_open = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
     connection.execute(update(outbox).where(theirs, still_open).values(**settled))

@@ -30,7 +30,7 @@ _VERSIONS: Final = "SELECT customer_id::text, version FROM customers WHERE custo
 _EDITED: Final = """
     SELECT DISTINCT o.aggregateid::text FROM outbox o
     JOIN unnest(%s::uuid[], %s::bigint[]) AS incoming (customer_id, version) ON incoming.customer_id = o.aggregateid
-    WHERE o.settled_at IS NULL OR o.version > incoming.version
+    WHERE o.aggregatetype = 'customer' AND (o.settled_at IS NULL OR o.version > incoming.version)
     """
 
 _UPDATE_CUSTOMERS: Final = """

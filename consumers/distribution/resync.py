@@ -230,7 +230,8 @@ def _wrong(engine: Engine, changes: Changes) -> set[str]:
         found |= tables.versions(connection, [*changes.unwanted, *changes.erased]).keys()
         if changes.erased:
             query = select(outbox.c.aggregateid).where(is_one_of(connection, outbox.c.aggregateid, changes.erased))
-            found.update(connection.scalars(query.where(outbox.c.outcome.is_distinct_from("erased"))))
+            still_there = query.where(outbox.c.aggregatetype == "customer", outbox.c.outcome.is_distinct_from("erased"))
+            found.update(connection.scalars(still_there))
     return found
 
 
@@ -285,7 +286,11 @@ def _finish(replay: _Replay) -> None:
 
 def _delete_surplus(engine: Engine) -> None:
     """Delete, in slices, every customer that the topic does not have, unless it is pending or has unsettled events."""
-    unsettled = exists().where(outbox.c.aggregateid == customers.c.customer_id, outbox.c.settled_at.is_(None))
+    unsettled = exists().where(
+        outbox.c.aggregateid == customers.c.customer_id,
+        outbox.c.aggregatetype == "customer",
+        outbox.c.settled_at.is_(None),
+    )
     from_headquarters = or_(customers.c.version > 0, customers.c.account_number.is_not(None))
     unseen = ~exists().where(resync_keys.c.customer_id == customers.c.customer_id)
     surplus = (

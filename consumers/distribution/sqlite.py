@@ -23,7 +23,8 @@ _VERSIONS: Final = """
     """
 _EDITS: Final = """
     SELECT aggregateid, settled_at IS NULL, version FROM outbox
-    WHERE aggregateid IN (SELECT value FROM json_each(?)) AND (settled_at IS NULL OR version IS NOT NULL)
+    WHERE aggregateid IN (SELECT value FROM json_each(?)) AND aggregatetype = 'customer'
+          AND (settled_at IS NULL OR version IS NOT NULL)
     """
 
 _REMEMBER: Final = "INSERT OR IGNORE INTO resync_keys (customer_id) SELECT value FROM json_each(?)"

@@ -20,9 +20,10 @@ from structlog import get_logger
 
 from commerce.bulk import as_rows, copy_into
 from commerce.failpoints import failpoint
-from commerce.failures import Contended, is_transient
+from commerce.failures import Contended, error_code, is_transient
 from commerce.membership import is_one_of
 from commerce.retail import totals_as_json
+from consumers.headquarters.judge import Places
 from consumers.stream_positions import Reached, note_positions
 from consumers.transactions.answers import Answer, cursor_of, write_answers
 from consumers.transactions.due import note_new
@@ -54,7 +55,7 @@ def record(engine: Engine, judged: Judged, reached: Reached) -> tuple[Unreadable
     try:
         _in_one_transaction(engine, judged, reached)
     except (DBAPIError, psycopg.Error) as error:
-        if is_transient(error) or judged.transactions == 0:
+        if is_transient(error) or judged.transactions == 0 or (error_code(error) or "")[:2] not in OF_A_RECORD:
             raise
         log.warning("batch_refused", transactions=judged.transactions, error=type(error).__name__)
     else:
@@ -65,6 +66,10 @@ def record(engine: Engine, judged: Judged, reached: Reached) -> tuple[Unreadable
         return (UnreadableRow(row=row, reason="database_refused", text="is refused by headquarters' database"),)
     first, second = halves(judged)
     return (*record(engine, first, replace(reached, next_offsets={})), *record(engine, second, reached))
+
+
+OF_A_RECORD: Final = ("22", "23", "54")
+"""SQLSTATE classes that a record's content can cause: data, integrity, limits. Any other concerns them all."""
 
 
 def _in_one_transaction(engine: Engine, judged: Judged, reached: Reached) -> None:
@@ -96,14 +101,15 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
         return _at_once(sales, {})
     foreign, again, replaced = [], Counter[str](), Counter[str]()
     owners = {one: row.channel_id for one, row in known.items()}
+    places = judged.places
     taken_in = {one for one, row in known.items() if row.status != TransactionStatus.REJECTED}
     chosen: dict[str, int] = {}
     for row, transaction_id, channel_id, status in sales.select(
         ROW, "transaction_id", "channel_id", "status"
     ).iter_rows():
         if owners.setdefault(transaction_id, channel_id) != channel_id:
-            foreign.append(_foreign(transaction_id, channel_id))
-        elif transaction_id in taken_in:
+            foreign.append(_foreign(transaction_id, channel_id, places.offsets[row]))
+        elif transaction_id in taken_in or _is_read_again(known.get(transaction_id), places, row):
             again[transaction_id] += 1
         else:
             # A rejected one gives way to what comes after it, in this batch too.
@@ -115,15 +121,24 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
     rejected = {one: row for one, row in known.items() if row.status == TransactionStatus.REJECTED}
     judged_anew = {one: rejected[one] for one in new["transaction_id"] if one in rejected}
     if judged_anew:
-        headquarters.execute(
+        gone = headquarters.execute(
             delete(retail_transactions).where(
-                is_one_of(headquarters, retail_transactions.c.transaction_id, judged_anew)
+                is_one_of(headquarters, retail_transactions.c.transaction_id, judged_anew),
+                retail_transactions.c.status == TransactionStatus.REJECTED,
             )
         )
+        if gone.rowcount != len(judged_anew):
+            raise Contended("another worker has just judged one of these transactions anew")
     _insert(headquarters, judged, new, judged_anew, now)
     _note(headquarters, new)
     _count(headquarters, again + replaced)
     return [*foreign, *_at_once(new, judged_anew), *_standing(headquarters, again.keys() - chosen.keys())]
+
+
+def _is_read_again(before: Any, places: Places, row: int) -> bool:
+    """Whether this is the very record that was judged before: nobody has sent it again, so it is not judged anew."""
+    at = (places.topic, places.partitions[row], places.offsets[row])
+    return before is not None and (before.topic, before.partition, before.offset) == at
 
 
 def _note(headquarters: Connection, new: pl.DataFrame) -> None:
@@ -134,7 +149,10 @@ def _note(headquarters: Connection, new: pl.DataFrame) -> None:
 def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
     """By id: the rows of those that are there already."""
     table = retail_transactions.c
-    query = select(table.transaction_id, table.channel_id, table.status, table.answer, table.repeats)
+    query = select(
+        *(table.transaction_id, table.channel_id, table.status, table.answer, table.repeats),
+        *(table.topic, table.partition, table.offset),
+    )
     rows = headquarters.execute(query.where(is_one_of(headquarters, table.transaction_id, ids)))
     return {row.transaction_id: row for row in rows}
 
@@ -182,7 +200,7 @@ def _at_once(sales: pl.DataFrame, before: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
-def _foreign(transaction_id: str, channel_id: str) -> Answer:
+def _foreign(transaction_id: str, channel_id: str, offset: int) -> Answer:
     """The answer to a transaction with the id of another channel's: no repeat, and the table has no place for it."""
     return Answer(
         channel_id=channel_id,
@@ -190,7 +208,8 @@ def _foreign(transaction_id: str, channel_id: str) -> Answer:
         customer_id=None,
         status=TransactionStatus.REJECTED,
         reasons=(_DUPLICATE,),
-        number=1,
+        # Whoever sends it again is to take the next answer for a newer one.
+        number=offset + 1,
     )
 
 
@@ -247,7 +266,7 @@ def _days(headquarters: Connection, judged: Judged, now: datetime) -> list[Answe
             select(statements).where(statements.c.statement_id == one.day.transaction_id)
         ).first()
         if before is not None and before.channel_id != one.day.channel_id:
-            answers.append(_foreign(one.day.transaction_id, one.day.channel_id))
+            answers.append(_foreign(one.day.transaction_id, one.day.channel_id, judged.places.offsets[one.row]))
         elif before is not None and before.status != TransactionStatus.REJECTED:
             answers.extend(_repeated_day(headquarters, before))
         else:
@@ -315,7 +334,8 @@ def _new_day(
     headquarters.execute(
         _LIST, {"statement_id": day.transaction_id, "channel_id": day.channel_id, "ids": list(day.listed)}
     )
-    _adjust(headquarters, judged, one, row, now)
+    if day.complete:
+        _adjust(headquarters, judged, one, row, now)
 
 
 def _next_number(headquarters: Connection, one: JudgedDay) -> int:
@@ -333,6 +353,7 @@ def _adjust(headquarters: Connection, judged: Judged, one: JudgedDay, row: Mappi
         "channel_id": one.day.channel_id,
         "business_date": one.day.business_date,
         "now": now,
+        "closed_at": one.day.occurred_at,
         "offset": judged.places.offsets[one.row],
     }
     extra = list(headquarters.scalars(_NOT_LISTED, found))
@@ -370,7 +391,7 @@ _NOT_LISTED: Final = text(
     """
     SELECT transaction_id::text FROM retail_transactions AS sold
     WHERE kind = 'cash_and_carry' AND channel_id = :channel_id AND business_date = :business_date
-          AND status <> 'rejected' AND (received_at < :now OR "offset" < :offset)
+          AND status <> 'rejected' AND (received_at < :now OR "offset" < :offset) AND occurred_at <= :closed_at
           AND NOT EXISTS (
               SELECT FROM statement_listed AS listed
               WHERE listed.transaction_id = sold.transaction_id AND listed.channel_id = sold.channel_id AND listed.owned
@@ -378,4 +399,6 @@ _NOT_LISTED: Final = text(
     ORDER BY transaction_id
     """
 )
-"""Within the batch of the end of day itself, which has one time, only what came before it."""
+"""Within the batch of the end of day itself, which has one time, only what came before it; and nothing that the channel
+recorded later, should the end of day come a second time.
+"""

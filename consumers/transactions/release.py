@@ -3,7 +3,8 @@
 One round is one SQL transaction, one round at a time, whichever process makes it. A transaction is let through when
 
 - it has no customer, or
-- headquarters has taken in the event that it brought along, or it brought none and the customer is there, or
+- headquarters has taken in the event that it brought along, or it brought none and the customer is there, one of the
+  same legal entity, or
 - the customer is erased, or
 - the event was rejected, but customer and address are known all the same.
 
@@ -20,13 +21,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import JSON, Connection, Engine, Row, bindparam, select, text, update
+from sqlalchemy.exc import DBAPIError
 from structlog import get_logger
 
 from commerce.failpoints import failpoint
+from commerce.failures import error_code, is_transient
 from commerce.number_sequence import number_format, take
 from consumers.transactions.answers import Answer, write_answers
 from consumers.transactions.due import guid_array, take_due
-from consumers.transactions.record import reasons_of
+from consumers.transactions.record import OF_A_RECORD, reasons_of
 from consumers.transactions.statements import judge_statements
 from schemas.headquarters import sales_order_sequences
 from schemas.records import Reason, TransactionStatus
@@ -45,6 +48,9 @@ GIVE_UP_SECONDS: Final = 60.0
 _ALARMS_MAX: Final = 100
 """Alarms of one round."""
 
+_REFUSED: Final = "database_refused"
+"""What is blocked for this is not tried again by itself."""
+
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0))")
 
 
@@ -59,15 +65,27 @@ class Round(NamedTuple):
 
 
 def release(engine: Engine, waiting_seconds_max: int, *, sweep: bool) -> Round:
-    """Make one round, or a sweep. Raises: what the database raises; nothing has happened then."""
+    """Make one round, or a sweep. What the database refuses to let through is blocked, alone.
+
+    Raises: what is transient, and what is nobody's fault in particular; nothing has happened then.
+    """
+    try:
+        return _round(engine, waiting_seconds_max, sweep=sweep, one_by_one=False)
+    except DBAPIError as error:
+        if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
+            raise
+        log.warning("round_refused", code=error_code(error))
+    return _round(engine, waiting_seconds_max, sweep=True, one_by_one=True)
+
+
+def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one: bool) -> Round:
     with engine.begin() as headquarters:
         headquarters.execute(_LOCK)
         now = datetime.now(UTC)
         noted = take_due(headquarters, ROUND_MAX)
         looked_at = {"ids": guid_array(noted), "rows_max": ROUND_MAX, "give_up": now - _GIVE_UP, "now": now}
         due = headquarters.execute(_DUE[sweep], looked_at).all() if sweep or noted else []
-        numbered = _number(headquarters, due)
-        _let_through(headquarters, due, numbered.sales_orders, now)
+        numbered = _one_by_one(headquarters, due, now) if one_by_one else _together(headquarters, due, now)
         answers = [_released(row, numbered.sales_orders) for row in due if row.transaction_id in numbered.sales_orders]
         answers += _block(headquarters, numbered.refused, now)
         if sweep or noted:
@@ -106,10 +124,11 @@ _DUE_AMONG: Final = """
     LEFT JOIN synchronization_log AS brought
            ON brought.event_id = waiting.customer_event_id AND brought.customer_id = waiting.customer_id
     WHERE {status} IN ('waiting', 'blocked')
+      AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"database_refused"%')
       AND (
           waiting.customer_id IS NULL
           OR customers.erased_at IS NOT NULL
-          OR customers.customer_id IS NOT NULL AND (
+          OR customers.legal_entity = waiting.legal_entity AND (
               waiting.customer_event_id IS NULL
               OR brought.outcome <> 'rejected'
               OR (brought.outcome = 'rejected' OR waiting.received_at < :give_up) AND (
@@ -129,6 +148,30 @@ _DUE: Final = {sweep: text(_DUE_AMONG.format(**among)) for sweep, among in _AMON
 """What can be let through, in the order in which it came; what is blocked, perhaps for want of a number, keeps nobody
 from it. What another transaction holds is for the next round.
 """
+
+
+def _together(headquarters: Connection, due: Sequence[Row[Any]], now: datetime) -> "_Numbered":
+    numbered = _number(headquarters, due)
+    _let_through(headquarters, due, numbered.sales_orders, now)
+    return numbered
+
+
+def _one_by_one(headquarters: Connection, due: Sequence[Row[Any]], now: datetime) -> "_Numbered":
+    """Each on its own, so that what the database refuses harms no other. Slow, and rare."""
+    numbered = _Numbered({}, {})
+    for row in due:
+        try:
+            with headquarters.begin_nested():
+                one = _together(headquarters, [row], now)
+        except DBAPIError as error:
+            if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
+                raise
+            text = "Headquarters' database refuses what would become of it: somebody has to look."
+            numbered.refused[row.transaction_id] = Reason(field="", code=_REFUSED, text=text)
+        else:
+            numbered.sales_orders.update(one.sales_orders)
+            numbered.refused.update(one.refused)
+    return numbered
 
 
 class _Numbered(NamedTuple):

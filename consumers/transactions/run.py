@@ -24,8 +24,7 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from confluent_kafka import Producer
-from psycopg import Connection as PostgresConnection
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from structlog import get_logger
 
 from commerce.database import check_version, open_database
@@ -34,6 +33,7 @@ from commerce.kafka import REQUEST_SECONDS, consumer_configuration, producer_con
 from commerce.schema_exchange import publish_schemas, writer_schemas
 from commerce.settings import Settings
 from commerce.transaction_session import BatchLimits, Outputs, TransactionSession
+from commerce.wake import listening
 from consumers.guard import StreamGuard
 from consumers.headquarters.judge import known, places_of
 from consumers.headquarters.slots import Slot
@@ -54,7 +54,8 @@ GROUP: Final = "transactions"
 SWEEP_SECONDS: Final = 1.0
 """How often all that waits is looked at: two transactions may not have seen each other."""
 
-_LISTEN_SECONDS: Final = 0.2
+SWEEP_SECONDS_MAX: Final = 30.0
+"""The same where looking takes long."""
 
 
 def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
@@ -167,9 +168,7 @@ def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Eve
     """
     producer = Producer(producer_configuration(settings, **_PRODUCER))
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listening:
-            listening.execute(text(f"LISTEN {TAKEN_IN_CHANNEL}"))
-            driver: Any = listening.connection.driver_connection
+        with listening(engine, TAKEN_IN_CHANNEL) as wake:
             sweep_at = 0.0
             while not stop.is_set():
                 began = time.monotonic()
@@ -177,13 +176,14 @@ def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Eve
                 found = release(engine, settings.headquarters.waiting_seconds_max, sweep=sweep)
                 if sweep and not found.full:
                     # A long one takes a tenth of the time.
-                    sweep_at = began + max(SWEEP_SECONDS, 10 * (time.monotonic() - began))
+                    took = time.monotonic() - began
+                    sweep_at = began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
                 sent = send_answers(engine, producer, settings.topic(CHANNEL_REPLIES))
                 patience.succeeded()
                 if found.released or found.statements:
                     log.info("released", transactions=found.released, statements=found.statements, answers=sent)
                 if not found.full:
-                    _wait(driver, stop)
+                    wake.wait(SWEEP_SECONDS, stop)
     finally:
         producer.purge()
 
@@ -195,10 +195,3 @@ _PRODUCER: Final[dict[str, Any]] = {
     # No call for each record that is well.
     "delivery.report.only.error": True,
 }
-
-
-def _wait(driver: "PostgresConnection[Any]", stop: Event) -> None:
-    """Return once somebody has committed something, at the latest for the sweep."""
-    for _ in range(round(SWEEP_SECONDS / _LISTEN_SECONDS)):
-        if stop.is_set() or list(driver.notifies(timeout=_LISTEN_SECONDS, stop_after=1)):
-            return

@@ -17,7 +17,7 @@ from consumers.transactions.answers import Answer
 from consumers.transactions.record import statement_answer
 
 STATEMENTS_MAX: Final = 1_000
-"""Statements that one round looks at, the oldest first."""
+"""Statements that one round looks at."""
 
 NAMED_MAX: Final = 20
 """How many transactions a reason names; the others are counted."""
@@ -119,9 +119,12 @@ def _change(row: Row[Any], listed: _Listed, now: datetime) -> dict[str, Any]:
 _OPEN: Final = text(
     """
     SELECT statement_id::text, control_totals, status, reasons FROM statements
-    WHERE status IN ('waiting', 'blocked') ORDER BY received_at, statement_id LIMIT :rows_max FOR UPDATE
+    WHERE status IN ('waiting', 'blocked')
+    ORDER BY status = 'blocked', CASE WHEN status = 'waiting' THEN received_at END, random()
+    LIMIT :rows_max FOR UPDATE
     """
 )
+"""New ones first. Of more blocked ones than a round looks at, chance says which it looks at: each has its turn."""
 
 _NOT_READY: Final = text(
     """

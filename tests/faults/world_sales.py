@@ -138,7 +138,7 @@ class WorldSales:
             line = {name: self.transactions[sale["transaction_id"]][name] for name in _LINE}
             self.statement_lines.append({**line, "statement_id": statement_id})
         for owned, sales in ((True, own), (False, other)):
-            key = {"statement_id": statement_id, "owned": owned}
+            key = {"statement_id": statement_id, "channel_id": "houston", "owned": owned}
             self.listed += [{**key, "transaction_id": one["transaction_id"]} for one in sales]
         amounts = [
             {"currency": "USD", "payment_method": method, "amount": str(amount)} for method, amount in sums.items()

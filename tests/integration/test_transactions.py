@@ -504,6 +504,61 @@ def test_channel_that_lists_anothers_sale_takes_nothing_from_it(scene: Scene, ti
     assert posted["totals"]["transactions"] == 1
 
 
+def test_day_that_is_closed_in_parts_has_no_adjustment(scene: Scene, till: Till) -> None:
+    """What only a later part lists is not forgotten: a part that is not the last says so."""
+    # given
+    first, second = till.sale(), till.sale(("TEA", "1", "2.00"))
+    parts = [till.end_of_day([first]) | {"complete": False}, till.end_of_day([second])]
+
+    # when
+    with scene.transactions():
+        send(scene, first, second, *parts)
+        posted = [wait_until(scene, part, "posted") for part in parts]
+
+    # then
+    assert [one["totals"]["transactions"] for one in posted] == [1, 1]
+    assert [one["kind"] for one in scene.query("SELECT kind FROM statements")] == ["end_of_day"] * 2
+
+
+def test_what_cannot_be_let_through_is_blocked_alone(scene: Scene, till: Till) -> None:
+    """A refusal of the database while orders are let through holds up no other order."""
+    # given
+    scene.query("ALTER TABLE sales_order_lines ADD CHECK (sku <> 'REFUSED')")
+    orders = [till.order() for _ in range(5)]
+    refused = till.order()
+    refused["lines"][0]["sku"] = "REFUSED"
+
+    # when
+    with scene.transactions():
+        send(scene, *orders[:2], refused, *orders[2:])
+        for order in orders:
+            wait_until(scene, order, "synchronized")
+        blocked = wait_until(scene, refused, "blocked")
+
+    # then
+    assert [why["code"] for why in blocked["reasons"]] == ["database_refused"]
+    numbers = scene.query("SELECT sales_order FROM sales_orders ORDER BY 1")
+    assert [one["sales_order"] for one in numbers] == [f"SO-0000000{number}" for number in range(1, 6)]
+
+
+def test_customer_of_another_legal_entity_lets_no_order_through(scene: Scene, houston: Store, till: Till) -> None:
+    """Its account number would be somebody else's there."""
+    # given
+    munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(5))
+    event = munich.create()
+    order = till.order(customer_id=event["customer_id"])
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        scene.ask(event)
+        send(scene, order)
+        answer = told(scene, order, "waiting")
+
+    # then
+    assert answer["sales_order"] is None
+    assert scene.query("SELECT * FROM sales_orders") == []
+
+
 def test_what_a_restored_store_has_forgotten_is_an_adjustment(scene: Scene, till: Till) -> None:
     """Headquarters has more of the day than the end of day lists: a statement of its own, named so."""
     # given

@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from io import BytesIO
 from typing import Any, Final
 
+import fastavro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +180,40 @@ def test_no_broken_rule_passes_the_columns(fields: dict[str, Any], field: str, c
     # then
     assert broken(made) >= ({(field, code)} if fields.get("kind") is not TransactionKind.END_OF_DAY else set())
     assert surely_valid(decoded.frame, CHANNELS).to_list() == [False]
+
+
+def test_smallest_number_of_all_passes_no_column() -> None:
+    """Its absolute value does not fit 128 bits, and is no small number for that."""
+    # given
+    plain = _with_plain_decimals(contract("RetailTransaction").json)
+    record = {name: _as_bytes(value) for name, value in to_avro(order()).items()}
+    smallest = {"sku": "X", "quantity": _as_bytes(Decimal(1)), "price": b"\x00", "amount": b"\x80" + bytes(15)}
+    record["lines"] = [{**{name: _as_bytes(value) for name, value in record["lines"][0].items()}}, smallest, smallest]
+    out = BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(plain), record)
+
+    # when
+    reader = contract("RetailTransaction")
+    decoded = decode_batch(reader, [b"houston"], [reader.header + out.getvalue()], WriterSchemas(), RECORD_BYTES_MAX)
+
+    # then
+    assert surely_valid(decoded.frame, CHANNELS).to_list() == [False]
+
+
+def _with_plain_decimals(schema: Any) -> Any:
+    """The same encoding without the meaning."""
+    if isinstance(schema, list):
+        return [_with_plain_decimals(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: _with_plain_decimals(part) for name, part in schema.items() if name != "default"}
+    return {name: part for name, part in kept.items() if name != "logicalType" or part not in ("decimal", "uuid")}
+
+
+def _as_bytes(value: Any) -> Any:
+    if not isinstance(value, Decimal):
+        return value
+    return int(value * 10**6).to_bytes(16, "big", signed=True)
 
 
 NUMBERS: Final = st.one_of(
