@@ -14,7 +14,12 @@ TIME = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Make the tables, and say what the outbox holds now."""
+    if op.get_bind().dialect.name == "postgresql":
+        # SQLite keeps no comments.
+        op.alter_column("outbox", "aggregateid", existing_type=GUID, comment="customer id or transaction id")
+        payload = "the record, Avro in single-object encoding"
+        op.alter_column("outbox", "payload", existing_type=sa.LargeBinary, comment=payload)
     op.create_table(
         "end_of_days",
         sa.Column("end_of_day_id", GUID, nullable=False),
