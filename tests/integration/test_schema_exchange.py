@@ -107,6 +107,7 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         "CustomerEvent": f"{prefix}async-customers-value",
         "Customer": f"{prefix}customers-value",
         "Reply": f"{prefix}channel-replies-value",
+        "RetailTransaction": f"{prefix}retail-transactions-value",
     }
     assert headers.keys() == subjects.keys()
     for name, subject in subjects.items():
