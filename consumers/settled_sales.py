@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 
 from commerce.membership import is_one_of
 from schemas.channel import end_of_days, transactions
-from schemas.records import Reply
+from schemas.records import Reply, reasons_as_json
 
 
 def settle_sales(connection: Connection, replies: Sequence[Reply], at: datetime) -> None:
@@ -50,16 +50,11 @@ def _row(reply: Reply, known: int, at: datetime) -> dict[str, object]:
         "outcome": reply.outcome.lower(),
         "status": reply.transaction_status,
         "sales_order": reply.sales_order,
-        "reasons": reasons_as_json(reply),
+        "reasons": reasons_as_json(reply.reasons) or None,
         "answer": _number(reply),
         "is_new": _number(reply) > known,
         "at": at.isoformat(timespec="microseconds"),
     }
-
-
-def reasons_as_json(reply: Reply) -> list[dict[str, str]] | None:
-    """The reasons as the tables have them; None without any."""
-    return [{"field": one.field, "code": one.code, "text": one.text} for one in reply.reasons] or None
 
 
 _CHANGES: Final = (

@@ -40,9 +40,9 @@ from consumers.few import FEW_RECORDS, decode_few
 from consumers.patience import Patience
 from consumers.positions import TopicRead, begin, guard_topic, move, read_another, read_positions, replace
 from consumers.reading import POLL_SECONDS, AssignedReader, OffsetGone, Records
-from consumers.settled_sales import reasons_as_json, settle_sales
+from consumers.settled_sales import settle_sales
 from schemas.batches import decode_batch
-from schemas.records import Outcome, Reply, reply_from_avro
+from schemas.records import Outcome, Reply, reasons_as_json, reply_from_avro
 from schemas.topics import CHANNEL_REPLIES, RECORD_BYTES_MAX
 from schemas.wire import WriterSchemas, contract
 
@@ -221,8 +221,8 @@ _REPLY: Final = tuple(field["name"] for field in contract("Reply").json["fields"
 def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
     """Take in replies of this channel, in order. Called twice it changes nothing more. A fixed number of statements.
 
-    The rows of customers, then those of transactions are locked, in the order of their GUIDs, before the outbox is
-    touched: as a clerk's change does.
+    The customers' rows are locked, in the order of their GUIDs, before the outbox is touched, as a clerk's change does;
+    those of transactions after the customers', too.
     """
     answers = [reply for reply in replies if reply.transaction_status]
     events = [reply for reply in replies if not reply.transaction_status]
@@ -253,7 +253,7 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
         "event_id": reply.event_id,
         "customer_id": reply.customer_id,
         "outcome": reply.outcome.lower(),
-        "reasons": reasons_as_json(reply),
+        "reasons": reasons_as_json(reply.reasons) or None,
         "account_number": reply.account_number,
         "version": reply.version,
         "settled_at": None if reply.outcome is Outcome.REJECTED else at.isoformat(timespec="microseconds"),

@@ -22,7 +22,14 @@ from producers.customers import new_id, reading, writing
 from producers.receipts import LIMIT_MAX, normal_ids, payments_of
 from producers.transactions import append, lock_days, pending_again, today
 from schemas.channel import end_of_days, transactions
-from schemas.records import ControlTotal, Reason, RetailTransaction, TransactionKind, TransactionStatus
+from schemas.records import (
+    ControlTotal,
+    Reason,
+    RetailTransaction,
+    TransactionKind,
+    TransactionStatus,
+    reasons_from_json,
+)
 
 _NEWEST_FIRST = (
     end_of_days.c.business_date.desc(),
@@ -191,7 +198,7 @@ def _view(row: Mapping[str, Any] | RowMapping) -> EndOfDayView:
         transactions=row["transactions"],
         control_totals=_totals(row["control_totals"]),
         status=TransactionStatus(row["status"]),
-        reasons=outbox.reasons_of(row["reasons"]),
+        reasons=reasons_from_json(row["reasons"]),
         closed_at=row["closed_at"],
         updated_at=row["updated_at"],
     )

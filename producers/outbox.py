@@ -42,6 +42,8 @@ from schemas.records import (
     RetailTransaction,
     TransactionKind,
     event_from_avro,
+    reasons_as_json,
+    reasons_from_json,
     to_avro,
 )
 from schemas.topics import RECORD_BYTES_MAX
@@ -198,7 +200,7 @@ def events_of(
             OutboxEvent(
                 event=event_from_avro(record),
                 rejected=row.outcome == REJECTED,
-                reasons=reasons_of(row.reasons),
+                reasons=reasons_from_json(row.reasons),
                 settled=row.settled_at is not None,
             )
         )
@@ -232,13 +234,8 @@ def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, 
     for row in connection.execute(query):
         rejected = row.outcome == REJECTED
         before = found[row.aggregateid].unsettled if row.aggregateid in found else 0
-        found[row.aggregateid] = OutboxSummary(before + 1, rejected, reasons_of(row.reasons) if rejected else ())
+        found[row.aggregateid] = OutboxSummary(before + 1, rejected, reasons_from_json(row.reasons) if rejected else ())
     return found
-
-
-def reasons_of(stored: Iterable[dict[str, str]] | None) -> tuple[Reason, ...]:
-    """The reasons of a row, as `[{field, code, text}]` has them."""
-    return tuple(Reason(**reason) for reason in stored or ())
 
 
 def discard_rejected(connection: Connection, customer_id: str, settled_at: datetime) -> None:
@@ -327,7 +324,7 @@ def mark_sent(
 
 def reject(connection: Connection, row: UnsentRow, reason: Reason) -> None:
     """Refuse a row in the channel itself: it cannot be sent, now or later. Twice changes nothing more."""
-    stored = [{"field": reason.field, "code": reason.code, "text": reason.text}]
+    stored = reasons_as_json([reason])
     if row.aggregate_type == RETAIL_TRANSACTION:
         for key in (transactions.c.transaction_id, end_of_days.c.end_of_day_id):
             mine = update(key.table).where(key == row.aggregate_id)

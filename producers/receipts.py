@@ -13,7 +13,6 @@ from commerce.customer import plain_decimal
 from commerce.failures import NoSuchTransaction
 from commerce.membership import is_one_of
 from commerce.retail import content_of
-from producers import outbox
 from producers.channel import OpenChannel
 from producers.customers import CustomerView, reading, views
 from schemas.channel import transactions
@@ -26,6 +25,7 @@ from schemas.records import (
     TransactionKind,
     TransactionLine,
     TransactionStatus,
+    reasons_from_json,
 )
 
 LIMIT_MAX: Final = 1_000
@@ -118,7 +118,7 @@ def read_views(connection: Connection, channel: OpenChannel, transaction_ids: Se
             customer=customers.get(row["customer_id"]),
             status=TransactionStatus(row["status"]),
             sales_order=row["sales_order"],
-            reasons=outbox.reasons_of(row["reasons"]),
+            reasons=reasons_from_json(row["reasons"]),
             end_of_day_id=row["end_of_day_id"],
             updated_at=row["updated_at"],
         )

@@ -5,7 +5,7 @@ Lists inside a customer are sorted (addresses and contacts by id, attributes by 
 equal customers are equal values. `canonical` makes it so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -287,6 +287,16 @@ class RetailTransaction:
     control_totals: tuple[ControlTotal, ...] = ()
     complete: bool = True
     """Of an end of day: it lists, with those before it, all that the channel knows of the day."""
+
+
+def reasons_as_json(reasons: Iterable[Reason]) -> list[dict[str, str]]:
+    """Reasons as tables and commands have them: `[{field, code, text}]`."""
+    return [{"field": one.field, "code": one.code, "text": one.text} for one in reasons]
+
+
+def reasons_from_json(stored: Iterable[Mapping[str, str]] | None) -> tuple[Reason, ...]:
+    """The way back; none where nothing is stored."""
+    return tuple(Reason(**one) for one in stored or ())
 
 
 def canonical(state: CustomerState) -> CustomerState:

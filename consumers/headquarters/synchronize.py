@@ -50,15 +50,7 @@ from consumers.stream_positions import Reached, note_positions
 from consumers.transactions.due import note_customers
 from schemas.batches import ROW
 from schemas.headquarters import ACCOUNT_NUMBERS, customer_audit, synchronization_log
-from schemas.records import (
-    CustomerEvent,
-    CustomerState,
-    EventKind,
-    Outcome,
-    Reason,
-    Reply,
-    canonical,
-)
+from schemas.records import CustomerEvent, CustomerState, EventKind, Outcome, Reason, Reply, canonical, reasons_as_json
 
 log = get_logger(__name__)
 
@@ -550,7 +542,7 @@ class _Loose:
             "channel_id": reply.channel_id,
             "kind": entry.kind,
             "outcome": reply.outcome.lower(),
-            "reasons": [{"field": one.field, "code": one.code, "text": one.text} for one in reply.reasons],
+            "reasons": reasons_as_json(reply.reasons),
             "account_number": reply.account_number,
             "version": reply.version,
             "repeats": entry.repeats,

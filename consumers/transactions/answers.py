@@ -43,6 +43,26 @@ class Answer:
     number: int
 
 
+def foreign_answer(transaction_id: str, channel_id: str, offset: int) -> Answer:
+    """The answer to a transaction with the id of another channel's: no repeat, and the table has no place for it."""
+    return Answer(
+        channel_id=channel_id,
+        transaction_id=transaction_id,
+        customer_id=None,
+        status=TransactionStatus.REJECTED,
+        reasons=(_DUPLICATE,),
+        # Whoever sends it again is to take the next answer for a newer one.
+        number=offset + 1,
+    )
+
+
+_DUPLICATE: Final = Reason(
+    field="transaction_id",
+    code="duplicate",
+    text="Another channel's transaction has this id: the writer must give every one an id of its own.",
+)
+
+
 def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datetime) -> None:
     """Have these answers sent once the transaction has committed, in this order."""
     if not answers:

@@ -5,7 +5,7 @@ Orders and cash-and-carry stay in columns; only what may break a rule is looked 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -15,7 +15,14 @@ from commerce.retail import transaction_reasons
 from commerce.retail_columns import surely_valid
 from consumers.headquarters.judge import Places
 from schemas.batches import ROW, DecodedBatch, UnreadableRow, decode_batch
-from schemas.records import Reason, RetailTransaction, TransactionKind, TransactionStatus, transaction_from_avro
+from schemas.records import (
+    Reason,
+    RetailTransaction,
+    TransactionKind,
+    TransactionStatus,
+    reasons_as_json,
+    transaction_from_avro,
+)
 from schemas.topics import RECORD_BYTES_MAX
 from schemas.wire import WriterSchemas, contract
 
@@ -126,7 +133,7 @@ def _reasons(sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) ->
     for record in sales.filter(~surely_valid(sales, legal_entity_by_channel)).iter_rows(named=True):
         reasons = transaction_reasons(transaction_from_avro(record), legal_entity_by_channel)
         if reasons:
-            found[record[ROW]] = json.dumps([asdict(reason) for reason in reasons])
+            found[record[ROW]] = json.dumps(reasons_as_json(reasons))
     return found
 
 

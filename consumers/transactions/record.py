@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID, uuid5
 
 import polars as pl
 import psycopg
-from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, delete, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
@@ -22,27 +21,19 @@ from commerce.bulk import as_rows, copy_into
 from commerce.failpoints import failpoint
 from commerce.failures import Contended, error_code, is_transient
 from commerce.membership import is_one_of
-from commerce.retail import totals_as_json
 from consumers.headquarters.judge import Places
 from consumers.stream_positions import Reached, note_positions
-from consumers.transactions.answers import Answer, cursor_of, write_answers
+from consumers.transactions.answers import Answer, cursor_of, foreign_answer, write_answers
+from consumers.transactions.days import record_days
 from consumers.transactions.due import note_new
-from consumers.transactions.judge import REASONS, Judged, JudgedDay, halves
+from consumers.transactions.judge import REASONS, Judged, halves
 from schemas.batches import ROW, UnreadableRow
-from schemas.headquarters import retail_transactions, sales_orders, statements
-from schemas.records import Reason, TransactionStatus
+from schemas.headquarters import retail_transactions, sales_orders
+from schemas.records import TransactionStatus, reasons_from_json
 
 log = get_logger(__name__)
 
-END_OF_DAY: Final = "end_of_day"
-ADJUSTMENT: Final = "adjustment"
-
 _UTC: Final = pl.Datetime("us", "UTC")
-_DUPLICATE: Final = Reason(
-    field="transaction_id",
-    code="duplicate",
-    text="Another channel's transaction has this id: the writer must give every one an id of its own.",
-)
 
 
 def record(engine: Engine, judged: Judged, reached: Reached) -> tuple[UnreadableRow, ...]:
@@ -76,7 +67,7 @@ def _in_one_transaction(engine: Engine, judged: Judged, reached: Reached) -> Non
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
-            answers = [*_sales(headquarters, judged, now), *_days(headquarters, judged, now)]
+            answers = [*_sales(headquarters, judged, now), *record_days(headquarters, judged, now)]
             write_answers(headquarters, answers, now)
             note_positions(headquarters, reached)
             failpoint("transactions.before_sql_commit")
@@ -84,9 +75,6 @@ def _in_one_transaction(engine: Engine, judged: Judged, reached: Reached) -> Non
         if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):
             raise
         raise Contended("another worker is just taking in one of these transactions") from error
-
-
-# Sales: orders and cash-and-carry.
 
 
 def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answer]:
@@ -108,7 +96,7 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
         ROW, "transaction_id", "channel_id", "status"
     ).iter_rows():
         if owners.setdefault(transaction_id, channel_id) != channel_id:
-            foreign.append(_foreign(transaction_id, channel_id, places.offsets[row]))
+            foreign.append(foreign_answer(transaction_id, channel_id, places.offsets[row]))
         elif transaction_id in taken_in or _is_read_again(known.get(transaction_id), places, row):
             again[transaction_id] += 1
         else:
@@ -193,24 +181,11 @@ def _at_once(sales: pl.DataFrame, before: Mapping[str, Any]) -> list[Answer]:
             transaction_id=row["transaction_id"],
             customer_id=row["customer_id"],
             status=TransactionStatus(row["status"]),
-            reasons=reasons_of(json.loads(row[REASONS])),
+            reasons=reasons_from_json(json.loads(row[REASONS])),
             number=1 + (before[row["transaction_id"]].answer if row["transaction_id"] in before else 0),
         )
         for row in sales.filter(answered).iter_rows(named=True)
     ]
-
-
-def _foreign(transaction_id: str, channel_id: str, offset: int) -> Answer:
-    """The answer to a transaction with the id of another channel's: no repeat, and the table has no place for it."""
-    return Answer(
-        channel_id=channel_id,
-        transaction_id=transaction_id,
-        customer_id=None,
-        status=TransactionStatus.REJECTED,
-        reasons=(_DUPLICATE,),
-        # Whoever sends it again is to take the next answer for a newer one.
-        number=offset + 1,
-    )
 
 
 def _count(headquarters: Connection, again: Mapping[str, int]) -> None:
@@ -241,164 +216,10 @@ def _standing(headquarters: Connection, ids: Collection[str]) -> list[Answer]:
             transaction_id=row.transaction_id,
             customer_id=row.customer_id,
             status=TransactionStatus(row.status),
-            reasons=reasons_of(row.reasons),
+            reasons=reasons_from_json(row.reasons),
             account_number=row.account_number,
             sales_order=row.sales_order,
             number=row.answer,
         )
         for row in headquarters.execute(query)
     ]
-
-
-def reasons_of(stored: Iterable[Mapping[str, str]]) -> tuple[Reason, ...]:
-    """Reasons as `[{field, code, text}]` has them."""
-    return tuple(Reason(**reason) for reason in stored)
-
-
-# Ends of days.
-
-
-def _days(headquarters: Connection, judged: Judged, now: datetime) -> list[Answer]:
-    """Write the new ones as statements, in order; the answers that are due at once."""
-    answers: list[Answer] = []
-    for one in judged.days:
-        before = headquarters.execute(
-            select(statements).where(statements.c.statement_id == one.day.transaction_id)
-        ).first()
-        if before is not None and before.channel_id != one.day.channel_id:
-            answers.append(_foreign(one.day.transaction_id, one.day.channel_id, judged.places.offsets[one.row]))
-        elif before is not None and before.status != TransactionStatus.REJECTED:
-            answers.extend(_repeated_day(headquarters, before))
-        else:
-            answers.extend(_new_day(headquarters, judged, one, before, now))
-    return answers
-
-
-def _repeated_day(headquarters: Connection, before: Row[Any]) -> Iterable[Answer]:
-    headquarters.execute(
-        update(statements)
-        .where(statements.c.statement_id == before.statement_id)
-        .values(repeats=statements.c.repeats + 1)
-    )
-    if before.answer > 0:
-        yield statement_answer(before)
-
-
-def statement_answer(row: Row[Any]) -> Answer:
-    """Where a statement stands, as its row has it."""
-    return Answer(
-        channel_id=row.channel_id,
-        transaction_id=row.statement_id,
-        customer_id=None,
-        status=TransactionStatus(row.status),
-        reasons=reasons_of(row.reasons),
-        number=row.answer,
-    )
-
-
-def _new_day(
-    headquarters: Connection, judged: Judged, one: JudgedDay, before: Row[Any] | None, now: datetime
-) -> Iterable[Answer]:
-    day = one.day
-    rejected = bool(one.reasons)
-    if before is not None:
-        headquarters.execute(delete(statements).where(statements.c.statement_id == day.transaction_id))
-    answer = int(rejected) if before is None else before.answer + 1
-    row: dict[str, Any] = {
-        "statement_id": day.transaction_id,
-        "channel_id": day.channel_id,
-        "business_date": day.business_date,
-        "number": _next_number(headquarters, one),
-        "kind": END_OF_DAY,
-        "status": TransactionStatus.REJECTED if rejected else TransactionStatus.WAITING,
-        "reasons": [{"field": why.field, "code": why.code, "text": why.text} for why in one.reasons],
-        "control_totals": totals_as_json(day.control_totals),
-        "totals": {},
-        "answer": answer,
-        "repeats": 0 if before is None else before.repeats + 1,
-        "closed_at": day.occurred_at,
-        "received_at": now,
-    }
-    headquarters.execute(insert(statements), [row])
-    if answer:
-        yield Answer(
-            channel_id=day.channel_id,
-            transaction_id=day.transaction_id,
-            customer_id=None,
-            status=row["status"],
-            reasons=one.reasons,
-            number=answer,
-        )
-    if rejected:
-        return
-    headquarters.execute(
-        _LIST, {"statement_id": day.transaction_id, "channel_id": day.channel_id, "ids": list(day.listed)}
-    )
-    if day.complete:
-        _adjust(headquarters, judged, one, row, now)
-
-
-def _next_number(headquarters: Connection, one: JudgedDay) -> int:
-    of_the_day = select(func.max(statements.c.number)).where(
-        statements.c.channel_id == one.day.channel_id, statements.c.business_date == one.day.business_date
-    )
-    return (headquarters.scalar(of_the_day) or 0) + 1
-
-
-def _adjust(headquarters: Connection, judged: Judged, one: JudgedDay, row: Mapping[str, Any], now: datetime) -> None:
-    """What headquarters has of this day and no end of day lists, although the channel sent it before this one: the
-    channel was restored from a backup. It gets a statement of its own.
-    """
-    found = {
-        "channel_id": one.day.channel_id,
-        "business_date": one.day.business_date,
-        "now": now,
-        "closed_at": one.day.occurred_at,
-        "offset": judged.places.offsets[one.row],
-    }
-    extra = list(headquarters.scalars(_NOT_LISTED, found))
-    if not extra:
-        return
-    statement_id = str(uuid5(UUID(one.day.transaction_id), ADJUSTMENT))
-    adjustment = {
-        **row,
-        "statement_id": statement_id,
-        "number": _next_number(headquarters, one),
-        "kind": ADJUSTMENT,
-        "control_totals": None,
-        "answer": 0,
-        "repeats": 0,
-    }
-    headquarters.execute(insert(statements), [adjustment])
-    headquarters.execute(_LIST, {"statement_id": statement_id, "channel_id": one.day.channel_id, "ids": extra})
-
-
-_LIST: Final = text(
-    """
-    INSERT INTO statement_listed (statement_id, transaction_id, channel_id, owned)
-    SELECT CAST(:statement_id AS uuid), listed.id, :channel_id, NOT EXISTS (
-        SELECT FROM statement_listed AS earlier
-        WHERE earlier.transaction_id = listed.id AND earlier.channel_id = :channel_id AND earlier.owned
-    )
-    FROM unnest(CAST(:ids AS uuid[])) AS listed (id)
-    """
-)
-"""What an end of day lists. The first one of the channel that lists a transaction owns it: so it is in one statement,
-and no channel can take another's.
-"""
-
-_NOT_LISTED: Final = text(
-    """
-    SELECT transaction_id::text FROM retail_transactions AS sold
-    WHERE kind = 'cash_and_carry' AND channel_id = :channel_id AND business_date = :business_date
-          AND status <> 'rejected' AND (received_at < :now OR "offset" < :offset) AND occurred_at <= :closed_at
-          AND NOT EXISTS (
-              SELECT FROM statement_listed AS listed
-              WHERE listed.transaction_id = sold.transaction_id AND listed.channel_id = sold.channel_id AND listed.owned
-          )
-    ORDER BY transaction_id
-    """
-)
-"""Within the batch of the end of day itself, which has one time, only what came before it; and nothing that the channel
-recorded later, should the end of day come a second time.
-"""

@@ -29,10 +29,10 @@ from commerce.failures import error_code, is_transient
 from commerce.number_sequence import number_format, take
 from consumers.transactions.answers import Answer, write_answers
 from consumers.transactions.due import guid_array, take_due
-from consumers.transactions.record import OF_A_RECORD, reasons_of
+from consumers.transactions.record import OF_A_RECORD
 from consumers.transactions.statements import judge_statements
 from schemas.headquarters import sales_order_sequences
-from schemas.records import Reason, TransactionStatus
+from schemas.records import Reason, TransactionStatus, reasons_as_json, reasons_from_json
 
 log = get_logger(__name__)
 
@@ -48,8 +48,11 @@ GIVE_UP_SECONDS: Final = 60.0
 _ALARMS_MAX: Final = 100
 """Alarms of one round."""
 
-_REFUSED: Final = "database_refused"
-"""What is blocked for this is not tried again by itself."""
+_CANNOT_BE_WRITTEN: Final = "cannot_be_written"
+"""The code of what is blocked by the database itself: it is not tried again."""
+
+ONE_BY_ONE_MAX: Final = 500
+"""Transactions of a round in which each is let through on its own."""
 
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0))")
 
@@ -83,7 +86,8 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         headquarters.execute(_LOCK)
         now = datetime.now(UTC)
         noted = take_due(headquarters, ROUND_MAX)
-        looked_at = {"ids": guid_array(noted), "rows_max": ROUND_MAX, "give_up": now - _GIVE_UP, "now": now}
+        rows_max = ONE_BY_ONE_MAX if one_by_one else ROUND_MAX
+        looked_at = {"ids": guid_array(noted), "rows_max": rows_max, "give_up": now - _GIVE_UP, "now": now}
         due = headquarters.execute(_DUE[sweep], looked_at).all() if sweep or noted else []
         numbered = _one_by_one(headquarters, due, now) if one_by_one else _together(headquarters, due, now)
         answers = [_released(row, numbered.sales_orders) for row in due if row.transaction_id in numbered.sales_orders]
@@ -97,7 +101,7 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         write_answers(headquarters, [*answers, *statements], now)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    full = ROUND_MAX in (len(noted), len(numbered.sales_orders))
+    full = len(noted) == ROUND_MAX or len(numbered.sales_orders) == rows_max
     return Round(len(numbered.sales_orders), len(statements), full=full)
 
 
@@ -124,7 +128,7 @@ _DUE_AMONG: Final = """
     LEFT JOIN synchronization_log AS brought
            ON brought.event_id = waiting.customer_event_id AND brought.customer_id = waiting.customer_id
     WHERE {status} IN ('waiting', 'blocked')
-      AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"database_refused"%')
+      AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"cannot_be_written"%')
       AND (
           waiting.customer_id IS NULL
           OR customers.erased_at IS NOT NULL
@@ -167,7 +171,7 @@ def _one_by_one(headquarters: Connection, due: Sequence[Row[Any]], now: datetime
             if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
                 raise
             text = "Headquarters' database refuses what would become of it: somebody has to look."
-            numbered.refused[row.transaction_id] = Reason(field="", code=_REFUSED, text=text)
+            numbered.refused[row.transaction_id] = Reason(field="", code=_CANNOT_BE_WRITTEN, text=text)
         else:
             numbered.sales_orders.update(one.sales_orders)
             numbered.refused.update(one.refused)
@@ -272,10 +276,7 @@ def _released(row: Row[Any], sales_orders: Mapping[str, str | None]) -> Answer:
 
 def _block(headquarters: Connection, refused: Mapping[str, Reason], now: datetime) -> list[Answer]:
     """Block what could be let through but for a number; nothing where it is blocked for that already."""
-    rows = [
-        {"of": one, "why": [{"field": reason.field, "code": reason.code, "text": reason.text}]}
-        for one, reason in refused.items()
-    ]
+    rows = [{"of": one, "why": reasons_as_json([reason])} for one, reason in refused.items()]
     return [answer for row in rows for answer in _changed(headquarters.execute(_BLOCK, {**row, "now": now}))]
 
 
@@ -335,7 +336,7 @@ def _changed(rows: Iterable[Row[Any]]) -> Iterable[Answer]:
             transaction_id=row.transaction_id,
             customer_id=row.customer_id,
             status=TransactionStatus(row.status),
-            reasons=reasons_of(row.reasons),
+            reasons=reasons_from_json(row.reasons),
             number=row.answer,
         )
 

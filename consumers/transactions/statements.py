@@ -14,7 +14,7 @@ from sqlalchemy import JSON, Connection, Row, bindparam, text
 
 from commerce.customer import plain_decimal
 from consumers.transactions.answers import Answer
-from consumers.transactions.record import statement_answer
+from consumers.transactions.days import statement_answer
 
 STATEMENTS_MAX: Final = 1_000
 """Statements that one round looks at."""
@@ -47,14 +47,13 @@ class _Listed:
 def judge_statements(headquarters: Connection, now: datetime) -> list[Answer]:
     """Post what can be posted, and note why the others cannot; an answer for each that has changed.
 
-    A fixed number of statements, however many transactions there are.
+    A few statements, however many transactions there are, and one for each that has changed.
     """
     opened = headquarters.execute(_OPEN, {"rows_max": STATEMENTS_MAX}).all()
     if not opened:
         return []
     listed = {row.statement_id: _Listed() for row in opened}
-    ids = {"ids": list(listed)}
-    for row in headquarters.execute(_NOT_READY, ids):
+    for row in headquarters.execute(_NOT_READY, {"ids": list(listed), "named_max": NAMED_MAX}):
         listed[row.statement_id].reasons.extend(_not_ready(row))
     complete = {"ids": [one for one, known in listed.items() if not known.reasons]}
     for row in headquarters.execute(_COUNTS, complete):
@@ -129,7 +128,7 @@ _OPEN: Final = text(
 _NOT_READY: Final = text(
     """
     SELECT statement_id::text, standing, count(*) AS how_many,
-           array_to_json((array_agg(transaction_id ORDER BY transaction_id))[1:20]) AS first
+           array_to_json((array_agg(transaction_id ORDER BY transaction_id))[1:CAST(:named_max AS integer)]) AS first
     FROM (
         SELECT listed.statement_id, listed.transaction_id,
                CASE WHEN sold.transaction_id IS NULL THEN 'missing'

@@ -1,6 +1,6 @@
 """`tenten customer`: what a clerk does, on the channel's own database; no line to anywhere is needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +10,22 @@ import typer
 
 from operations.cli.exit_codes import FAILED
 from operations.cli.options import ChannelName, CustomerId, Json, Yes, confirm, examples, noun, pairs
-from operations.cli.output import print_fields, print_json, print_line, print_table, progress_bar, report
-from operations.cli.wiring import configured
+from operations.cli.output import (
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+    report,
+    report_reasons,
+)
+from operations.cli.wiring import opened_channel
+from schemas.records import reasons_as_json
 
 if TYPE_CHECKING:
-    from producers.channel import OpenChannel
     from producers.customers import CustomerView
     from producers.fields import CustomerFields, NewAddress
     from producers.importing import ImportResult
-    from schemas.records import Reason
 
 app = noun(
     "The customers of a channel. Works on its own database, with or without a line to headquarters.",
@@ -335,15 +342,6 @@ def _show_import(result: "ImportResult", json: bool) -> None:
 
 
 @contextmanager
-def opened_channel(context: typer.Context, name: str) -> "Iterator[OpenChannel]":
-    """The channel of that name for as long as the block. Raises: `SettingsError`, `DatabaseRefused`."""
-    from producers.channel import open_channel
-
-    with open_channel(configured(context), name) as opened:
-        yield opened
-
-
-@contextmanager
 def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[None]:
     """Show every reason of a refused customer, and end with exit code 1."""
     from commerce.failures import CustomerRefused
@@ -458,14 +456,3 @@ def _as_json(view: "CustomerView") -> dict[str, Any]:
         "addresses": [asdict(address) | {"updated_at": address.updated_at.isoformat()} for address in state.addresses],
         "attributes": [{"name": one.name, **attribute_value(one)} for one in state.attributes],
     }
-
-
-def reasons_as_json(reasons: "Sequence[Reason]") -> list[dict[str, str]]:
-    """Reasons as `[{"field", "code", "text"}]`."""
-    return [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in reasons]
-
-
-def report_reasons(reasons: "Sequence[Reason]") -> None:
-    """One line to stderr for each."""
-    for reason in reasons:
-        report(f"  {reason.field}: {reason.text}")

@@ -7,8 +7,10 @@ import typer
 
 from operations.cli import selling
 from operations.cli.options import ChannelName, Json, examples, noun
-from operations.cli.output import print_json, print_table, report
+from operations.cli.output import print_json, print_table, report, report_reasons
 from operations.cli.selling import DateOption, Limit
+from operations.cli.wiring import opened_channel
+from schemas.records import reasons_as_json
 
 if TYPE_CHECKING:
     from producers import EndOfDayView
@@ -29,7 +31,7 @@ def close(context: typer.Context, channel: ChannelName, date: DateOption = None,
     """
     from producers import close_day
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         ends = close_day(opened, selling.business_date(date))
     _show(ends, json)
 
@@ -39,7 +41,7 @@ def show(context: typer.Context, channel: ChannelName, date: DateOption = None, 
     """Show the ends of day of a business date, and what headquarters has said of them; none while it is open."""
     from producers import show_day
 
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         _show(show_day(opened, selling.business_date(date)), json)
 
 
@@ -48,7 +50,7 @@ def list_command(context: typer.Context, channel: ChannelName, limit: Limit = 50
     """List the ends of day of every business date, the newest first."""
     from producers import list_days
 
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         _show(list_days(opened, limit), json)
 
 
@@ -57,7 +59,7 @@ def resend(context: typer.Context, channel: ChannelName, end_of_day_id: EndOfDay
     """Send an end of day that headquarters has rejected once more; any other is left alone and shown."""
     from producers import resend_day
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         end = resend_day(opened, end_of_day_id)
     _show([end], json)
 
@@ -81,7 +83,7 @@ def _show(ends: "Sequence[EndOfDayView]", json: bool) -> None:
     ]
     print_table(("date", "status", "sales", "paid", "id"), rows)
     for end in ends:
-        selling.report_reasons(end.reasons)
+        report_reasons(end.reasons)
 
 
 def _total(total: dict[str, str]) -> str:
@@ -104,7 +106,7 @@ def _as_json(end: "EndOfDayView") -> dict[str, Any]:
         "status": end.status.value,
         "transactions": end.transactions,
         "control_totals": totals,
-        "reasons": selling.reasons_as_json(end.reasons),
+        "reasons": reasons_as_json(end.reasons),
         "closed_at": end.closed_at.isoformat(),
         "updated_at": end.updated_at.isoformat(),
     }

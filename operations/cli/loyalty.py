@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from operations.cli.customer import opened_channel, reasons_as_json, report_reasons
 from operations.cli.exit_codes import FAILED
 from operations.cli.options import ChannelName, Json, examples, noun
-from operations.cli.output import print_json, print_line, report
+from operations.cli.output import print_json, print_line, report, report_reasons
+from operations.cli.wiring import opened_channel
+from schemas.records import reasons_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,6 +17,7 @@ from operations.cli.selling import (
     Taxes,
     TransactionId,
 )
+from operations.cli.wiring import opened_channel
 
 app = noun(
     "The orders of a channel. Works on its own database, with or without a line to headquarters.",
@@ -68,7 +69,7 @@ def create(
     """
     from producers import record_order
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         view = record_order(
             opened,
             lines=selling.items(lines),
@@ -90,7 +91,7 @@ def show(context: typer.Context, channel: ChannelName, transaction_id: Transacti
     """Show an order, with its sales order number once headquarters has given it, or what it waits for."""
     from producers import show_transaction
 
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         selling.show(show_transaction(opened, transaction_id), json)
 
 
@@ -103,7 +104,7 @@ def list_command(
     from schemas.records import TransactionKind
 
     on = selling.business_date(date)
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         selling.show_list(list_transactions(opened, TransactionKind.ORDER, business_date=on, limit=limit), json)
 
 
@@ -112,6 +113,6 @@ def resend(context: typer.Context, channel: ChannelName, transaction_id: Transac
     """Send an order that headquarters has rejected once more; any other is left alone and shown."""
     from producers import resend_transaction
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         view = resend_transaction(opened, transaction_id)
     selling.show_recorded(view, json)

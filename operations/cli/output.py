@@ -5,7 +5,10 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from schemas.records import Reason
 
 _GAP: Final = "  "
 
@@ -112,3 +115,9 @@ def progress_bar(what: str, unit: str) -> Generator[Bar]:
                 progress.update(task, description=what)
 
         yield move
+
+
+def report_reasons(reasons: "Iterable[Reason]") -> None:
+    """One line to stderr for each."""
+    for reason in reasons:
+        report(f"  {reason.field}: {reason.text}")

@@ -17,6 +17,7 @@ from operations.cli.selling import (
     Taxes,
     TransactionId,
 )
+from operations.cli.wiring import opened_channel
 
 app = noun(
     "The cash-and-carry transactions of a channel. Works on its own database, with or without a line to headquarters.",
@@ -60,7 +61,7 @@ def create(
     """
     from producers import record_sale
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         view = record_sale(
             opened,
             lines=selling.items(lines),
@@ -80,7 +81,7 @@ def show(context: typer.Context, channel: ChannelName, transaction_id: Transacti
     """Show a cash-and-carry, and what headquarters has said of it."""
     from producers import show_transaction
 
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         selling.show(show_transaction(opened, transaction_id), json)
 
 
@@ -93,7 +94,7 @@ def list_command(
     from schemas.records import TransactionKind
 
     on = selling.business_date(date)
-    with selling.opened(context, channel) as opened:
+    with opened_channel(context, channel) as opened:
         found = list_transactions(opened, TransactionKind.CASH_AND_CARRY, business_date=on, limit=limit)
         selling.show_list(found, json)
 
@@ -103,6 +104,6 @@ def resend(context: typer.Context, channel: ChannelName, transaction_id: Transac
     """Send a cash-and-carry that headquarters has rejected once more; any other is left alone and shown."""
     from producers import resend_transaction
 
-    with selling.opened(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json):
         view = resend_transaction(opened, transaction_id)
     selling.show_recorded(view, json)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from operations.cli.exit_codes import FAILED
-from operations.cli.output import print_fields, print_json, print_line, print_table, report
-from operations.cli.wiring import configured
+from operations.cli.output import print_fields, print_json, print_line, print_table, report, report_reasons
+from schemas.records import reasons_as_json
 
 if TYPE_CHECKING:
-    from producers import Item, OpenChannel, TransactionView
-    from schemas.records import CodedAmount, DeliveryAddress, Payment, Reason
+    from producers import Item, TransactionView
+    from schemas.records import CodedAmount, DeliveryAddress, Payment
 
 Lines = Annotated[
     list[str],
@@ -66,15 +66,6 @@ OwnId = Annotated[
 ]
 TransactionId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that `create` gave.", show_default=False)]
 Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")]
-
-
-@contextmanager
-def opened(context: typer.Context, name: str) -> "Generator[OpenChannel]":
-    """The channel, open for work."""
-    from producers import open_channel
-
-    with open_channel(configured(context), name) as channel:
-        yield channel
 
 
 @contextmanager
@@ -259,17 +250,6 @@ def money(amount: Decimal, currency: str) -> str:
 
     counted = amount.quantize(minor_unit(currency))
     return str(counted) if counted == amount else plain_decimal(amount)
-
-
-def reasons_as_json(reasons: "Sequence[Reason]") -> list[dict[str, str]]:
-    """`[{field, code, text}]`."""
-    return [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in reasons]
-
-
-def report_reasons(reasons: "Sequence[Reason]") -> None:
-    """One line each, for people."""
-    for reason in reasons:
-        report(f"  {reason.field}: {reason.text}")
 
 
 def _total(view: "TransactionView") -> str:

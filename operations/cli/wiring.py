@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from commerce.settings import Settings
     from operations.local import LocalServices
+    from producers.channel import OpenChannel
 
 HEADQUARTERS_DATABASE: Final = "headquarters"
 """The name of headquarters' database on the local server."""
@@ -38,6 +39,15 @@ def connected(context: typer.Context) -> "Settings":
 
     services = status(settings.data)
     return settings if services is None else with_local_servers(settings, services)
+
+
+@contextmanager
+def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]":
+    """The channel of that name for as long as the block. Raises: `SettingsError`, `DatabaseRefused`."""
+    from producers.channel import open_channel
+
+    with open_channel(configured(context), name) as opened:
+        yield opened
 
 
 @contextmanager

@@ -536,7 +536,7 @@ def test_what_cannot_be_let_through_is_blocked_alone(scene: Scene, till: Till) -
         blocked = wait_until(scene, refused, "blocked")
 
     # then
-    assert [why["code"] for why in blocked["reasons"]] == ["database_refused"]
+    assert [why["code"] for why in blocked["reasons"]] == ["cannot_be_written"]
     numbers = scene.query("SELECT sales_order FROM sales_orders ORDER BY 1")
     assert [one["sales_order"] for one in numbers] == [f"SO-0000000{number}" for number in range(1, 6)]
 
