@@ -15,8 +15,8 @@ A round looks at what `due.py` has noted; a sweep looks at all that waits, so th
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ from structlog import get_logger
 
 from commerce.failpoints import failpoint
 from commerce.failures import error_code, is_transient
-from commerce.number_sequence import number_format, take
+from commerce.number_sequence import number_format
 from consumers.transactions.answers import Answer, write_answers
 from consumers.transactions.due import guid_array, take_due
 from consumers.transactions.record import OF_A_RECORD
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 ROUND_MAX: Final = 10_000
 """Transactions that one SQL transaction lets through."""
 
-ANSWER_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 10.0
 """A transaction that waits for so long is said to be waiting; most do not."""
 
 GIVE_UP_SECONDS: Final = 60.0
@@ -54,7 +54,12 @@ _CANNOT_BE_WRITTEN: Final = "cannot_be_written"
 ONE_BY_ONE_MAX: Final = 500
 """Transactions of a round in which each is let through on its own."""
 
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0))")
+_BEGIN: Final = text(
+    """
+    SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0)), set_config('work_mem', '64MB', true)
+    """
+)
+"""One round at a time; what it passes from one step to the next stays in memory."""
 
 
 class Round(NamedTuple):
@@ -83,16 +88,16 @@ def release(engine: Engine, waiting_seconds_max: int, *, sweep: bool) -> Round:
 
 def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one: bool) -> Round:
     with engine.begin() as headquarters:
-        headquarters.execute(_LOCK)
+        headquarters.execute(_BEGIN)
         now = datetime.now(UTC)
         noted = take_due(headquarters, ROUND_MAX)
         rows_max = ONE_BY_ONE_MAX if one_by_one else ROUND_MAX
         looked_at = {"ids": guid_array(noted), "rows_max": rows_max, "give_up": now - _GIVE_UP, "now": now}
-        due = headquarters.execute(_DUE[sweep], looked_at).all() if sweep or noted else []
-        numbered = _one_by_one(headquarters, due, now) if one_by_one else _together(headquarters, due, now)
-        answers = [_released(row, numbered.sales_orders) for row in due if row.transaction_id in numbered.sales_orders]
-        answers += _block(headquarters, numbered.refused, now)
-        if sweep or noted:
+        is_due = sweep or bool(noted)
+        let_through = _one_by_one if one_by_one else _let_through
+        found = let_through(headquarters, looked_at, sweep=sweep) if is_due else _Found([], {})
+        answers = [*found.released, *_block(headquarters, found.refused, now)]
+        if is_due:
             answers += _changed(headquarters.execute(_BLOCK_REJECTED[sweep], looked_at))
         if sweep:
             answers += _answer_waiting(headquarters, now)
@@ -101,8 +106,8 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         write_answers(headquarters, [*answers, *statements], now)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    full = len(noted) == ROUND_MAX or len(numbered.sales_orders) == rows_max
-    return Round(len(numbered.sales_orders), len(statements), full=full)
+    full = len(noted) == ROUND_MAX or len(found.released) == rows_max
+    return Round(len(found.released), len(statements), full=full)
 
 
 _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)
@@ -121,8 +126,9 @@ _AMONG: Final = {
 """What a sweep looks at, and what a round that is none does."""
 
 _DUE_AMONG: Final = """
-    SELECT waiting.transaction_id::text, waiting.channel_id, waiting.kind, waiting.legal_entity,
-           waiting.customer_id::text, waiting.answer, customers.account_number
+    SELECT waiting.transaction_id, waiting.channel_id, waiting.kind, waiting.legal_entity, waiting.customer_id,
+           waiting.answer, customers.account_number,
+           waiting.status = 'blocked' AS is_blocked, waiting.received_at, waiting.partition, waiting."offset"
     FROM {among}
     LEFT JOIN customers ON customers.customer_id = waiting.customer_id
     LEFT JOIN synchronization_log AS brought
@@ -144,103 +150,112 @@ _DUE_AMONG: Final = """
               )
           )
       )
-    ORDER BY waiting.status = 'blocked', waiting.received_at, waiting.partition, waiting."offset"
+    ORDER BY is_blocked, waiting.received_at, waiting.partition, waiting."offset"
     LIMIT :rows_max
     FOR UPDATE OF waiting SKIP LOCKED
     """
-_DUE: Final = {sweep: text(_DUE_AMONG.format(**among)) for sweep, among in _AMONG.items()}
+_DUE: Final = {sweep: _DUE_AMONG.format(**among) for sweep, among in _AMONG.items()}
 """What can be let through, in the order in which it came; what is blocked, perhaps for want of a number, keeps nobody
 from it. What another transaction holds is for the next round.
 """
 
 
-def _together(headquarters: Connection, due: Sequence[Row[Any]], now: datetime) -> "_Numbered":
-    numbered = _number(headquarters, due)
-    _let_through(headquarters, due, numbered.sales_orders, now)
-    return numbered
+class _Found(NamedTuple):
+    """What became of what was due."""
+
+    released: list[Answer]
+    refused: dict[str, Reason]
+    """By transaction id: why an order has no number."""
 
 
-def _one_by_one(headquarters: Connection, due: Sequence[Row[Any]], now: datetime) -> "_Numbered":
+def _one_by_one(headquarters: Connection, looked_at: Mapping[str, Any], *, sweep: bool) -> _Found:
     """Each on its own, so that what the database refuses harms no other. Slow, and rare."""
-    numbered = _Numbered({}, {})
-    for row in due:
+    found = _Found([], {})
+    for transaction_id in headquarters.scalars(_DUE_IDS[sweep], looked_at).all():
         try:
             with headquarters.begin_nested():
-                one = _together(headquarters, [row], now)
+                one = _let_through(headquarters, {**looked_at, "ids": guid_array([transaction_id])}, sweep=False)
         except DBAPIError as error:
             if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
                 raise
             text = "Headquarters' database refuses what would become of it: somebody has to look."
-            numbered.refused[row.transaction_id] = Reason(field="", code=_CANNOT_BE_WRITTEN, text=text)
+            found.refused[transaction_id] = Reason(field="", code=_CANNOT_BE_WRITTEN, text=text)
         else:
-            numbered.sales_orders.update(one.sales_orders)
-            numbered.refused.update(one.refused)
-    return numbered
+            found.released.extend(one.released)
+            found.refused.update(one.refused)
+    return found
 
 
-class _Numbered(NamedTuple):
-    sales_orders: dict[str, str | None]
-    """By transaction id: the number of an order, None of a cash-and-carry."""
-    refused: dict[str, Reason]
-    """By transaction id: why there is no number."""
+_IDS_OF_DUE: Final = "SELECT transaction_id::text FROM ({due}) AS due"
+_DUE_IDS: Final = {sweep: text(_IDS_OF_DUE.format(due=due)) for sweep, due in _DUE.items()}
 
 
-def _number(headquarters: Connection, due: Sequence[Row[Any]]) -> _Numbered:
-    """Give orders their numbers: gap-free, from a sequence for each legal entity."""
-    numbered = _Numbered({row.transaction_id: None for row in due if row.kind != "order"}, {})
-    orders: dict[str, list[str]] = defaultdict(list)
-    for row in due:
-        if row.kind == "order":
-            orders[row.legal_entity].append(row.transaction_id)
-    for entity, ids in sorted(orders.items()):
-        _number_of_entity(headquarters, entity, ids, numbered)
-    return numbered
+def _let_through(headquarters: Connection, looked_at: Mapping[str, Any], *, sweep: bool) -> _Found:
+    """Make sales orders of what is due, with numbers that have no gap, from a sequence for each legal entity."""
+    sequences = {row.legal_entity: row for row in headquarters.execute(_SEQUENCES)}
+    known = json.dumps([_numbers_left(row) for row in sequences.values()])
+    found, taken = _Found([], {}), Counter[str]()
+    for row in headquarters.execute(_LET_THROUGH[sweep], {**looked_at, "sequences": known}):
+        if row.is_released:
+            found.released.append(_released(row))
+            taken[row.legal_entity] += row.sales_order is not None
+        else:
+            found.refused[row.transaction_id] = _USED_UP if row.legal_entity in sequences else _NO_SEQUENCE
+    for legal_entity, count in sorted(taken.items()):
+        of_it = sales_order_sequences.c.legal_entity == legal_entity
+        headquarters.execute(
+            update(sales_order_sequences).where(of_it).values(next=sales_order_sequences.c.next + count)
+        )
+    return found
 
 
-def _number_of_entity(headquarters: Connection, entity: str, ids: Sequence[str], numbered: _Numbered) -> None:
-    table = sales_order_sequences
-    sequence = headquarters.execute(select(table).where(table.c.legal_entity == entity).with_for_update()).first()
-    if sequence is None:
-        text = "This legal entity has no sequence of sales order numbers: run `tenten database upgrade headquarters`."
-        numbered.refused.update(dict.fromkeys(ids, Reason(field="legal_entity", code="no_sequence", text=text)))
-        return
+_SEQUENCES: Final = select(sales_order_sequences).order_by(sales_order_sequences.c.legal_entity).with_for_update()
+
+_USED_UP: Final = Reason(
+    field="sales_order",
+    code="used_up",
+    text="The sequence of sales order numbers has run out: give it a longer format.",
+)
+_NO_SEQUENCE: Final = Reason(
+    field="legal_entity",
+    code="no_sequence",
+    text="This legal entity has no sequence of sales order numbers: run `tenten database upgrade headquarters`.",
+)
+
+
+def _numbers_left(sequence: Row[Any]) -> dict[str, str | int]:
     written = number_format(sequence.format)
-    taken = take(written, sequence.next, len(ids))
-    numbers = map(written.account_number, taken.numbers)
-    numbered.sales_orders.update(zip(ids, numbers, strict=False))
-    text = "The sequence of sales order numbers has run out: give it a longer format."
-    used_up = Reason(field="sales_order", code="used_up", text=text)
-    numbered.refused.update(dict.fromkeys(ids[len(taken.numbers) :], used_up))
-    headquarters.execute(
-        update(table).where(table.c.legal_entity == entity).values(next=sequence.next + len(taken.numbers))
-    )
+    return {
+        "legal_entity": sequence.legal_entity,
+        "next": sequence.next,
+        "last": written.number_max,
+        "before": written.before,
+        "digits": written.digits,
+        "after": written.after,
+    }
 
 
-def _let_through(
-    headquarters: Connection, due: Sequence[Row[Any]], sales_orders: Mapping[str, str | None], now: datetime
-) -> None:
-    if sales_orders:
-        numbered = [
-            {
-                "transaction_id": row.transaction_id,
-                "account_number": row.account_number,
-                "sales_order": sales_orders[row.transaction_id],
-            }
-            for row in due
-            if row.transaction_id in sales_orders
-        ]
-        headquarters.execute(_LET_THROUGH, {"numbered": json.dumps(numbered), "now": now})
-
-
-_LET_THROUGH: Final = text(
-    """
-    WITH released AS (
+_LET_THROUGH_DUE: Final = """
+    WITH due AS ({due}), ranked AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY legal_entity, kind = 'order' ORDER BY is_blocked, received_at, partition, "offset"
+        ) - 1 AS rank
+        FROM due
+    ), numbered AS (
+        SELECT ranked.*,
+               kind <> 'order' OR coalesce(sequence.next + rank <= sequence.last, false) AS is_released,
+               CASE WHEN kind = 'order' AND sequence.next + rank <= sequence.last
+                    THEN sequence.before || lpad((sequence.next + rank)::text, sequence.digits, '0') || sequence.after
+               END AS sales_order
+        FROM ranked LEFT JOIN json_to_recordset(CAST(:sequences AS json)) AS sequence (
+            legal_entity text, next bigint, last bigint, before text, digits integer, after text
+        ) ON sequence.legal_entity = ranked.legal_entity
+    ), released AS (
         UPDATE retail_transactions AS waiting
         SET status = 'synchronized', reasons = '[]', changed_at = :now, answer = waiting.answer + 1,
             account_number = numbered.account_number
-        FROM json_to_recordset(CAST(:numbered AS json))
-             AS numbered (transaction_id uuid, account_number text, sales_order text)
-        WHERE waiting.transaction_id = numbered.transaction_id
+        FROM numbered
+        WHERE waiting.transaction_id = numbered.transaction_id AND numbered.is_released
         RETURNING waiting.*, numbered.sales_order
     ), orders AS (
         INSERT INTO sales_orders (
@@ -250,27 +265,32 @@ _LET_THROUGH: Final = text(
         SELECT legal_entity, sales_order, transaction_id, channel_id, business_date, customer_id, account_number,
                currency, total, content->>'delivery_mode', content->'delivery_address', :now
         FROM released WHERE sales_order IS NOT NULL
+    ), lines AS (
+        INSERT INTO sales_order_lines (legal_entity, sales_order, line_number, sku, quantity, price, amount)
+        SELECT released.legal_entity, released.sales_order, line.number, line.sku, line.quantity, line.price,
+               line.amount
+        FROM released, ROWS FROM (
+            json_to_recordset(released.content->'lines') AS (sku text, quantity numeric, price numeric, amount numeric)
+        ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
+        WHERE released.sales_order IS NOT NULL
     )
-    INSERT INTO sales_order_lines (legal_entity, sales_order, line_number, sku, quantity, price, amount)
-    SELECT released.legal_entity, released.sales_order, line.number, line.sku, line.quantity, line.price, line.amount
-    FROM released, ROWS FROM (
-        json_to_recordset(released.content->'lines') AS (sku text, quantity numeric, price numeric, amount numeric)
-    ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
-    WHERE released.sales_order IS NOT NULL
+    SELECT transaction_id::text, channel_id, customer_id::text, legal_entity, account_number, sales_order, is_released,
+           answer + 1 AS answer
+    FROM numbered
     """
-)
+_LET_THROUGH: Final = {sweep: text(_LET_THROUGH_DUE.format(due=due)) for sweep, due in _DUE.items()}
 """Everything that letting through writes, in one statement."""
 
 
-def _released(row: Row[Any], sales_orders: Mapping[str, str | None]) -> Answer:
+def _released(row: Row[Any]) -> Answer:
     return Answer(
         channel_id=row.channel_id,
         transaction_id=row.transaction_id,
         customer_id=row.customer_id,
         status=TransactionStatus.SYNCHRONIZED,
         account_number=row.account_number,
-        sales_order=sales_orders[row.transaction_id],
-        number=row.answer + 1,
+        sales_order=row.sales_order,
+        number=row.answer,
     )
 
 
