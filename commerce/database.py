@@ -44,8 +44,8 @@ _POSTGRESQL: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
     # ... a dead or frozen process must not keep its locks from the others.
-    # ... and a plan is made for the rows that are there now: one that was made for an empty table and kept is a minute's
-    # work for ten thousand rows, and these tables fill and empty all the time.
+    # A plan is for the rows that are there now: these tables fill and empty all the time, and ten thousand rows take a
+    # minute by a plan that was made for none and kept.
     "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s -c plan_cache_mode=force_custom_plan "
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25s",
 }

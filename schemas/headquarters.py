@@ -7,6 +7,7 @@ writes each batch in one transaction, and the checks would cost a third of the r
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     Boolean,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -177,17 +179,20 @@ sales_orders: Final = Table(
     Column("created_at", UtcTime, nullable=False),
 )
 
-sales_order_lines: Final = Table(
-    "sales_order_lines",
-    metadata,
-    Column("legal_entity", Text, primary_key=True),
-    Column("sales_order", Text, primary_key=True),
-    Column("line_number", Integer, primary_key=True, comment="from 1"),
-    Column("sku", Text, nullable=False),
-    Column("quantity", MONEY, nullable=False),
-    Column("price", MONEY, nullable=False),
-    Column("amount", MONEY, nullable=False),
+sales_order_lines: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
+    """
+    CREATE VIEW sales_order_lines AS
+    SELECT orders.legal_entity, orders.sales_order, CAST(line.number AS integer) AS line_number,
+           line.sku, line.quantity, line.price, line.amount
+    FROM sales_orders AS orders
+    JOIN retail_transactions AS sold ON sold.transaction_id = orders.transaction_id
+    CROSS JOIN LATERAL ROWS FROM (
+        json_to_recordset(sold.content->'lines') AS (sku text, quantity numeric, price numeric, amount numeric)
+    ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
+    """
 )
+"""The lines of sales orders: what the stores have sold, under the number of the order; lines count from 1."""
+event.listen(metadata, "after_create", sales_order_lines)
 
 statements: Final = Table(
     "statements",

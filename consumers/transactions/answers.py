@@ -4,10 +4,9 @@ A channel may get the same answer twice; each has a number, which only ever grow
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 import psycopg
@@ -22,24 +21,26 @@ from schemas.headquarters import replies_due
 from schemas.records import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
 from schemas.wire import contract, encode
 
+ANSWERS_CHANNEL: Final = "tenten_answers"
+"""PostgreSQL: notified in every transaction that writes answers, for whoever sends them."""
+
 SEND_MAX: Final = 10_000
 """Answers that are sent and struck off together."""
 
 _SEND_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """Where a transaction or an end of day stands now."""
 
     channel_id: str
     transaction_id: str
     customer_id: str | None
     status: TransactionStatus
+    number: int
     reasons: tuple[Reason, ...] = ()
     account_number: str | None = None
     sales_order: str | None = None
-    number: int
 
 
 def foreign_answer(transaction_id: str, channel_id: str, offset: int) -> Answer:
@@ -81,6 +82,7 @@ def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datet
         schema={"channel_id": pl.String, "transaction_id": pl.String, "payload": pl.Binary},
     )
     copy_into(cursor_of(headquarters), "replies_due", rows.with_columns(guid_bytes(pl.col("transaction_id"))))
+    headquarters.execute(text(f"NOTIFY {ANSWERS_CHANNEL}"))
 
 
 def _reply(answer: Answer, at: datetime) -> Reply:

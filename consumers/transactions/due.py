@@ -5,7 +5,7 @@ Nothing is lost where a transaction is missing here: each second or so a round g
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -51,16 +51,27 @@ _NOTE_NEW: Final = text(
 )
 
 
-def take_due(headquarters: Connection, rows_max: int) -> list[str]:
-    """Take so many of them out, at most; a transaction may be among them twice."""
-    return list(headquarters.scalars(_TAKE_DUE, {"rows_max": rows_max}))
+class Noted(NamedTuple):
+    """What was noted, a transaction perhaps twice."""
+
+    notes: int
+    ids: str
+    """As `guid_array` has them."""
+
+
+def take_due(headquarters: Connection, rows_max: int) -> Noted:
+    """Take so many of them out, at most."""
+    return Noted._make(headquarters.execute(_TAKE_DUE, {"rows_max": rows_max}).one())
 
 
 _TAKE_DUE: Final = text(
     """
-    DELETE FROM release_due WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM release_due LIMIT :rows_max FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING transaction_id::text
+    WITH taken AS (
+        DELETE FROM release_due WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM release_due LIMIT :rows_max FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING transaction_id
+    )
+    SELECT count(*), format('{%s}', string_agg(transaction_id::text, ',')) FROM taken
     """
 )

@@ -15,7 +15,7 @@ A round looks at what `due.py` has noted; a sweep looks at all that waits, so th
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -39,8 +39,11 @@ log = get_logger(__name__)
 ROUND_MAX: Final = 10_000
 """Transactions that one SQL transaction lets through."""
 
-ANSWER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 1.0
 """A transaction that waits for so long is said to be waiting; most do not."""
+
+_ANSWERS_MAX: Final = 1_000
+"""So many of them in one sweep: where very many wait, most will have come through before they are told."""
 
 GIVE_UP_SECONDS: Final = 60.0
 """For so long an event that headquarters has not seen is waited for where customer and address are known without it."""
@@ -90,10 +93,10 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
     with engine.begin() as headquarters:
         headquarters.execute(_BEGIN)
         now = datetime.now(UTC)
-        noted = take_due(headquarters, ROUND_MAX)
+        noted, ids = take_due(headquarters, ROUND_MAX)
         rows_max = ONE_BY_ONE_MAX if one_by_one else ROUND_MAX
-        looked_at = {"ids": guid_array(noted), "rows_max": rows_max, "give_up": now - _GIVE_UP, "now": now}
-        is_due = sweep or bool(noted)
+        looked_at = {"ids": ids, "rows_max": rows_max, "give_up": now - _GIVE_UP, "now": now}
+        is_due = sweep or noted > 0
         let_through = _one_by_one if one_by_one else _let_through
         found = let_through(headquarters, looked_at, sweep=sweep) if is_due else _Found([], {})
         answers = [*found.released, *_block(headquarters, found.refused, now)]
@@ -106,7 +109,7 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         write_answers(headquarters, [*answers, *statements], now)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    full = len(noted) == ROUND_MAX or len(found.released) == rows_max
+    full = noted == ROUND_MAX or len(found.released) == rows_max
     return Round(len(found.released), len(statements), full=full)
 
 
@@ -195,16 +198,27 @@ def _let_through(headquarters: Connection, looked_at: Mapping[str, Any], *, swee
     sequences = {row.legal_entity: row for row in headquarters.execute(_SEQUENCES)}
     known = json.dumps([_numbers_left(row) for row in sequences.values()])
     found, taken = _Found([], {}), Counter[str]()
-    for row in headquarters.execute(_LET_THROUGH[sweep], {**looked_at, "sequences": known}):
-        if row.is_released:
-            found.released.append(_released(row))
-            taken[row.legal_entity] += row.sales_order is not None
-        else:
-            found.refused[row.transaction_id] = _USED_UP if row.legal_entity in sequences else _NO_SEQUENCE
+    due = headquarters.execute(_LET_THROUGH[sweep], {**looked_at, "sequences": known}).all()
+    for legal_entity, is_released, transaction_id, channel_id, customer_id, account_number, sales_order, number in due:
+        if not is_released:
+            found.refused[transaction_id] = _USED_UP if legal_entity in sequences else _NO_SEQUENCE
+            continue
+        if sales_order is not None:
+            taken[legal_entity] += 1
+        answer = Answer(
+            channel_id=channel_id,
+            transaction_id=transaction_id,
+            customer_id=customer_id,
+            status=TransactionStatus.SYNCHRONIZED,
+            account_number=account_number,
+            sales_order=sales_order,
+            number=number,
+        )
+        found.released.append(answer)
+    table = sales_order_sequences
     for legal_entity, count in sorted(taken.items()):
-        of_it = sales_order_sequences.c.legal_entity == legal_entity
         headquarters.execute(
-            update(sales_order_sequences).where(of_it).values(next=sales_order_sequences.c.next + count)
+            update(table).where(table.c.legal_entity == legal_entity).values(next=table.c.next + count)
         )
     return found
 
@@ -263,47 +277,35 @@ _LET_THROUGH_DUE: Final = """
             currency, total, delivery_mode, delivery_address, created_at
         )
         SELECT legal_entity, sales_order, transaction_id, channel_id, business_date, customer_id, account_number,
-               currency, total, content->>'delivery_mode', content->'delivery_address', :now
-        FROM released WHERE sales_order IS NOT NULL
-    ), lines AS (
-        INSERT INTO sales_order_lines (legal_entity, sales_order, line_number, sku, quantity, price, amount)
-        SELECT released.legal_entity, released.sales_order, line.number, line.sku, line.quantity, line.price,
-               line.amount
-        FROM released, ROWS FROM (
-            json_to_recordset(released.content->'lines') AS (sku text, quantity numeric, price numeric, amount numeric)
-        ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
-        WHERE released.sales_order IS NOT NULL
+               currency, total, delivery.delivery_mode, delivery.delivery_address, :now
+        FROM released, json_to_record(released.content) AS delivery (delivery_mode text, delivery_address json)
+        WHERE sales_order IS NOT NULL
     )
-    SELECT transaction_id::text, channel_id, customer_id::text, legal_entity, account_number, sales_order, is_released,
-           answer + 1 AS answer
+    SELECT legal_entity, is_released, transaction_id::text, channel_id, customer_id::text, account_number, sales_order,
+           answer + 1
     FROM numbered
     """
 _LET_THROUGH: Final = {sweep: text(_LET_THROUGH_DUE.format(due=due)) for sweep, due in _DUE.items()}
 """Everything that letting through writes, in one statement."""
 
 
-def _released(row: Row[Any]) -> Answer:
-    return Answer(
-        channel_id=row.channel_id,
-        transaction_id=row.transaction_id,
-        customer_id=row.customer_id,
-        status=TransactionStatus.SYNCHRONIZED,
-        account_number=row.account_number,
-        sales_order=row.sales_order,
-        number=row.answer,
-    )
-
-
 def _block(headquarters: Connection, refused: Mapping[str, Reason], now: datetime) -> list[Answer]:
     """Block what could be let through but for a number; nothing where it is blocked for that already."""
-    rows = [{"of": one, "why": reasons_as_json([reason])} for one, reason in refused.items()]
-    return [answer for row in rows for answer in _changed(headquarters.execute(_BLOCK, {**row, "now": now}))]
+    alike: dict[Reason, list[str]] = defaultdict(list)
+    for transaction_id, reason in refused.items():
+        alike[reason].append(transaction_id)
+    answers: list[Answer] = []
+    for reason, ids in alike.items():
+        blocked = {"ids": guid_array(ids), "why": reasons_as_json([reason]), "now": now}
+        answers += _changed(headquarters.execute(_BLOCK, blocked))
+    return answers
 
 
 _BLOCK: Final = text(
     """
     UPDATE retail_transactions SET status = 'blocked', reasons = :why, changed_at = :now, answer = answer + 1
-    WHERE transaction_id = :of AND (status = 'waiting' OR reasons::text <> CAST(:why AS json)::text)
+    WHERE transaction_id = ANY (CAST(:ids AS uuid[]))
+      AND (status = 'waiting' OR reasons::text <> CAST(:why AS json)::text)
     RETURNING transaction_id::text, channel_id, customer_id::text, status, reasons, answer
     """
 ).bindparams(bindparam("why", type_=JSON))
@@ -332,7 +334,7 @@ _BLOCK_REJECTED: Final = {sweep: text(_BLOCK_REJECTED_AMONG.format(**among)) for
 def _answer_waiting(headquarters: Connection, now: datetime) -> list[Answer]:
     """Tell the channel of what has not been let through at once."""
     before = now - timedelta(seconds=ANSWER_SECONDS)
-    return list(_changed(headquarters.execute(_ANSWER_WAITING, {"before": before, "rows_max": ROUND_MAX})))
+    return list(_changed(headquarters.execute(_ANSWER_WAITING, {"before": before, "rows_max": _ANSWERS_MAX})))
 
 
 _ANSWER_WAITING: Final = text(

@@ -12,12 +12,13 @@ One thread takes batches in: the database commits first, then Kafka with the off
     between the commits              Kafka aborts; the batch is read again; what comes again only counts
     after the Kafka commit           nothing repeats
 
-Another thread lets through what waits, whenever this or the headquarters consumer has committed something, and each
-second; then it sends the answers. A round is one SQL transaction, with its answers, so it happens or it does not;
-answers are struck off after they are sent, so a crash between repeats them.
+A second thread lets through what waits, whenever this or the headquarters consumer has committed something, and each
+second. A round is one SQL transaction, with its answers, so it happens or it does not.
+A third sends the answers, and strikes them off after that, so a crash between repeats them.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from threading import Event, Thread
@@ -39,7 +40,7 @@ from consumers.headquarters.judge import known, places_of
 from consumers.headquarters.slots import Slot
 from consumers.patience import Patience, Stopped
 from consumers.stream_positions import TAKEN_IN_CHANNEL, Reached
-from consumers.transactions.answers import send_answers
+from consumers.transactions.answers import ANSWERS_CHANNEL, send_answers
 from consumers.transactions.judge import Judged, take_in
 from consumers.transactions.record import record
 from consumers.transactions.release import release
@@ -71,7 +72,10 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             Patience(GROUP, HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
         except Stopped:
             return
-        releasing = ends.enter_context(_Releasing(settings, engine, stop))
+        beside = [
+            ends.enter_context(_Beside("release", stop, partial(release_on, settings, engine))),
+            ends.enter_context(_Beside("answers", stop, partial(answer_on, settings, engine))),
+        ]
         writers = writer_schemas(settings)
         channels = known(settings).legal_entity_by_channel
         guard = StreamGuard(settings, engine, GROUP, RETAIL_TRANSACTIONS)
@@ -110,7 +114,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     dead_letters=len(dead),
                     next_offsets=batch.next_offsets,
                 )
-        releasing.check()
+        for thread in beside:
+            thread.check()
 
 
 def _begin(settings: Settings, engine: Engine) -> None:
@@ -127,17 +132,17 @@ def _forward(settings: Settings, out: Outputs, judged: Judged) -> None:
         out.send(topic, one.customer_id.encode(), one.value, headers)
 
 
-class _Releasing:
-    """The thread that lets through what waits. Use it as a context manager; when it fails, everything stops."""
+class _Beside:
+    """A thread that does its work until `stop` is set. Use it as a context manager; when it fails, everything stops."""
 
-    def __init__(self, settings: Settings, engine: Engine, stop: Event) -> None:
-        self._settings = settings
-        self._engine = engine
+    def __init__(self, name: str, stop: Event, work: Callable[[Patience, Event], None]) -> None:
+        self._name = name
         self._stop = stop
+        self._work = work
         self._failure: BaseException | None = None
 
-    def __enter__(self) -> "_Releasing":
-        self._thread = Thread(target=self._run, name="release", daemon=True)
+    def __enter__(self) -> "_Beside":
+        self._thread = Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
         return self
 
@@ -151,11 +156,11 @@ class _Releasing:
             raise self._failure
 
     def _run(self) -> None:
-        patience = Patience("release", HEADQUARTERS, self._stop)
+        patience = Patience(self._name, HEADQUARTERS, self._stop)
         try:
             while not self._stop.is_set():
                 with patience.surviving():
-                    release_on(self._settings, self._engine, patience, self._stop)
+                    self._work(patience, self._stop)
         except BaseException as error:  # noqa: BLE001 - raised again by `check`, in the main thread
             self._failure = error
             self._stop.set()
@@ -164,26 +169,39 @@ class _Releasing:
 def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Event) -> None:
     """Round after round until `stop` is set: each time somebody has committed something, and each second.
 
+    Raises: what the database raises.
+    """
+    with listening(engine, TAKEN_IN_CHANNEL) as wake:
+        sweep_at = 0.0
+        while not stop.is_set():
+            began = time.monotonic()
+            sweep = began >= sweep_at
+            found = release(engine, settings.headquarters.waiting_seconds_max, sweep=sweep)
+            if sweep and not found.full:
+                # A long one takes a tenth of the time.
+                took = time.monotonic() - began
+                sweep_at = began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
+            patience.succeeded()
+            if found.released or found.statements:
+                log.info("released", transactions=found.released, statements=found.statements)
+            if not found.full:
+                wake.wait(SWEEP_SECONDS, stop)
+
+
+def answer_on(settings: Settings, engine: Engine, patience: Patience, stop: Event) -> None:
+    """Send answers until `stop` is set: each time some were written, and each second.
+
     Raises: what the database and the broker raise.
     """
     producer = Producer(producer_configuration(settings, **_PRODUCER))
     try:
-        with listening(engine, TAKEN_IN_CHANNEL) as wake:
-            sweep_at = 0.0
+        with listening(engine, ANSWERS_CHANNEL) as wake:
             while not stop.is_set():
-                began = time.monotonic()
-                sweep = began >= sweep_at
-                found = release(engine, settings.headquarters.waiting_seconds_max, sweep=sweep)
-                if sweep and not found.full:
-                    # A long one takes a tenth of the time.
-                    took = time.monotonic() - began
-                    sweep_at = began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
                 sent = send_answers(engine, producer, settings.topic(CHANNEL_REPLIES))
                 patience.succeeded()
-                if found.released or found.statements:
-                    log.info("released", transactions=found.released, statements=found.statements, answers=sent)
-                if not found.full:
-                    wake.wait(SWEEP_SECONDS, stop)
+                if sent:
+                    log.info("answers_sent", answers=sent)
+                wake.wait(SWEEP_SECONDS, stop)
     finally:
         producer.purge()
 

@@ -99,7 +99,7 @@ def _topics(connection: Connection) -> list[str]:
 
 
 def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
-    """Everything that the database itself says of its tables and indexes, but not of the version's own table."""
+    """Everything that the database itself says of its tables, indexes and views, but not of the version's own table."""
     if connection.dialect.name == "sqlite":
         tables = "SELECT name, tbl_name, sql FROM sqlite_master WHERE tbl_name NOT LIKE '%_version' ORDER BY name"
         return [
@@ -116,7 +116,8 @@ def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
     constraints = """
         SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text NOT LIKE '%\\_version' ORDER BY 1"""
-    queries = (columns, indexes + " ORDER BY 1", constraints)
+    views = "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1"
+    queries = (columns, indexes + " ORDER BY 1", constraints, views)
     return [tuple(str(value) for value in row) for query in queries for row in connection.execute(text(query))]
 
 

@@ -10,7 +10,15 @@ import pytest
 from sqlalchemy import Connection, delete, event
 
 from commerce.failures import CustomerRefused, NoSuchCustomer
-from producers import CustomerStatus, CustomerView, create_customer, edit_customer, search_customers, show_customer
+from producers import (
+    CustomerStatus,
+    CustomerView,
+    create_customer,
+    discard_rejected,
+    edit_customer,
+    search_customers,
+    show_customer,
+)
 from producers.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
 from producers.waiting import register_customer
 from schemas import channel
@@ -289,6 +297,36 @@ def test_the_card_of_a_rejected_customer_waits_for_the_clerk(store: Store) -> No
     # then
     assert issue_kept_cards(store.channel) == 0
     assert [reason.code for reason in show_card(store.channel, CARD).reasons] == ["rejected"]
+
+
+def test_a_card_is_not_issued_on_top_of_a_change_that_was_rejected(store: Store) -> None:
+    """The edit that carries it would be rejected, too; once the clerk has taken the change back, the card is issued."""
+    # given
+    ada = pending(store)
+    issue_card(store.channel, ada, CARD, keep=True)
+    store.synchronize(ada, "C-00000001")
+    edit_customer(store.channel, ada, title="Countess")
+    store.reject(store.events()[-1].event_id)
+    before = written(store)
+    # when, then
+    assert issue_kept_cards(store.channel) == 0
+    assert written(store) == before
+    assert [reason.code for reason in show_card(store.channel, CARD).reasons] == ["rejected"]
+    discard_rejected(store.channel, ada)
+    assert issue_kept_cards(store.channel) == 1
+
+
+def test_the_kept_card_of_a_customer_who_is_discarded_is_free(store: Store) -> None:
+    """Headquarters never took the customer, so nobody has the card."""
+    # given
+    ada, charles = pending(store), pending(store, "Babbage")
+    issue_card(store.channel, ada, CARD, keep=True)
+    store.reject(store.events()[0].event_id)
+    # when
+    assert discard_rejected(store.channel, ada) is None
+    # then
+    assert store.rows(channel.loyalty_cards) == []
+    assert issue_card(store.channel, charles, CARD, keep=True).customer_id == charles
 
 
 @pytest.mark.parametrize("card", ["", "LC1", "L" * 31, "LC 1001", "LC_1001", "ŁC-1001", "LC-1001\x00"])

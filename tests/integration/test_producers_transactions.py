@@ -487,7 +487,22 @@ def test_more_sales_than_one_may_list_make_several_ends_of_day(store: Store, mon
     # then
     assert [one.transactions for one in ends] == [2, 2, 1]
     assert [one.control_totals[0].amount for one in ends] == [Decimal(18), Decimal(18), Decimal(9)]
-    assert sorted(one for told in store.told()[5:] for one in told.listed) == sorted(sales)
+    told = store.told()[5:]
+    assert sorted(one for part in told for one in part.listed) == sorted(sales)
+    assert [part.complete for part in told] == [False, False, True]
+
+
+def test_an_end_of_day_on_top_of_a_rejected_one_may_not_be_all(store: Store) -> None:
+    """What the rejected one lists may still come: headquarters must not take it for forgotten."""
+    # given
+    record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    [first] = close_day(store.channel, FIRST)
+    answer(store, first.end_of_day_id, "rejected")
+    record_sale(store.channel, lines=[TEA], business_date=FIRST)
+    # when
+    close_day(store.channel, FIRST)
+    # then
+    assert [one.complete for one in store.told() if one.listed] == [True, False]
 
 
 def test_a_rejected_end_of_day_is_sent_again_as_it_was(store: Store) -> None:
