@@ -31,7 +31,7 @@ def close(context: typer.Context, channel: ChannelName, date: DateOption = None,
     """
     from producers import close_day
 
-    with opened_channel(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json, _refused):
         ends = close_day(opened, selling.business_date(date))
     _show(ends, json)
 
@@ -59,7 +59,7 @@ def resend(context: typer.Context, channel: ChannelName, end_of_day_id: EndOfDay
     """Send an end of day that headquarters has rejected once more; any other is left alone and shown."""
     from producers import resend_day
 
-    with opened_channel(context, channel) as opened, selling.refusals(json):
+    with opened_channel(context, channel) as opened, selling.refusals(json, _refused):
         end = resend_day(opened, end_of_day_id)
     _show([end], json)
 
@@ -84,6 +84,10 @@ def _show(ends: "Sequence[EndOfDayView]", json: bool) -> None:
     print_table(("date", "status", "sales", "paid", "id"), rows)
     for end in ends:
         report_reasons(end.reasons)
+
+
+def _refused(reasons: list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [{"end_of_day_id": None, "status": "rejected", "reasons": reasons}]
 
 
 def _total(total: dict[str, str]) -> str:

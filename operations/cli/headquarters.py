@@ -1,12 +1,11 @@
 """`tenten headquarters`: the consumer that gives account numbers, and the proof that database and topic agree."""
 
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
 from operations.cli.exit_codes import FAILED
-from operations.cli.options import EndsWith, HeadquartersCommand, Json, examples, noun
+from operations.cli.options import EndsWith, HeadquartersCommand, Json, SlotNumber, examples, noun
 from operations.cli.output import print_fields, print_json, progress_bar, report
 from operations.cli.processes import collect_rarely, stop_on_signals
 from operations.cli.wiring import connected
@@ -17,16 +16,7 @@ app = noun("Headquarters: the only writer of customers.", "tenten headquarters r
 @app.command(cls=HeadquartersCommand, epilog=examples("tenten headquarters run", "tenten headquarters run --slot 0"))
 def run(
     context: typer.Context,
-    slot: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=999,
-            show_default=False,
-            help="The transactional id to use; the first free one else.",
-        ),
-    ] = None,
+    slot: SlotNumber = None,
     ends_with: EndsWith = None,
 ) -> None:
     """Give customers their account numbers, until SIGTERM, which commits what is under way.

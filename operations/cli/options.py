@@ -1,5 +1,6 @@
 """What the commands of every noun share: how a noun is declared, and the options that mean the same everywhere."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -104,10 +105,31 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; everyt
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel of tenten.toml.", show_default=False)]
 CustomerId = Annotated[str, typer.Argument(metavar="ID", help="The customer's GUID.", show_default=False)]
+OfChannel = Annotated[
+    str | None, typer.Option("--channel", metavar="CHANNEL", show_default=False, help="Only those of this channel.")
+]
+Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="The newest so many.")]
+SlotNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--slot",
+        metavar="N",
+        min=0,
+        max=999,
+        show_default=False,
+        help="The transactional id to use; the first free one else.",
+    ),
+]
 EndsWith = Annotated[
     int | None,
     typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has gone."),
 ]
+
+
+def check_status(status: str | None, statuses: Collection[str]) -> None:
+    """Raises: `typer.BadParameter` for a `--status` that is none of these."""
+    if status is not None and status not in statuses:
+        raise typer.BadParameter(f"{status!r} is not one of {', '.join(statuses)}", param_hint="--status")
 
 
 def confirm(question: str, yes: bool) -> None:

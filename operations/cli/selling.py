@@ -1,6 +1,6 @@
 """What `tenten order`, `tenten sale` and `tenten day` share: options, how they are understood, and what is shown."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -68,17 +68,20 @@ TransactionId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that 
 Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")]
 
 
+def _refused_order(reasons: list[dict[str, str]]) -> dict[str, Any]:
+    return {"transaction_id": None, "status": "rejected", "sales_order": None, "reasons": reasons}
+
+
 @contextmanager
-def refusals(json: bool) -> Generator[None]:
-    """Show every reason of what is refused, and end with exit code 1."""
+def refusals(json: bool, as_json: Callable[[list[dict[str, str]]], Any] = _refused_order) -> Generator[None]:
+    """Show every reason of what is refused, as JSON in the form of the command's answer, and end with exit code 1."""
     from commerce.failures import TransactionRefused
 
     try:
         yield
     except TransactionRefused as refusal:
         if json:
-            reasons = reasons_as_json(refusal.reasons)
-            print_json({"transaction_id": None, "status": "rejected", "sales_order": None, "reasons": reasons})
+            print_json(as_json(reasons_as_json(refusal.reasons)))
         else:
             report("Refused, nothing was written:")
             report_reasons(refusal.reasons)

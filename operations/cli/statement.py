@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from operations.cli.options import ChannelName, Json, examples, noun
+from operations.cli.options import ChannelName, Json, Newest, OfChannel, check_status, examples, noun
 from operations.cli.output import print_fields, print_json, print_line, print_table, report
 from operations.cli.wiring import at_headquarters
 
@@ -27,21 +27,18 @@ _LISTED_COLUMNS: Final = ("transaction_id", "status", "account_number", "currenc
 def list_command(
     context: typer.Context,
     *,
-    channel: Annotated[
-        str | None, typer.Option(metavar="CHANNEL", show_default=False, help="Only those of this channel.")
-    ] = None,
+    channel: OfChannel = None,
     status: Annotated[
         str | None,
         typer.Option(metavar="STATUS", show_default=False, help="Only waiting, blocked, rejected or posted ones."),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="The newest so many.")] = 100,
+    limit: Newest = 100,
     json: Json = False,
 ) -> None:
     """List statements, the newest first."""
     from operations.statements import STATUSES, list_statements
 
-    if status is not None and status not in STATUSES:
-        raise typer.BadParameter(f"{status!r} is not one of {', '.join(STATUSES)}", param_hint="--status")
+    check_status(status, STATUSES)
     with at_headquarters(context) as headquarters:
         found = list_statements(headquarters, channel=channel, status=status, statements_max=limit)
     if json:

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from operations.cli.options import EndsWith, Json, TransactionsCommand, examples, noun
+from operations.cli.options import (
+    EndsWith,
+    Json,
+    Newest,
+    OfChannel,
+    SlotNumber,
+    TransactionsCommand,
+    check_status,
+    examples,
+    noun,
+)
 from operations.cli.output import print_fields, print_json, print_line, print_table, report
 from operations.cli.processes import collect_rarely, stop_on_signals
 from operations.cli.wiring import at_headquarters, connected
@@ -16,16 +26,7 @@ app = noun("Orders, sales and ends of days at headquarters.", "tenten transactio
 @app.command(cls=TransactionsCommand, epilog=examples("tenten transactions run", "tenten transactions run --slot 0"))
 def run(
     context: typer.Context,
-    slot: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            max=999,
-            show_default=False,
-            help="The transactional id to use; the first free one else.",
-        ),
-    ] = None,
+    slot: SlotNumber = None,
     ends_with: EndsWith = None,
 ) -> None:
     """Make sales orders and statements of transactions, until SIGTERM, which commits what is under way.
@@ -56,23 +57,20 @@ def run(
 def list_command(
     context: typer.Context,
     *,
-    channel: Annotated[
-        str | None, typer.Option(metavar="CHANNEL", show_default=False, help="Only those of this channel.")
-    ] = None,
+    channel: OfChannel = None,
     status: Annotated[
         str | None,
         typer.Option(
             metavar="STATUS", show_default=False, help="Only waiting, blocked, rejected or synchronized ones."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="The newest so many.")] = 100,
+    limit: Newest = 100,
     json: Json = False,
 ) -> None:
     """List orders and sales as headquarters has them, the newest first."""
     from operations.transactions import STATUSES, list_transactions
 
-    if status is not None and status not in STATUSES:
-        raise typer.BadParameter(f"{status!r} is not one of {', '.join(STATUSES)}", param_hint="--status")
+    check_status(status, STATUSES)
     with at_headquarters(context) as headquarters:
         found = list_transactions(headquarters, channel=channel, status=status, transactions_max=limit)
     if json:
