@@ -11,13 +11,12 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from sqlalchemy import Connection, Engine, Row, select, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from commerce.bulk import copy_into, guid_bytes
 from commerce.failpoints import failpoint
 from commerce.kafka import REQUEST_SECONDS
 from schemas.batches import join_columns, text_bytes, zigzag
-from schemas.headquarters import replies_due
 from schemas.records import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
 from schemas.wire import contract, encode
 
@@ -90,7 +89,7 @@ def _reply(answer: Answer, at: datetime) -> Reply:
         channel_id=answer.channel_id,
         event_id=answer.transaction_id,
         customer_id=answer.customer_id or NO_CUSTOMER,
-        outcome=_outcome(answer),
+        outcome=_outcome(answer.status),
         reasons=answer.reasons,
         account_number=answer.account_number,
         version=answer.number,
@@ -100,26 +99,30 @@ def _reply(answer: Answer, at: datetime) -> Reply:
     )
 
 
-def _outcome(answer: Answer) -> Outcome:
-    return Outcome.REJECTED if answer.status is TransactionStatus.REJECTED else Outcome.SYNCHRONIZED
+def _outcome(status: TransactionStatus) -> Outcome:
+    return Outcome.REJECTED if status is TransactionStatus.REJECTED else Outcome.SYNCHRONIZED
 
 
 def _encode(answers: Sequence[Answer], at: datetime, header: bytes) -> list[bytes]:
     """Answers without reasons, put together field by field in the order of `Reply`."""
-    outcomes = list(Outcome)
+    channels = {name: text_bytes(name) for name in {one.channel_id for one in answers}}
     return join_columns(
         header,
-        (text_bytes(one.channel_id) for one in answers),
+        (channels[one.channel_id] for one in answers),
         (text_bytes(one.transaction_id) for one in answers),
         (text_bytes(one.customer_id or NO_CUSTOMER) for one in answers),
-        (zigzag(outcomes.index(_outcome(one))) for one in answers),
+        (_OUTCOME_BYTES[one.status] for one in answers),
         repeat(b"\x00", len(answers)),  # no reasons
         (_nullable(one.account_number) for one in answers),
         (b"\x02" + zigzag(one.number) for one in answers),
         repeat(zigzag(_micros(at)), len(answers)),
-        (text_bytes(one.status) for one in answers),
+        (_STATUS_BYTES[one.status] for one in answers),
         (_nullable(one.sales_order) for one in answers),
     )
+
+
+_OUTCOME_BYTES: Final = {one: zigzag(list(Outcome).index(_outcome(one))) for one in TransactionStatus}
+_STATUS_BYTES: Final = {one: text_bytes(one) for one in TransactionStatus}
 
 
 def _nullable(value: str | None) -> bytes:
@@ -147,7 +150,7 @@ def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
     while True:
         with engine.begin() as headquarters:
             headquarters.execute(_SEND_LOCK)
-            due = headquarters.execute(select(replies_due).order_by(replies_due.c.sequence).limit(SEND_MAX)).all()
+            due = headquarters.execute(_DUE, {"rows_max": SEND_MAX}).all()
             if not due:
                 return sent
             _send(producer, topic, due)
@@ -155,6 +158,10 @@ def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
             headquarters.execute(_STRIKE_OFF, {"sequences": f"{{{','.join(str(row.sequence) for row in due)}}}"})
         sent += len(due)
 
+
+_DUE: Final = text(
+    "SELECT sequence, channel_id, transaction_id::text, payload FROM replies_due ORDER BY sequence LIMIT :rows_max"
+)
 
 _STRIKE_OFF: Final = text("DELETE FROM replies_due WHERE sequence = ANY (CAST(:sequences AS bigint[]))")
 """Not a join: after a vacuum found the table empty, PostgreSQL takes it to stay so, and compares each with each."""

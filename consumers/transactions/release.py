@@ -71,6 +71,8 @@ class Round(NamedTuple):
     released: int
     statements: int
     """How many statements have changed."""
+    noted: bool
+    """Whether as much was noted as one round takes."""
     full: bool
     """Whether there may be more to do at once."""
 
@@ -109,8 +111,9 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         write_answers(headquarters, [*answers, *statements], now)
         failpoint("release.before_commit")
     failpoint("release.after_commit")
-    full = noted == ROUND_MAX or len(found.released) == rows_max
-    return Round(len(found.released), len(statements), full=full)
+    is_noted = noted == ROUND_MAX
+    full = is_noted or len(found.released) == rows_max
+    return Round(len(found.released), len(statements), noted=is_noted, full=full)
 
 
 _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)

@@ -172,15 +172,18 @@ def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Eve
     Raises: what the database raises.
     """
     with listening(engine, TAKEN_IN_CHANNEL) as wake:
-        sweep_at = 0.0
+        sweep_at, swept_at, busy = 0.0, 0.0, False
         while not stop.is_set():
             began = time.monotonic()
-            sweep = began >= sweep_at
+            # As long as notes say what is due, a sweep would look at much and find the same.
+            sweep = began >= (swept_at + SWEEP_SECONDS_MAX if busy else sweep_at)
             found = release(engine, settings.headquarters.waiting_seconds_max, sweep=sweep)
-            if sweep and not found.full:
+            if sweep:
                 # A long one takes a tenth of the time.
                 took = time.monotonic() - began
-                sweep_at = began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
+                swept_at = began
+                sweep_at = began if found.full else began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
+            busy = found.noted
             patience.succeeded()
             if found.released or found.statements:
                 log.info("released", transactions=found.released, statements=found.statements)
