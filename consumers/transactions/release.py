@@ -11,7 +11,8 @@ One round is one SQL transaction, one round at a time, whichever process makes i
 The way of its customer does not matter: whoever brings it, in whatever order, the next round finds it. A transaction
 whose event was rejected is blocked with the reasons, and let through by a round after the correction.
 
-A round looks at what `due.py` has noted; a sweep looks at all that waits, so that nothing depends on the notes.
+A round looks at what `due.py` has noted, and at new statements; a sweep looks at all that waits, so that nothing
+depends on the notes.
 """
 
 import json
@@ -107,7 +108,7 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         if sweep:
             answers += _answer_waiting(headquarters, now)
             _alarm(headquarters, now, waiting_seconds_max)
-        statements = judge_statements(headquarters, now)
+        statements = judge_statements(headquarters, now, sweep=sweep)
         write_answers(headquarters, [*answers, *statements], now)
         failpoint("release.before_commit")
     failpoint("release.after_commit")

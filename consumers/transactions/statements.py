@@ -44,12 +44,14 @@ class _Listed:
     all: _Sums = field(default_factory=lambda: defaultdict(Decimal))
 
 
-def judge_statements(headquarters: Connection, now: datetime) -> list[Answer]:
-    """Post what can be posted, and note why the others cannot; an answer for each that has changed.
+def judge_statements(headquarters: Connection, now: datetime, *, sweep: bool) -> list[Answer]:
+    """Post what can be posted, and note why the others cannot; an answer for each that has changed. Outside of sweeps
+    only new ones are looked at: where every store has closed its day and waits for customers, there are many others.
 
-    A few statements, however many transactions there are, and one for each that has changed.
+    A few SQL statements, however many transactions there are, and one for each statement that has changed.
     """
-    opened = headquarters.execute(_OPEN, {"rows_max": STATEMENTS_MAX}).all()
+    statuses = ["waiting", "blocked"] if sweep else ["waiting"]
+    opened = headquarters.execute(_OPEN, {"statuses": statuses, "rows_max": STATEMENTS_MAX}).all()
     if not opened:
         return []
     listed = {row.statement_id: _Listed() for row in opened}
@@ -118,7 +120,7 @@ def _change(row: Row[Any], listed: _Listed, now: datetime) -> dict[str, Any]:
 _OPEN: Final = text(
     """
     SELECT statement_id::text, control_totals, status, reasons FROM statements
-    WHERE status IN ('waiting', 'blocked')
+    WHERE status = ANY (:statuses)
     ORDER BY status = 'blocked', CASE WHEN status = 'waiting' THEN received_at END, random()
     LIMIT :rows_max FOR UPDATE
     """
