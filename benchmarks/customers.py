@@ -38,7 +38,7 @@ ADDRESS_BOOK: Final = "US"
 _SEED: Final = 1010
 _TEMPLATES: Final = 400
 _STARTED_AT: Final = datetime(2026, 1, 5, 9, tzinfo=UTC)
-_CUSTOMERS_A_SECOND: Final = 50
+CUSTOMERS_A_SECOND: Final = 50
 """How fast the ids' clock goes; it begins at `_STARTED_AT`."""
 
 _CUSTOMER, _EVENT, _ADDRESS, _SECOND_ADDRESS, _PHONE_ID, _EMAIL_ID = (
@@ -187,15 +187,15 @@ def _customers(count: int, seed: int) -> Iterator[tuple[_Template, tuple[bytes, 
     templates = [_template(chance, CHANNELS[place % len(CHANNELS)]) for place in range(_TEMPLATES)]
     started_ms = int(_STARTED_AT.timestamp() * 1000) + seed % 1000 * 86_400_000
     for number in range(count):
-        guids = _guids(started_ms + number * 1000 // _CUSTOMERS_A_SECOND, chance)
+        made = guids(started_ms + number * 1000 // CUSTOMERS_A_SECOND, chance)
         area, digits = divmod(number, 7_000_000)
         phone = b"+1%b%07d" % (_AREA_CODES[(area + seed) % len(_AREA_CODES)], 2_000_000 + digits)
-        texts = (*guids, phone, b"%08d" % number, b"C-%08d" % (number + 1))
-        yield templates[number % _TEMPLATES], texts, guids[1].decode()
+        texts = (*made, phone, b"%08d" % number, b"C-%08d" % (number + 1))
+        yield templates[number % _TEMPLATES], texts, made[1].decode()
 
 
-def _guids(at_ms: int, chance: random.Random) -> list[bytes]:
-    """A UUIDv7 for each of the ids of one customer: milliseconds, a counter within them, chance.
+def guids(at_ms: int, chance: random.Random) -> list[bytes]:
+    """A UUIDv7 for each of the ids of one record, six at most: milliseconds, a counter within them, chance.
 
     Source: RFC 9562, section 5.7.
     """

@@ -13,11 +13,10 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final
-from uuid import UUID
 
 import psycopg
 
-from benchmarks.customers import CHANNELS, LEGAL_ENTITY, Record, events
+from benchmarks.customers import CHANNELS, CUSTOMERS_A_SECOND, LEGAL_ENTITY, Record, events, guids
 from benchmarks.filling import Filling
 from benchmarks.headquarters import new_customers
 from benchmarks.latency import (
@@ -95,11 +94,11 @@ _NUMBERED: Final = "SELECT next - 1 = %s FROM sales_order_sequences"
 def orders(count: int, seed: int) -> Iterator[Record]:
     """Orders of two lines, each with the event of a new customer in it."""
     chance = random.Random(seed)
-    for event in events(count, seed=seed):
+    for number, event in enumerate(events(count, seed=seed)):
         lines = tuple(_line(chance) for _ in range(2))
         order = RetailTransaction(
             channel_id=chance.choice(CHANNELS),
-            transaction_id=_guid(chance),
+            transaction_id=_guid(number, chance),
             kind=TransactionKind.ORDER,
             occurred_at=_NOON,
             business_date=_DAY,
@@ -119,8 +118,10 @@ def _line(chance: random.Random) -> TransactionLine:
     return TransactionLine(sku=sku, quantity=quantity, price=price, amount=line_amount(quantity, price, "USD"))
 
 
-def _guid(chance: random.Random) -> str:
-    return str(UUID(int=chance.getrandbits(128), version=4))
+def _guid(number: int, chance: random.Random) -> str:
+    """The id of a transaction; they rise with the order in which transactions are made, as a till's do."""
+    at_ms = int(_NOON.timestamp() * 1000) + number * 1000 // CUSTOMERS_A_SECOND
+    return guids(at_ms, chance)[0].decode()
 
 
 def _record(transaction: RetailTransaction) -> Record:
@@ -218,11 +219,11 @@ _POSTED: Final = "SELECT count(*) = %s FROM statements WHERE status = 'posted'"
 
 def _sales(count: int) -> Iterator[RetailTransaction]:
     chance = random.Random(count)
-    for _ in range(count):
+    for number in range(count):
         line = _line(chance)
         yield RetailTransaction(
             channel_id=CHANNELS[0],
-            transaction_id=_guid(chance),
+            transaction_id=_guid(number, chance),
             kind=TransactionKind.CASH_AND_CARRY,
             occurred_at=_NOON,
             business_date=_DAY,
@@ -237,7 +238,7 @@ def _sales(count: int) -> Iterator[RetailTransaction]:
 def _end_of_day(sold: Sequence[RetailTransaction]) -> RetailTransaction:
     return RetailTransaction(
         channel_id=CHANNELS[0],
-        transaction_id=_guid(random.Random(0)),
+        transaction_id=_guid(0, random.Random(0)),
         kind=TransactionKind.END_OF_DAY,
         occurred_at=_NOON,
         business_date=_DAY,

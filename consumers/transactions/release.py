@@ -99,11 +99,10 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
         noted, ids = take_due(headquarters, ROUND_MAX)
         rows_max = ONE_BY_ONE_MAX if one_by_one else ROUND_MAX
         looked_at = {"ids": ids, "rows_max": rows_max, "give_up": now - _GIVE_UP, "now": now}
-        is_due = sweep or noted > 0
         let_through = _one_by_one if one_by_one else _let_through
-        found = let_through(headquarters, looked_at, sweep=sweep) if is_due else _Found([], {})
+        found = let_through(headquarters, looked_at, sweep=sweep) if sweep or noted else _Found([], {})
         answers = [*found.released, *_block(headquarters, found.refused, now)]
-        if is_due:
+        if sweep or noted > len(found.released):
             answers += _changed(headquarters.execute(_BLOCK_REJECTED[sweep], looked_at))
         if sweep:
             answers += _answer_waiting(headquarters, now)

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -278,12 +278,18 @@ def sales_order_missing(world: World) -> None:
 
 def line_missing(world: World) -> None:
     """A sales order lacks a line."""
-    world.sales.order_lines.pop()
+    _lines_of(world, world.sales.orders[-1]).pop()
 
 
 def other_price(world: World) -> None:
     """A line has another amount than was sent."""
-    world.sales.order_lines[0]["amount"] += 1
+    _lines_of(world, world.sales.orders[0])[0]["amount"] = "1000000"
+
+
+def _lines_of(world: World, order: dict[str, Any]) -> list[dict[str, str]]:
+    transaction = world.sales.transactions[order["transaction_id"]]
+    lines: list[dict[str, str]] = transaction["content"]["lines"]
+    return lines
 
 
 def gap_in_sales_orders(world: World) -> None:

@@ -34,7 +34,6 @@ class WorldSales:
     poison: Record | None = None
     transactions: dict[str, Row] = field(default_factory=dict)
     orders: list[Row] = field(default_factory=list)
-    order_lines: list[Row] = field(default_factory=list)
     statements: dict[str, Row] = field(default_factory=dict)
     listed: list[Row] = field(default_factory=list)
     statement_lines: list[Row] = field(default_factory=list)
@@ -104,7 +103,7 @@ class WorldSales:
             "reasons": reasons,
             "currency": one["currency"],
             "total": one["total"],
-            "content": {},
+            "content": {"lines": [{**line, **{name: str(line[name]) for name in _DECIMALS}} for line in one["lines"]]},
             "answer": 1,
             "repeats": 0,
             "topic": "retail-transactions",
@@ -129,7 +128,6 @@ class WorldSales:
         key = {"legal_entity": one["legal_entity"], "sales_order": number}
         delivery = {"delivery_mode": "", "delivery_address": None, "created_at": _EVENING}
         self.orders.append({**key, **{name: row[name] for name in names}, **delivery})
-        self.order_lines += [{**key, "line_number": place, **line} for place, line in enumerate(one["lines"], 1)]
 
     def _close(self, statement_id: str, day: Transaction, own: list[Transaction], other: list[Transaction]) -> None:
         sums: dict[str, Decimal] = defaultdict(Decimal)
@@ -185,7 +183,6 @@ class WorldSales:
             "retail_transactions": [*self.transactions.values()],
             "sales_order_sequences": [sequence],
             "sales_orders": self.orders,
-            "sales_order_lines": self.order_lines,
             "statements": [*self.statements.values()],
             "statement_listed": self.listed,
             "statement_lines": self.statement_lines,
@@ -207,5 +204,6 @@ def _json(row: Row, name: str) -> Any:
     return Json(row[name], dumps=json.dumps) if is_json else row[name]
 
 
+_DECIMALS: Final = ("quantity", "price", "amount")
 _LINE: Final = ("transaction_id", "account_number", "currency", "total")
 _JSON: Final = frozenset({"reasons", "content", "control_totals", "totals", "delivery_address"})
