@@ -83,6 +83,9 @@ def open_database(url: str) -> Engine:
 
 def _open_postgresql(address: URL) -> Engine:
     parameters = {name: value for name, value in _POSTGRESQL.items() if name not in address.query}
+    if "options" in address.query:
+        # Of a setting that is there twice PostgreSQL takes the last.
+        parameters["options"] = f"{_POSTGRESQL['options']} {address.query['options']}"
     # hide_parameters: what a statement was given never reaches an error's text, and so no log.
     engine = create_engine(
         address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, connect_args=parameters

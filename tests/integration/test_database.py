@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -336,6 +337,18 @@ def test_broken_postgresql_connection_is_replaced(headquarters_url: str) -> None
 
         # then
         assert answer == 1
+
+
+def test_options_in_the_address_are_added_to_ours(headquarters_url: str) -> None:
+    """Who sets a search path or a time zone of his own does not lose the plans and time-outs that are ours."""
+    theirs = quote("-c timezone=Europe/Berlin -c search_path=public")
+    with _opened(f"{headquarters_url}&options={theirs}") as engine, engine.begin() as connection:
+        # when
+        names = ("timezone", "search_path", "plan_cache_mode", "idle_in_transaction_session_timeout")
+        found = [connection.scalar(text(f"SHOW {name}")) for name in names]
+
+        # then
+        assert found == ["Europe/Berlin", "public", "force_custom_plan", "30s"]
 
 
 def test_postgresql_connection_ends_with_its_process_or_its_line(headquarters_url: str) -> None:
