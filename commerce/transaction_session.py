@@ -283,7 +283,6 @@ class TransactionSession:
                 # the transaction before: 100 ms, the default, is the tail of the latency.
                 "retry.backoff.ms": 2,
                 "retry.backoff.max.ms": 20,
-                "linger.ms": 1,
                 "error_cb": self._hearing,
             }
             producer = Producer(configuration)

@@ -3,7 +3,7 @@
 A channel may get the same answer twice; each has a number, which only ever grows, so it keeps the newest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, text
 
-from commerce.bulk import copy_into, guid_bytes
+from commerce.bulk import copy_into
 from commerce.failpoints import failpoint
 from commerce.kafka import REQUEST_SECONDS
 from schemas.batches import join_columns, text_bytes, zigzag
@@ -24,7 +24,7 @@ ANSWERS_CHANNEL: Final = "tenten_answers"
 """PostgreSQL: notified in every transaction that writes answers, for whoever sends them."""
 
 SEND_MAX: Final = 10_000
-"""Answers that are sent and struck off together."""
+"""Answers that are written, or sent and struck off, together; where rows hold fewer, up to twice as many."""
 
 _SEND_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
 
@@ -67,21 +67,30 @@ def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datet
     if not answers:
         return
     header = contract("Reply").header
-    plain = [one for one in answers if not one.reasons]
-    encoded = dict(zip(map(id, plain), _encode(plain, at, header), strict=True))
-    rows = pl.DataFrame(
-        {
-            "channel_id": [one.channel_id for one in answers],
-            "transaction_id": [one.transaction_id for one in answers],
-            "payload": [
-                encode(contract("Reply"), to_avro(_reply(one, at)), header) if one.reasons else encoded[id(one)]
-                for one in answers
-            ],
-        },
-        schema={"channel_id": pl.String, "transaction_id": pl.String, "payload": pl.Binary},
-    )
-    copy_into(cursor_of(headquarters), "replies_due", rows.with_columns(guid_bytes(pl.col("transaction_id"))))
+    plain = iter(_encode([one for one in answers if not one.reasons], at, header))
+    payloads = [
+        encode(contract("Reply"), to_avro(_reply(one, at)), header) if one.reasons else next(plain) for one in answers
+    ]
+    for start in range(0, len(answers), SEND_MAX):
+        part = answers[start : start + SEND_MAX]
+        row = {
+            "answers": [len(part)],
+            "channel_ids": [[one.channel_id for one in part]],
+            "transaction_ids": [[one.transaction_id for one in part]],
+            "payloads": [payloads[start : start + SEND_MAX]],
+        }
+        copy_into(cursor_of(headquarters), "replies_due", pl.DataFrame(row, schema=_DUE_SCHEMA))
     headquarters.execute(text(f"NOTIFY {ANSWERS_CHANNEL}"))
+
+
+_DUE_SCHEMA: Final = pl.Schema(
+    {
+        "answers": pl.Int32(),
+        "channel_ids": pl.List(pl.String()),
+        "transaction_ids": pl.List(pl.String()),
+        "payloads": pl.List(pl.Binary()),
+    }
+)
 
 
 def _reply(answer: Answer, at: datetime) -> Reply:
@@ -133,11 +142,11 @@ def _micros(at: datetime) -> int:
     return int(at.timestamp()) * 1_000_000 + at.microsecond
 
 
-def cursor_of(headquarters: Connection) -> psycopg.Cursor[Any]:
+def cursor_of(headquarters: Connection, *, binary: bool = False) -> psycopg.Cursor[Any]:
     """A cursor of the driver's own, in the connection's transaction."""
     driver = headquarters.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    return driver.cursor()
+    return driver.cursor(binary=binary)
 
 
 def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
@@ -150,35 +159,43 @@ def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
     while True:
         with engine.begin() as headquarters:
             headquarters.execute(_SEND_LOCK)
-            due = headquarters.execute(_DUE, {"rows_max": SEND_MAX}).all()
+            due = cursor_of(headquarters, binary=True).execute(_DUE, (SEND_MAX, SEND_MAX)).fetchall()
             if not due:
                 return sent
             _send(producer, topic, due)
             failpoint("answers.after_send")
-            headquarters.execute(_STRIKE_OFF, {"sequences": f"{{{','.join(str(row.sequence) for row in due)}}}"})
+            headquarters.execute(_STRIKE_OFF, {"sequences": list({sequence for sequence, *_ in due})})
         sent += len(due)
 
 
-_DUE: Final = text(
-    "SELECT sequence, channel_id, transaction_id::text, payload FROM replies_due ORDER BY sequence LIMIT :rows_max"
-)
+_DUE: Final = """
+    SELECT due.sequence, answer.channel_id, answer.transaction_id, answer.payload
+    FROM (
+        SELECT *, sum(answers) OVER (ORDER BY sequence) - answers AS before
+        FROM (SELECT * FROM replies_due ORDER BY sequence LIMIT %s) AS first
+    ) AS due, ROWS FROM (unnest(due.channel_ids), unnest(due.transaction_ids), unnest(due.payloads))
+        WITH ORDINALITY AS answer (channel_id, transaction_id, payload, place)
+    WHERE due.before < %s
+    ORDER BY due.sequence, answer.place
+    """
+"""So many answers, oldest first, and what else was written with the last of them."""
 
-_STRIKE_OFF: Final = text("DELETE FROM replies_due WHERE sequence = ANY (CAST(:sequences AS bigint[]))")
+_STRIKE_OFF: Final = text("DELETE FROM replies_due WHERE sequence = ANY (:sequences)")
 """Not a join: after a vacuum found the table empty, PostgreSQL takes it to stay so, and compares each with each."""
 
 
-def _send(producer: Producer, topic: str, due: Sequence[Row[Any]]) -> None:
+def _send(producer: Producer, topic: str, due: Iterable[tuple[int, str, str, bytes]]) -> None:
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failures.append(error)
 
-    for row in due:
-        headers: list[tuple[str, str | bytes | None]] = [("id", row.transaction_id), ("type", "Reply")]
+    for _, channel_id, transaction_id, payload in due:
+        headers: list[tuple[str, str | bytes | None]] = [("id", transaction_id), ("type", "Reply")]
         while True:
             try:
-                producer.produce(topic, bytes(row.payload), row.channel_id, headers=headers, on_delivery=delivered)
+                producer.produce(topic, payload, channel_id, headers=headers, on_delivery=delivered)
                 break
             except BufferError:
                 producer.poll(0.05)

@@ -60,10 +60,13 @@ ONE_BY_ONE_MAX: Final = 500
 
 _BEGIN: Final = text(
     """
-    SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0)), set_config('work_mem', '64MB', true)
+    SELECT pg_advisory_xact_lock(hashtextextended('tenten.release', 0)), set_config('work_mem', '64MB', true),
+           set_config('random_page_cost', '1', true)
     """
 )
-"""One round at a time; what it passes from one step to the next stays in memory."""
+"""One round at a time; what it passes from one step to the next stays in memory, and what it looks at was written a
+moment ago, so no disk makes a lookup by key dear.
+"""
 
 
 class Round(NamedTuple):
@@ -119,15 +122,11 @@ def _round(engine: Engine, waiting_seconds_max: int, *, sweep: bool, one_by_one:
 _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)
 
 _AMONG: Final = {
-    True: {"among": "retail_transactions AS waiting", "status": "waiting.status"},
+    True: "waiting.status IN ('waiting', 'blocked')",
     # `coalesce` keeps PostgreSQL from going through all that waits by its index, not by these ids.
-    False: {
-        "among": """
-        (SELECT DISTINCT unnest(CAST(:ids AS uuid[])) AS id) AS noted
-        JOIN retail_transactions AS waiting ON waiting.transaction_id = noted.id
-        """,
-        "status": "coalesce(waiting.status, '')",
-    },
+    False: """
+        waiting.transaction_id = ANY (CAST(:ids AS uuid[])) AND coalesce(waiting.status, '') IN ('waiting', 'blocked')
+    """,
 }
 """What a sweep looks at, and what a round that is none does."""
 
@@ -135,11 +134,11 @@ _DUE_AMONG: Final = """
     SELECT waiting.transaction_id, waiting.channel_id, waiting.kind, waiting.legal_entity, waiting.customer_id,
            waiting.answer, customers.account_number,
            waiting.status = 'blocked' AS is_blocked, waiting.received_at, waiting.partition, waiting."offset"
-    FROM {among}
+    FROM retail_transactions AS waiting
     LEFT JOIN customers ON customers.customer_id = waiting.customer_id
     LEFT JOIN synchronization_log AS brought
            ON brought.event_id = waiting.customer_event_id AND brought.customer_id = waiting.customer_id
-    WHERE {status} IN ('waiting', 'blocked')
+    WHERE {among}
       AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"cannot_be_written"%')
       AND (
           waiting.customer_id IS NULL
@@ -160,7 +159,7 @@ _DUE_AMONG: Final = """
     LIMIT :rows_max
     FOR UPDATE OF waiting SKIP LOCKED
     """
-_DUE: Final = {sweep: _DUE_AMONG.format(**among) for sweep, among in _AMONG.items()}
+_DUE: Final = {sweep: _DUE_AMONG.format(among=among) for sweep, among in _AMONG.items()}
 """What can be let through, in the order in which it came; what is blocked, perhaps for want of a number, keeps nobody
 from it. What another transaction holds is for the next round.
 """
@@ -319,10 +318,10 @@ _BLOCK_REJECTED_AMONG: Final = """
     SET status = 'blocked', reasons = brought.reasons, changed_at = :now, answer = waiting.answer + 1
     FROM (
         SELECT waiting.transaction_id, refused.reasons
-        FROM {among}
+        FROM retail_transactions AS waiting
         JOIN synchronization_log AS refused
           ON refused.event_id = waiting.customer_event_id AND refused.customer_id = waiting.customer_id
-        WHERE {status} = 'waiting' AND refused.outcome = 'rejected'
+        WHERE {among} AND waiting.status = 'waiting' AND refused.outcome = 'rejected'
         LIMIT :rows_max
         FOR UPDATE OF waiting SKIP LOCKED
     ) AS brought
@@ -330,7 +329,7 @@ _BLOCK_REJECTED_AMONG: Final = """
     RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.customer_id::text, waiting.status,
               waiting.reasons, waiting.answer
     """
-_BLOCK_REJECTED: Final = {sweep: text(_BLOCK_REJECTED_AMONG.format(**among)) for sweep, among in _AMONG.items()}
+_BLOCK_REJECTED: Final = {sweep: text(_BLOCK_REJECTED_AMONG.format(among=among)) for sweep, among in _AMONG.items()}
 """Block what waits for an event that headquarters has rejected, with its reasons."""
 
 

@@ -212,7 +212,6 @@ def answer_on(settings: Settings, engine: Engine, patience: Patience, stop: Even
 _PRODUCER: Final[dict[str, Any]] = {
     # What is not acknowledged within the time of a flush is sent anew, from the database.
     "delivery.timeout.ms": int(REQUEST_SECONDS * 1000),
-    "linger.ms": 1,
     # No call for each record that is well.
     "delivery.report.only.error": True,
 }

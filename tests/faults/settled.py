@@ -12,7 +12,7 @@ _OPEN: Final = """
     SELECT transaction_id, kind, status, reasons::text FROM retail_transactions WHERE status <> 'synchronized'
     UNION ALL SELECT statement_id, kind, status, reasons::text FROM statements WHERE status <> 'posted'
 """
-_DUE: Final = "SELECT transaction_id FROM replies_due LIMIT 1"
+_DUE: Final = "SELECT sequence FROM replies_due LIMIT 1"
 
 
 def wait_until_settled(scene: Scene, *groups: str, let_through: bool = False) -> None:

@@ -217,7 +217,7 @@ def test_round_that_dies_behind_its_commit_is_answered_by_the_next(
     # then
     sales = story.before.headquarters.sales
     assert len(sales.replies_due) > 0
-    due = {str(one["transaction_id"]) for one in sales.replies_due}
+    due = {transaction_id for one in sales.replies_due for transaction_id in one["transaction_ids"]}
     assert {sales.transactions[one]["status"] for one in due & sales.transactions.keys()} >= {"synchronized"}
     assert story.after.headquarters.sales.replies_due == ()
 

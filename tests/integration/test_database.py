@@ -107,7 +107,7 @@ def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
             (str(name), str(table), " ".join(str(sql).split())) for name, table, sql in connection.execute(text(tables))
         ]
     columns = """
-        SELECT table_name, column_name, ordinal_position::text, data_type, is_nullable, column_default,
+        SELECT table_name, column_name, ordinal_position::text, udt_name, is_nullable, column_default,
                is_identity, col_description(('public.' || quote_ident(table_name))::regclass, ordinal_position)
         FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE '%\\_version'
         ORDER BY 1, 3"""
@@ -118,7 +118,11 @@ def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
         SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text NOT LIKE '%\\_version' ORDER BY 1"""
     views = "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1"
-    queries = (columns, indexes + " ORDER BY 1", constraints, views)
+    storage = """
+        SELECT attrelid::regclass::text, attname, attstorage FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE '%\\_version' AND attnum > 0
+        ORDER BY 1, 2"""
+    queries = (columns, storage, indexes + " ORDER BY 1", constraints, views)
     return [tuple(str(value) for value in row) for query in queries for row in connection.execute(text(query))]
 
 

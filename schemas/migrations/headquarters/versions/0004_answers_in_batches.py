@@ -1,0 +1,44 @@
+"""Answers that are due lie together as they were written, not a row each.
+
+A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import ARRAY
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Keep what is due, in its order."""
+    op.execute("CREATE TEMPORARY TABLE replies_due_before ON COMMIT DROP AS SELECT * FROM replies_due")
+    op.drop_table("replies_due")
+    op.create_table(
+        "replies_due",
+        sa.Column("sequence", sa.BigInteger(), nullable=False, autoincrement=True),
+        sa.Column("answers", sa.Integer(), nullable=False, comment="how many: the length of each of the lists"),
+        sa.Column("channel_ids", ARRAY(sa.Text()), nullable=False),
+        sa.Column("transaction_ids", ARRAY(sa.Text()), nullable=False),
+        sa.Column("payloads", ARRAY(sa.LargeBinary()), nullable=False, comment="Reply, framed Avro"),
+        sa.PrimaryKeyConstraint("sequence", name="pk_replies_due"),
+    )
+    op.execute(
+        """
+        ALTER TABLE replies_due
+            ALTER channel_ids SET STORAGE EXTERNAL,
+            ALTER transaction_ids SET STORAGE EXTERNAL,
+            ALTER payloads SET STORAGE EXTERNAL
+        """
+    )
+    op.execute(
+        """
+        INSERT INTO replies_due (answers, channel_ids, transaction_ids, payloads)
+        SELECT count(*), array_agg(channel_id ORDER BY sequence), array_agg(transaction_id::text ORDER BY sequence),
+               array_agg(payload ORDER BY sequence)
+        FROM (SELECT *, row_number() OVER (ORDER BY sequence) - 1 AS place FROM replies_due_before) AS placed
+        GROUP BY place / 10000
+        ORDER BY place / 10000
+        """
+    )
