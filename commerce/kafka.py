@@ -73,7 +73,7 @@ _PRODUCER: Final[dict[str, Any]] = {
     "compression.type": "lz4",
     # Records gather until somebody waits for them: a flush or a commit sends at once, in few and large requests, which
     # cost the broker a fraction of many small ones.
-    "linger.ms": 20,
+    "linger.ms": 5,
     # Bounded memory: what does not fit waits in the caller.
     "queue.buffering.max.messages": 200_000,
     "queue.buffering.max.kbytes": 131_072,

@@ -1,8 +1,9 @@
-"""Scenario 9 of the fault plan: the line between a store and the broker is cut, freezes, is slow.
+"""Scenario 9 of the fault plan: the line between a store, or headquarters, and the broker is cut, freezes, is slow.
 
-The broker is the test's own: it tells the store the address of a proxy, and headquarters another one, as in life.
+The broker is the test's own: it tells one side the address of a proxy, and the other one its own, as in life.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from tests.faults.checker import violations
 from tests.faults.evidence import gather
 from tests.faults.line import State, WeakLine, weak_line
 from tests.faults.settled import wait_until_settled
+from tests.faults.traffic import Store
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows
+from tests.sales import Till, Transaction, send, wait_until
 from tests.scenes import SETTING, set_scene, wait_for
 from tests.services import directory_for_server
 
 TEA: Final = Item(sku="TEA", quantity=Decimal(3), price=Decimal("1.115"))
 CUSTOMERS: Final = 10
+ORDERS: Final = 5
 LOST: Final[tuple[State, ...]] = ("cut", "frozen")
 
 
@@ -127,3 +131,54 @@ def test_store_goes_on_selling_and_heals_by_itself(
     booked = {str(one["transaction_id"]): one["sales_order"] for one in sales.orders}
     assert booked == {key: number for key, number in sold.items() if number is not None}
     assert len(sales.statements) == len(LOST) + 1
+
+
+_SENDING: Final = """
+    SELECT pid, xact_start FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND datname = current_database()
+      AND (classid::bigint << 32) | objid::bigint = hashtextextended('tenten.answers', 0)
+"""
+"""The transaction in which answers are being sent, if they are."""
+
+
+def test_answers_that_do_not_arrive_hold_up_no_order(
+    tmp_path: Path, prefix: str, new_database: Callable[[], str], line: tuple[WeakLine, Addresses]
+) -> None:
+    """While headquarters waits for the broker to take an answer, it lets the next order through; later all are told."""
+    # given
+    weak, addresses = line
+    url = new_database()
+    for name in ("inside", "outside"):
+        (tmp_path / name).mkdir()
+    scene = set_scene(tmp_path / "inside", addresses.inside, prefix, url)
+    away = set_scene(tmp_path / "outside", addresses.outside, prefix, url, has_tables=True)
+    houston, till = Store(channel_id=HOUSTON, legal_entity="usrt", rng=random.Random(1)), Till(channel_id=HOUSTON)
+    events = [houston.create() for _ in range(ORDERS)]
+    orders = [till.order(customer_id=event["customer_id"]) for event in events]
+    meanwhile = 0
+
+    # when
+    with scene.headquarters(), away.transactions():
+        send(scene, *orders)
+        for order in orders:
+            wait_until(scene, order, "waiting")
+        wait_until_settled(scene)
+        weak.become("frozen")
+        for event, order in zip(events, orders, strict=True):
+            sending = scene.query(_SENDING)
+            scene.send(event)
+            wait_until(scene, order, "synchronized")
+            meanwhile += sending != [] and scene.query(_SENDING) == sending
+            wait_for(lambda: scene.query(_SENDING) != [], "an answer to be under way")
+        weak.become("intact")
+        wait_until_settled(scene, "transactions", "headquarters", let_through=True)
+        told = [answer["transaction_status"] for answer in scene.answers(*map(_named, orders))]
+
+    # then
+    assert meanwhile > 0
+    assert told == ["synchronized"] * ORDERS
+
+
+def _named(order: Transaction) -> dict[str, str]:
+    """An order by what its answers call it."""
+    return {"event_id": order["transaction_id"]}

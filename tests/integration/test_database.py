@@ -12,11 +12,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, insert, inspect, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
+import schemas
 from commerce.database import (
     DatabaseLock,
     apply_lock,
@@ -152,6 +155,39 @@ def test_channel_migrations_make_the_declared_tables(new_url: Callable[[], str])
 
         # then
         _assert_equal_to_metadata(upgraded, made, channel.metadata, "channel_version")
+
+
+def _upgrade_to(engine: Engine, revision: str) -> None:
+    """Bring an empty database to what headquarters' was in an earlier release."""
+    migrations = Path(schemas.__file__).parent / "migrations"
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection, "version_table": "headquarters_version"})
+        config.set_main_option("script_location", str(migrations))
+        config.set_main_option("version_locations", str(migrations / "headquarters" / "versions"))
+        config.set_main_option("path_separator", "newline")
+        command.upgrade(config, revision)
+
+
+def test_upgrade_keeps_the_answers_that_are_due(new_database: Callable[[], str]) -> None:
+    """Answers that an earlier release has left, a row each, are due afterwards, in their order."""
+    ids = [f"00000000-0000-7000-8000-{number:012}" for number in range(10_001)]
+    with _opened(new_database()) as engine:
+        # given
+        _upgrade_to(engine, "0003")
+        with engine.begin() as connection:
+            due = "INSERT INTO replies_due (channel_id, transaction_id, payload) VALUES (:channel, :id, :payload)"
+            rows = [{"channel": f"c{one[-1]}", "id": one, "payload": one.encode()} for one in ids]
+            connection.execute(text(due), rows)
+
+        # when
+        upgrade_headquarters(engine, {})
+
+        # then
+        with engine.begin() as connection:
+            found = connection.execute(select(headquarters.replies_due).order_by(text("sequence"))).all()
+        assert [one.answers for one in found] == [10_000, 1]
+        told = [told for one in found for told in zip(one.channel_ids, one.transaction_ids, one.payloads, strict=True)]
+        assert told == [(f"c{one[-1]}", one, one.encode()) for one in ids]
 
 
 def test_second_upgrade_keeps_what_is_there(store: Engine) -> None:
