@@ -74,13 +74,13 @@ def as_rows(frame: pl.DataFrame, table: Table, dialect: Dialect) -> pl.DataFrame
 def _as_column(name: str, kind: object, dialect: Dialect) -> pl.Expr:
     value = pl.col(name)
     if isinstance(kind, Guid) and dialect == "postgresql":
-        return guid_bytes(value)
+        return _guid_bytes(value)
     if isinstance(kind, UtcTime) and dialect == "sqlite":
         return value.dt.strftime(_ISO_8601)
     return value.str.to_lowercase() if name in _LOWER_CASE else value
 
 
-def guid_bytes(guid: pl.Expr) -> pl.Expr:
+def _guid_bytes(guid: pl.Expr) -> pl.Expr:
     """GUIDs as the 16 bytes that PostgreSQL's binary COPY wants."""
     return guid.str.replace_all("-", "", literal=True).str.decode("hex")
 

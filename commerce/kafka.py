@@ -71,8 +71,8 @@ _PRODUCER: Final[dict[str, Any]] = {
     # The same key goes to the same partition as with the Java clients, whatever tool writes it.
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
-    # Records gather until somebody waits for them: a flush or a commit sends at once, in few and large requests, which
-    # cost the broker a fraction of many small ones.
+    # Records gather for so long, or until a flush or a commit sends them at once: few and large requests cost the
+    # broker a fraction of many small ones.
     "linger.ms": 5,
     # Bounded memory: what does not fit waits in the caller.
     "queue.buffering.max.messages": 200_000,

@@ -1,7 +1,7 @@
 """The condition that a column has one of many values, in one parameter, on both databases.
 
-PostgreSQL gets an array. The parameter must have no other type than that: a text that the query casts is cast once a
-row where the whole table is scanned, which turns 5,000 ids against 10,000 rows into a minute.
+The parameter has no type of its own, so that PostgreSQL reads it as an array once. A text would be cast once a row
+where the whole table is scanned, which turns 5,000 ids against 10,000 rows into a minute.
 """
 
 import json

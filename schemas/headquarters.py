@@ -243,14 +243,15 @@ replies_due: Final = Table(
     "replies_due",
     metadata,
     Column("sequence", IDENTITY, primary_key=True),
-    Column("answers", Integer, nullable=False, comment="how many: the length of each of the lists"),
+    Column("answer_count", Integer, nullable=False, comment="the length of each of the lists"),
     Column("channel_ids", ARRAY(Text), nullable=False),
-    Column("transaction_ids", ARRAY(Text), nullable=False),
+    Column("transaction_ids", ARRAY(Text), nullable=False, comment="as text: they only become record headers"),
     Column("payloads", ARRAY(LargeBinary), nullable=False, comment="Reply, framed Avro"),
 )
 """Answers to transactions that are not on `channel-replies` yet, written together with what they tell.
 
-One row for all that a SQL transaction has to say: a row each cost a tenth of a round.
+One row for what a SQL transaction has to say, up to ten thousand answers: a row each cost a tenth of what an order
+does.
 """
 
 _UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
@@ -261,7 +262,7 @@ _UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
         ALTER payloads SET STORAGE EXTERNAL
     """
 )
-"""They lie there for a moment."""
+"""What lies there for a moment is not worth compressing."""
 event.listen(metadata, "after_create", _UNCOMPRESSED)
 
 release_due: Final = Table(

@@ -140,3 +140,23 @@ def wait_until(scene: Scene, transaction: Transaction, wanted: str) -> dict[str,
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {status(scene, transaction)}") from None
     return status(scene, transaction)
+
+
+def told(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
+    """The newest answer to a transaction, once it is this status."""
+    with scene.follow("channel-replies", "Reply") as replies:
+        found: list[dict[str, Any]] = []
+
+        def is_told() -> bool:
+            for worker in scene.workers:
+                worker.check()
+            found.extend(
+                reply
+                for _, reply in replies.more()
+                if reply is not None and reply["event_id"] == transaction["transaction_id"]
+            )
+            return bool(found) and found[-1]["transaction_status"] == wanted
+
+        wait_for(is_told, f"answer {wanted}")
+        assert [one["version"] for one in found] == sorted(one["version"] for one in found)
+    return found[-1]

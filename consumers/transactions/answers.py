@@ -3,7 +3,7 @@
 A channel may get the same answer twice; each has a number, which only ever grows, so it keeps the newest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,10 @@ ANSWERS_CHANNEL: Final = "tenten_answers"
 """PostgreSQL: notified in every transaction that writes answers, for whoever sends them."""
 
 SEND_MAX: Final = 10_000
-"""Answers that are written, or sent and struck off, together; where rows hold fewer, up to twice as many."""
+"""At most so many answers lie in a row. Rows are sent together until there are so many: fewer than twice as many."""
+
+_ROW_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A row ends with the answer that makes it larger than that: reasons may be long."""
 
 _SEND_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
 
@@ -71,21 +74,31 @@ def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datet
     payloads = [
         encode(contract("Reply"), to_avro(_reply(one, at)), header) if one.reasons else next(plain) for one in answers
     ]
-    for start in range(0, len(answers), SEND_MAX):
-        part = answers[start : start + SEND_MAX]
+    for start, end in _rows(payloads):
+        part = answers[start:end]
         row = {
-            "answers": [len(part)],
+            "answer_count": [len(part)],
             "channel_ids": [[one.channel_id for one in part]],
             "transaction_ids": [[one.transaction_id for one in part]],
-            "payloads": [payloads[start : start + SEND_MAX]],
+            "payloads": [payloads[start:end]],
         }
         copy_into(cursor_of(headquarters), "replies_due", pl.DataFrame(row, schema=_DUE_SCHEMA))
     headquarters.execute(text(f"NOTIFY {ANSWERS_CHANNEL}"))
 
 
+def _rows(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Where the answers of each row begin and end."""
+    start, row_bytes = 0, 0
+    for end, payload in enumerate(payloads, start=1):
+        row_bytes += len(payload)
+        if end - start == SEND_MAX or row_bytes > _ROW_BYTES_MAX or end == len(payloads):
+            yield start, end
+            start, row_bytes = end, 0
+
+
 _DUE_SCHEMA: Final = pl.Schema(
     {
-        "answers": pl.Int32(),
+        "answer_count": pl.Int32(),
         "channel_ids": pl.List(pl.String()),
         "transaction_ids": pl.List(pl.String()),
         "payloads": pl.List(pl.Binary()),
@@ -171,7 +184,7 @@ def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
 _DUE: Final = """
     SELECT due.sequence, answer.channel_id, answer.transaction_id, answer.payload
     FROM (
-        SELECT *, sum(answers) OVER (ORDER BY sequence) - answers AS before
+        SELECT *, sum(answer_count) OVER (ORDER BY sequence) - answer_count AS before
         FROM (SELECT * FROM replies_due ORDER BY sequence LIMIT %s) AS first
     ) AS due, ROWS FROM (unnest(due.channel_ids), unnest(due.transaction_ids), unnest(due.payloads))
         WITH ORDINALITY AS answer (channel_id, transaction_id, payload, place)

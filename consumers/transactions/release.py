@@ -64,8 +64,8 @@ _BEGIN: Final = text(
            set_config('random_page_cost', '1', true)
     """
 )
-"""One round at a time; what it passes from one step to the next stays in memory, and what it looks at was written a
-moment ago, so no disk makes a lookup by key dear.
+"""One round at a time. What it passes from one step to the next stays in memory. Most of what it looks at lies there
+too, so a lookup by key costs no more than any other read.
 """
 
 
@@ -123,7 +123,8 @@ _GIVE_UP: Final = timedelta(seconds=GIVE_UP_SECONDS)
 
 _AMONG: Final = {
     True: "waiting.status IN ('waiting', 'blocked')",
-    # `coalesce` keeps PostgreSQL from going through all that waits by its index, not by these ids.
+    # The ids have no type of their own, so that PostgreSQL reads them as an array once. `coalesce` keeps it from going
+    # through all that waits, by the index of that, instead of these ids.
     False: """
         waiting.transaction_id = ANY (CAST(:ids AS uuid[])) AND coalesce(waiting.status, '') IN ('waiting', 'blocked')
     """,
@@ -321,7 +322,7 @@ _BLOCK_REJECTED_AMONG: Final = """
         FROM retail_transactions AS waiting
         JOIN synchronization_log AS refused
           ON refused.event_id = waiting.customer_event_id AND refused.customer_id = waiting.customer_id
-        WHERE {among} AND waiting.status = 'waiting' AND refused.outcome = 'rejected'
+        WHERE {among} AND waiting.status <> 'blocked' AND refused.outcome = 'rejected'
         LIMIT :rows_max
         FOR UPDATE OF waiting SKIP LOCKED
     ) AS brought

@@ -143,7 +143,7 @@ def answers_are_told(case: Case) -> Iterator[str]:
     """T5: the numbers of a transaction's answers grow from one to the table's, and the last is how it stands."""
     sales = case.evidence.headquarters.sales
     if sales.replies_due:
-        yield f"T5: {sum(one['answers'] for one in sales.replies_due)} answers were never sent"
+        yield f"T5: {sum(one['answer_count'] for one in sales.replies_due)} answers were never sent"
     told: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _, reply in case.sales_replies:
         told[reply["channel_id"], reply["event_id"]].append(reply)

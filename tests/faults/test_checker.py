@@ -377,7 +377,7 @@ def answer_under_a_number_of_another(world: World) -> None:
 def answer_still_due(world: World) -> None:
     """An answer lies in the database for ever."""
     of = world.sales.sent[0]["transaction_id"]
-    due = {"answers": 1, "channel_ids": ["houston"], "transaction_ids": [of], "payloads": [b""]}
+    due = {"answer_count": 1, "channel_ids": ["houston"], "transaction_ids": [of], "payloads": [b""]}
     world.sales.replies_due.append(due)
 
 

@@ -24,7 +24,7 @@ from tests.faults.line import State, WeakLine, weak_line
 from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Store
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows
-from tests.sales import Till, Transaction, send, wait_until
+from tests.sales import Till, send, told, wait_until
 from tests.scenes import SETTING, set_scene, wait_for
 from tests.services import directory_for_server
 
@@ -172,13 +172,8 @@ def test_answers_that_do_not_arrive_hold_up_no_order(
             wait_for(lambda: scene.query(_SENDING) != [], "an answer to be under way")
         weak.become("intact")
         wait_until_settled(scene, "transactions", "headquarters", let_through=True)
-        told = [answer["transaction_status"] for answer in scene.answers(*map(_named, orders))]
+        for order in orders:
+            told(scene, order, "synchronized")
 
     # then
     assert meanwhile > 0
-    assert told == ["synchronized"] * ORDERS
-
-
-def _named(order: Transaction) -> dict[str, str]:
-    """An order by what its answers call it."""
-    return {"event_id": order["transaction_id"]}

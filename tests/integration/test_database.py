@@ -1,12 +1,14 @@
 """Opening, upgrading and locking real databases of both kinds."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -34,6 +36,7 @@ from commerce.database import (
 from commerce.failures import DatabaseRefused, LockHeld, is_transient
 from commerce.settings import LegalEntity
 from schemas import channel, headquarters
+from tests.scenes import wait_for
 
 _DEADLINE_SECONDS = 20.0
 
@@ -169,23 +172,33 @@ def _upgrade_to(engine: Engine, revision: str) -> None:
 
 
 def test_upgrade_keeps_the_answers_that_are_due(new_database: Callable[[], str]) -> None:
-    """Answers that an earlier release has left, a row each, are due afterwards, in their order."""
+    """Answers that an earlier release has left, a row each, are due afterwards, in their order; those too that are just
+    being written.
+    """
     ids = [f"00000000-0000-7000-8000-{number:012}" for number in range(10_001)]
-    with _opened(new_database()) as engine:
+    random.Random(1).shuffle(ids)
+    due = text("INSERT INTO replies_due (channel_id, transaction_id, payload) VALUES (:channel, :id, :payload)")
+    rows = [{"channel": f"c{one[-1]}", "id": one, "payload": one.encode()} for one in ids]
+    with _opened(new_database()) as engine, ThreadPoolExecutor(1) as beside:
         # given
         _upgrade_to(engine, "0003")
         with engine.begin() as connection:
-            due = "INSERT INTO replies_due (channel_id, transaction_id, payload) VALUES (:channel, :id, :payload)"
-            rows = [{"channel": f"c{one[-1]}", "id": one, "payload": one.encode()} for one in ids]
-            connection.execute(text(due), rows)
+            connection.execute(due, rows[:-1])
 
         # when
-        upgrade_headquarters(engine, {})
+        with engine.begin() as writing:
+            writing.execute(due, rows[-1:])
+            upgrading = beside.submit(upgrade_headquarters, engine, {})
+            waits = text(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'replies_due'::regclass)"
+            )
+            wait_for(lambda: bool(writing.scalar(waits)), "the upgrade to wait")
+        upgrading.result(_DEADLINE_SECONDS)
 
         # then
         with engine.begin() as connection:
             found = connection.execute(select(headquarters.replies_due).order_by(text("sequence"))).all()
-        assert [one.answers for one in found] == [10_000, 1]
+        assert [one.answer_count for one in found] == [10_000, 1]
         told = [told for one in found for told in zip(one.channel_ids, one.transaction_ids, one.payloads, strict=True)]
         assert told == [(f"c{one[-1]}", one, one.encode()) for one in ids]
 

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.avro import encode
 from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
-from tests.sales import Till, Transaction, put, send, status, wait_until
+from tests.sales import Till, Transaction, put, send, status, told, wait_until
 from tests.scenes import Scene, set_scene, wait_for
 
 NUMBER: Final = "C-00000001"
@@ -44,26 +44,6 @@ def only_order(scene: Scene) -> dict[str, Any]:
     """The one sales order that there is."""
     (order,) = scene.query("SELECT * FROM sales_orders")
     return order
-
-
-def told(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
-    """The newest answer to a transaction, once it is this status."""
-    with scene.follow("channel-replies", "Reply") as replies:
-        found: list[dict[str, Any]] = []
-
-        def is_told() -> bool:
-            for worker in scene.workers:
-                worker.check()
-            found.extend(
-                reply
-                for _, reply in replies.more()
-                if reply is not None and reply["event_id"] == transaction["transaction_id"]
-            )
-            return bool(found) and found[-1]["transaction_status"] == wanted
-
-        wait_for(is_told, f"answer {wanted}")
-        assert [one["version"] for one in found] == sorted(one["version"] for one in found)
-    return found[-1]
 
 
 def test_sale_to_nobody_and_an_order_are_let_through_at_once(scene: Scene, till: Till) -> None:

@@ -13,14 +13,18 @@ down_revision = "0003"
 
 def upgrade() -> None:
     """Keep what is due, in its order."""
+    # Who is writing answers just now is waited for; who comes later finds another table, and begins anew.
+    op.execute("LOCK TABLE replies_due IN ACCESS EXCLUSIVE MODE")
     op.execute("CREATE TEMPORARY TABLE replies_due_before ON COMMIT DROP AS SELECT * FROM replies_due")
     op.drop_table("replies_due")
     op.create_table(
         "replies_due",
         sa.Column("sequence", sa.BigInteger(), nullable=False, autoincrement=True),
-        sa.Column("answers", sa.Integer(), nullable=False, comment="how many: the length of each of the lists"),
+        sa.Column("answer_count", sa.Integer(), nullable=False, comment="the length of each of the lists"),
         sa.Column("channel_ids", ARRAY(sa.Text()), nullable=False),
-        sa.Column("transaction_ids", ARRAY(sa.Text()), nullable=False),
+        sa.Column(
+            "transaction_ids", ARRAY(sa.Text()), nullable=False, comment="as text: they only become record headers"
+        ),
         sa.Column("payloads", ARRAY(sa.LargeBinary()), nullable=False, comment="Reply, framed Avro"),
         sa.PrimaryKeyConstraint("sequence", name="pk_replies_due"),
     )
@@ -34,7 +38,7 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        INSERT INTO replies_due (answers, channel_ids, transaction_ids, payloads)
+        INSERT INTO replies_due (answer_count, channel_ids, transaction_ids, payloads)
         SELECT count(*), array_agg(channel_id ORDER BY sequence), array_agg(transaction_id::text ORDER BY sequence),
                array_agg(payload ORDER BY sequence)
         FROM (SELECT *, row_number() OVER (ORDER BY sequence) - 1 AS place FROM replies_due_before) AS placed
