@@ -242,24 +242,27 @@ def _issue(
 
 def _due(connection: Connection) -> list[tuple[str, str]]:
     """Card numbers and customers of kept cards whose customers have account numbers."""
-    query = (
-        select(loyalty_cards.c.card_number, loyalty_cards.c.customer_id)
-        .join(customers, customers.c.customer_id == loyalty_cards.c.customer_id)
-        # Written out, so that an index of kept cards alone can serve.
-        .where(loyalty_cards.c.status == literal_column("'kept'"), customers.c.account_number.is_not(None))
-        # On top of what headquarters has rejected the card would be rejected, too.
-        .where(
-            ~exists().where(
-                outbox_rows.c.aggregateid == loyalty_cards.c.customer_id,
-                outbox_rows.c.aggregatetype == outbox.CUSTOMER,
-                outbox_rows.c.settled_at.is_(None),
-                outbox_rows.c.outcome == outbox.REJECTED,
-            )
+    return [(row.card_number, row.customer_id) for row in connection.execute(_DUE)]
+
+
+_DUE: Final = (
+    select(loyalty_cards.c.card_number, loyalty_cards.c.customer_id)
+    .join(customers, customers.c.customer_id == loyalty_cards.c.customer_id)
+    # Written out, so that an index of kept cards alone can serve.
+    .where(loyalty_cards.c.status == literal_column("'kept'"), customers.c.account_number.is_not(None))
+    # On top of what headquarters has rejected the card would be rejected, too.
+    .where(
+        ~exists().where(
+            outbox_rows.c.aggregateid == loyalty_cards.c.customer_id,
+            outbox_rows.c.aggregatetype == outbox.CUSTOMER,
+            outbox_rows.c.settled_at.is_(None),
+            outbox_rows.c.outcome == outbox.REJECTED,
         )
-        .order_by(loyalty_cards.c.asked_at, loyalty_cards.c.card_number)
-        .limit(CARDS_MAX)
     )
-    return [(row.card_number, row.customer_id) for row in connection.execute(query)]
+    .order_by(loyalty_cards.c.asked_at, loyalty_cards.c.card_number)
+    .limit(CARDS_MAX)
+)
+"""Made once: a relay asks a hundred times a second, and making it took longer than answering it."""
 
 
 def _issue_kept(channel: OpenChannel, number: str, customer_id: str) -> bool:
