@@ -26,6 +26,13 @@ from sqlalchemy.types import NullType
 from schemas.columns import Guid
 
 
+def array_text(values: Iterable[object]) -> str:
+    """GUIDs or numbers, None among them, as the text of a PostgreSQL array: of a list psycopg makes one in 20
+    microseconds an element.
+    """
+    return f"{{{','.join('NULL' if one is None else str(one) for one in values)}}}"
+
+
 def is_one_of(
     connection: Connection, what: ColumnElement[Any], values: Iterable[str] | Iterable[int]
 ) -> ColumnElement[bool]:
@@ -33,8 +40,7 @@ def is_one_of(
     wanted = list(values)
     if connection.dialect.name == "postgresql":
         kind = Guid if isinstance(what.type, Guid) else BigInteger
-        # As the text of an array: psycopg takes 20 microseconds an element to make one of a list.
-        array = bindparam(None, f"{{{','.join(map(str, wanted))}}}", type_=NullType())
+        array = bindparam(None, array_text(wanted), type_=NullType())
         return what == any_(cast(array, ARRAY(kind)))
     each = func.json_each(bindparam(None, json.dumps(wanted), type_=Text)).table_valued(column("value"))
     return what.in_(select(each.c.value))

@@ -11,12 +11,14 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, delete, text
 
 from commerce.bulk import copy_into
 from commerce.failpoints import failpoint
 from commerce.kafka import REQUEST_SECONDS
+from commerce.membership import is_one_of
 from schemas.batches import join_columns, text_bytes, zigzag
+from schemas.headquarters import replies_due
 from schemas.records import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
 from schemas.wire import contract, encode
 
@@ -177,7 +179,10 @@ def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
                 return sent
             _send(producer, topic, due)
             failpoint("answers.after_send")
-            headquarters.execute(_STRIKE_OFF, {"sequences": list({sequence for sequence, *_ in due})})
+            sequences = {sequence for sequence, *_ in due}
+            # Not a join: after a vacuum found the table empty, PostgreSQL takes it to stay so, and compares each with
+            # each.
+            headquarters.execute(delete(replies_due).where(is_one_of(headquarters, replies_due.c.sequence, sequences)))
         sent += len(due)
 
 
@@ -192,9 +197,6 @@ _DUE: Final = """
     ORDER BY due.sequence, answer.place
     """
 """So many answers, oldest first, and what else was written with the last of them."""
-
-_STRIKE_OFF: Final = text("DELETE FROM replies_due WHERE sequence = ANY (:sequences)")
-"""Not a join: after a vacuum found the table empty, PostgreSQL takes it to stay so, and compares each with each."""
 
 
 def _send(producer: Producer, topic: str, due: Iterable[tuple[int, str, str, bytes]]) -> None:

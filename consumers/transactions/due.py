@@ -9,18 +9,15 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from commerce.membership import array_text
+
 
 def note_customers(headquarters: Connection, customer_ids: Iterable[str]) -> None:
     """Have those transactions looked at that wait for one of these customers. Belongs to the SQL transaction that
     brings them.
     """
     if headquarters.scalar(_SOMETHING_WAITS):
-        headquarters.execute(_NOTE_CUSTOMERS, {"ids": guid_array(customer_ids)})
-
-
-def guid_array(ids: Iterable[str | None]) -> str:
-    """GUIDs as the text of a PostgreSQL array: psycopg takes 20 microseconds an element to make one of a list."""
-    return f"{{{','.join('NULL' if one is None else one for one in ids)}}}"
+        headquarters.execute(_NOTE_CUSTOMERS, {"ids": array_text(customer_ids)})
 
 
 _SOMETHING_WAITS: Final = text("SELECT EXISTS (SELECT FROM retail_transactions WHERE status IN ('waiting', 'blocked'))")
@@ -37,7 +34,7 @@ _NOTE_CUSTOMERS: Final = text(
 def note_new(headquarters: Connection, ids: Sequence[str], customer_ids: Sequence[str | None]) -> None:
     """Have those of these new transactions looked at that have no customer, or one who is there already."""
     if ids:
-        headquarters.execute(_NOTE_NEW, {"ids": guid_array(ids), "customer_ids": guid_array(customer_ids)})
+        headquarters.execute(_NOTE_NEW, {"ids": array_text(ids), "customer_ids": array_text(customer_ids)})
 
 
 _NOTE_NEW: Final = text(
@@ -56,7 +53,7 @@ class Noted(NamedTuple):
 
     notes: int
     ids: str
-    """As `guid_array` has them."""
+    """As `array_text` has them."""
 
 
 def take_due(headquarters: Connection, rows_max: int) -> Noted:

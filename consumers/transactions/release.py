@@ -27,9 +27,10 @@ from structlog import get_logger
 
 from commerce.failpoints import failpoint
 from commerce.failures import error_code, is_transient
+from commerce.membership import array_text
 from commerce.number_sequence import number_format
 from consumers.transactions.answers import Answer, write_answers
-from consumers.transactions.due import guid_array, take_due
+from consumers.transactions.due import take_due
 from consumers.transactions.record import OF_A_RECORD
 from consumers.transactions.statements import judge_statements
 from schemas.headquarters import sales_order_sequences
@@ -180,7 +181,7 @@ def _one_by_one(headquarters: Connection, looked_at: Mapping[str, Any], *, sweep
     for transaction_id in headquarters.scalars(_DUE_IDS[sweep], looked_at).all():
         try:
             with headquarters.begin_nested():
-                one = _let_through(headquarters, {**looked_at, "ids": guid_array([transaction_id])}, sweep=False)
+                one = _let_through(headquarters, {**looked_at, "ids": array_text([transaction_id])}, sweep=False)
         except DBAPIError as error:
             if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
                 raise
@@ -299,7 +300,7 @@ def _block(headquarters: Connection, refused: Mapping[str, Reason], now: datetim
         alike[reason].append(transaction_id)
     answers: list[Answer] = []
     for reason, ids in alike.items():
-        blocked = {"ids": guid_array(ids), "why": reasons_as_json([reason]), "now": now}
+        blocked = {"ids": array_text(ids), "why": reasons_as_json([reason]), "now": now}
         answers += _changed(headquarters.execute(_BLOCK, blocked))
     return answers
 
@@ -331,7 +332,9 @@ _BLOCK_REJECTED_AMONG: Final = """
               waiting.reasons, waiting.answer
     """
 _BLOCK_REJECTED: Final = {sweep: text(_BLOCK_REJECTED_AMONG.format(among=among)) for sweep, among in _AMONG.items()}
-"""Block what waits for an event that headquarters has rejected, with its reasons."""
+"""Block what waits for an event that headquarters has rejected, with its reasons. Not `status = 'waiting'`: that alone
+would let PostgreSQL go through all that waits, which `coalesce` keeps it from.
+"""
 
 
 def _answer_waiting(headquarters: Connection, now: datetime) -> list[Answer]:
