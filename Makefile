@@ -1,7 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TEST_PROCESSES ?= 3
 INSTALLED := $(VENV)/.installed
 
 .PHONY: venv check test demo bench clean
@@ -23,9 +22,8 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -q
 
-# Most of a test is waiting. Each of the processes starts a broker and a PostgreSQL of its own, some 1.5 GB.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -v --durations=20 --numprocesses=$(TEST_PROCESSES) --dist=worksteal
+	$(BIN)/python -m pytest -v --durations=20
 
 demo: $(INSTALLED)
 	$(BIN)/tenten demo
