@@ -17,7 +17,7 @@ from benchmarks.limits import TABLES
 from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rates
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import Stage, stage
+from benchmarks.stage import PARTITIONS, Stage, stage
 from schemas.topics import CUSTOMERS
 
 AT_LEAST_P1: Final = 0.5
@@ -111,7 +111,7 @@ def into_sqlite(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[R
 
 
 def _settings(customers: int) -> Settings:
-    return {"customers": customers, "partitions": CUSTOMERS.partitions, "process": "tenten channel distribute"}
+    return {"customers": customers, "partitions": PARTITIONS, "process": "tenten channel distribute"}
 
 
 def _warm_up(on: Stage, process: Process, ask: Ask, scale: Scale) -> None:

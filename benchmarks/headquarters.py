@@ -17,7 +17,7 @@ from benchmarks.filling import Filling
 from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rates
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import PARTITIONS, Database, Stage, stage
 from commerce.transaction_session import BatchLimits
 from schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
@@ -38,7 +38,7 @@ def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterat
     settings: Settings = {
         "events": scale.customers,
         "channels": len(CHANNELS),
-        "partitions": ASYNC_CUSTOMERS.partitions,
+        "partitions": PARTITIONS,
         "records a transaction": BatchLimits().records_max,
     }
     if "P5" in bars:
@@ -123,7 +123,7 @@ def _release_and_wait(
 
 
 def _even_shares(members: int) -> list[int]:
-    return [ASYNC_CUSTOMERS.partitions // members] * members
+    return [PARTITIONS // members] * members
 
 
 def _shares(admin: AdminClient, group: str) -> Sequence[int]:

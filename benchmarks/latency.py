@@ -25,7 +25,7 @@ from benchmarks.databases import onlooker
 from benchmarks.measuring import Result, Scale
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import PARTITIONS, Database, Stage, stage
 from producers.channel import open_channel
 from producers.customers import create_customer
 from producers.fields import NewAddress
@@ -228,7 +228,7 @@ def _kafka_legs(on: Stage, records: int) -> list[float]:
 def _consume(on: Stage, topic: str, stopwatch: Stopwatch, done: Event) -> None:
     own = {"bootstrap.servers": on.servers.bootstrap_servers, "group.id": on.settings.group("legs")}
     consumer = Consumer({**own, **loop.CONSUMER})
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(CUSTOMERS.partitions)])
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     while not done.is_set():
         message = consumer.poll(0.1)
         if message is not None and message.error() is None:

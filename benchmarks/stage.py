@@ -20,6 +20,9 @@ from schemas.topics import ALL
 
 Database = Literal["postgresql", "sqlite"]
 
+PARTITIONS: Final = 12
+"""Of each keyed topic."""
+
 _numbers: Final = count(1)
 
 
@@ -73,6 +76,7 @@ def _toml(
 ) -> str:
     lines = [
         f'prefix = "{prefix}"',
+        f"partitions = {PARTITIONS}",
         "[kafka]",
         f'"bootstrap.servers" = "{bootstrap_servers}"',
         "[headquarters]",

@@ -7,7 +7,7 @@ privilege) are `KafkaRefused`, with what to do; everything that may pass by itse
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -325,68 +325,67 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
     Raises: `KafkaRefused`; `KafkaException` when no broker answers.
     """
     admin = administration(settings)
-    existing = ask(lambda: admin.list_topics(timeout=REQUEST_SECONDS)).topics
-    if dry_run:
-        _check_visible(admin, [name for topic in ALL if (name := settings.topic(topic)) not in existing])
+    existing = _partitions(admin, [settings.topic(topic) for topic in ALL])
+    missing = [topic for topic in ALL if settings.topic(topic) not in existing]
+    if missing and not dry_run:
+        _create(admin, {settings.topic(topic): topic for topic in missing}, settings)
     changes = []
     for topic in ALL:
-        name = settings.topic(topic)
-        if name not in existing:
-            if not dry_run:
-                _create(admin, name, topic)
-            changes.append(TopicChange(topic=name, action="create", detail=f"{topic.partitions} partitions"))
-        elif topic.keyed and len(existing[name].partitions) != topic.partitions:
+        name, partitions = settings.topic(topic), settings.partitions_of(topic)
+        if topic in missing:
+            changes.append(TopicChange(topic=name, action="create", detail=f"{partitions} partitions"))
+        elif topic.keyed and existing[name] != partitions:
             detail = (
-                f"has {len(existing[name].partitions)} partitions instead of {topic.partitions}: "
-                "with another count the same key would go elsewhere; keep this count, or make a new topic under "
+                f"has {existing[name]} partitions instead of {partitions}: with another count the same key would go "
+                f"to another partition. Keep this count (`partitions = {existing[name]}` in tenten.toml), or use "
                 "another prefix"
             )
             changes.append(TopicChange(topic=name, action="refuse", detail=detail))
         else:
             changes.append(_configure(admin, name, topic, dry_run))
-    if not dry_run:
-        _wait_until_seen(admin, [change.topic for change in changes if change.action == "create"])
     return changes
 
 
-def _check_visible(admin: AdminClient, names: list[str]) -> None:
-    """Topics that are not listed do not exist, or may not be seen. Raises: `KafkaRefused` in the second case."""
-    if not names:
-        return
-    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_SECONDS).items():
-        error = future.exception()
-        if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise refused(error, name) or error
+def _partitions(admin: AdminClient, names: Sequence[str]) -> dict[str, int]:
+    """The number of partitions of those of the topics that exist, with a leader for each.
 
-
-def _wait_until_seen(admin: AdminClient, names: Iterable[str]) -> None:
-    """Wait until new topics are known with their partitions: for a moment a broker names a topic without any.
-
-    Raises: `KafkaException` when they are not within some seconds.
+    Only these topics are asked for: a cluster may have many others.
+    Raises: `KafkaRefused` for a topic that may not be seen; `KafkaException`.
     """
-    missing = set(names)
+    described = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS)
+    found = {}
+    for name, future in described.items():
+        try:
+            topic = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise refused(error, name) or error from error
+            continue
+        if topic.partitions and all(partition.leader is not None for partition in topic.partitions):
+            found[name] = len(topic.partitions)
+    return found
+
+
+def _create(admin: AdminClient, topics: Mapping[str, Topic], settings: Settings) -> None:
+    """Create the topics (by name with prefix), and wait until the broker knows each with the leaders of its partitions.
+
+    Raises: `KafkaRefused`; `KafkaException`, also when that takes too long.
+    """
+    new = [
+        NewTopic(name, num_partitions=settings.partitions_of(topic), config=dict(topic.configuration))
+        for name, topic in topics.items()
+    ]
+    for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
+        try:
+            ask(future.result, name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
     give_up_at = time.monotonic() + REQUEST_SECONDS
-    while missing:
-        topics = ask(lambda: admin.list_topics(timeout=REQUEST_SECONDS)).topics
-        missing = {
-            name
-            for name in missing
-            if name not in topics
-            or not topics[name].partitions
-            or any(partition.leader < 0 for partition in topics[name].partitions.values())
-        }
-        if missing and time.monotonic() > give_up_at:
-            raise KafkaException(f"no leaders within {REQUEST_SECONDS} s for {', '.join(sorted(missing))}")
-        time.sleep(0.02 if missing else 0)
-
-
-def _create(admin: AdminClient, name: str, topic: Topic) -> None:
-    new = NewTopic(name, num_partitions=topic.partitions, config=dict(topic.configuration))
-    try:
-        ask(admin.create_topics([new], request_timeout=REQUEST_SECONDS)[name].result, name)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise
+    while missing := sorted(topics.keys() - _partitions(admin, list(topics)).keys()):
+        if time.monotonic() > give_up_at:
+            raise KafkaException(f"no leaders within {REQUEST_SECONDS} s for {', '.join(missing)}")
+        time.sleep(0.02)
 
 
 def _configure(admin: AdminClient, name: str, topic: Topic, dry_run: bool) -> TopicChange:

@@ -274,6 +274,8 @@ class Settings(_Table):
 
     prefix: Annotated[str, AfterValidator(_prefix)] = ""
     """Before every topic, group and transactional id."""
+    partitions: int = Field(default=12, ge=1, le=1_000)
+    """How many partitions each keyed topic is created with. It never changes for a topic that exists."""
     data: Path = Path(".tenten")
     """Where local servers keep their data. Absolute."""
     kafka: Annotated[dict[str, str], BeforeValidator(_kafka_properties)] = Field(default={}, repr=False)
@@ -304,6 +306,10 @@ class Settings(_Table):
     def topic(self, topic: Topic) -> str:
         """The topic's name in Kafka."""
         return self.prefix + topic.name
+
+    def partitions_of(self, topic: Topic) -> int:
+        """How many partitions the topic has when it is created."""
+        return self.partitions if topic.partitions is None else topic.partitions
 
     def group(self, name: str) -> str:
         """A consumer group's name in Kafka."""

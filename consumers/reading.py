@@ -58,14 +58,24 @@ class AssignedReader:
 
     Raises when reading: `OffsetGone`; `KafkaRefused`; `KafkaException`. A broker that is away raises nothing: there is
     nothing to read until it is back.
+
+    `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing, where that is not as for every consumer.
     """
 
-    def __init__(self, settings: Settings, topic: str, group: str, next_offsets: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        next_offsets: Mapping[int, int],
+        fetch_wait_ms: int | None = None,
+    ) -> None:
         self._settings = settings
         self._topic = topic
         self._group = group
         self._next_offsets = dict(next_offsets)
         self._paused: set[int] = set()
+        self._fetch: dict[str, Any] = {} if fetch_wait_ms is None else {"fetch.wait.max.ms": fetch_wait_ms}
 
     def __enter__(self) -> Self:
         own: dict[str, Any] = {
@@ -75,6 +85,7 @@ class AssignedReader:
             "auto.offset.reset": "error",
             # The end of a partition is an event: control markers at the end are no records, and only it lies past them.
             "enable.partition.eof": True,
+            **self._fetch,
         }
         self._consumer = Consumer(consumer_configuration(self._settings, **own))
         self.assign(self._next_offsets)

@@ -26,7 +26,8 @@ class Topic:
     key: str
     value: str
     """Name of the Avro record in `schemas/avro`, or a word for what it is."""
-    partitions: int = 12
+    partitions: int | None = None
+    """None: as many as the settings say."""
     keyed: bool = True
     """True when partitions may never be added: the same key must stay in the same partition."""
     configuration: dict[str, str] = field(default_factory=dict)

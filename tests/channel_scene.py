@@ -26,7 +26,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from sqlalchemy import Engine, Table, insert, select, update
 
-from commerce.database import consistent_view, open_database, upgrade_channel
+from commerce.database import consistent_view, open_database
 from commerce.failures import KafkaRefused
 from commerce.kafka import administration, apply_topics, last_stable_offsets, topic_ids
 from commerce.settings import Settings
@@ -49,36 +49,15 @@ from schemas.records import (
 )
 from schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
 from schemas.wire import contract, encode
+from tests import settings_file
+from tests.databases import channel_tables
+from tests.settings_file import DEMF, USRT, general, kafka
 
 DEADLINE_SECONDS: Final = 60.0
 """By then whatever a test waits for has happened, or never will."""
 
 AT: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 CHANNEL: Final = "houston"
-
-_TOML: Final = """
-prefix = "{prefix}"
-
-[kafka]
-"bootstrap.servers" = "{bootstrap_servers}"
-
-[legal_entities.usrt]
-country = "US"
-currency = "USD"
-language = "en-US"
-account_numbers = {{ format = "C-########" }}
-
-[legal_entities.demf]
-country = "DE"
-currency = "EUR"
-language = "de-DE"
-account_numbers = {{ format = "D########" }}
-
-[channels.houston]
-legal_entity = "usrt"
-address_books = {address_books}
-database = "{url}"
-"""
 
 DISTRIBUTION: Final = "from consumers.distribution.run import run; run(settings, channel, stop)"
 SETTLEMENT: Final = "from consumers.settlement import run; run(settings, channel, stop)"
@@ -291,7 +270,7 @@ class ChannelScene:
     def wait_until_level(self) -> None:
         """Wait until the channel's positions in `customers` are at the last stable offsets."""
         name = self.settings.topic(CUSTOMERS)
-        ends = last_stable_offsets(self.settings, name, CUSTOMERS.partitions)
+        ends = last_stable_offsets(self.settings, name, self.settings.partitions_of(CUSTOMERS))
         self.wait(lambda: self.positions(name) == ends, "the end of the topic")
 
     def positions(self, topic: str) -> dict[int, int]:
@@ -501,9 +480,9 @@ def set_channel_scene(
     directory: Path, bootstrap_servers: str, prefix: str, url: str, address_books: Sequence[str] = ()
 ) -> Iterator[ChannelScene]:
     """Topics, tables and settings of one channel, whose database is at that address."""
-    document = _TOML.format(
-        prefix=prefix, bootstrap_servers=bootstrap_servers, url=url, address_books=list(address_books)
-    )
+    store = settings_file.channel(CHANNEL, url, address_books=address_books)
+    parts = [general(prefix), kafka(bootstrap_servers), USRT, DEMF, store]
+    document = "\n".join(parts)
     (directory / "tenten.toml").write_text(document)
     settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
     make_topics(settings)
@@ -515,8 +494,8 @@ def set_channel_scene(
 
 
 def _with_database(settings: Settings, bootstrap_servers: str) -> Iterator[ChannelScene]:
+    channel_tables(settings.channel(CHANNEL).database)
     engine = open_database(settings.channel(CHANNEL).database)
-    upgrade_channel(engine)
     try:
         yield ChannelScene(settings=settings, engine=engine, headquarters=Headquarters(bootstrap_servers, settings))
     finally:

@@ -1,17 +1,35 @@
 """Fixtures for every test: real servers once a session; topics, groups and databases of its own for each test."""
 
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from operations.local import create_database
-from tests.services import kafka_for_tests, postgresql_for_tests
+from tests.databases import RUN, Kind, create_from_template, drop_database
+from tests.services import end_run, kafka_for_tests, postgresql_for_tests
 
 _DIRECTORIES = ("unit", "integration", "acceptance", "faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name this run; its worker processes inherit the name."""
+    if not _is_worker(config):
+        os.environ[RUN] = secrets.token_hex(4)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the servers that the run has started."""
+    if not _is_worker(config):
+        end_run()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of several processes that run tests side by side (pytest-xdist)."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,14 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bootstrap_servers() -> Iterator[str]:
-    """A real broker, shared by all tests; `prefix` keeps them apart."""
+    """A real broker, shared by all tests and worker processes; `prefix` keeps tests apart."""
     with kafka_for_tests() as servers:
         yield servers
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """A real PostgreSQL server, shared by all tests; `new_database` keeps them apart."""
+    """A real PostgreSQL server, shared likewise; `new_database` keeps tests apart."""
     with postgresql_for_tests() as url:
         yield url
 
@@ -43,23 +61,29 @@ def prefix() -> str:
     return f"t{secrets.token_hex(4)}-"
 
 
+class NewDatabase(Protocol):
+    """Creates a PostgreSQL database, empty or with the tables of this kind. Returns its address."""
+
+    def __call__(self, kind: Kind | None = None) -> str: ...
+
+
 @pytest.fixture
-def new_database(postgresql: str) -> Iterator[Callable[[], str]]:
-    """Makes an empty PostgreSQL database at each call and gives its address; all are dropped when the test is over."""
+def new_database(postgresql: str) -> Iterator[NewDatabase]:
+    """Creates a PostgreSQL database at each call; all are dropped when the test is over."""
     names: list[str] = []
 
-    def create() -> str:
+    def create(kind: Kind | None = None) -> str:
         names.append(f"t{secrets.token_hex(6)}")
-        return create_database(postgresql, names[-1])
+        if kind is None:
+            return create_database(postgresql, names[-1])
+        return create_from_template(postgresql, names[-1], kind)
 
     yield create
-    with psycopg.connect(postgresql, autocommit=True) as connection:
-        for name in names:
-            # By force: a process that the test killed may not have been missed by the server yet.
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+    for name in names:
+        drop_database(postgresql, name)
 
 
 @pytest.fixture
-def headquarters_url(new_database: Callable[[], str]) -> str:
-    """An empty PostgreSQL database for headquarters."""
-    return new_database()
+def headquarters_url(new_database: NewDatabase) -> str:
+    """A PostgreSQL database with the tables of headquarters."""
+    return new_database("headquarters")

@@ -1,6 +1,6 @@
 """A scene for tests of the whole way: headquarters and its channels, each part as it runs in production, in threads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +10,13 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Table, select
 
-from commerce.database import open_database, upgrade_channel
 from commerce.settings import Settings
 from consumers import settlement
 from consumers.distribution import run as distribution
 from producers import OpenChannel, open_channel, relay
 from tests.channel_scene import Worker
+from tests.conftest import NewDatabase
+from tests.databases import channel_tables
 from tests.scenes import Scene, set_scene
 
 HOUSTON: Final = "houston"
@@ -40,9 +41,7 @@ class Flow:
     @contextmanager
     def opened(self, name: str = HOUSTON) -> Iterator[OpenChannel]:
         """A channel, open for work; its tables are there."""
-        engine = open_database(self.settings.channel(name).database)
-        upgrade_channel(engine)
-        engine.dispose()
+        channel_tables(self.settings.channel(name).database)
         with open_channel(self.settings, name) as channel:
             yield channel
 
@@ -75,9 +74,9 @@ def rows(channel: OpenChannel, table: Table) -> list[dict[str, Any]]:
 
 
 def set_flow(
-    directory: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str], houston: str, **more: Any
+    directory: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase, houston: str, **more: Any
 ) -> Flow:
     """Topics and tables; `houston` says whether that channel has postgresql or sqlite. `more` goes to `set_scene`."""
-    scene = set_scene(directory, bootstrap_servers, prefix, new_database(), **more)
+    scene = set_scene(directory, bootstrap_servers, prefix, new_database("headquarters"), **more)
     flow = Flow(scene=scene, settings=scene.settings)
-    return flow.with_channel(HOUSTON, database=new_database()) if houston == "postgresql" else flow
+    return flow.with_channel(HOUSTON, database=new_database("channel")) if houston == "postgresql" else flow

@@ -17,7 +17,6 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from sqlalchemy import Table, select, update
 
 from commerce.customer_rows import CHANNEL_TABLES, read_customers, write_customers
-from commerce.database import open_database, upgrade_channel
 from commerce.kafka import apply_topics, consumer_configuration
 from commerce.settings import Settings
 from producers import OpenChannel, open_channel, relay
@@ -25,39 +24,15 @@ from schemas import channel
 from schemas.records import CustomerEvent, Reason, RetailTransaction, event_from_avro, transaction_from_avro
 from schemas.topics import ASYNC_CUSTOMERS, Topic
 from schemas.wire import WriterSchemas, contract
+from tests import settings_file
+from tests.databases import channel_tables
+from tests.settings_file import USRT, default_customer, general, kafka
 
 HOUSTON: Final = "houston"
 DEADLINE_SECONDS: Final = 60.0
 """By then whatever a test waits for has happened, or never will."""
 
 REASON: Final = Reason(field="last_name", code="too_long", text="This may have 100 characters at most.")
-
-_TOML: Final = """
-prefix = "{prefix}"
-
-[kafka]
-"bootstrap.servers" = "{bootstrap_servers}"
-
-[legal_entities.usrt]
-country = "US"
-currency = "USD"
-language = "en-US"
-account_numbers = {{ format = "C-########" }}
-
-[channels.houston]
-legal_entity = "usrt"
-address_books = ["US"]
-database = "{url}"
-
-[channels.houston.default_customer]
-customer_group = "10"
-receipt_preference = "email"
-affiliations = ["friends"]
-
-[channels.dallas]
-legal_entity = "usrt"
-database = "sqlite:///dallas.db"
-"""
 
 
 class Store:
@@ -144,7 +119,7 @@ class Store:
         """Every record of a topic, those of a partition in order."""
         name = self.settings.topic(topic)
         consumer = Consumer(consumer_configuration(self.settings, **{"group.id": name, "enable.partition.eof": True}))
-        open_partitions = set(range(topic.partitions))
+        open_partitions = set(range(self.settings.partitions_of(topic)))
         consumer.assign([TopicPartition(name, partition, 0) for partition in open_partitions])
         messages = []
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -185,16 +160,23 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLI
 @contextmanager
 def set_store(directory: Path, url: str, *, bootstrap_servers: str | None = None, prefix: str = "") -> Iterator[Store]:
     """The channel with its tables, at that address; its topics too when a broker is given."""
-    document = _TOML.format(prefix=prefix, bootstrap_servers=bootstrap_servers or "127.0.0.1:1", url=url)
+    lent = {"customer_group": "10", "receipt_preference": "email", "affiliations": ["friends"]}
+    parts = [
+        general(prefix),
+        kafka(bootstrap_servers or "127.0.0.1:1"),
+        USRT,
+        settings_file.channel(HOUSTON, url, address_books=["US"]),
+        default_customer(HOUSTON, lent),
+        settings_file.channel("dallas"),
+    ]
+    document = "\n".join(parts)
     toml = directory / "tenten.toml"
     toml.write_text(document)
     settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
     if bootstrap_servers is not None:
         apply_topics(settings)
     for name in settings.channels:
-        engine = open_database(settings.channel(name).database)
-        upgrade_channel(engine)
-        engine.dispose()
+        channel_tables(settings.channel(name).database)
     with open_channel(settings, HOUSTON) as opened:
         yield Store(settings, opened, toml)
 

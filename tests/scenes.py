@@ -6,7 +6,7 @@ not needed to say what is expected of it.
 
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +17,16 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from psycopg.rows import dict_row
 
-from commerce.database import open_database, upgrade_headquarters
 from commerce.kafka import apply_topics
 from commerce.settings import Settings
 from consumers.headquarters.run import run as run_headquarters
 from consumers.transactions.run import run as run_transactions
+from tests.databases import headquarters_tables
 from tests.faults.avro import decode
 from tests.faults.checker import Sequence, Setting
 from tests.faults.evidence import HeadquartersTables, read_headquarters
 from tests.faults.journal import Journal, Writer
+from tests.settings_file import DEMF, PARTITIONS, channel, general, headquarters, kafka, legal_entity
 
 DEADLINE_SECONDS: Final = 60.0
 """By then whatever a test waits for has happened, or never will."""
@@ -38,44 +39,6 @@ SETTING: Final = Setting(
         "demf": Sequence(format="D########", continuous=False),
     },
 )
-
-_TOML: Final = """
-prefix = "{prefix}"
-
-[kafka]
-"bootstrap.servers" = "{bootstrap_servers}"
-# The shortest that a broker allows: a killed worker's partitions are free again sooner.
-"session.timeout.ms" = 6000
-"heartbeat.interval.ms" = 1500
-
-[headquarters]
-database = "{url}"
-{headquarters}
-
-[legal_entities.usrt]
-country = "US"
-currency = "USD"
-language = "en-US"
-account_numbers = {{ format = "{usrt_format}", next = 1, continuous = true }}
-
-[legal_entities.demf]
-country = "DE"
-currency = "EUR"
-language = "de-DE"
-account_numbers = {{ format = "D########", next = 1, continuous = false }}
-
-[channels.houston]
-legal_entity = "usrt"
-database = "sqlite:///houston.db"
-
-[channels.dallas]
-legal_entity = "usrt"
-database = "sqlite:///dallas.db"
-
-[channels.munich]
-legal_entity = "demf"
-database = "sqlite:///munich.db"
-"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,27 +230,27 @@ def set_scene(
     prefix: str,
     url: str,
     *,
-    headquarters: str = "",
+    limits: Mapping[str, int] | None = None,
     usrt_format: str = "C-########",
+    partitions: int = PARTITIONS,
     has_tables: bool = False,
 ) -> Scene:
-    """Topics, tables and settings, ready for a worker. `headquarters` is more of that table of the file.
+    """Topics, tables and settings, ready for a worker. `limits` are more of `[headquarters]`.
 
-    `has_tables`: the database is a copy of another scene's.
+    `has_tables`: the database has the tables already.
     """
     scene = Scene(bootstrap_servers=bootstrap_servers, prefix=prefix, url=url, toml=directory / "tenten.toml")
-    scene.toml.write_text(
-        _TOML.format(
-            prefix=prefix,
-            bootstrap_servers=bootstrap_servers,
-            url=url,
-            headquarters=headquarters,
-            usrt_format=usrt_format,
-        )
-    )
+    parts = [
+        general(prefix, partitions=partitions),
+        # The shortest that a broker allows: a killed worker's partitions are free again sooner.
+        kafka(bootstrap_servers, session_timeout_ms="6000", heartbeat_interval_ms="1500"),
+        headquarters(url, **(limits or {})),
+        legal_entity("usrt", usrt_format),
+        DEMF,
+        *(channel(name, of=entity) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()),
+    ]
+    scene.toml.write_text("\n".join(parts))
     apply_topics(scene.settings)
     if not has_tables:
-        engine = open_database(url)
-        upgrade_headquarters(engine, scene.settings.legal_entities)
-        engine.dispose()
+        headquarters_tables(url, scene.settings.legal_entities)
     return scene

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from operations import local
 from operations.local.ports import free_port
+from tests.databases import directory_of_run, drop_templates
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -31,7 +32,7 @@ _READY_SECONDS_MAX = 90.0
 
 @contextmanager
 def kafka_for_tests() -> Iterator[str]:
-    """The bootstrap servers of a broker that answers; it is ended afterwards if it was started here."""
+    """The bootstrap servers of a broker that answers. One on this machine serves the whole run; `end_run` ends it."""
     configured = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if configured:
         _wait_until(
@@ -42,16 +43,12 @@ def kafka_for_tests() -> Iterator[str]:
         with _kafka_container() as bootstrap_servers:
             yield bootstrap_servers
     else:
-        with directory_for_server("kafka") as directory:
-            try:
-                yield local.start_kafka(directory).bootstrap_servers
-            finally:
-                local.stop_kafka(directory, grace_seconds=0)
+        yield local.start_kafka(_kafka_directory()).bootstrap_servers
 
 
 @contextmanager
 def postgresql_for_tests() -> Iterator[str]:
-    """The address of a server's database; the server may be given more, and is ended if it was started here."""
+    """The address of a server's database; more may be created there. Ends as the broker does."""
     configured = os.environ.get("TENTEN_HEADQUARTERS_URL")
     if configured:
         _wait_until(lambda: _postgresql_answers(configured), "PostgreSQL at TENTEN_HEADQUARTERS_URL does not answer")
@@ -60,12 +57,26 @@ def postgresql_for_tests() -> Iterator[str]:
         with _postgresql_container() as url:
             yield url
     else:
-        with directory_for_server("postgres") as directory:
-            try:
-                # Tests kill processes, not machines: what a process has written survives without being flushed to disk.
-                yield local.start_postgres(directory, settings={"fsync": "off"}).postgresql
-            finally:
-                local.stop_postgres(directory)
+        # Tests kill processes, not machines: what a process has written survives without being flushed to disk.
+        yield local.start_postgres(
+            _postgres_directory(), settings={"fsync": "off", "max_connections": "300"}
+        ).postgresql
+
+
+def end_run() -> None:
+    """End the servers that processes of this run have started on this machine, and remove what the run leaves."""
+    local.stop_kafka(_kafka_directory(), grace_seconds=0)
+    local.stop_postgres(_postgres_directory())
+    drop_templates()
+    shutil.rmtree(directory_of_run(), ignore_errors=True)
+
+
+def _kafka_directory() -> Path:
+    return directory_of_run() / "kafka"
+
+
+def _postgres_directory() -> Path:
+    return directory_of_run() / "postgres"
 
 
 @contextmanager

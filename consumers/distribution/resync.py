@@ -52,6 +52,9 @@ Progress = Callable[[int, int], None]
 TAIL_OFFSETS_MAX: Final = 2_000
 """With at most this much left, it is read under the apply lock, which the live distributor waits for."""
 
+FETCH_WAIT_MS: Final = 10
+"""A reader moves from partition to partition, and each move waits for the fetch that is under way at the broker."""
+
 TAIL_ROUNDS_MAX: Final = 10
 """How often what came meanwhile is read before that, at most."""
 
@@ -85,9 +88,9 @@ def resync(
             topic = patience.persist(lambda: _topic(settings, engine))
             group = settings.group(f"channel.{channel_name}")
             with (
-                AssignedReader(settings, topic.name, group, {}) as keys,
-                AssignedReader(settings, topic.name, group, {}) as more_keys,
-                AssignedReader(settings, topic.name, group, {}) as records,
+                AssignedReader(settings, topic.name, group, {}, FETCH_WAIT_MS) as keys,
+                AssignedReader(settings, topic.name, group, {}, FETCH_WAIT_MS) as more_keys,
+                AssignedReader(settings, topic.name, group, {}, FETCH_WAIT_MS) as records,
             ):
                 replay = _Replay(
                     settings=settings,

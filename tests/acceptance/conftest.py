@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.cli import HOUSTON, LEGAL_ENTITY, SEATTLE, Tenten
+from tests.conftest import NewDatabase
 
 
 @pytest.fixture
@@ -14,6 +15,12 @@ def store(tmp_path: Path) -> Tenten:
     tenten = Tenten(directory=tmp_path)
     tenten.ok("database", "upgrade", "channel", "houston")
     return tenten
+
+
+@pytest.fixture
+def headquarters_url(new_database: NewDatabase) -> str:
+    """An empty PostgreSQL database: what fills it is a command."""
+    return new_database()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import itertools
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.acceptance.cli import ROOT, Tenten, wait_until
+from tests.conftest import NewDatabase
 
 DATA: Final = ROOT.parent / "shared" / "data"
 CUSTOMERS: Final = DATA / "adventureworks-customers.csv"
@@ -72,7 +72,7 @@ def customers_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def chicago(new_database: Callable[[], str]) -> str:
+def chicago(new_database: NewDatabase) -> str:
     """The database of the third store."""
     return new_database()
 

@@ -31,6 +31,7 @@ from operations.local import (
 )
 from operations.local.ports import free_port
 from tests.acceptance.cli import ROOT, Ended, Tenten, wait_until
+from tests.conftest import NewDatabase
 from tests.services import directory_for_server
 
 PROMPT_SECONDS: Final = 30.0
@@ -495,9 +496,7 @@ def test_full_disk_of_a_till_is_refused_loudly_and_heals(tmp_path: Path) -> None
         assert file.execute(HOUSTON_ROWS).fetchone() == (2, 30, 2)
 
 
-def test_full_disk_of_a_store_server_is_refused_loudly_and_heals(
-    tmp_path: Path, new_database: Callable[[], str]
-) -> None:
+def test_full_disk_of_a_store_server_is_refused_loudly_and_heals(tmp_path: Path, new_database: NewDatabase) -> None:
     """The same with PostgreSQL: when the event finds no room, the customer is not there either."""
     # given
     url = new_database()

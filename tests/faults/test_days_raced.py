@@ -25,7 +25,7 @@ CLOSES: Final = 8
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
     """Topics, tables and settings of this test's own; small batches, so that workers meet."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, headquarters="batch_records_max = 3")
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, limits={"batch_records_max": 3})
 
 
 def day(rng: random.Random, till: Till) -> tuple[list[Transaction], list[Transaction]]:

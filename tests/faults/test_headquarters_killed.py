@@ -19,9 +19,9 @@ import pytest
 
 from commerce.failpoints import HEADQUARTERS
 from operations.local import create_database
+from tests.databases import copy_database, drop_database
 from tests.faults.avro import decode
 from tests.faults.checker import violations
-from tests.faults.databases import copy_database, drop_database
 from tests.faults.evidence import Record, gather, read_topic
 from tests.faults.processes import WorkerProcess, worker_process
 from tests.faults.traffic import Event, Store, traffic
@@ -68,11 +68,9 @@ def stories(
         for database in databases:
             ends.callback(drop_database, postgresql, database)
         template, *copies = databases
-        limits = f"batch_records_max = {BATCH_RECORDS}"
+        limits = {"batch_records_max": BATCH_RECORDS}
         url = create_database(postgresql, template)
-        first = set_scene(
-            tmp_path_factory.mktemp("killed"), bootstrap_servers, f"{template}-", url, headquarters=limits
-        )
+        first = set_scene(tmp_path_factory.mktemp("killed"), bootstrap_servers, f"{template}-", url, limits=limits)
 
         def tell(name: str, database: str) -> Story:
             copy_database(postgresql, template, database)
@@ -81,7 +79,7 @@ def stories(
                 bootstrap_servers,
                 f"{database}-",
                 first.url.replace(template, database),
-                headquarters=limits,
+                limits=limits,
                 has_tables=True,
             )
             return _killed_at_random(scene) if name == RANDOM else _killed_at(scene, name)

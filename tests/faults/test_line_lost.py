@@ -5,7 +5,7 @@ The broker is the test's own: it tells one side the address of a proxy, and the 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -18,6 +18,7 @@ from operations import local
 from operations.local.ports import free_port
 from producers import Item, NewAddress, OpenChannel, close_day, create_customer, record_order, record_sale
 from schemas import channel
+from tests.conftest import NewDatabase
 from tests.faults.checker import violations
 from tests.faults.evidence import gather
 from tests.faults.line import State, WeakLine, weak_line
@@ -93,13 +94,13 @@ def is_settled(houston: OpenChannel) -> bool:
 def test_store_goes_on_selling_and_heals_by_itself(
     tmp_path: Path,
     prefix: str,
-    new_database: Callable[[], str],
+    new_database: NewDatabase,
     line: tuple[WeakLine, Addresses],
 ) -> None:
     """Customers, sales and the end of the day while the line is cut, frozen or slow: later all there, and once."""
     # given
     weak, addresses = line
-    scene = set_scene(tmp_path, addresses.inside, prefix, new_database())
+    scene = set_scene(tmp_path, addresses.inside, prefix, new_database("headquarters"))
     flow = at_the_end_of(Flow(scene=scene, settings=scene.settings), addresses.outside)
 
     # when
@@ -142,12 +143,12 @@ _SENDING: Final = """
 
 
 def test_answers_that_do_not_arrive_hold_up_no_order(
-    tmp_path: Path, prefix: str, new_database: Callable[[], str], line: tuple[WeakLine, Addresses]
+    tmp_path: Path, prefix: str, new_database: NewDatabase, line: tuple[WeakLine, Addresses]
 ) -> None:
     """While headquarters waits for the broker to take an answer, it lets the next order through; later all are told."""
     # given
     weak, addresses = line
-    url = new_database()
+    url = new_database("headquarters")
     for name in ("inside", "outside"):
         (tmp_path / name).mkdir()
     scene = set_scene(tmp_path / "inside", addresses.inside, prefix, url)

@@ -21,8 +21,8 @@ import pytest
 
 from commerce.failpoints import TRANSACTIONS
 from operations.local import create_database
+from tests.databases import copy_database, drop_database
 from tests.faults.checker import violations
-from tests.faults.databases import copy_database, drop_database
 from tests.faults.evidence import Evidence, gather
 from tests.faults.processes import WorkerProcess, worker_process
 from tests.faults.settled import wait_until_settled
@@ -73,18 +73,18 @@ def stories(
         for database in databases:
             ends.callback(drop_database, postgresql, database)
         template, *copies = databases
-        limits = f"batch_records_max = {BATCH_RECORDS}"
+        limits = {"batch_records_max": BATCH_RECORDS}
 
         def directory() -> Path:
             return tmp_path_factory.mktemp("killed")
 
         url = create_database(postgresql, template)
-        first = set_scene(directory(), bootstrap_servers, f"{template}-", url, headquarters=limits)
+        first = set_scene(directory(), bootstrap_servers, f"{template}-", url, limits=limits)
 
         def tell(name: str, database: str) -> Story:
             copy_database(postgresql, template, database)
             own, prefix = first.url.replace(template, database), f"{database}-"
-            scene = set_scene(directory(), bootstrap_servers, prefix, own, headquarters=limits, has_tables=True)
+            scene = set_scene(directory(), bootstrap_servers, prefix, own, limits=limits, has_tables=True)
             return _TELL.get(name, _of_a_round if name in OF_A_ROUND else _of_a_batch)(scene, name)
 
         begun = {name: threads.submit(tell, name, database) for name, database in zip(STORIES, copies, strict=True)}

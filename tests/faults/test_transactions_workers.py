@@ -15,7 +15,7 @@ from tests.scenes import SETTING, Scene, set_scene
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
     """Topics, tables and settings of this test's own; small batches, so that workers meet."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, headquarters="batch_records_max = 5")
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, limits={"batch_records_max": 5})
 
 
 def test_workers_that_come_and_go_book_everything_once(scene: Scene) -> None:

@@ -1,6 +1,5 @@
 """Async and sync creation, the whole way: real relay, real headquarters, real settlement, on PostgreSQL and SQLite."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from producers import CustomerStatus, CustomerView, OpenChannel, outbox, show_cu
 from producers.customers import new_id
 from producers.waiting import register_customer
 from schemas import channel
+from tests.conftest import NewDatabase
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows, set_flow
 from tests.scenes import DEADLINE_SECONDS, wait_for
 
@@ -26,7 +26,7 @@ def flow(
     tmp_path: Path,
     bootstrap_servers: str,
     prefix: str,
-    new_database: Callable[[], str],
+    new_database: NewDatabase,
 ) -> Flow:
     """Headquarters, and the channel houston on each of the two databases."""
     return set_flow(tmp_path, bootstrap_servers, prefix, new_database, request.param)

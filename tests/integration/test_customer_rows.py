@@ -1,6 +1,6 @@
 """Customers to rows and back, in PostgreSQL and in SQLite, in the tables of headquarters and of a channel."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from schemas.records import (
     to_avro,
 )
 from schemas.wire import WriterSchemas, contract, encode
+from tests.conftest import NewDatabase
 from tests.customers import IDS, UNHURRIED, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -60,7 +61,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "channel in SQLite":
         url = f"sqlite:///{tmp_path / 'channel.db'}"
     else:
-        new_database: Callable[[], str] = request.getfixturevalue("new_database")
+        new_database: NewDatabase = request.getfixturevalue("new_database")
         url = new_database()
     engine = open_database(url)
     at_headquarters = request.param.startswith("headquarters")

@@ -36,6 +36,7 @@ from commerce.database import (
 from commerce.failures import DatabaseRefused, LockHeld, is_transient
 from commerce.settings import LegalEntity
 from schemas import channel, headquarters
+from tests.conftest import NewDatabase
 from tests.scenes import wait_for
 
 _DEADLINE_SECONDS = 20.0
@@ -140,7 +141,7 @@ def _assert_equal_to_metadata(upgraded: Engine, made: Engine, metadata: MetaData
         assert _catalogue(one) == _catalogue(other)
 
 
-def test_headquarters_migrations_make_the_declared_tables(new_database: Callable[[], str]) -> None:
+def test_headquarters_migrations_make_the_declared_tables(new_database: NewDatabase) -> None:
     """The history of headquarters' tables ends at what `schemas/headquarters.py` declares, to the last index."""
     with _opened(new_database()) as upgraded, _opened(new_database()) as made:
         # when
@@ -171,7 +172,7 @@ def _upgrade_to(engine: Engine, revision: str) -> None:
         command.upgrade(config, revision)
 
 
-def test_upgrade_keeps_the_answers_that_are_due(new_database: Callable[[], str]) -> None:
+def test_upgrade_keeps_the_answers_that_are_due(new_database: NewDatabase) -> None:
     """Answers that an earlier release has left, a row each, are due afterwards, in their order; those too that are just
     being written.
     """

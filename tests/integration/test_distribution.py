@@ -1,6 +1,6 @@
 """Distribution: what headquarters says of customers reaches a channel's tables, on PostgreSQL and on SQLite."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,8 @@ from tests.channel_scene import (
     set_channel_scene,
     state,
 )
+from tests.conftest import NewDatabase
+from tests.settings_file import PARTITIONS
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -43,10 +45,10 @@ def scene(
     tmp_path: Path,
     bootstrap_servers: str,
     prefix: str,
-    new_database: Callable[[], str],
+    new_database: NewDatabase,
 ) -> Iterator[ChannelScene]:
     """A channel on each of the two databases; it has the customers of the address books US and EU."""
-    url = new_database() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = new_database("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US", "EU"]) as made:
         yield made
 
@@ -376,9 +378,9 @@ def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value
     """What stands before it and in other partitions is applied, what is behind it waits; status names the record."""
     # given
     first, behind = customer("First"), customer("Behind")
-    partition = partition_of(first.customer_id, CUSTOMERS.partitions)
+    partition = partition_of(first.customer_id, PARTITIONS)
     behind = replace(behind, customer_id=_guid_in(partition))
-    elsewhere = replace(customer("Elsewhere"), customer_id=_guid_in((partition + 1) % CUSTOMERS.partitions))
+    elsewhere = replace(customer("Elsewhere"), customer_id=_guid_in((partition + 1) % PARTITIONS))
     # when
     with scene.running(run):
         scene.headquarters.send(first)
@@ -425,7 +427,7 @@ def _publish(scene: ChannelScene, fingerprint: str, declaration: dict[str, Any])
 
 def _guid_in(partition: int) -> str:
     """A GUID whose records go to this partition of `customers`."""
-    return next(one for one in iter(guid, None) if partition_of(one, CUSTOMERS.partitions) == partition)
+    return next(one for one in iter(guid, None) if partition_of(one, PARTITIONS) == partition)
 
 
 def test_two_distributors_do_no_harm(scene: ChannelScene) -> None:
@@ -575,7 +577,7 @@ def test_lag_tools_see_where_the_channel_is(scene: ChannelScene) -> None:
     lag_tool = Consumer(
         {**scene.settings.kafka, "group.id": f"{scene.settings.prefix}channel.{CHANNEL}", "enable.auto.commit": False}
     )
-    asked = [TopicPartition(name, partition) for partition in range(CUSTOMERS.partitions)]
+    asked = [TopicPartition(name, partition) for partition in range(PARTITIONS)]
     committed = {one.partition: one.offset for one in lag_tool.committed(asked, timeout=20)}
     lag_tool.close()
     assert {partition: max(0, offset) for partition, offset in committed.items()} == scene.positions(name)

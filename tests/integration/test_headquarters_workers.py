@@ -22,7 +22,8 @@ PARTITIONS: Final = 12
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
     """Topics, tables and settings of this test's own; small batches, so that workers meet."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, headquarters="batch_records_max = 10")
+    limits = {"batch_records_max": 10}
+    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, limits=limits, partitions=PARTITIONS)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, make_url, text
 from operations import local
 from operations.local import ports, processes
 from operations.local.ports import free_port
+from tests.conftest import NewDatabase
 from tests.services import directory_for_server
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +225,7 @@ def test_interrupted_first_start_of_postgresql_is_done_over(directory: Path) -> 
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_address_serves_libpq_and_sqlalchemy_alike(postgresql: str, new_database: Callable[[], str]) -> None:
+def test_address_serves_libpq_and_sqlalchemy_alike(postgresql: str, new_database: NewDatabase) -> None:
     """The same plain address opens the database with psycopg and, its driver named, with SQLAlchemy."""
     url = new_database()
     name = make_url(url).database

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -29,6 +29,7 @@ from producers import (
 from schemas import channel
 from schemas.records import Address, Attribute, Contact, CustomerType, EventKind, ReceiptPreference, SupersededEvent
 from schemas.wire import WriterSchemas, contract
+from tests.conftest import NewDatabase
 from tests.producer_scene import HOUSTON, REASON, Store, set_store
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
@@ -38,7 +39,9 @@ OTHER_GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e50"
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url) as made:
         yield made
 
@@ -489,7 +492,7 @@ def test_a_killed_till_has_written_all_or_nothing(store: Store, point: str, cust
             assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
 
 
-def test_a_channel_whose_tables_are_missing_says_what_to_run(tmp_path: Path, new_database: Callable[[], str]) -> None:
+def test_a_channel_whose_tables_are_missing_says_what_to_run(tmp_path: Path, new_database: NewDatabase) -> None:
     """Opening a database without tables gives advice, not an error of SQL."""
     with set_store(tmp_path, "sqlite:///houston.db") as store:
         empty = store.settings.model_copy(

@@ -31,7 +31,9 @@ PEOPLE = (
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url) as made:
         yield made
 

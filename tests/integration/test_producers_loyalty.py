@@ -1,6 +1,6 @@
 """Loyalty cards: refused, kept, issued once. On PostgreSQL and SQLite; the whole way at the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -23,6 +23,7 @@ from producers.loyalty import CardStatus, CardView, issue_card, issue_kept_cards
 from producers.waiting import register_customer
 from schemas import channel
 from schemas.records import Attribute
+from tests.conftest import NewDatabase
 from tests.flow_scene import DALLAS, HOUSTON, PARTS, set_flow
 from tests.producer_scene import Store, set_store
 from tests.scenes import DEADLINE_SECONDS, wait_for
@@ -35,7 +36,9 @@ GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url) as made:
         yield made
 
@@ -371,7 +374,7 @@ def test_a_customer_is_found_by_card(store: Store) -> None:
 
 @pytest.mark.parametrize("houston", ["postgresql", "sqlite"])
 def test_a_kept_card_reaches_another_channel(
-    houston: str, tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str]
+    houston: str, tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
 ) -> None:
     """Asked for while the customer was pending, issued when the number came, and known in the next store."""
     # given

@@ -47,7 +47,9 @@ TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, bootstrap_servers: str, prefix: str) -> Iterator[Store]:
     """A channel on each of the two databases, with topics of its own."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url, bootstrap_servers=bootstrap_servers, prefix=prefix) as made:
         yield made
 

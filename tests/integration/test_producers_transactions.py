@@ -55,7 +55,9 @@ CUP_BACK = Item(sku="CUP", quantity=Decimal(-1), price=Decimal("12.00"))
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url) as made:
         yield made
 

@@ -1,7 +1,7 @@
 """Sync creation: waiting for headquarters' answer, on PostgreSQL and SQLite."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sqlalchemy import text
 from commerce.failures import NoSuchCustomer
 from producers import CustomerStatus, create_customer, wait_until_settled
 from producers.waiting import register_customer
+from tests.conftest import NewDatabase
 from tests.producer_scene import REASON, Store, set_store, wait_until
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
@@ -20,7 +21,9 @@ GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 @pytest.fixture(params=["postgresql", "sqlite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases."""
-    url = request.getfixturevalue("new_database")() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = (
+        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
+    )
     with set_store(tmp_path, url) as made:
         yield made
 
@@ -93,7 +96,7 @@ def test_a_clerk_who_waits_takes_no_connection_from_the_others(store: Store) -> 
             assert connection.scalars(text("SELECT pg_listening_channels()")).all() == []
 
 
-def test_a_lost_connection_ends_no_waiting(tmp_path: Path, new_database: Callable[[], str]) -> None:
+def test_a_lost_connection_ends_no_waiting(tmp_path: Path, new_database: NewDatabase) -> None:
     """Who can no longer be told looks by himself."""
     url = new_database()
     with set_store(tmp_path, url) as store, ThreadPoolExecutor(1) as clerk:
@@ -107,7 +110,7 @@ def test_a_lost_connection_ends_no_waiting(tmp_path: Path, new_database: Callabl
         assert waiting.result(timeout=30).account_number == "C-00000001"
 
 
-def test_a_customer_that_is_written_is_never_refused(tmp_path: Path, new_database: Callable[[], str]) -> None:
+def test_a_customer_that_is_written_is_never_refused(tmp_path: Path, new_database: NewDatabase) -> None:
     """The database goes away while a sync creation waits: the clerk has a pending customer, and no error."""
     url = new_database()
     with set_store(tmp_path, url) as store, ThreadPoolExecutor(1) as clerk:

@@ -1,7 +1,7 @@
 """Resync: the full sync makes a channel what the topic says, while its tables stay complete, on both databases."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -29,6 +29,7 @@ from tests.channel_scene import (
     set_channel_scene,
     state,
 )
+from tests.conftest import NewDatabase
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -37,10 +38,10 @@ def scene(
     tmp_path: Path,
     bootstrap_servers: str,
     prefix: str,
-    new_database: Callable[[], str],
+    new_database: NewDatabase,
 ) -> Iterator[ChannelScene]:
     """A channel on each of the two databases; it has the customers of the address book US."""
-    url = new_database() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = new_database("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US"]) as made:
         yield made
 

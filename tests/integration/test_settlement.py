@@ -1,7 +1,7 @@
 """Settlement: what headquarters answers reaches a channel's outbox and its customers, on PostgreSQL and on SQLite."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,11 +39,13 @@ from tests.channel_scene import (
     set_channel_scene,
     state,
 )
+from tests.conftest import NewDatabase
+from tests.settings_file import PARTITIONS
 
 NEIGHBOUR = next(
     name
     for name in (f"store-{number}" for number in itertools.count())
-    if partition_of(name, CHANNEL_REPLIES.partitions) == partition_of(CHANNEL, CHANNEL_REPLIES.partitions)
+    if partition_of(name, PARTITIONS) == partition_of(CHANNEL, PARTITIONS)
 )
 """Another channel whose replies go to the same partition."""
 
@@ -54,10 +56,10 @@ def scene(
     tmp_path: Path,
     bootstrap_servers: str,
     prefix: str,
-    new_database: Callable[[], str],
+    new_database: NewDatabase,
 ) -> Iterator[ChannelScene]:
     """A channel on each of the two databases; it has the customers of the address book US."""
-    url = new_database() if request.param == "postgresql" else "sqlite:///houston.db"
+    url = new_database("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US"]) as made:
         yield made
 
@@ -65,7 +67,7 @@ def scene(
 def wait_until_read(scene: ChannelScene) -> None:
     """Wait until settlement stands at the end of the channel's partition."""
     name = scene.settings.topic(CHANNEL_REPLIES)
-    partition = partition_of(CHANNEL, CHANNEL_REPLIES.partitions)
+    partition = partition_of(CHANNEL, PARTITIONS)
     end = scene.headquarters.ends(name)[partition]
     scene.wait(lambda: scene.positions(name) == {partition: end}, "the end of the replies")
 
@@ -278,7 +280,7 @@ def test_customer_outside_the_filter_leaves_with_its_last_edit(scene: ChannelSce
 
 
 def test_those_who_wait_are_told(
-    tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: Callable[[], str]
+    tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
 ) -> None:
     """On PostgreSQL a listener hears of settled and of rejected events when they can be seen."""
     # given
@@ -317,7 +319,7 @@ def test_unreadable_reply_is_not_passed_over(scene: ChannelScene, monkeypatch: p
         scene.headquarters.reply(reply(behind, account_number="C-2", version=1))
     # then
     assert scene.outbox()[behind.event_id]["settled_at"] is None
-    assert scene.positions(name) == {partition_of(CHANNEL, CHANNEL_REPLIES.partitions): 1}
+    assert scene.positions(name) == {partition_of(CHANNEL, PARTITIONS): 1}
 
 
 @pytest.mark.parametrize("failpoint", ["settlement.before_commit", "settlement.after_commit"])

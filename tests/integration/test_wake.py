@@ -1,6 +1,6 @@
 """Waiting until another connection has committed something, on PostgreSQL and SQLite."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from commerce.database import open_database
 from commerce.wake import listening
+from tests.conftest import NewDatabase
 
 CHANNEL = "tenten_test"
 FOREVER_SECONDS = 3600.0
@@ -68,7 +69,7 @@ def test_the_stop_event_ends_the_waiting(engine: Engine) -> None:
         waiting.result(timeout=DEADLINE_SECONDS)
 
 
-def test_a_connection_can_serve_others_afterwards(new_database: Callable[[], str]) -> None:
+def test_a_connection_can_serve_others_afterwards(new_database: NewDatabase) -> None:
     """It goes back to the pool, listens no more, and holds nothing that it was told."""
     engine = open_database(new_database())
     # given
