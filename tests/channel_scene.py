@@ -8,8 +8,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import tomllib
 import uuid
@@ -51,6 +49,7 @@ from schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
 from schemas.wire import contract, encode
 from tests import settings_file
 from tests.databases import channel_tables
+from tests.forked import ended_with_block, fork_program
 from tests.settings_file import DEMF, USRT, general, kafka
 
 DEADLINE_SECONDS: Final = 60.0
@@ -241,6 +240,7 @@ class Headquarters:
 class ChannelScene:
     """One channel, its database, and headquarters' voice."""
 
+    directory: Path
     settings: Settings
     engine: Engine
     headquarters: Headquarters
@@ -490,14 +490,15 @@ def set_channel_scene(
     with pytest.MonkeyPatch.context() as quicker:
         quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
         quicker.setattr(settlement, "NOTE_SECONDS", 0.05)
-        yield from _with_database(settings, bootstrap_servers)
+        yield from _with_database(directory, settings, bootstrap_servers)
 
 
-def _with_database(settings: Settings, bootstrap_servers: str) -> Iterator[ChannelScene]:
+def _with_database(directory: Path, settings: Settings, bootstrap_servers: str) -> Iterator[ChannelScene]:
     channel_tables(settings.channel(CHANNEL).database)
     engine = open_database(settings.channel(CHANNEL).database)
     try:
-        yield ChannelScene(settings=settings, engine=engine, headquarters=Headquarters(bootstrap_servers, settings))
+        headquarters = Headquarters(bootstrap_servers, settings)
+        yield ChannelScene(directory=directory, settings=settings, engine=engine, headquarters=headquarters)
     finally:
         engine.dispose()
 
@@ -513,11 +514,7 @@ def die_at(scene: ChannelScene, failpoint: str, program: str) -> None:
         f"{program}"
     )
     environment = {**os.environ, "TENTEN_FAILPOINT": failpoint}
-    ended = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(given)],
-        cwd=Path(__file__).parents[1],
-        env=environment,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, f"it did not reach {failpoint}"
+    log = scene.directory / "killed.log"
+    process = fork_program(code, json.dumps(given), directory=scene.directory, log=log, environment=environment)
+    with ended_with_block(process):
+        assert process.wait(DEADLINE_SECONDS) == -signal.SIGKILL, f"did not reach {failpoint}: {log.read_text()}"

@@ -2,15 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
 
+from tests.forked import fork
 from tests.scenes import DEADLINE_SECONDS, Scene
-
-_ROOT: Final = Path(__file__).parents[2]
 
 
 class WorkerProcess:
@@ -22,17 +19,13 @@ class WorkerProcess:
             "TENTEN_CONFIG": str(scene.toml),
             "TENTEN_HEADQUARTERS_URL": scene.url,
             "KAFKA_BOOTSTRAP_SERVERS": scene.bootstrap_servers,
-            "PYTHONPATH": str(_ROOT),
         }
         environment.pop("TENTEN_FAILPOINT", None)
         if failpoint is not None:
             environment["TENTEN_FAILPOINT"] = failpoint
-        command = [sys.executable, "-m", "operations.cli", group, "run"]
-        if slot is not None:
-            command += ["--slot", str(slot)]
+        words = [group, "run"] if slot is None else [group, "run", "--slot", str(slot)]
         self.log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=log.parent)
+        self._process = fork(words, directory=log.parent, log=log, environment=environment)
 
     @property
     def exit_code(self) -> int | None:

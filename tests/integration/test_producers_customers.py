@@ -1,9 +1,6 @@
 """Customers of a channel: create, edit, show, discard. On PostgreSQL and SQLite, without any broker."""
 
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -30,6 +27,7 @@ from schemas import channel
 from schemas.records import Address, Attribute, Contact, CustomerType, EventKind, ReceiptPreference, SupersededEvent
 from schemas.wire import WriterSchemas, contract
 from tests.conftest import NewDatabase
+from tests.forked import run_to_failpoint
 from tests.producer_scene import HOUSTON, REASON, Store, set_store
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
@@ -476,11 +474,8 @@ def test_a_killed_till_has_written_all_or_nothing(store: Store, point: str, cust
         "producers.create_customer(houston, last_name='Lovelace', email='ada@example.com')"
     )
     # when
-    killed = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "TENTEN_FAILPOINT": point}, cwd=Path.cwd(), check=False
-    )
+    run_to_failpoint(code, point, store.toml.parent)
     # then
-    assert killed.returncode == -9
     assert store.counts() == {
         "customers": customers,
         "customer_addresses": 0,

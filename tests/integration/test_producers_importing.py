@@ -1,9 +1,6 @@
 """Import from files into a channel, on PostgreSQL and SQLite."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,6 +15,7 @@ from producers import create_customer, edit_customer, import_customers, open_cha
 from producers.importing import LINES_A_SLICE
 from schemas import channel
 from schemas.records import EventKind
+from tests.forked import run_to_failpoint
 from tests.producer_scene import Store, set_store
 
 HEADER = "CustomerKey,Prefix,FirstName,LastName,BirthDate,EmailAddress"
@@ -245,9 +243,7 @@ def test_a_killed_import_goes_on_where_it_was(store: Store, tmp_path: Path) -> N
         f"houston = producers.open_channel(load_settings(Path({str(store.toml)!r})), 'houston'); "
         f"producers.import_customers(houston, Path({str(file)!r}))"
     )
-    environment = {**os.environ, "TENTEN_FAILPOINT": "customers.before_commit@2"}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path.cwd(), check=False)
-    assert killed.returncode == -9
+    run_to_failpoint(code, "customers.before_commit@2", store.toml.parent)
     assert store.counts()["customers"] == LINES_A_SLICE
     # when
     result = import_customers(store.channel, file)

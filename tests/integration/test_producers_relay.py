@@ -1,8 +1,5 @@
 """The relay: from the outbox of a channel to its two topics, on PostgreSQL and SQLite, with a real broker."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,6 +35,7 @@ from schemas import channel
 from schemas.records import Attribute, to_avro
 from schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
 from schemas.wire import contract, encode
+from tests.forked import run_to_failpoint
 from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -261,11 +259,8 @@ def test_a_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: s
         "from producers import relay; "
         f"relay.run('houston', load_settings(Path({str(store.toml)!r})), Event())"
     )
-    environment = {**os.environ, "TENTEN_FAILPOINT": point}
-    environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
     # when
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path.cwd(), check=False, timeout=60)
-    assert killed.returncode == -9
+    run_to_failpoint(code, point, store.toml.parent)
     with store.relaying():
         store.wait_until_sent()
     # then

@@ -1,0 +1,213 @@
+"""Processes of the product that start in milliseconds: forked from one that has imported everything already.
+
+    with forked("headquarters", "run", directory=here, log=here / "log", TENTEN_FAILPOINT="...") as process:
+        process.wait(60)
+
+They are processes like any other, with pid, signals and exit code; what they save is the second of imports. The
+process that they are forked from (this file, run as a program) has no threads and no connections: it reads one request
+a line and answers each with one line of JSON.
+"""
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+
+_DEADLINE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.01
+_EXIT_SECONDS: Final = 10.0
+
+
+class ForkedProcess:
+    """One process; the methods are those of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, or the negative number of the signal that ended it; None while it runs."""
+        if self.returncode is None:
+            self.returncode = _parent().ask({"poll": self.pid})["code"]
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, once it has ended. Raises: `subprocess.TimeoutExpired`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(_POLL_SECONDS)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def fork(words: Sequence[str], *, directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
+    """Start `tenten` with these words. What it prints is appended to `log`."""
+    return _start({"words": list(words)}, directory, log, environment)
+
+
+def fork_program(
+    code: str, *arguments: str, directory: Path, log: Path, environment: Mapping[str, str]
+) -> ForkedProcess:
+    """Start a Python program, which finds the arguments in `sys.argv[1:]`."""
+    return _start({"code": code, "words": list(arguments)}, directory, log, environment)
+
+
+def run_to_failpoint(code: str, point: str, directory: Path) -> None:
+    """Run a Python program that is to kill itself at this failpoint. Fails when it ends otherwise."""
+    environment = {**os.environ, "TENTEN_FAILPOINT": point}
+    # The program's settings file names the broker.
+    environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
+    log = directory / "killed.log"
+    with ended_with_block(fork_program(code, directory=directory, log=log, environment=environment)) as process:
+        assert process.wait(_DEADLINE_SECONDS) == -signal.SIGKILL, f"did not reach {point}: {log.read_text()}"
+
+
+@contextmanager
+def ended_with_block(process: ForkedProcess) -> Iterator[ForkedProcess]:
+    """The process for as long as the block; killed at its end if it still runs."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(_EXIT_SECONDS)
+
+
+def _start(request: dict[str, Any], directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
+    about = {"directory": str(directory), "log": str(log), "environment": dict(environment)}
+    return ForkedProcess(_parent().ask({**request, **about})["pid"])
+
+
+class _Parent:
+    """The process that forks, seen from the tests."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        atexit.register(self.end)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and return the answer. From one thread at a time."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+_parents: list[_Parent] = []
+_parents_lock: Final = Lock()
+
+
+def _parent() -> _Parent:
+    """The parent of this test process, started with its first request."""
+    with _parents_lock:
+        if not _parents:
+            _parents.append(_Parent())
+        return _parents[0]
+
+
+def _serve() -> None:
+    """Answer requests until nobody sends any."""
+    codes: dict[int, int | None] = {}
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        if "poll" in request:
+            answer = {"code": _code(request["poll"], codes)}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _become(request)
+            codes[pid] = None
+            answer = {"pid": pid}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _code(pid: int, codes: dict[int, int | None]) -> int | None:
+    """The exit code of a child, None while it runs."""
+    if codes[pid] is None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            codes[pid] = os.waitstatus_to_exitcode(status)
+    return codes[pid]
+
+
+def _become(request: Mapping[str, Any]) -> None:
+    """Be the process that was asked for. Never returns."""
+    code = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for number, target in ((0, nothing), (1, log), (2, log)):
+            os.dup2(target, number)
+        os.chdir(request["directory"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.argv = ["tenten", *request["words"]]
+        if "code" in request:
+            exec(request["code"], {"__name__": "__main__"})  # noqa: S102 - the tests' own programs
+            code = 0
+        else:
+            from operations.cli.main import main
+
+            main()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+    except BaseException:  # noqa: BLE001 - as the interpreter would
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _import_everything() -> None:
+    """Import what the product's processes import, also lazily, and start nothing."""
+    import alembic.command  # noqa: F401
+    import psycopg  # noqa: F401
+
+    import benchmarks.customers  # noqa: F401
+    import producers.relay  # noqa: F401
+
+
+if __name__ == "__main__":
+    _import_everything()
+    _serve()
