@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End the servers that the run has started."""
     if not _is_worker(config):
         end_run()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the seconds by directory, summed over the worker processes: what a change of the tests costs is seen."""
+    tests: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                directory = Path(report.nodeid).parts[1]
+                tests[directory] += report.when == "call"
+                seconds[directory] += report.duration
+    if seconds:
+        terminalreporter.section("seconds by directory")
+    for directory, duration in sorted(seconds.items()):
+        terminalreporter.write_line(f"{duration:7.0f} s  {tests[directory]:5} tests  {directory}")
 
 
 def _is_worker(config: pytest.Config) -> bool:

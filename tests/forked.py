@@ -99,6 +99,8 @@ def ended_with_block(process: ForkedProcess) -> Iterator[ForkedProcess]:
 
 
 def _start(request: dict[str, Any], directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
+    # It is there as soon as the process is.
+    log.touch()
     about = {"directory": str(directory), "log": str(log), "environment": dict(environment)}
     return ForkedProcess(_parent().ask({**request, **about})["pid"])
 

@@ -97,12 +97,13 @@ def start_kafka(
     report: Callable[[str], None] = lambda _: None,
     properties: Mapping[str, str] | None = None,
     listeners: Mapping[str, str] | None = None,
+    java_options: Sequence[str] = (),
 ) -> LocalKafka:
     """Start a broker in this directory and wait until it answers; the one that runs there already is returned as it is.
 
     A broker that ran here before comes back with its data, on the port it had unless another program has taken that.
     `properties` are server properties added to, or put in place of, ours; `listeners` are more doors by name, each a
-    security protocol and an address, `SASL_PLAINTEXT://127.0.0.1:24093`.
+    security protocol and an address, `SASL_PLAINTEXT://127.0.0.1:24093`; `java_options` go to the Java machine.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -116,7 +117,7 @@ def start_kafka(
             return before
         program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
-        return _start_on_free_ports(directory, program, before, _Asked(properties or {}, listeners or {}))
+        return _start_on_free_ports(directory, program, before, _Asked(properties or {}, listeners or {}, java_options))
 
 
 def kafka_status(directory: Path) -> LocalKafka | None:
@@ -136,6 +137,7 @@ class _Asked(NamedTuple):
 
     properties: Mapping[str, str]
     listeners: Mapping[str, str]
+    java_options: Sequence[str]
 
 
 def _start_on_free_ports(
@@ -173,6 +175,7 @@ def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str,
         *program,
         f"-Xmx{_HEAP_MEGABYTES}m",
         "-XX:+ExitOnOutOfMemoryError",
+        *asked.java_options,
         f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
         "kafka.Kafka",
         str(server_properties),

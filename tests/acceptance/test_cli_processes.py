@@ -27,6 +27,7 @@ def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
         wait_until(
             lambda: len(company.ok("customer", "search", "seattle", "king", "--json").json) == 1, "Ada in Seattle"
         )
+        wait_until(lambda: company.ok("channel", "status", "seattle", "--json").json["lag"] == 0, "no lag")
         ends = [end(process) for process in (houston, seattle, headquarters)]
     # then
     assert (created["status"], created["account_number"]) == ("synchronized", "C-00000001")
@@ -251,6 +252,7 @@ def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
     try:
         # given, when
         with store.running("up") as up:
+            wait_until(lambda: "event=process_started" in store.log, "the servers")
             created = store.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
             code = end(up)
         # then

@@ -283,9 +283,9 @@ def test_enums_are_lower_case_in_the_tables(database: Database) -> None:
             assert row["search_name"] == 'zoë "z" 😀 \\u0041 \\ / o\'brien; drop ærø & söhne\n<ag>'
 
 
-def test_erased_customer_stays_known_at_headquarters(headquarters_url: str) -> None:
+def test_erased_customer_stays_known_at_headquarters(new_database: NewDatabase) -> None:
     """Headquarters keeps the shell of an erased customer, and when it was erased."""
-    engine = open_database(headquarters_url)
+    engine = open_database(new_database())
     headquarters.metadata.create_all(engine)
     one = stored(CustomerState(legal_entity="usrt"), account_number="C-1", version=4, erased_at=AT)
 
@@ -298,9 +298,9 @@ def test_erased_customer_stays_known_at_headquarters(headquarters_url: str) -> N
     engine.dispose()
 
 
-def test_rows_read_for_update_are_locked(headquarters_url: str) -> None:
+def test_rows_read_for_update_are_locked(new_database: NewDatabase) -> None:
     """Until the transaction is over nobody else gets at a customer that was read for update."""
-    engine = open_database(headquarters_url)
+    engine = open_database(new_database())
     headquarters.metadata.create_all(engine)
     one = stored(full_state())
     with engine.begin() as connection:

@@ -407,9 +407,10 @@ def test_stopped_partition_goes_on_when_its_schema_is_known(
     newer["fields"].append({"name": "shoe_size", "type": "long", "default": 0})
     schema = avro_schema(newer)
     sent = customer("Ann")
+    elsewhere = _guid_in((partition_of(sent.customer_id, PARTITIONS) + 1) % PARTITIONS)
     with scene.running(run):
         scene.headquarters.raw(CUSTOMERS.name, (sent.customer_id, encode(schema, {**to_avro(sent), "shoe_size": 42})))
-        scene.headquarters.send(customer("Bob"))
+        scene.headquarters.send(replace(customer("Bob"), customer_id=elsewhere))
         scene.wait(lambda: len(scene.visible()) >= 1 and bool(stopped(scene.settings, CHANNEL)), "the stop")
         # when
         publish_schemas(scene.settings)

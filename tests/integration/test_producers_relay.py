@@ -37,6 +37,7 @@ from schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
 from schemas.wire import contract, encode
 from tests.forked import run_to_failpoint
 from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
+from tests.settings_file import PARTITIONS
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
@@ -310,11 +311,11 @@ def test_the_topics_are_noted_and_another_partition_count_stops_the_relay(store:
     with store.relaying():
         wait_until(lambda: len(store.rows(channel.topics)) == 2, "the topics to be noted")
     noted = {(row["topic"], row["partitions"]) for row in store.rows(channel.topics)}
-    assert noted == {(store.settings.topic(topic), 12) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
+    assert noted == {(store.settings.topic(topic), PARTITIONS) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
     with store.channel.engine.begin() as connection:
-        connection.execute(update(channel.topics).values(partitions=3))
+        connection.execute(update(channel.topics).values(partitions=PARTITIONS + 1))
     # then
-    with pytest.raises(TopicChanged, match="12 partitions"):
+    with pytest.raises(TopicChanged, match=f"{PARTITIONS} partitions"):
         relay.run(HOUSTON, store.settings, Event())
 
 
