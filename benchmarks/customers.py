@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from commerce.customer import changed_paths
-from schemas.records import (
+from tenten.avro.wire import contract, encode
+from tenten.rules.customer import changed_paths
+from tenten.schemas.messages import (
     EMAIL,
     PHONE,
     Address,
@@ -29,7 +30,6 @@ from schemas.records import (
     canonical,
     to_avro,
 )
-from schemas.wire import contract, encode
 
 LEGAL_ENTITY: Final = "usrt"
 CHANNELS: Final = ("houston", "seattle", "boston")

@@ -18,7 +18,7 @@ from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rate
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import PARTITIONS, Stage, stage
-from schemas.topics import CUSTOMERS
+from tenten.schemas.topics import CUSTOMERS
 
 AT_LEAST_P1: Final = 0.5
 AT_LEAST_P2: Final = 0.25

@@ -18,8 +18,8 @@ from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rate
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import PARTITIONS, Database, Stage, stage
-from commerce.transaction_session import BatchLimits
-from schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+from tenten.kafka.transaction_session import BatchLimits
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
 AT_LEAST_P5: Final = 0.15
 AT_LEAST_P6: Final = 1.3

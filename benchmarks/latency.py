@@ -26,10 +26,10 @@ from benchmarks.measuring import Result, Scale
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers
 from benchmarks.stage import PARTITIONS, Database, Stage, stage
-from producers.channel import open_channel
-from producers.customers import create_customer
-from producers.fields import NewAddress
-from schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+from tenten.producers.till.customer_input import NewAddress
+from tenten.producers.till.customers import create_customer
+from tenten.producers.till.open_channel import open_channel
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
 P50_MS_MAX: Final = 25.0
 P99_MS_MAX: Final = 80.0

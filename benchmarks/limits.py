@@ -18,9 +18,9 @@ from sqlalchemy import Table
 from benchmarks.customers import Record
 from benchmarks.measuring import Run
 from benchmarks.servers import Servers
-from commerce.database import open_database, upgrade_channel
-from operations.local import create_database
-from schemas.channel import customer_addresses, customer_contacts, customers
+from tenten.local import create_database
+from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
+from tenten.sql.database import open_database, upgrade_channel
 
 TABLES: Final = (customers, customer_addresses, customer_contacts)
 

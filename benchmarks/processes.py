@@ -42,7 +42,7 @@ class Process:
 @contextmanager
 def tenten(stage: Stage, *arguments: str) -> Iterator[Process]:
     """`tenten` with these arguments, on the stage's settings; SIGTERM at the end."""
-    with _started(stage, "operations.cli.main", *arguments) as process:
+    with _started(stage, "tenten.cli.main", *arguments) as process:
         yield process
 
 

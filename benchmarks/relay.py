@@ -17,8 +17,8 @@ from benchmarks.measuring import Result, Run, Scale, memory_peak, rates
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import Database, Stage, stage
-from producers.outbox import WAKE_CHANNEL
-from schemas.topics import ASYNC_CUSTOMERS
+from tenten.producers.outbox import WAKE_CHANNEL
+from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 AT_LEAST: Final = 0.3
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.measuring import Result, Scale
 from benchmarks.servers import Servers
-from operations.local import KAFKA_VERSION
+from tenten.local import KAFKA_VERSION
 
 _PACKAGES: Final = ("confluent-kafka", "fastavro", "pgpq", "polars", "psycopg", "SQLAlchemy")
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import psycopg
 
-from operations import local
+from tenten import local
 
 _ENVIRONMENT: Final = (
     "KAFKA_BOOTSTRAP_SERVERS",

@@ -12,11 +12,11 @@ from psycopg import sql
 
 from benchmarks.customers import ADDRESS_BOOK, LEGAL_ENTITY
 from benchmarks.servers import Servers
-from commerce.database import open_database, upgrade_channel, upgrade_headquarters
-from commerce.kafka import administration, apply_topics
-from commerce.settings import Settings, load_settings
-from operations.local import create_database, database_url
-from schemas.topics import ALL
+from tenten.kafka.client import administration, apply_topics
+from tenten.local import create_database, database_url
+from tenten.runtime.settings import Settings, load_settings
+from tenten.schemas.topics import ALL
+from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
 
 Database = Literal["postgresql", "sqlite"]
 

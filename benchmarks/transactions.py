@@ -28,12 +28,12 @@ from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rate
 from benchmarks.processes import Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import Stage, stage
-from commerce.retail import control_totals, line_amount, total_of
-from producers.channel import open_channel
-from producers.waiting import register_customer
-from schemas.records import Payment, RetailTransaction, TransactionKind, TransactionLine, to_avro
-from schemas.topics import RETAIL_TRANSACTIONS
-from schemas.wire import contract, encode
+from tenten.avro.wire import contract, encode
+from tenten.producers.till.open_channel import open_channel
+from tenten.producers.till.sync_create import register_customer
+from tenten.rules.transaction_rules import control_totals, line_amount, total_of
+from tenten.schemas.messages import Payment, RetailTransaction, TransactionKind, TransactionLine, to_avro
+from tenten.schemas.topics import RETAIL_TRANSACTIONS
 
 AT_LEAST_O1: Final = 0.5
 STATEMENT_TRANSACTIONS: Final = 10_000

@@ -1,1 +1,1 @@
-"""What reads a topic: headquarters, distribution and settlement of a channel. Never imports `producers`."""
+"""What reads a topic: in a channel, and at headquarters. The two never import each other."""

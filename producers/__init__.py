@@ -1,7 +1,14 @@
 """What runs in a channel and writes towards headquarters; here, what a program needs that has customers and sells."""
 
-from producers.channel import OpenChannel, open_channel
-from producers.customers import (
+from tenten.producers.importing.customers import ImportResult, RefusedLine, import_customers
+from tenten.producers.till.customer_input import (
+    AttributeValue,
+    CustomerFields,
+    NewAddress,
+    NewContact,
+    fields_from_texts,
+)
+from tenten.producers.till.customers import (
     PENDING_SYNC,
     CustomerStatus,
     CustomerView,
@@ -10,14 +17,13 @@ from producers.customers import (
     edit_customer,
     show_customer,
 )
-from producers.days import EndOfDayView, close_day, list_days, resend_day, show_day
-from producers.fields import AttributeValue, CustomerFields, NewAddress, NewContact, fields_from_texts
-from producers.importing import ImportResult, RefusedLine, import_customers
-from producers.loyalty import CardStatus, CardView, issue_card, show_card
-from producers.receipts import TransactionView, list_transactions, show_transaction
-from producers.search import search_customers
-from producers.transactions import Item, record_order, record_sale, resend_transaction
-from producers.waiting import register_customer, wait_until_settled
+from tenten.producers.till.end_of_day import EndOfDayView, close_day, list_days, resend_day, show_day
+from tenten.producers.till.loyalty import CardStatus, CardView, issue_card, show_card
+from tenten.producers.till.open_channel import OpenChannel, open_channel
+from tenten.producers.till.search import search_customers
+from tenten.producers.till.sync_create import register_customer, wait_until_settled
+from tenten.producers.till.transaction_views import TransactionView, list_transactions, show_transaction
+from tenten.producers.till.transactions import Item, record_order, record_sale, resend_transaction
 
 __all__ = [
     "PENDING_SYNC",

@@ -33,9 +33,8 @@ from sqlalchemy import (
     update,
 )
 
-from commerce.membership import is_one_of
-from schemas.channel import customers, end_of_days, outbox, transactions
-from schemas.records import (
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.schemas.messages import (
     CustomerEvent,
     EventKind,
     Reason,
@@ -46,8 +45,9 @@ from schemas.records import (
     reasons_from_json,
     to_avro,
 )
-from schemas.topics import RECORD_BYTES_MAX
-from schemas.wire import WriterSchemas, contract, encode
+from tenten.schemas.tables.channel import customers, end_of_days, outbox, transactions
+from tenten.schemas.topics import RECORD_BYTES_MAX
+from tenten.sql.arrays import is_one_of
 
 WAKE_CHANNEL: Final = "tenten_outbox"
 """PostgreSQL: notified in every transaction that appends, and heard when it has committed."""

@@ -1,4 +1,4 @@
-"""The contracts: Avro files, topics, the wire format, and the tables of both databases.
+"""The contracts: Avro files, topics, messages, and the tables of both databases with their migrations.
 
 Everything else may import this package; it imports nothing of the project.
 """

@@ -24,14 +24,13 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from sqlalchemy import Engine, Table, insert, select, update
 
-from commerce.database import consistent_view, open_database
-from commerce.failures import KafkaRefused
-from commerce.kafka import administration, apply_topics, last_stable_offsets, topic_ids
-from commerce.settings import Settings
-from consumers import settlement
-from consumers.distribution import run as distribution
-from schemas import channel
-from schemas.records import (
+from tenten.avro.wire import contract, encode
+from tenten.consumers.channel.distribution import run as distribution
+from tenten.consumers.channel.settlement import run as settlement
+from tenten.kafka.client import administration, apply_topics, last_stable_offsets, topic_ids
+from tenten.runtime.errors import KafkaRefused
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import (
     NO_CUSTOMER,
     Address,
     Contact,
@@ -45,8 +44,9 @@ from schemas.records import (
     SupersededEvent,
     to_avro,
 )
-from schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
-from schemas.wire import contract, encode
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
+from tenten.sql.database import consistent_view, open_database
 from tests import settings_file
 from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
@@ -58,9 +58,9 @@ DEADLINE_SECONDS: Final = 60.0
 AT: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 CHANNEL: Final = "houston"
 
-DISTRIBUTION: Final = "from consumers.distribution.run import run; run(settings, channel, stop)"
-SETTLEMENT: Final = "from consumers.settlement import run; run(settings, channel, stop)"
-RESYNC: Final = "from consumers.distribution.resync import resync; resync(settings, channel)"
+DISTRIBUTION: Final = "from tenten.consumers.channel.distribution.run import run; run(settings, channel, stop)"
+SETTLEMENT: Final = "from tenten.consumers.channel.settlement.run import run; run(settings, channel, stop)"
+RESYNC: Final = "from tenten.consumers.channel.distribution.resync import resync; resync(settings, channel)"
 """Programs for `die_at`."""
 
 _numbers = itertools.count(1)
@@ -508,7 +508,7 @@ def die_at(scene: ChannelScene, failpoint: str, program: str) -> None:
     given = scene.settings.model_dump(mode="json")
     code = (
         "import json, sys, threading\n"
-        "from commerce.settings import Settings\n"
+        "from tenten.settings import Settings\n"
         "settings = Settings.model_validate(json.loads(sys.argv[1]))\n"
         f"channel, stop = {CHANNEL!r}, threading.Event()\n"
         f"{program}"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from operations.local import create_database
+from tenten.local import create_database
 from tests.databases import RUN, Kind, create_from_template, drop_database
 from tests.services import end_run, kafka_for_tests, postgresql_for_tests
 

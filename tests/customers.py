@@ -12,7 +12,7 @@ from typing import Final
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from schemas.records import (
+from tenten.schemas.messages import (
     EMAIL,
     PHONE,
     Address,

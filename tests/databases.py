@@ -13,10 +13,10 @@ from filelock import FileLock
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
-from commerce.database import open_database, upgrade_channel, upgrade_headquarters
-from commerce.settings import LegalEntity
-from operations.local import create_database
-from operations.local.postgres import address_of
+from tenten.local import create_database
+from tenten.local.postgres import address_of
+from tenten.runtime.settings import LegalEntity
+from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
 
 Kind = Literal["channel", "headquarters"]
 

@@ -10,10 +10,11 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Table, select
 
-from commerce.settings import Settings
-from consumers import settlement
-from consumers.distribution import run as distribution
-from producers import OpenChannel, open_channel, relay
+from tenten.consumers.channel.distribution import run as distribution
+from tenten.consumers.channel.settlement import run as settlement
+from tenten.producers import OpenChannel, open_channel
+from tenten.producers.relay import run as relay
+from tenten.runtime.settings import Settings
 from tests.channel_scene import Worker
 from tests.conftest import NewDatabase
 from tests.databases import channel_tables

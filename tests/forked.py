@@ -189,7 +189,7 @@ def _become(request: Mapping[str, Any]) -> None:
             exec(request["code"], {"__name__": "__main__"})  # noqa: S102 - the tests' own programs
             code = 0
         else:
-            from operations.cli.main import main
+            from tenten.cli.main import main
 
             main()
     except SystemExit as exit_:
@@ -207,7 +207,7 @@ def _import_everything() -> None:
     import psycopg  # noqa: F401
 
     import benchmarks.customers  # noqa: F401
-    import producers.relay  # noqa: F401
+    import tenten.producers.relay.run  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ from typing import Any, Final
 from confluent_kafka import Consumer, Message, TopicPartition
 from sqlalchemy import Table, select, update
 
-from commerce.customer_rows import CHANNEL_TABLES, read_customers, write_customers
-from commerce.kafka import apply_topics, consumer_configuration
-from commerce.settings import Settings
-from producers import OpenChannel, open_channel, relay
-from schemas import channel
-from schemas.records import CustomerEvent, Reason, RetailTransaction, event_from_avro, transaction_from_avro
-from schemas.topics import ASYNC_CUSTOMERS, Topic
-from schemas.wire import WriterSchemas, contract
+from tenten.avro.wire import WriterSchemas, contract
+from tenten.kafka.client import apply_topics, consumer_configuration
+from tenten.producers import OpenChannel, open_channel
+from tenten.producers.relay import run as relay
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import CustomerEvent, Reason, RetailTransaction, event_from_avro, transaction_from_avro
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import ASYNC_CUSTOMERS, Topic
+from tenten.sql.customer_rows import CHANNEL_TABLES, read_customers, write_customers
 from tests import settings_file
 from tests.databases import channel_tables
 from tests.settings_file import USRT, default_customer, general, kafka

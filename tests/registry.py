@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 
 from filelock import FileLock
 
-from operations.local.java import find_java
-from operations.local.ports import free_port
+from tenten.local.java import find_java
+from tenten.local.ports import free_port
 
 VERSION: Final = "3.3.3"
 _READY_SECONDS_MAX: Final = 120.0

@@ -17,10 +17,10 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from psycopg.rows import dict_row
 
-from commerce.kafka import apply_topics
-from commerce.settings import Settings
-from consumers.headquarters.run import run as run_headquarters
-from consumers.transactions.run import run as run_transactions
+from tenten.consumers.headquarters.customers.run import run as run_headquarters
+from tenten.consumers.headquarters.transactions.run import run as run_transactions
+from tenten.kafka.client import apply_topics
+from tenten.runtime.settings import Settings
 from tests.databases import headquarters_tables
 from tests.faults.avro import decode
 from tests.faults.checker import Sequence, Setting

@@ -18,8 +18,8 @@ import psycopg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from operations import local
-from operations.local.ports import free_port
+from tenten import local
+from tenten.local.ports import free_port
 from tests.databases import directory_of_run, drop_templates
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The headquarters consumer: the only writer of customers, in the database as on the topic."""
+"""Headquarters' two workers, and what they share."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pytest
 import structlog
 
-from operations.cli.main import main
+from tenten.cli.main import main
 from tests.forked import ForkedProcess, ended_with_block, fork
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +164,7 @@ def _text(stream: TextIOWrapper) -> str:
 
 
 def _command(words: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-P", "-m", "operations.cli", *words]
+    return [sys.executable, "-P", "-m", "tenten.cli", *words]
 
 
 def end(process: ForkedProcess) -> int:

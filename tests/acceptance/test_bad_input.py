@@ -21,7 +21,7 @@ from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionTy
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from operations.local import (
+from tenten.local import (
     LocalKafka,
     create_database,
     start_kafka,
@@ -29,7 +29,7 @@ from operations.local import (
     stop_kafka,
     stop_postgres,
 )
-from operations.local.ports import free_port
+from tenten.local.ports import free_port
 from tests.acceptance.cli import ROOT, Ended, Tenten, wait_until
 from tests.conftest import NewDatabase
 from tests.services import directory_for_server

@@ -17,7 +17,8 @@ import typer
 from pydantic import BaseModel
 from sqlalchemy import MetaData
 
-from commerce.settings import (
+from tenten.cli.main import app
+from tenten.runtime.settings import (
     AccountNumbers,
     Channel,
     DefaultCustomer,
@@ -25,12 +26,11 @@ from commerce.settings import (
     LegalEntity,
     Settings,
 )
-from operations.cli.main import app
-from schemas import channel, headquarters
-from schemas.topics import ALL, DAY_MS, Topic
+from tenten.schemas.tables import channel, headquarters
+from tenten.schemas.topics import ALL, DAY_MS, Topic
 from tests.acceptance.cli import ROOT
 
-PACKAGES: Final = ("schemas", "commerce", "producers", "consumers", "operations")
+PACKAGES: Final = ("tenten",)
 INTERFACE: Final = (ROOT / "docs" / "interface.md").read_text(encoding="utf-8")
 PAGES: Final = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from operations import local
+from tenten import local
 from tests.acceptance.cli import ROOT, SECONDS_MAX, wait_until
 
 NOT_RUN: Final = {
@@ -94,7 +94,7 @@ class Reader:
             one.mkdir()
         shutil.copytree(ROOT / "examples", self.directory / "examples")
         tenten = programs / "tenten"
-        tenten.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m operations.cli "$@"\n')
+        tenten.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m tenten.cli "$@"\n')
         tenten.chmod(0o755)
         self.environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
         self._ends = ends

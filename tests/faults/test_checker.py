@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from commerce.database import open_database, upgrade_channel, upgrade_headquarters
+from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
 from tests.faults import checker
 from tests.faults.case import Sequence, Setting
 from tests.faults.evidence import Record
@@ -514,6 +514,6 @@ def test_checker_imports_nothing_of_the_product() -> None:
         modules = [one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
         modules += [alias.name for one in ast.walk(tree) if isinstance(one, ast.Import) for alias in one.names]
         roots = {module.split(".")[0] for module in modules}
-        assert not roots & {"schemas", "commerce", "producers", "consumers", "operations"}, name
+        assert not roots & {"tenten", "schemas", "producers", "consumers"}, name
         inside = {module for module in modules if module.startswith("tests.")}
         assert inside <= {f"tests.faults.{one}" for one in ours}, name

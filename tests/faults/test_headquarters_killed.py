@@ -17,8 +17,8 @@ from typing import Final
 
 import pytest
 
-from commerce.failpoints import HEADQUARTERS
-from operations.local import create_database
+from tenten.local import create_database
+from tenten.runtime.failpoints import HEADQUARTERS
 from tests.databases import copy_database, drop_database
 from tests.faults.avro import decode
 from tests.faults.checker import violations

@@ -14,10 +14,10 @@ from typing import Final
 
 import pytest
 
-from operations import local
-from operations.local.ports import free_port
-from producers import Item, NewAddress, OpenChannel, close_day, create_customer, record_order, record_sale
-from schemas import channel
+from tenten import local
+from tenten.local.ports import free_port
+from tenten.producers import Item, NewAddress, OpenChannel, close_day, create_customer, record_order, record_sale
+from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.faults.checker import violations
 from tests.faults.evidence import gather

@@ -19,8 +19,8 @@ from typing import Final
 
 import pytest
 
-from commerce.failpoints import TRANSACTIONS
-from operations.local import create_database
+from tenten.local import create_database
+from tenten.runtime.failpoints import TRANSACTIONS
 from tests.databases import copy_database, drop_database
 from tests.faults.checker import violations
 from tests.faults.evidence import Evidence, gather

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.customers import events, snapshots
-from commerce.validation import surely_valid
-from schemas.batches import decode_batch
-from schemas.wire import WriterSchemas, contract
+from tenten.avro.batches import decode_batch
+from tenten.avro.wire import WriterSchemas, contract
+from tenten.rules.customer_rules import surely_valid
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import ColumnElement, func, select
 
-from producers import CustomerStatus, CustomerView, OpenChannel, outbox, show_customer
-from producers.customers import new_id
-from producers.waiting import register_customer
-from schemas import channel
+from tenten.producers import CustomerStatus, CustomerView, OpenChannel, outbox, show_customer
+from tenten.producers.till.customers import new_id
+from tenten.producers.till.sync_create import register_customer
+from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows, set_flow
 from tests.scenes import DEADLINE_SECONDS, wait_for

@@ -15,20 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import OperationalError
 
-from commerce.bulk import channel_frames
-from commerce.customer_rows import (
-    CHANNEL_TABLES,
-    HEADQUARTERS_TABLES,
-    CustomerTables,
-    StoredCustomer,
-    delete_customers,
-    read_customers,
-    write_customers,
-)
-from commerce.database import open_database
-from schemas import channel, headquarters
-from schemas.batches import decode_batch
-from schemas.records import (
+from tenten.avro.batches import decode_batch
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.schemas.messages import (
     EMAIL,
     PHONE,
     Address,
@@ -40,7 +29,18 @@ from schemas.records import (
     ReceiptPreference,
     to_avro,
 )
-from schemas.wire import WriterSchemas, contract, encode
+from tenten.schemas.tables import channel, headquarters
+from tenten.sql.customer_frames import channel_frames
+from tenten.sql.customer_rows import (
+    CHANNEL_TABLES,
+    HEADQUARTERS_TABLES,
+    CustomerTables,
+    StoredCustomer,
+    delete_customers,
+    read_customers,
+    write_customers,
+)
+from tenten.sql.database import open_database
 from tests.conftest import NewDatabase
 from tests.customers import IDS, UNHURRIED, valid_states
 

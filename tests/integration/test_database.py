@@ -21,8 +21,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, insert, inspect, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-import schemas
-from commerce.database import (
+from tenten import schemas
+from tenten.runtime.errors import DatabaseRefused, LockHeld, is_transient
+from tenten.runtime.settings import LegalEntity
+from tenten.schemas.tables import channel, headquarters
+from tenten.sql.database import (
     DatabaseLock,
     apply_lock,
     check_version,
@@ -33,9 +36,6 @@ from commerce.database import (
     upgrade_channel,
     upgrade_headquarters,
 )
-from commerce.failures import DatabaseRefused, LockHeld, is_transient
-from commerce.settings import LegalEntity
-from schemas import channel, headquarters
 from tests.conftest import NewDatabase
 from tests.scenes import wait_for
 
@@ -43,7 +43,7 @@ _DEADLINE_SECONDS = 20.0
 
 _HOLD_LOCK = """
 import sys, time
-from commerce.database import apply_lock, open_database, relay_lock, resync_lock
+from tenten.sql.database import apply_lock, open_database, relay_lock, resync_lock
 lock = {"apply": apply_lock, "relay": relay_lock, "resync": resync_lock}[sys.argv[1]]
 with lock(open_database(sys.argv[2])):
     print("held", flush=True)
@@ -142,7 +142,7 @@ def _assert_equal_to_metadata(upgraded: Engine, made: Engine, metadata: MetaData
 
 
 def test_headquarters_migrations_make_the_declared_tables(new_database: NewDatabase) -> None:
-    """The history of headquarters' tables ends at what `schemas/headquarters.py` declares, to the last index."""
+    """The history of headquarters' tables ends at what `schemas/tables/headquarters.py` declares, to the last index."""
     with _opened(new_database()) as upgraded, _opened(new_database()) as made:
         # when
         upgrade_headquarters(upgraded, {})
@@ -152,7 +152,9 @@ def test_headquarters_migrations_make_the_declared_tables(new_database: NewDatab
 
 
 def test_channel_migrations_make_the_declared_tables(new_url: Callable[[], str]) -> None:
-    """The history of a channel's tables ends at what `schemas/channel.py` declares, in both kinds of database."""
+    """The history of a channel's tables ends at what `schemas/tables/channel.py` declares, in both kinds of
+    database.
+    """
     with _opened(new_url()) as upgraded, _opened(new_url()) as made:
         # when
         upgrade_channel(upgraded)

@@ -17,10 +17,10 @@ from confluent_kafka.admin._resource import ResourceType
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 from sqlalchemy import Engine
 
-from commerce.database import open_database
-from commerce.failures import KafkaRefused, NoSuchDeadLetter
-from consumers.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
-from schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
+from tenten.consumers.headquarters.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
+from tenten.runtime.errors import KafkaRefused, NoSuchDeadLetter
+from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
+from tenten.sql.database import open_database
 from tests.faults.avro import declaration
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic

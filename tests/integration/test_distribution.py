@@ -11,17 +11,18 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 from sqlalchemy import delete, select, text, update
 
-from commerce.failures import TopicChanged
-from commerce.kafka import administration
-from commerce.schema_exchange import publish_schemas
-from consumers.distribution import intake, watch
-from consumers.distribution.run import run
-from consumers.distribution.status import status, stopped
-from consumers.settlement import partition_of
-from schemas import channel
-from schemas.records import Address, Contact, to_avro
-from schemas.topics import CUSTOMERS, SCHEMAS
-from schemas.wire import avro_schema, contract, encode
+from tenten.avro.wire import avro_schema, contract, encode
+from tenten.consumers.channel import topic_watch as watch
+from tenten.consumers.channel.distribution import prefetch as intake
+from tenten.consumers.channel.distribution.run import run
+from tenten.consumers.channel.status import status, stopped
+from tenten.kafka.client import administration
+from tenten.kafka.partitioner import partition_of
+from tenten.kafka.schema_registry import publish_schemas
+from tenten.runtime.errors import TopicChanged
+from tenten.schemas.messages import Address, Contact, to_avro
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import CUSTOMERS, SCHEMAS
 from tests.channel_scene import (
     AT,
     CHANNEL,

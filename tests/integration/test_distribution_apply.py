@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, select
 
-from commerce.customer_rows import CHANNEL_TABLES, read_customers
-from commerce.database import open_database, upgrade_channel
-from consumers.distribution import incoming
-from consumers.distribution.apply import ChannelView, apply, dialect_of, tables_of
-from consumers.reading import Records
-from schemas import channel
-from schemas.records import Contact, Customer, CustomerState, to_avro
-from schemas.wire import WriterSchemas, contract, encode
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.consumers.channel.distribution import snapshots as incoming
+from tenten.consumers.channel.distribution.apply import ChannelView, apply, dialect_of, tables_of
+from tenten.kafka.assigned_reader import Records
+from tenten.schemas.messages import Contact, Customer, CustomerState, to_avro
+from tenten.schemas.tables import channel
+from tenten.sql.customer_rows import CHANNEL_TABLES, read_customers
+from tenten.sql.database import open_database, upgrade_channel
 from tests.channel_scene import AT, guid
 from tests.customers import valid_states
 

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from commerce.failures import DatabaseOlderThanStream, DatabaseRefused
+from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather
 from tests.faults.traffic import Store

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from commerce.failures import LockHeld, TopicChanged
+from tenten.runtime.errors import LockHeld, TopicChanged
 from tests.faults.avro import encode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather

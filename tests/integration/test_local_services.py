@@ -17,9 +17,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import create_engine, make_url, text
 
-from operations import local
-from operations.local import ports, processes
-from operations.local.ports import free_port
+from tenten import local
+from tenten.local import ports, processes
+from tenten.local.ports import free_port
 from tests.conftest import NewDatabase
 from tests.services import directory_for_server
 
@@ -92,7 +92,7 @@ def first_value(bootstrap_servers: str, topic: str) -> bytes | None:
 def test_services_outlive_the_process_that_started_them(directory: Path) -> None:
     """Another process finds running servers with the same addresses, and stopping them ends both."""
     # given
-    program = "import pathlib, sys; from operations import local; local.start(pathlib.Path(sys.argv[1]), print)"
+    program = "import pathlib, sys; from tenten import local; local.start(pathlib.Path(sys.argv[1]), print)"
     printed = subprocess.run(
         [sys.executable, "-c", program, str(directory)], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, event, text
 
-from commerce.failures import CustomerRefused, DatabaseFull, DatabaseRefused, NoSuchCustomer
-from producers import (
+from tenten.avro.wire import WriterSchemas, contract
+from tenten.producers import (
     CustomerStatus,
     CustomerView,
     NewAddress,
@@ -23,9 +23,17 @@ from producers import (
     open_channel,
     show_customer,
 )
-from schemas import channel
-from schemas.records import Address, Attribute, Contact, CustomerType, EventKind, ReceiptPreference, SupersededEvent
-from schemas.wire import WriterSchemas, contract
+from tenten.runtime.errors import CustomerRefused, DatabaseFull, DatabaseRefused, NoSuchCustomer
+from tenten.schemas.messages import (
+    Address,
+    Attribute,
+    Contact,
+    CustomerType,
+    EventKind,
+    ReceiptPreference,
+    SupersededEvent,
+)
+from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.forked import run_to_failpoint
 from tests.producer_scene import HOUSTON, REASON, Store, set_store
@@ -469,7 +477,7 @@ def test_a_killed_till_has_written_all_or_nothing(store: Store, point: str, cust
     """SIGKILL before the commit leaves nothing, after it the customer with its event."""
     # given
     code = (
-        "from pathlib import Path; from commerce.settings import load_settings; import producers; "
+        "from pathlib import Path; from tenten.settings import load_settings; from tenten import producers; "
         f"houston = producers.open_channel(load_settings(Path({str(store.toml)!r})), 'houston'); "
         "producers.create_customer(houston, last_name='Lovelace', email='ada@example.com')"
     )

@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, update
 
-from commerce.failures import ImportRefused
-from producers import create_customer, edit_customer, import_customers, open_channel, outbox, search_customers
-from producers.importing import LINES_A_SLICE
-from schemas import channel
-from schemas.records import EventKind
+from tenten.producers import create_customer, edit_customer, import_customers, open_channel, outbox, search_customers
+from tenten.producers.importing.customers import LINES_A_SLICE
+from tenten.runtime.errors import ImportRefused
+from tenten.schemas.messages import EventKind
+from tenten.schemas.tables import channel
 from tests.forked import run_to_failpoint
 from tests.producer_scene import Store, set_store
 
@@ -239,7 +239,7 @@ def test_a_killed_import_goes_on_where_it_was(store: Store, tmp_path: Path) -> N
     count = 2 * LINES_A_SLICE
     file = write(tmp_path / "people.csv", ["FirstName,LastName", *(f"Ann,Nr {number}" for number in range(count))])
     code = (
-        "from pathlib import Path; from commerce.settings import load_settings; import producers; "
+        "from pathlib import Path; from tenten.settings import load_settings; from tenten import producers; "
         f"houston = producers.open_channel(load_settings(Path({str(store.toml)!r})), 'houston'); "
         f"producers.import_customers(houston, Path({str(file)!r}))"
     )

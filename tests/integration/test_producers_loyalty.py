@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, event
 
-from commerce.failures import CustomerRefused, NoSuchCustomer
-from producers import (
+from tenten.producers import (
     CustomerStatus,
     CustomerView,
     create_customer,
@@ -19,10 +18,11 @@ from producers import (
     search_customers,
     show_customer,
 )
-from producers.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
-from producers.waiting import register_customer
-from schemas import channel
-from schemas.records import Attribute
+from tenten.producers.till.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
+from tenten.producers.till.sync_create import register_customer
+from tenten.runtime.errors import CustomerRefused, NoSuchCustomer
+from tenten.schemas.messages import Attribute
+from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import DALLAS, HOUSTON, PARTS, set_flow
 from tests.producer_scene import Store, set_store

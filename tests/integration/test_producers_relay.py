@@ -12,29 +12,29 @@ import pytest
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from sqlalchemy import Connection, insert, select, text, update
 
-from commerce.failures import KafkaRefused, LockHeld, TopicChanged
-from commerce.kafka import administration
-from commerce.settings import Settings
-from producers import (
+from tenten.avro.wire import contract, encode
+from tenten.kafka.client import administration
+from tenten.producers import (
     CustomerStatus,
     Item,
-    chores,
     close_day,
     create_customer,
     edit_customer,
     outbox,
     record_order,
     record_sale,
-    relay,
     resend_transaction,
     show_customer,
     show_transaction,
 )
-from producers.line import DeliveryFailed, Line
-from schemas import channel
-from schemas.records import Attribute, to_avro
-from schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
-from schemas.wire import contract, encode
+from tenten.producers.relay import maintenance as chores
+from tenten.producers.relay import run as relay
+from tenten.producers.relay.producer import DeliveryFailed, Line
+from tenten.runtime.errors import KafkaRefused, LockHeld, TopicChanged
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import Attribute, to_avro
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
 from tests.forked import run_to_failpoint
 from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
 from tests.settings_file import PARTITIONS
@@ -256,8 +256,8 @@ def test_a_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: s
     for person in people:
         edit_customer(store.channel, person, first_name="Ada")
     code = (
-        "from pathlib import Path; from threading import Event; from commerce.settings import load_settings; "
-        "from producers import relay; "
+        "from pathlib import Path; from threading import Event; from tenten.settings import load_settings; "
+        "from tenten.producers.relay import run as relay; "
         f"relay.run('houston', load_settings(Path({str(store.toml)!r})), Event())"
     )
     # when

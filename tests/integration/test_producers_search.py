@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from producers import create_customer, search_customers
+from tenten.producers import create_customer, search_customers
 from tests.producer_scene import Store, set_store
 
 

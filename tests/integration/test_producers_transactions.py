@@ -13,15 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import update
 
-from commerce.failures import CustomerRefused, NoSuchCustomer, NoSuchTransaction, TransactionRefused
-from producers import (
+from tenten.producers import (
     CustomerView,
     EndOfDayView,
     Item,
     NewAddress,
     close_day,
     create_customer,
-    days,
     discard_rejected,
     edit_customer,
     list_days,
@@ -34,8 +32,9 @@ from producers import (
     show_day,
     show_transaction,
 )
-from schemas import channel
-from schemas.records import (
+from tenten.producers.till import end_of_day as days
+from tenten.runtime.errors import CustomerRefused, NoSuchCustomer, NoSuchTransaction, TransactionRefused
+from tenten.schemas.messages import (
     CodedAmount,
     ControlTotal,
     DeliveryAddress,
@@ -44,6 +43,7 @@ from schemas.records import (
     TransactionLine,
     TransactionStatus,
 )
+from tenten.schemas.tables import channel
 from tests.producer_scene import HOUSTON, Store, set_store
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"

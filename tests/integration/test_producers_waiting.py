@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from commerce.failures import NoSuchCustomer
-from producers import CustomerStatus, create_customer, wait_until_settled
-from producers.waiting import register_customer
+from tenten.producers import CustomerStatus, create_customer, wait_until_settled
+from tenten.producers.till.sync_create import register_customer
+from tenten.runtime.errors import NoSuchCustomer
 from tests.conftest import NewDatabase
 from tests.producer_scene import REASON, Store, set_store, wait_until
 

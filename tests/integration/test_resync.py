@@ -9,14 +9,14 @@ from threading import Event
 import pytest
 from sqlalchemy import delete, text, update
 
-from commerce.database import resync_lock
-from commerce.failures import LockHeld
-from consumers.distribution.resync import SnapshotUnreadable, resync
-from consumers.distribution.run import run
-from consumers.distribution.survivors import read_range
-from consumers.reading import AssignedReader
-from schemas import channel
-from schemas.topics import CUSTOMERS
+from tenten.consumers.channel.distribution.last_records import read_range
+from tenten.consumers.channel.distribution.resync import SnapshotUnreadable, resync
+from tenten.consumers.channel.distribution.run import run
+from tenten.kafka.assigned_reader import AssignedReader
+from tenten.runtime.errors import LockHeld
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.database import resync_lock
 from tests.channel_scene import (
     CHANNEL,
     RESYNC,

@@ -15,12 +15,12 @@ import fastavro
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from commerce.failures import RegistryAway, RegistryRefused, is_transient
-from commerce.schema_exchange import Registry as Client
-from commerce.schema_exchange import publish_schemas
-from commerce.settings import Settings
-from operations.local.ports import free_port
-from schemas.wire import contract
+from tenten.avro.wire import contract
+from tenten.kafka.schema_registry import Registry as Client
+from tenten.kafka.schema_registry import publish_schemas
+from tenten.local.ports import free_port
+from tenten.runtime.errors import RegistryAway, RegistryRefused, is_transient
+from tenten.runtime.settings import Settings
 from tests.acceptance.cli import Tenten, end, wait_until
 from tests.registry import Registry
 from tests.services import directory_for_server

@@ -13,15 +13,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import update
 
-from commerce.kafka import administration
-from commerce.wake import SETTLED_CHANNEL
-from consumers import settlement
-from consumers.distribution.run import run as distribute
-from consumers.settlement import partition_of, run
-from schemas import channel
-from schemas.records import Outcome, to_avro
-from schemas.topics import CHANNEL_REPLIES
-from schemas.wire import contract, encode
+from tenten.avro.wire import contract, encode
+from tenten.consumers.channel.distribution.run import run as distribute
+from tenten.consumers.channel.settlement import run as settlement
+from tenten.consumers.channel.settlement.run import run
+from tenten.kafka.client import administration
+from tenten.kafka.partitioner import partition_of
+from tenten.schemas.messages import Outcome, to_avro
+from tenten.schemas.tables import channel
+from tenten.schemas.topics import CHANNEL_REPLIES
+from tenten.sql.notifications import SETTLED_CHANNEL
 from tests.channel_scene import (
     AT,
     CHANNEL,

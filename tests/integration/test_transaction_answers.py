@@ -11,12 +11,12 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
-from commerce.database import open_database
-from commerce.kafka import producer_configuration
-from consumers.transactions import answers
-from consumers.transactions.answers import Answer, send_answers, write_answers
-from schemas.records import Reason, TransactionStatus
-from schemas.topics import CHANNEL_REPLIES
+from tenten.consumers.headquarters.transactions import reply_outbox as answers
+from tenten.consumers.headquarters.transactions.reply_outbox import Answer, send_answers, write_answers
+from tenten.kafka.client import producer_configuration
+from tenten.schemas.messages import Reason, TransactionStatus
+from tenten.schemas.topics import CHANNEL_REPLIES
+from tenten.sql.database import open_database
 from tests.scenes import Scene, set_scene, wait_for
 
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

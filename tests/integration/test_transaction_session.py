@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from commerce.kafka import consumer_configuration, producer_configuration
-from commerce.settings import Settings
-from commerce.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
-from operations import local
+from tenten import local
+from tenten.kafka.client import consumer_configuration, producer_configuration
+from tenten.kafka.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
+from tenten.runtime.settings import Settings
 from tests.faults.evidence import read_topic
 from tests.scenes import DEADLINE_SECONDS, wait_for
 from tests.services import directory_for_server

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from commerce.database import open_database
-from commerce.wake import listening
+from tenten.sql.database import open_database
+from tenten.sql.notifications import listening
 from tests.conftest import NewDatabase
 
 CHANNEL = "tenten_test"

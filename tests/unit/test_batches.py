@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.batches import decode_batch, text_bytes, zigzag
-from schemas.records import (
+from tenten.avro.batches import decode_batch, text_bytes, zigzag
+from tenten.avro.wire import AvroSchema, WriterSchemas, avro_schema, confluent_header, contract, encode
+from tenten.schemas.messages import (
     Address,
     Attribute,
     Contact,
@@ -23,7 +24,6 @@ from schemas.records import (
     event_from_avro,
     to_avro,
 )
-from schemas.wire import AvroSchema, WriterSchemas, avro_schema, confluent_header, contract, encode
 
 EVENT = contract("CustomerEvent")
 BYTES_MAX = 64 * 1024

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import typer
 
-from commerce.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
-from operations.cli.main import app, in_front
-from operations.cli.options import EverywhereOptions, pairs
+from tenten.cli.main import app, in_front
+from tenten.cli.options import EverywhereOptions, pairs
+from tenten.runtime.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ statement show, status, topics apply, transactions list, transactions run, trans
 def help_of(path: tuple[str, ...]) -> str:
     """What `--help` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "operations.cli", *path, "--help"],
+        [sys.executable, "-m", "tenten.cli", *path, "--help"],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -110,7 +110,7 @@ def test_help_shows_examples_as_they_are_written() -> None:
 def test_help_imports_nothing_that_takes_long() -> None:
     """Columns, Kafka, SQL and settings are imported by the commands that need them."""
     program = (
-        "import sys; from operations.cli.main import app; "
+        "import sys; from tenten.cli.main import app; "
         "slow = {'polars', 'pyarrow', 'confluent_kafka', 'sqlalchemy', 'pydantic', 'psycopg', 'rich', 'structlog'}; "
         "print(sorted(slow & set(sys.modules)))"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from operations.local import BROKER_PROPERTIES, KAFKA_VERSION
+from tenten.local import BROKER_PROPERTIES, KAFKA_VERSION
 from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE, kafka_environment
 
 ROOT = Path(__file__).parents[2]

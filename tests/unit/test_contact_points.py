@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from commerce.contact_points import (
+from tenten.rules.contact_points import (
     is_email,
     is_ordinary_email,
     is_ordinary_phone,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from schemas.batches import empty_frame
-from schemas.topics import ALL
-from schemas.wire import contract, contracts
+from tenten.avro.batches import empty_frame
+from tenten.avro.wire import contract, contracts
+from tenten.schemas.topics import ALL
 
 AVRO = Path(__file__).parents[2] / "schemas" / "avro"
 NAMES = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")

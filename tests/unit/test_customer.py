@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.customer import (
+from tenten.rules.customer import (
     apply_paths,
     changed_paths,
     display_name,
@@ -17,7 +17,7 @@ from commerce.customer import (
     unknown_paths,
     value_at,
 )
-from schemas.records import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, canonical
+from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, canonical
 from tests.customers import IDS, UNHURRIED, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from commerce import failpoints
+from tenten.runtime import failpoints
 
 _THREE_PASSES = """
-from commerce.failpoints import failpoint
+from tenten.runtime.failpoints import failpoint
 for number in (1, 2, 3):
     print(number, flush=True)
     failpoint("relay.after_ack")
     failpoint("relay.after_mark")
 """
 _CHECK = """
-from commerce.failpoints import CHANNEL, check_failpoint
+from tenten.runtime.failpoints import CHANNEL, check_failpoint
 check_failpoint(CHANNEL)
 """
 
@@ -62,7 +62,7 @@ def test_variable_is_read_at_the_first_pass_and_not_at_import() -> None:
     """A program may import the module first and set the variable afterwards."""
     # given
     program = (
-        "import os, commerce.failpoints as f\n"
+        "import os, tenten.runtime.failpoints as f\n"
         "os.environ[f.VARIABLE] = 'relay.after_ack'\n"
         "f.failpoint('relay.after_ack')\n"
     )

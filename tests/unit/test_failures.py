@@ -12,8 +12,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from commerce import failures
-from commerce.failures import (
+from tenten.local.ports import free_port
+from tenten.runtime import errors as failures
+from tenten.runtime.errors import (
     Contended,
     CustomerRefused,
     DatabaseFull,
@@ -26,8 +27,7 @@ from commerce.failures import (
     is_full,
     is_transient,
 )
-from operations.local.ports import free_port
-from schemas.records import Reason
+from tenten.schemas.messages import Reason
 
 
 @pytest.mark.parametrize(

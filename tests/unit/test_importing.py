@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from commerce.failures import ImportRefused
-from producers.columns import choose_columns, guess
-from producers.fields import TEXT_FIELDS, NewAddress, fields_from_texts
-from producers.files import LINE_CHARACTERS_MAX, Line, open_lines
-from schemas.records import CustomerType, ReceiptPreference
+from tenten.producers.importing.column_mapping import choose_columns, guess
+from tenten.producers.importing.file_reader import LINE_CHARACTERS_MAX, Line, open_lines
+from tenten.producers.till.customer_input import TEXT_FIELDS, NewAddress, fields_from_texts
+from tenten.runtime.errors import ImportRefused
+from tenten.schemas.messages import CustomerType, ReceiptPreference
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from commerce.failures import LockHeld
-from commerce.logs import configure_logs
+from tenten.runtime.errors import LockHeld
+from tenten.runtime.logs import configure_logs
 
 
 @pytest.fixture(autouse=True)

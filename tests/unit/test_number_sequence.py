@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from commerce.number_sequence import FormatRefused, number_format, take
+from tenten.rules.number_sequence import FormatRefused, number_format, take
 
 
 def test_column_of_numbers_is_formatted_like_single_ones() -> None:

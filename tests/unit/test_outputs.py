@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from consumers.headquarters.outputs import created_outputs
-from schemas.batches import decode_batch, text_bytes, zigzag
-from schemas.records import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro
-from schemas.wire import WriterSchemas, confluent_header, contract, contracts, encode
+from tenten.avro.batches import decode_batch, text_bytes, zigzag
+from tenten.avro.wire import WriterSchemas, confluent_header, contract, contracts, encode
+from tenten.consumers.headquarters.customers.outputs import created_outputs
+from tenten.schemas.messages import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro
 
 EVENT = contract("CustomerEvent")
 CUSTOMER = contract("Customer")

@@ -7,12 +7,13 @@ from itertools import count, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.customer import changed_paths
-from commerce.validation import reasons
-from producers.fields import CustomerFields, Entering, NewAddress, with_fields
-from producers.line import framing
-from producers.outbox import multirange
-from schemas.records import (
+from tenten.avro.wire import confluent_header, contract, decode_body, encode
+from tenten.producers.outbox import multirange
+from tenten.producers.relay.producer import framing
+from tenten.producers.till.customer_input import CustomerFields, Entering, NewAddress, with_fields
+from tenten.rules.customer import changed_paths
+from tenten.rules.customer_rules import reasons
+from tenten.schemas.messages import (
     Contact,
     CustomerEvent,
     CustomerState,
@@ -21,7 +22,6 @@ from schemas.records import (
     event_from_avro,
     to_avro,
 )
-from schemas.wire import confluent_header, contract, decode_body, encode
 from tests.customers import EMAILS, NAMES, PHONES, valid_states
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -12,7 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.retail import (
+from tenten.avro.batches import decode_batch
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.consumers.headquarters.customers.classify import Places
+from tenten.consumers.headquarters.transactions.classify import judge
+from tenten.rules.transaction_rules import (
     content_of,
     control_totals,
     line_amount,
@@ -20,11 +24,8 @@ from commerce.retail import (
     total_of,
     transaction_reasons,
 )
-from commerce.retail_columns import surely_valid
-from consumers.headquarters.judge import Places
-from consumers.transactions.judge import judge
-from schemas.batches import decode_batch
-from schemas.records import (
+from tenten.rules.transaction_rules_columns import surely_valid
+from tenten.schemas.messages import (
     CodedAmount,
     DeliveryAddress,
     Payment,
@@ -33,8 +34,7 @@ from schemas.records import (
     TransactionLine,
     to_avro,
 )
-from schemas.topics import RECORD_BYTES_MAX
-from schemas.wire import WriterSchemas, contract, encode
+from tenten.schemas.topics import RECORD_BYTES_MAX
 
 CHANNELS: Final = {"houston": "usrt", "munich": "demf"}
 GUIDS: Final = tuple(f"0190b5d2-7c1e-7000-8000-{number:012d}" for number in range(4))

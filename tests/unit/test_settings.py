@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from commerce.failures import SettingsError
-from commerce.settings import Settings, load_settings, masked
-from schemas.records import CustomerType, ReceiptPreference
-from schemas.topics import ASYNC_CUSTOMERS
+from tenten.runtime.errors import SettingsError
+from tenten.runtime.settings import Settings, load_settings, masked
+from tenten.schemas.messages import CustomerType, ReceiptPreference
+from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 COMPLETE = """
 prefix = "test-"

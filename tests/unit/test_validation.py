@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.validation import reasons, surely_valid
-from schemas.batches import decode_batch
-from schemas.records import (
+from tenten.avro.batches import decode_batch
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.rules.customer_rules import reasons, surely_valid
+from tenten.schemas.messages import (
     EMAIL,
     PHONE,
     Address,
@@ -25,7 +26,6 @@ from schemas.records import (
     canonical,
     to_avro,
 )
-from schemas.wire import WriterSchemas, contract, encode
 from tests.customers import IDS, UNHURRIED, odd_states, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Replies close what a channel is waiting for: customers' events, orders, sales, ends of day."""

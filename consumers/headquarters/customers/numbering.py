@@ -1,0 +1,151 @@
+"""Account numbers for new customers, from the number sequence of each legal entity.
+
+A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers
+take turns. Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash
+leaves of a block is a gap.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import polars as pl
+from sqlalchemy import Connection, Engine, bindparam, select, update
+from structlog import get_logger
+
+from tenten.rules.number_sequence import NEARLY_USED_UP, NumberFormat, number_format, take
+from tenten.runtime.errors import DatabaseRefused
+from tenten.schemas.messages import Reason
+from tenten.schemas.tables.headquarters import number_sequences
+
+log = get_logger(__name__)
+
+BLOCK_NUMBERS: Final = 1_000
+"""How many numbers a worker takes ahead from a sequence that may have gaps: the largest gap a crash leaves."""
+
+
+class Blocks:
+    """The numbers that this worker holds of sequences that may have gaps. Lives as long as the worker.
+
+    Numbers are taken for one transaction at a time. They stay taken, unless it is certain that it came to nothing: a
+    batch that is tried again and again would use the sequence up.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._held: dict[str, list[int]] = {}
+        self._taken: dict[str, int] = {}
+        """How many of the held ones, from the first on, the transaction has taken."""
+
+    def begin(self) -> None:
+        """A transaction begins; what was taken for the one before stays taken."""
+        for legal_entity, taken in self._taken.items():
+            del self._held[legal_entity][:taken]
+        self._taken = {}
+
+    def give_back(self) -> None:
+        """The transaction was rolled back: its numbers are free again."""
+        self._taken = {}
+
+    def take(self, legal_entity: str, shape: NumberFormat, count: int) -> list[int]:
+        """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it
+        needs a block.
+        """
+        held = self._held.setdefault(legal_entity, [])
+        first = self._taken.get(legal_entity, 0)
+        missing = first + count - len(held)
+        if missing > 0:
+            held.extend(self._block(legal_entity, shape, max(BLOCK_NUMBERS, missing)))
+        numbers = held[first : first + count]
+        self._taken[legal_entity] = first + len(numbers)
+        return numbers
+
+    def _block(self, legal_entity: str, shape: NumberFormat, count: int) -> range:
+        with self._engine.begin() as own:
+            query = select(number_sequences.c.next).where(number_sequences.c.legal_entity == legal_entity)
+            first = own.execute(query.with_for_update()).scalar_one()
+            block = take(shape, first, count).numbers
+            own.execute(
+                update(number_sequences)
+                .where(number_sequences.c.legal_entity == legal_entity)
+                .values(next=first + len(block))
+            )
+        _warn_when_nearly_used_up(legal_entity, shape, first + len(block))
+        return range(first, first + len(block))
+
+
+class Allotment:
+    """The numbers that one SQL transaction gives out. Continuous sequences stay locked until it ends."""
+
+    def __init__(self, connection: Connection, blocks: Blocks, legal_entities: Iterable[str]) -> None:
+        """Lock the continuous sequences of these legal entities, in the order of their names; may wait for other
+        workers.
+        """
+        self._connection = connection
+        self._blocks = blocks
+        wanted = set(legal_entities)
+        of = number_sequences.c.legal_entity
+        locked = select(number_sequences).where(of.in_(sorted(wanted)), number_sequences.c.continuous)
+        rows = list(connection.execute(locked.order_by(of).with_for_update())) if wanted else []
+        others = wanted.difference(row.legal_entity for row in rows)
+        rows += connection.execute(select(number_sequences).where(of.in_(sorted(others)))) if others else []
+        self._sequences = {row.legal_entity: (number_format(row.format), row.continuous) for row in rows}
+        self._next = {row.legal_entity: row.next for row in rows if row.continuous}
+
+    def take(self, legal_entity: str, count: int) -> pl.Series:
+        """The next `count` account numbers as a column; fewer when the sequence has run out.
+
+        Raises: `DatabaseRefused` when there is no such sequence.
+        """
+        shape, numbers = self._take(legal_entity, count)
+        return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
+
+    def take_one(self, legal_entity: str) -> str | None:
+        """The next account number, or None when the sequence has run out. Raises: as `take`."""
+        shape, numbers = self._take(legal_entity, 1)
+        return shape.account_number(numbers[0]) if numbers else None
+
+    def _take(self, legal_entity: str, count: int) -> tuple[NumberFormat, Sequence[int]]:
+        if legal_entity not in self._sequences:
+            raise DatabaseRefused(
+                f"headquarters' database has no number sequence for {legal_entity}: run `tenten database upgrade "
+                "headquarters`"
+            )
+        shape, continuous = self._sequences[legal_entity]
+        if not continuous:
+            return shape, self._blocks.take(legal_entity, shape, count)
+        numbers = take(shape, self._next[legal_entity], count).numbers
+        self._next[legal_entity] += len(numbers)
+        return shape, numbers
+
+    def write(self) -> None:
+        """Advance the continuous sequences by exactly what was taken."""
+        for legal_entity, next_number in self._next.items():
+            _warn_when_nearly_used_up(legal_entity, self._sequences[legal_entity][0], next_number)
+        if self._next:
+            self._connection.execute(
+                update(number_sequences)
+                .where(number_sequences.c.legal_entity == bindparam("of"))
+                .values(next=bindparam("next_number")),
+                [{"of": legal_entity, "next_number": number} for legal_entity, number in self._next.items()],
+            )
+
+
+_warned: set[str] = set()
+
+
+def _warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number: int) -> None:
+    """Say once a process that a sequence will run out."""
+    if legal_entity not in _warned and next_number > NEARLY_USED_UP * shape.number_max:
+        _warned.add(legal_entity)
+        log.warning(
+            "number_sequence_nearly_used_up", legal_entity=legal_entity, next=next_number, last=shape.number_max
+        )
+
+
+def used_up(legal_entity: str) -> Reason:
+    """The refusal of a customer for whom there is no number any more."""
+    return Reason(
+        field="account_number",
+        code="number_sequence_used_up",
+        text=f"the account numbers of {legal_entity!r} are used up; headquarters must widen their format",
+    )

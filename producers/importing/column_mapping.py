@@ -1,0 +1,130 @@
+"""Which column of a file says what: named by the user, else guessed from names that such files commonly have."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from tenten.producers.till.customer_input import TEXT_FIELDS, is_text_field
+from tenten.runtime.errors import ImportRefused
+
+KEY: Final = "key"
+
+_COMMON_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    KEY: ("customerkey", "externalkey", "externalid"),
+    "customer_type": ("customertype",),
+    "title": ("title", "prefix", "nameprefix", "salutation", "personaltitle"),
+    "first_name": ("firstname", "givenname", "forename", "fname"),
+    "middle_name": ("middlename", "middleinitial", "additionalname"),
+    "last_name": ("lastname", "surname", "familyname", "lname"),
+    "organization_name": (
+        "organizationname",
+        "organisationname",
+        "organization",
+        "organisation",
+        "company",
+        "companyname",
+        "businessname",
+    ),
+    "language": ("language", "languageid", "languagecode"),
+    "currency": ("currency", "currencycode"),
+    "customer_group": ("customergroup", "customergroupid"),
+    "receipt_preference": ("receiptpreference",),
+    "receipt_email": ("receiptemail",),
+    "tax_number": ("taxnumber", "taxid", "taxregistrationnumber", "vatnumber", "vatid"),
+    "email": ("email", "emailaddress", "mail", "primaryemail", "primarycontactemail"),
+    "phone": (
+        "phone",
+        "phonenumber",
+        "telephone",
+        "telephonenumber",
+        "primaryphone",
+        "primarycontactphone",
+        "mobile",
+        "mobilephone",
+        "mobilenumber",
+        "cellphone",
+    ),
+    "address_purpose": ("addresspurpose",),
+    "address_name": ("addressname",),
+    "street": ("street", "streetaddress", "address", "addressline", "addressline1", "address1", "addressstreet"),
+    "city": ("city", "town", "addresscity", "locality"),
+    "county": ("county", "addresscounty"),
+    "state": ("state", "statecode", "stateprovince", "stateprovincecode", "province", "provincecode", "addressstate"),
+    "postal_code": ("postalcode", "postcode", "zip", "zipcode", "addresszipcode", "addresspostalcode"),
+    "country": (
+        "country",
+        "countrycode",
+        "countryregion",
+        "countryregioncode",
+        "countryregionid",
+        "addresscountryregionid",
+    ),
+    "affiliations": ("affiliations", "affiliation"),
+}
+"""Letters and digits only, in lower case: `First Name`, `first_name` and `FirstName` are the same."""
+
+_FIELD_OF: Final = {name: field for field, names in _COMMON_NAMES.items() for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What each column of a file is used for."""
+
+    fields: Mapping[str, str]
+    """The field that each used column says."""
+    key: str | None
+    """The column that tells customers apart; None: the whole line does."""
+
+
+def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str | None) -> Columns:
+    """What the columns of a file are used for; where two look like the same field, the first is used.
+
+    `mapping` names the field of a column, or nothing to leave the column out, and wins over what is guessed.
+    Raises: `ImportRefused` for a column or field that does not exist, and when no column is of any use.
+    """
+    present = list(columns)
+    for column in (*mapping, *([key] if key is not None else ())):
+        if column not in present:
+            raise ImportRefused(f"there is no column {column}{_meant(column, present)}: there are {', '.join(present)}")
+    check_mapping(mapping)
+    fields = {column: field for column, field in mapping.items() if field}
+    guessed_key = key
+    for column in present:
+        field = guess(column)
+        if field is None or column in mapping or column == key:
+            continue
+        if field == KEY:
+            guessed_key = guessed_key or column
+        elif field not in fields.values():
+            fields[column] = field
+    if not fields:
+        raise ImportRefused(
+            f"no column says anything known about a customer: name them with --map COLUMN=field; the fields are "
+            f"{', '.join(TEXT_FIELDS)}"
+        )
+    return Columns(fields=fields, key=guessed_key)
+
+
+def check_mapping(mapping: Mapping[str, str]) -> None:
+    """Look whether every field of the mapping exists, and is named once. Raises: `ImportRefused`."""
+    for column, field in mapping.items():
+        if field and not is_text_field(field):
+            raise ImportRefused(
+                f"--map {column}={field}: there is no field {field}{_meant(field, TEXT_FIELDS)}; the fields are "
+                f"{', '.join(TEXT_FIELDS)} and attributes/NAME"
+            )
+    named = [field for field in mapping.values() if field]
+    twice = sorted({field for field in named if named.count(field) > 1})
+    if twice:
+        raise ImportRefused(f"more than one column is mapped to {', '.join(twice)}: leave all but one out")
+
+
+def guess(column: str) -> str | None:
+    """The field, or `key`, that a column of this name commonly says."""
+    return _FIELD_OF.get("".join(filter(str.isalnum, column)).lower())
+
+
+def _meant(word: str, possible: Iterable[str]) -> str:
+    near = get_close_matches(word, list(possible), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,172 @@
+"""The lines of a file with customers, CSV or JSON Lines, each with its number in the file.
+
+Reads on and on in bounded memory. What is wrong with a single line is that line's problem; what is wrong with the
+file as a whole is `ImportRefused`, before the first line is given.
+"""
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from tenten.runtime.errors import ImportRefused
+from tenten.schemas.messages import Reason
+
+LINE_CHARACTERS_MAX: Final = 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_JSON_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line, or one record of several where a quoted text goes on: what stands in each column, or why it cannot be
+    read.
+    """
+
+    number: int
+    """Where it begins in the file, counted from 1."""
+    cells: dict[str, str]
+    nested: tuple[str, ...] = ()
+    """Members of a JSON object that are lists or objects themselves: no cells."""
+    problem: Reason | None = None
+
+
+class LineFile:
+    """A file of customers, open for reading once from its start to its end."""
+
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self._file = file
+        self._bytes = max(1, path.stat().st_size)
+        self.is_json = path.suffix.lower() in _JSON_SUFFIXES
+        self.columns: tuple[str, ...] = ()
+        """The header of a CSV file."""
+        if not self.is_json:
+            self._start_csv(path)
+
+    @property
+    def share(self) -> float:
+        """How much of the file has been read, from 0 to 1."""
+        return min(1.0, self._file.buffer.tell() / self._bytes)
+
+    def lines(self) -> Iterator[Line]:
+        """The lines, blank ones left out."""
+        return self._json_lines() if self.is_json else self._csv_lines()
+
+    def _start_csv(self, path: Path) -> None:
+        header = self._file.readline(LINE_CHARACTERS_MAX)
+        self._file.seek(0)
+        self._reader = csv.reader(_bounded(self._file), delimiter=_delimiter(header), strict=True)
+        try:
+            names = [name.strip() for name in next(self._reader)]
+        except StopIteration:
+            raise ImportRefused(f"{path} is empty: its first line must name the columns") from None
+        except csv.Error as error:
+            raise ImportRefused(f"the first line of {path} does not name columns: {error}") from error
+        repeated = sorted({name for name in names if name and names.count(name) > 1})
+        if repeated:
+            raise ImportRefused(f"{path} has more than one column {', '.join(repeated)}: rename all but one")
+        if not any(names):
+            raise ImportRefused(f"the first line of {path} is blank: it must name the columns")
+        self.columns = tuple(names)
+
+    def _csv_lines(self) -> Iterator[Line]:
+        while True:
+            number = self._reader.line_num + 1
+            try:
+                cells = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield _unreadable(number, f"The quotes or the length of this line are wrong ({error}).")
+                continue
+            if not cells:
+                continue
+            if len(cells) != len(self.columns):
+                yield _unreadable(number, f"This line has {len(cells)} cells, the header has {len(self.columns)}.")
+                continue
+            yield Line(
+                number=number, cells={name: cell for name, cell in zip(self.columns, cells, strict=True) if name}
+            )
+
+    def _json_lines(self) -> Iterator[Line]:
+        for number, text in enumerate(_bounded(self._file), start=1):
+            if not text.strip():
+                continue
+            try:
+                # Numbers as they are written: 007 is no number in JSON, but 1.50 must stay 1.50.
+                record = json.loads(text, parse_int=str, parse_float=str)
+            except (ValueError, RecursionError) as error:
+                yield _unreadable(number, f"This line is not JSON: {getattr(error, 'msg', 'too deep')}.")
+                continue
+            if not isinstance(record, dict):
+                yield _unreadable(number, "This line is no JSON object.")
+                continue
+            nested = tuple(name for name, value in record.items() if isinstance(value, dict | list))
+            cells = {name: _text(value) for name, value in record.items() if name not in nested}
+            yield Line(number=number, cells=cells, nested=nested)
+
+
+@contextmanager
+def open_lines(path: Path, encoding: str) -> Iterator[LineFile]:
+    """The file, read through once to prove its encoding, then open at its start.
+
+    Raises: `ImportRefused` for a file that is not there, an encoding that does not exist or does not fit, a broken
+    header.
+    """
+    try:
+        _check_encoding(path, encoding)
+        with path.open(encoding=encoding, newline="") as file:
+            yield LineFile(file, path)
+    except OSError as error:
+        raise ImportRefused(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_encoding(path: Path, encoding: str) -> None:
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)(errors="strict")
+    except LookupError:
+        raise ImportRefused(f"there is no encoding {encoding}: choose utf-8, latin-1, cp1252 or utf-16") from None
+    line = 1
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(_CHUNK_BYTES)
+            try:
+                line += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                raise ImportRefused(
+                    f"line {line} of {path} is not {encoding}: name the file's encoding, for example --encoding latin-1"
+                ) from error
+            if not chunk:
+                return
+
+
+def _bounded(file: TextIO) -> Iterator[str]:
+    """The physical lines; of one that has no end only the beginning, which nothing will take for a line."""
+    while text := file.readline(LINE_CHARACTERS_MAX):
+        if len(text) == LINE_CHARACTERS_MAX and not text.endswith("\n"):
+            while (rest := file.readline(LINE_CHARACTERS_MAX)) and not rest.endswith("\n"):
+                pass
+            text += "\n"
+        yield text
+
+
+def _delimiter(header: str) -> str:
+    """What divides the header into the most columns."""
+    counts = {delimiter: len(next(csv.reader([header], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
+    return max(counts, key=lambda delimiter: counts[delimiter])
+
+
+def _unreadable(number: int, text: str) -> Line:
+    return Line(number=number, cells={}, problem=Reason(field="line", code="unreadable", text=text))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

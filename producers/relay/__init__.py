@@ -1,0 +1,1 @@
+"""The P-job: from the outbox to the topics."""

@@ -1,0 +1,89 @@
+"""A channel, open for work: its settings and its database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+
+from tenten.avro.wire import WriterSchemas
+from tenten.runtime.settings import Channel, LegalEntity, Settings
+from tenten.schemas.messages import CustomerState, CustomerType
+from tenten.sql.database import check_version, consistent_view, open_database
+
+
+class OpenChannel:
+    """A channel's database, open until `close`, and what the settings say of the channel. Threads may share it."""
+
+    def __init__(self, settings: Settings, name: str, engine: Engine) -> None:
+        self.settings = settings
+        self.name = name
+        """The channel id, under which it speaks to headquarters."""
+        self.engine = engine
+        self.writers = WriterSchemas()
+        """Who wrote what lies in the channel's own database."""
+        self._channel: Channel = settings.channel(name)
+        self._legal_entity: LegalEntity = settings.legal_entity_of(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database's connections. Twice is fine."""
+        self.engine.dispose()
+
+    @property
+    def country(self) -> str:
+        """The country of the channel's legal entity, ISO 3166 alpha-2."""
+        return self._legal_entity.country
+
+    @property
+    def legal_entity_id(self) -> str:
+        """The legal entity its customers belong to."""
+        return self._channel.legal_entity
+
+    @property
+    def default_type(self) -> CustomerType:
+        """What a new customer is when neither said nor plain from its names."""
+        return self._channel.default_customer.customer_type
+
+    def default_customer(self, customer_type: CustomerType) -> CustomerState:
+        """What a new customer is before anything is said of it."""
+        default = self._channel.default_customer
+        return CustomerState(
+            legal_entity=self._channel.legal_entity,
+            customer_type=customer_type,
+            language=default.language or self._legal_entity.language,
+            currency=default.currency or self._legal_entity.currency,
+            customer_group=default.customer_group,
+            receipt_preference=default.receipt_preference,
+            affiliations=default.affiliations,
+            address_books=self._channel.address_books,
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for questions, which sees one state: it waits for no writer, and makes none wait."""
+        with consistent_view(self.engine) as connection:
+            yield connection
+
+
+def open_channel(settings: Settings, name: str) -> OpenChannel:
+    """Open a channel's database. Use it as a context manager, or `close` it.
+
+    Raises: `SettingsError` for a channel that the settings do not have, `DatabaseRefused` when its tables are not
+    those of this release.
+    """
+    engine = open_database(settings.channel(name).database)
+    try:
+        check_version(engine, "channel")
+    except BaseException:
+        engine.dispose()
+        raise
+    return OpenChannel(settings, name, engine)

@@ -1,0 +1,179 @@
+"""Orders and cash-and-carry as a channel has them: as rows, as values, and as a clerk sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, select
+
+from tenten.producers.till.customers import CustomerView, reading, views
+from tenten.producers.till.open_channel import OpenChannel
+from tenten.rules.customer import plain_decimal
+from tenten.rules.transaction_rules import content_of
+from tenten.runtime.errors import NoSuchTransaction
+from tenten.schemas.messages import (
+    CodedAmount,
+    DeliveryAddress,
+    Payment,
+    Reason,
+    RetailTransaction,
+    TransactionKind,
+    TransactionLine,
+    TransactionStatus,
+    reasons_from_json,
+)
+from tenten.schemas.tables.channel import transactions
+from tenten.sql.arrays import is_one_of
+
+LIMIT_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionView:
+    """An order or a cash-and-carry as the channel has it, with headquarters' newest answer."""
+
+    transaction: RetailTransaction
+    """Without the customer's event: that one lies in the outbox."""
+    customer: CustomerView | None
+    """As the channel shows him now; None for a sale to nobody in particular, and when he is no longer here."""
+    status: TransactionStatus
+    sales_order: str | None
+    reasons: tuple[Reason, ...]
+    """Why headquarters has rejected it, or what it waits for."""
+    end_of_day_id: str | None
+    """The end of day that lists it."""
+    updated_at: datetime
+
+    @property
+    def transaction_id(self) -> str:
+        """Its GUID."""
+        return self.transaction.transaction_id
+
+    @property
+    def customer_number(self) -> str | None:
+        """The customer's account number or `Pending sync`; None without a customer here."""
+        return None if self.customer is None else self.customer.display_number
+
+
+def show_transaction(channel: OpenChannel, transaction_id: str) -> TransactionView:
+    """An order or cash-and-carry as the channel has it. Raises: `NoSuchTransaction`, `DatabaseRefused`."""
+    with reading(channel) as connection:
+        return only_view(connection, channel, transaction_id)
+
+
+def list_transactions(
+    channel: OpenChannel,
+    kind: TransactionKind | None = None,
+    *,
+    business_date: date | None = None,
+    status: TransactionStatus | None = None,
+    limit: int = 50,
+) -> list[TransactionView]:
+    """Orders and cash-and-carry, or those of one kind, date or status; the newest first, at most `limit` (and 1,000).
+
+    Raises: `DatabaseRefused`.
+    """
+    query = select(transactions.c.transaction_id)
+    if kind is not None:
+        query = query.where(transactions.c.kind == kind.lower())
+    if business_date is not None:
+        query = query.where(transactions.c.business_date == business_date)
+    if status is not None:
+        query = query.where(transactions.c.status == status)
+    newest = [transactions.c[name].desc() for name in ("business_date", "occurred_at", "transaction_id")]
+    with reading(channel) as connection:
+        ids = connection.scalars(query.order_by(*newest).limit(max(0, min(limit, LIMIT_MAX)))).all()
+        found = {view.transaction_id: view for view in read_views(connection, channel, ids)}
+    return [found[one] for one in ids]
+
+
+def only_view(connection: Connection, channel: OpenChannel, transaction_id: str) -> TransactionView:
+    """The transaction of this id. Raises: `NoSuchTransaction`."""
+    for view in read_views(connection, channel, normal_ids(transaction_id)):
+        return view
+    raise NoSuchTransaction(f"there is no order and no cash-and-carry {transaction_id} in this channel")
+
+
+def normal_ids(transaction_id: str) -> list[str]:
+    """The id in its normal form; nothing when it is none."""
+    try:
+        return [str(UUID(transaction_id))]
+    except ValueError:
+        return []
+
+
+def read_views(connection: Connection, channel: OpenChannel, transaction_ids: Sequence[str]) -> list[TransactionView]:
+    """Those of the transactions that exist. At most five statements."""
+    query = select(transactions).where(is_one_of(connection, transactions.c.transaction_id, transaction_ids))
+    rows = connection.execute(query).mappings().all()
+    customers = {
+        view.customer_id: view for view in views(connection, list({row["customer_id"] for row in rows} - {None}))
+    }
+    return [
+        TransactionView(
+            transaction=from_row(channel, row),
+            customer=customers.get(row["customer_id"]),
+            status=TransactionStatus(row["status"]),
+            sales_order=row["sales_order"],
+            reasons=reasons_from_json(row["reasons"]),
+            end_of_day_id=row["end_of_day_id"],
+            updated_at=row["updated_at"],
+        )
+        for row in rows
+    ]
+
+
+def as_row(transaction: RetailTransaction) -> dict[str, Any]:
+    """A new row of `transactions`."""
+    return {
+        "transaction_id": transaction.transaction_id,
+        "kind": transaction.kind.lower(),
+        "business_date": transaction.business_date,
+        "customer_id": transaction.customer_id,
+        "currency": transaction.currency,
+        "total": plain_decimal(transaction.total),
+        "content": content_of(transaction),
+        "status": TransactionStatus.PENDING,
+        "answer": 0,
+        "occurred_at": transaction.occurred_at,
+        "updated_at": transaction.occurred_at,
+    }
+
+
+def from_row(channel: OpenChannel, row: RowMapping) -> RetailTransaction:
+    """The transaction that a row of `transactions` holds, without a customer's event."""
+    content = row["content"]
+    address = content["delivery_address"]
+    return RetailTransaction(
+        channel_id=channel.name,
+        transaction_id=row["transaction_id"],
+        kind=TransactionKind(row["kind"].upper()),
+        occurred_at=row["occurred_at"],
+        business_date=row["business_date"],
+        legal_entity=channel.legal_entity_id,
+        customer_id=row["customer_id"],
+        currency=row["currency"],
+        total=Decimal(row["total"]),
+        delivery_mode=content["delivery_mode"],
+        delivery_address=None if address is None else DeliveryAddress(**address),
+        lines=tuple(
+            TransactionLine(
+                sku=line["sku"],
+                quantity=Decimal(line["quantity"]),
+                price=Decimal(line["price"]),
+                amount=Decimal(line["amount"]),
+            )
+            for line in content["lines"]
+        ),
+        charges=tuple(CodedAmount(code=one["code"], amount=Decimal(one["amount"])) for one in content["charges"]),
+        taxes=tuple(CodedAmount(code=one["code"], amount=Decimal(one["amount"])) for one in content["taxes"]),
+        payments=payments_of(content),
+    )
+
+
+def payments_of(content: dict[str, Any]) -> tuple[Payment, ...]:
+    """The payments in the content of a row."""
+    return tuple(Payment(method=one["method"], amount=Decimal(one["amount"])) for one in content["payments"])

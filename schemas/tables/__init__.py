@@ -1,0 +1,1 @@
+"""The tables of headquarters' database and of a channel's."""

@@ -1,0 +1,141 @@
+"""The tables of a channel's database, the same in PostgreSQL and SQLite.
+
+The visible customer is always complete: the last snapshot from headquarters with the channel's unsettled edits laid
+on top.
+"""
+
+from typing import Final
+
+from sqlalchemy import JSON, BigInteger, Column, Date, Index, Integer, LargeBinary, MetaData, Table, Text, text
+
+from tenten.schemas.tables.types import (
+    IDENTITY,
+    NAMING,
+    Guid,
+    UtcTime,
+    address_table,
+    contact_table,
+    state_columns,
+    topic_table,
+)
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+customers: Final = Table(
+    "customers",
+    metadata,
+    Column("customer_id", Guid, primary_key=True),
+    Column("account_number", Text, comment="null while pending"),
+    Column("version", BigInteger, nullable=False, comment="of the last snapshot; 0 before the first"),
+    Column("updated_at", UtcTime, nullable=False),
+    *state_columns(),
+    Column("search_name", Text, nullable=False, comment="all names in lower case, for the clerk's search"),
+    Index(None, "account_number"),
+    Index("ix_customers_search_name", "search_name", postgresql_ops={"search_name": "text_pattern_ops"}),
+)
+customer_addresses: Final = address_table(metadata)
+customer_contacts: Final = contact_table(metadata)
+Index("ix_customer_contacts_value", customer_contacts.c.value)
+
+snapshots: Final = Table(
+    "snapshots",
+    metadata,
+    Column("customer_id", Guid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False, comment="Customer, framed Avro"),
+)
+"""The last snapshot of each customer that has edits on top of it, and of no other: what the edits are laid on."""
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("sequence", IDENTITY, primary_key=True, autoincrement=True),
+    Column("id", Guid, nullable=False, unique=True, comment="event id"),
+    Column("aggregatetype", Text, nullable=False),
+    Column("aggregateid", Guid, nullable=False, comment="customer id or transaction id"),
+    Column("type", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False, comment="the record, Avro in single-object encoding"),
+    Column("created_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),
+    Column("sent_topic_id", Text, comment="the topic it was sent to; sent again when that topic is another"),
+    Column("settled_at", UtcTime),
+    Column("outcome", Text, comment="as in Reply, in lower case; rejected rows stay unsettled"),
+    Column("reasons", JSON, comment="[{field, code, text}]"),
+    Column("account_number", Text),
+    Column("version", BigInteger, comment="version of the customer in which the event took effect"),
+    Index(
+        "ix_outbox_unsent", "sequence", postgresql_where=text("sent_at IS NULL"), sqlite_where=text("sent_at IS NULL")
+    ),
+    Index(None, "aggregateid"),
+    sqlite_autoincrement=True,
+)
+
+positions: Final = Table(
+    "positions",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("topic_id", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("confirmed_at", UtcTime, comment="when the channel was last at the end of this partition"),
+)
+
+topics: Final = topic_table(metadata)
+
+resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
+"""The customers that a running resync has seen."""
+
+transactions: Final = Table(
+    "transactions",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True),
+    Column("kind", Text, nullable=False, comment="order or cash_and_carry"),
+    Column("business_date", Date, nullable=False),
+    Column("customer_id", Guid),
+    Column("currency", Text, nullable=False),
+    Column("total", Text, nullable=False, comment="a decimal as text: exact in both databases"),
+    Column("content", JSON, nullable=False, comment="lines, charges, taxes, payments, delivery; decimals as text"),
+    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("sales_order", Text),
+    Column("reasons", JSON, comment="[{field, code, text}]"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
+    Column("end_of_day_id", Guid, comment="the end of day that lists it"),
+    Column("occurred_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Index(None, "business_date"),
+    Index(None, "customer_id"),
+)
+"""Orders and cash-and-carry transactions, and what headquarters has answered."""
+
+end_of_days: Final = Table(
+    "end_of_days",
+    metadata,
+    Column("end_of_day_id", Guid, primary_key=True),
+    Column("business_date", Date, nullable=False),
+    Column("transactions", Integer, nullable=False, comment="how many it lists"),
+    Column("control_totals", JSON, nullable=False, comment="[{currency, payment_method, amount}]"),
+    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("reasons", JSON, comment="[{field, code, text}]"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
+    Column("closed_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Index(None, "business_date"),
+)
+"""Closed business dates; one that was closed again, for what came late, has several."""
+
+loyalty_cards: Final = Table(
+    "loyalty_cards",
+    metadata,
+    Column("card_number", Text, primary_key=True),
+    Column("customer_id", Guid, nullable=False),
+    Column("status", Text, nullable=False, comment="kept, until the account number is there; then issued"),
+    Column("asked_at", UtcTime, nullable=False),
+    Column("issued_at", UtcTime),
+    Index(None, "customer_id"),
+    Index(
+        "ix_loyalty_cards_kept",
+        "card_number",
+        postgresql_where=text("status = 'kept'"),
+        sqlite_where=text("status = 'kept'"),
+    ),
+)

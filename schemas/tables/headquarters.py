@@ -1,0 +1,282 @@
+"""The tables of headquarters' database: the truth about customers and account numbers (PostgreSQL).
+
+Only `consumers/headquarters/customers` writes customers. Nothing points at another table by foreign key: there is one
+writer, it writes each batch in one transaction, and the checks would cost a third of the rate.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    ARRAY,
+    DDL,
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    text,
+)
+
+from tenten.schemas.tables.types import (
+    IDENTITY,
+    NAMING,
+    Guid,
+    UtcTime,
+    address_table,
+    contact_table,
+    state_columns,
+    topic_table,
+)
+
+metadata: Final = MetaData(naming_convention=NAMING)
+
+ACCOUNT_NUMBERS: Final = UniqueConstraint("legal_entity", "account_number")
+"""No account number twice, whatever else goes wrong."""
+
+customers: Final = Table(
+    "customers",
+    metadata,
+    Column("customer_id", Guid, primary_key=True),
+    Column("account_number", Text, comment="null only for a customer erased before it had one"),
+    Column("version", BigInteger, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("erased_at", UtcTime),
+    *state_columns(),
+    ACCOUNT_NUMBERS,
+)
+customer_addresses: Final = address_table(metadata)
+customer_contacts: Final = contact_table(metadata)
+
+number_sequences: Final = Table(
+    "number_sequences",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("format", Text, nullable=False, comment="each # is a digit: C-########"),
+    Column("next", BigInteger, nullable=False, comment="the first number not taken yet"),
+    Column("continuous", Boolean, nullable=False, comment="true: no gap, ever"),
+)
+
+synchronization_log: Final = Table(
+    "synchronization_log",
+    metadata,
+    Column("event_id", Guid, primary_key=True),
+    Column("customer_id", Guid, nullable=False),
+    Column("channel_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]"),
+    Column("account_number", Text),
+    Column("version", BigInteger),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("occurred_at", UtcTime, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+)
+
+customer_audit: Final = Table(
+    "customer_audit",
+    metadata,
+    Column("audit_id", IDENTITY, primary_key=True),
+    Column("customer_id", Guid, nullable=False),
+    Column("event_id", Guid, nullable=False),
+    Column("channel_id", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("old_value", JSON),
+    Column("new_value", JSON),
+    Column("changed_at", UtcTime, nullable=False),
+    Index(None, "customer_id"),
+)
+"""What each edit changed: one row a path. A new customer has none: its log row says all."""
+
+positions: Final = Table(
+    "positions",
+    metadata,
+    Column("consumer_group", Text, primary_key=True),
+    Column("topic_id", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+)
+
+topics: Final = topic_table(metadata)
+
+dead_letter_decisions: Final = Table(
+    "dead_letter_decisions",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("decision", Text, nullable=False, comment="replayed or discarded"),
+    Column("decided_at", UtcTime, nullable=False),
+)
+"""What an operator decided about a dead letter; one without a row is open."""
+
+MONEY: Final = Numeric(28, 6)
+"""Amounts, prices and quantities: exact."""
+
+retail_transactions: Final = Table(
+    "retail_transactions",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True),
+    Column("channel_id", Text, nullable=False),
+    Column("kind", Text, nullable=False, comment="order or cash_and_carry"),
+    Column("business_date", Date, nullable=False),
+    Column("legal_entity", Text, nullable=False),
+    Column("customer_id", Guid),
+    Column("account_number", Text, comment="once synchronized; null without a customer"),
+    Column("customer_event_id", Guid, comment="the event with which it brought its customer along"),
+    Column("delivery_address_id", Guid),
+    Column("status", Text, nullable=False, comment="waiting, blocked, rejected, synchronized"),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]: why it is blocked or rejected"),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Column("content", JSON, nullable=False, comment="lines, charges, taxes, payments, delivery; decimals as text"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer to the channel"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("occurred_at", UtcTime, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False, comment="since when it has this status"),
+    Column("alarmed_at", UtcTime, comment="when somebody was told that it waits for too long"),
+    Index(
+        "ix_retail_transactions_open",
+        "customer_id",
+        postgresql_where=text("status IN ('waiting', 'blocked')"),
+    ),
+    Index(
+        "ix_retail_transactions_day",
+        "channel_id",
+        "business_date",
+        postgresql_where=text("kind = 'cash_and_carry'"),
+    ),
+)
+
+sales_order_sequences: Final = Table(
+    "sales_order_sequences",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("format", Text, nullable=False, comment="each # is a digit: SO-########"),
+    Column("next", BigInteger, nullable=False, comment="the first number not taken yet; there is never a gap"),
+)
+
+sales_orders: Final = Table(
+    "sales_orders",
+    metadata,
+    Column("legal_entity", Text, primary_key=True),
+    Column("sales_order", Text, primary_key=True),
+    Column("transaction_id", Guid, nullable=False, unique=True),
+    Column("channel_id", Text, nullable=False),
+    Column("business_date", Date, nullable=False),
+    Column("customer_id", Guid),
+    Column("account_number", Text),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Column("delivery_mode", Text, nullable=False),
+    Column("delivery_address", JSON),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+sales_order_lines: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
+    """
+    CREATE VIEW sales_order_lines AS
+    SELECT orders.legal_entity, orders.sales_order, CAST(line.number AS integer) AS line_number,
+           line.sku, line.quantity, line.price, line.amount
+    FROM sales_orders AS orders
+    JOIN retail_transactions AS sold ON sold.transaction_id = orders.transaction_id
+    CROSS JOIN LATERAL ROWS FROM (
+        json_to_recordset(sold.content->'lines') AS (sku text, quantity numeric, price numeric, amount numeric)
+    ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
+    """
+)
+"""The lines of sales orders: what the stores have sold, under the number of the order; lines count from 1."""
+event.listen(metadata, "after_create", sales_order_lines)
+
+statements: Final = Table(
+    "statements",
+    metadata,
+    Column("statement_id", Guid, primary_key=True, comment="of the end of day; an adjustment's is made from it"),
+    Column("channel_id", Text, nullable=False),
+    Column("business_date", Date, nullable=False),
+    Column("number", Integer, nullable=False, comment="of that channel and day, from 1"),
+    Column("kind", Text, nullable=False, comment="end_of_day, or adjustment: what the channel did not list"),
+    Column("status", Text, nullable=False, comment="waiting, blocked, rejected, posted"),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]: why it is not posted yet"),
+    Column("control_totals", JSON, comment="[{currency, payment_method, amount}] as the channel has them"),
+    Column("totals", JSON, nullable=False, comment="once posted: {transactions, amounts} of its lines"),
+    Column("answer", BigInteger, nullable=False, comment="number of the newest answer to the channel"),
+    Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("closed_at", UtcTime, nullable=False, comment="the channel's clock"),
+    Column("received_at", UtcTime, nullable=False),
+    Column("posted_at", UtcTime),
+    UniqueConstraint("channel_id", "business_date", "number"),
+    Index("ix_statements_open", "received_at", postgresql_where=text("status IN ('waiting', 'blocked')")),
+)
+
+statement_listed: Final = Table(
+    "statement_listed",
+    metadata,
+    Column("statement_id", Guid, primary_key=True),
+    Column("transaction_id", Guid, primary_key=True),
+    Column("channel_id", Text, nullable=False),
+    Column("owned", Boolean, nullable=False, comment="false: an earlier statement lists it, and posts it"),
+    Index("uq_statement_listed_owned", "transaction_id", "channel_id", unique=True, postgresql_where=text("owned")),
+)
+"""What each end of day lists, there or not."""
+
+statement_lines: Final = Table(
+    "statement_lines",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True, comment="so that it is in one statement at most"),
+    Column("statement_id", Guid, nullable=False),
+    Column("account_number", Text),
+    Column("currency", Text, nullable=False),
+    Column("total", MONEY, nullable=False),
+    Index(None, "statement_id"),
+)
+"""What is posted."""
+
+replies_due: Final = Table(
+    "replies_due",
+    metadata,
+    Column("sequence", IDENTITY, primary_key=True),
+    Column("answer_count", Integer, nullable=False, comment="the length of each of the lists"),
+    Column("channel_ids", ARRAY(Text), nullable=False),
+    Column("transaction_ids", ARRAY(Text), nullable=False, comment="as text: they only become record headers"),
+    Column("payloads", ARRAY(LargeBinary), nullable=False, comment="Reply, framed Avro"),
+)
+"""Answers to transactions that are not on `channel-replies` yet, written together with what they tell.
+
+One row for what a SQL transaction has to say, up to ten thousand answers: a row each cost a tenth of what an order
+does.
+"""
+
+_UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
+    """
+    ALTER TABLE replies_due
+        ALTER channel_ids SET STORAGE EXTERNAL,
+        ALTER transaction_ids SET STORAGE EXTERNAL,
+        ALTER payloads SET STORAGE EXTERNAL
+    """
+)
+"""What lies there for a moment is not worth compressing."""
+event.listen(metadata, "after_create", _UNCOMPRESSED)
+
+release_due: Final = Table(
+    "release_due",
+    metadata,
+    Column("transaction_id", Guid, nullable=False),
+)
+"""Waiting transactions to look at: something has come that they may wait for. Without a key: a queue, nothing more."""

@@ -1,0 +1,1 @@
+"""Asynchronous customers between stores and headquarters: one event stream, one account number per customer."""

@@ -1,0 +1,183 @@
+"""The wire format of one record, in both framings.
+
+Avro single-object encoding (`C3 01`, 8 bytes of fingerprint, Avro) needs no server and is the default;
+Confluent framing (`00`, 4 bytes of schema id, Avro) is written when a schema registry is configured. Readers take both.
+Source: https://avro.apache.org/docs/1.12.0/specification/#single-object-encoding and
+https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format
+
+Errors::
+
+    Unreadable              this value cannot be read, now or later: a dead letter
+"""
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from io import BytesIO
+from typing import Any, Final
+
+import fastavro
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+SINGLE_OBJECT_MAGIC: Final = b"\xc3\x01"
+SINGLE_OBJECT_HEADER_BYTES: Final = 10
+CONFLUENT_MAGIC: Final = b"\x00"
+CONFLUENT_HEADER_BYTES: Final = 5
+
+Json = dict[str, Any]
+
+
+class Unreadable(Exception):
+    """This value cannot be read. `reason` is a word for programs, the message a sentence without its content."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AvroSchema:
+    """One Avro schema, ready for use."""
+
+    name: str
+    json: Json
+    parsed: Any
+    """For fastavro; GUIDs stay text."""
+    fingerprint: bytes
+    """CRC-64-AVRO of the parsing canonical form, little-endian, as in single-object encoding. 8 bytes."""
+    header: bytes = field(repr=False)
+    """What stands before the Avro bytes in single-object encoding. 10 bytes."""
+
+    @property
+    def key_field(self) -> str:
+        """The field that is the record key: always the first."""
+        return str(self.json["fields"][0]["name"])
+
+
+def avro_schema(declaration: Json) -> AvroSchema:
+    """The schema that a JSON declaration describes.
+
+    Raises: `fastavro.schema.SchemaParseException` or `UnknownType` when it is none.
+    """
+    mark = bytes.fromhex(fingerprint(to_parsing_canonical_form(declaration), "CRC-64-AVRO"))
+    return AvroSchema(
+        name=str(declaration["name"]),
+        json=declaration,
+        parsed=parse_schema(_without_guids(declaration)),
+        fingerprint=mark,
+        header=SINGLE_OBJECT_MAGIC + mark,
+    )
+
+
+def _without_guids(schema: Any) -> Any:
+    """The same schema in which GUIDs are plain text: fastavro would make `uuid.UUID` values of them."""
+    if isinstance(schema, dict):
+        dropped = {"logicalType"} if schema.get("logicalType") == "uuid" else set()
+        return {name: _without_guids(part) for name, part in schema.items() if name not in dropped}
+    if isinstance(schema, list):
+        return [_without_guids(part) for part in schema]
+    return schema
+
+
+@cache
+def contract(name: str) -> AvroSchema:
+    """The contract of that name: `CustomerEvent`, `Customer`, `Reply`, `RetailTransaction`."""
+    text = (files("tenten.schemas") / "avro" / f"{name}.avsc").read_text(encoding="utf-8")
+    return avro_schema(json.loads(text))
+
+
+def contracts() -> tuple[AvroSchema, ...]:
+    """Every contract of this release."""
+    return tuple(map(contract, ("CustomerEvent", "Customer", "Reply", "RetailTransaction")))
+
+
+def encode(schema: AvroSchema, record: Json, header: bytes | None = None) -> bytes:
+    """One record with its header: single-object encoding unless another header is given."""
+    out = BytesIO()
+    out.write(schema.header if header is None else header)
+    fastavro.schemaless_writer(out, schema.parsed, record, strict_allow_default=True)
+    return out.getvalue()
+
+
+def confluent_header(schema_id: int) -> bytes:
+    """What stands before the Avro bytes when a registry gave the schema that id."""
+    return CONFLUENT_MAGIC + struct.pack(">I", schema_id)
+
+
+def header_bytes(value: bytes) -> int:
+    """How many bytes of the value are header.
+
+    Raises: `Unreadable` when it starts like neither framing.
+    """
+    if value.startswith(SINGLE_OBJECT_MAGIC) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
+        return SINGLE_OBJECT_HEADER_BYTES
+    if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
+        return CONFLUENT_HEADER_BYTES
+    raise Unreadable("no_avro", "starts neither with Avro's single-object mark nor with Confluent's")
+
+
+def reframe(value: bytes, header: bytes) -> bytes:
+    """The same Avro bytes behind another header of the same schema."""
+    return header + value[header_bytes(value) :]
+
+
+def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
+    """One record from its Avro bytes, as the reader's schema has it.
+
+    Raises: `Unreadable` when the bytes are no such record, or there are more of them.
+    """
+    source = BytesIO(body)
+    try:
+        record = fastavro.schemaless_reader(source, writer.parsed, reader.parsed)
+    except Exception as error:  # fastavro raises a dozen different types on foreign bytes
+        raise Unreadable("malformed", f"is no {writer.name}: {type(error).__name__}") from error
+    if source.tell() != len(body):
+        raise Unreadable("malformed", f"has {len(body) - source.tell()} bytes after its end")
+    return dict(record)  # type: ignore[arg-type]  # the stubs allow any Avro value, a record schema gives a dict
+
+
+class WriterSchemas:
+    """The schemas that values were written with, found by header and remembered.
+
+    Those of this release are known. For others it asks `by_fingerprint` (the `schemas` topic) and `by_id` (the
+    registry); both may block, return None for "there is no such schema", and raise when they cannot be reached.
+    """
+
+    def __init__(
+        self,
+        by_fingerprint: Callable[[bytes], Mapping[str, Any] | None] = lambda _: None,
+        by_id: Callable[[int], Mapping[str, Any] | None] = lambda _: None,
+    ) -> None:
+        self._by_fingerprint = by_fingerprint
+        self._by_id = by_id
+        self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in contracts()}
+
+    def find(self, header: bytes) -> AvroSchema:
+        """The schema that this header names.
+
+        Raises: `Unreadable` when there is none, or it is no schema of a record.
+        """
+        known = self._known.get(header)
+        if known is not None:
+            return known
+        if header.startswith(SINGLE_OBJECT_MAGIC):
+            declaration = self._by_fingerprint(header[len(SINGLE_OBJECT_MAGIC) :])
+        else:
+            declaration = self._by_id(struct.unpack(">I", header[len(CONFLUENT_MAGIC) :])[0])
+        if declaration is None:
+            raise Unreadable("unknown_schema", f"was written with a schema that nobody knows ({header.hex()})")
+        try:
+            found = avro_schema(dict(declaration))
+        except Exception as error:  # whoever wrote the declaration, it is no record schema
+            raise Unreadable("unknown_schema", f"was written with a broken schema ({header.hex()})") from error
+        self._known[header] = found
+        return found
+
+    def decode(self, value: bytes, reader: AvroSchema) -> Json:
+        """One record from its framed value, as the reader's schema has it. Raises: `Unreadable`."""
+        start = header_bytes(value)
+        return decode_body(value[start:], self.find(value[:start]), reader)

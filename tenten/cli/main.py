@@ -1,0 +1,159 @@
+"""`tenten`: the nouns put together, the options that stand anywhere, and how a failure ends the program.
+
+Whatever takes long to import (columns, Kafka, SQL) is imported by the command that needs it: a till waits for each.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from tenten.cli import (
+    channel,
+    config,
+    customer,
+    database,
+    day,
+    dead_letters,
+    demo,
+    headquarters,
+    health,
+    local,
+    loyalty,
+    order,
+    sale,
+    statement,
+    topics,
+    transactions,
+    up,
+)
+from tenten.cli.exit_codes import FAILED, USAGE
+from tenten.cli.options import EverywhereOptions, examples, noun, pairs
+from tenten.cli.output import report
+
+_EVERYWHERE: Final = ("--config", "--kafka")
+
+app = noun(
+    "Asynchronous customers between stores and headquarters: one event stream, one account number per customer.\n\n"
+    "--config and --kafka may stand before or after the command. Data goes to stdout, everything else to stderr. Exit "
+    "codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.",
+    "tenten up",
+    "tenten customer create houston --first-name Ada --sync 5",
+    "tenten status",
+)
+app.add_typer(local.app, name="local")
+app.add_typer(topics.app, name="topics")
+app.add_typer(database.app, name="database")
+app.add_typer(headquarters.app, name="headquarters")
+app.add_typer(transactions.app, name="transactions")
+app.add_typer(channel.app, name="channel")
+app.add_typer(customer.app, name="customer")
+app.add_typer(statement.app, name="statement")
+app.add_typer(order.app, name="order")
+app.add_typer(sale.app, name="sale")
+app.add_typer(day.app, name="day")
+app.add_typer(loyalty.app, name="loyalty")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(config.app, name="config")
+app.command(epilog=examples("tenten up"))(up.up)
+app.command(epilog=examples("tenten demo"))(demo.demo)
+app.command(epilog=examples("tenten status", "tenten status --json"))(health.status)
+app.command(epilog=examples("tenten lag", "tenten lag --json"))(health.lag)
+app.command(epilog=examples("tenten doctor", "tenten doctor --json"))(health.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"tenten {version('tenten-commerce')}")
+        except PackageNotFoundError:
+            print("tenten, run from its sources")
+        raise typer.Exit
+
+
+@app.callback()
+def tenten(
+    context: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="PATH",
+            show_default=False,
+            help="The configuration; else the file that TENTEN_CONFIG names, else tenten.toml here.",
+        ),
+    ] = None,
+    kafka: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Any property of librdkafka, applied last. Repeatable.",
+        ),
+    ] = None,
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep what was said for the command."""
+    context.obj = EverywhereOptions(config=config_file, kafka=pairs(kafka or [], "--kafka"))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        code = app(args=in_front(sys.argv[1:]), prog_name="tenten", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        sys.exit(FAILED)
+    except typer.TyperException as error:
+        # A usage error shows the usage of its command, too.
+        error.show() if hasattr(error, "show") else report(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still in the buffer must not fail again at exit.
+        sys.stdout = None
+        sys.exit(FAILED)
+    except Exception as error:
+        from tenten.failure_messages import explain
+
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        report(f"tenten: {sentence}")
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    from tenten.runtime.errors import SettingsError
+
+    return USAGE if isinstance(error, SettingsError) else FAILED
+
+
+def in_front(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--config` and `--kafka`, wherever they stand, before the command.
+
+    >>> in_front(["status", "--config", "a.toml", "--json"])
+    ['--config', 'a.toml', 'status', '--json']
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    left = iter(arguments)
+    for one in left:
+        if one == "--":
+            rest += [one, *left]
+        elif one in _EVERYWHERE:
+            front += [one, *([] if (value := next(left, None)) is None else [value])]
+        elif one.startswith(tuple(f"{name}=" for name in _EVERYWHERE)):
+            front.append(one)
+        else:
+            rest.append(one)
+    return front + rest
+
+
+if __name__ == "__main__":
+    main()

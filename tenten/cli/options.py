@@ -1,0 +1,144 @@
+"""What the commands of every noun share: how a noun is declared, and the options that mean the same everywhere."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+HELP_COLUMNS: Final = 110
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EverywhereOptions:
+    """`--config` and `--kafka`, which every command takes."""
+
+    config: Path | None = None
+    kafka: dict[str, str] = field(default_factory=dict)
+
+    def as_arguments(self) -> tuple[str, ...]:
+        """The same options for another process of this program."""
+        config = () if self.config is None else ("--config", str(self.config.absolute()))
+        return (*config, *(part for name, value in self.kafka.items() for part in ("--kafka", f"{name}={value}")))
+
+
+def everywhere(context: typer.Context) -> EverywhereOptions:
+    """What was said before or after the command."""
+    said = context.find_root().obj
+    return said if isinstance(said, EverywhereOptions) else EverywhereOptions()
+
+
+def noun(text: str, *example: str) -> typer.Typer:
+    """A noun, to which its verbs are added. Help is plain text, so that examples stay as they are written."""
+    return typer.Typer(
+        help=text,
+        epilog=examples(*example) if example else None,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": HELP_COLUMNS},
+    )
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: lines that can be copied."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+class HeadquartersCommand(TyperCommand):
+    """A command whose help ends with the failpoints of headquarters."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then the failpoints."""
+        from tenten.runtime.failpoints import HEADQUARTERS
+
+        super().format_epilog(ctx, formatter)
+        _write_failpoints(formatter, HEADQUARTERS)
+
+
+class TransactionsCommand(TyperCommand):
+    """A command whose help ends with the failpoints of the transactions consumer."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then the failpoints."""
+        from tenten.runtime.failpoints import TRANSACTIONS
+
+        super().format_epilog(ctx, formatter)
+        _write_failpoints(formatter, TRANSACTIONS)
+
+
+class ChannelCommand(TyperCommand):
+    """A command whose help ends with the failpoints of a channel's processes."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then the failpoints."""
+        from tenten.runtime.failpoints import CHANNEL
+
+        super().format_epilog(ctx, formatter)
+        _write_failpoints(formatter, CHANNEL)
+
+
+def _write_failpoints(formatter: Any, names: tuple[str, ...]) -> None:
+    formatter.write_paragraph()
+    with formatter.indentation():
+        lines = "\n".join(f"  {name}" for name in names)
+        formatter.write_text(
+            f"\b\nFor tests, TENTEN_FAILPOINT=NAME[@N] kills the process at the N-th pass of:\n{lines}"
+        )
+
+
+def pairs(said: list[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` options by name; the last one of a name counts. Raises: `typer.BadParameter`."""
+    found = {}
+    for one in said:
+        name, equals, value = one.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{one!r} is not NAME=VALUE", param_hint=option)
+        found[name.strip()] = value
+    return found
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; everything else goes to stderr.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel of tenten.toml.", show_default=False)]
+CustomerId = Annotated[str, typer.Argument(metavar="ID", help="The customer's GUID.", show_default=False)]
+OfChannel = Annotated[
+    str | None, typer.Option("--channel", metavar="CHANNEL", show_default=False, help="Only those of this channel.")
+]
+Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="The newest so many.")]
+SlotNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--slot",
+        metavar="N",
+        min=0,
+        max=999,
+        show_default=False,
+        help="The transactional id to use; the first free one else.",
+    ),
+]
+EndsWith = Annotated[
+    int | None,
+    typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has gone."),
+]
+
+
+def check_status(status: str | None, statuses: Collection[str]) -> None:
+    """Raises: `typer.BadParameter` for a `--status` that is none of these."""
+    if status is not None and status not in statuses:
+        raise typer.BadParameter(f"{status!r} is not one of {', '.join(statuses)}", param_hint="--status")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Go on only with `--yes`, or when somebody at a terminal says so. Raises: `typer.Exit`, `typer.BadParameter`."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{question} Say --yes to do it", param_hint="--yes")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)

@@ -1,0 +1,88 @@
+"""The settings a command works with: what is configured, and for what is not, the local servers that run here."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from tenten.cli.options import everywhere
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from tenten.local import LocalServices
+    from tenten.producers.till.open_channel import OpenChannel
+    from tenten.runtime.settings import Settings
+
+HEADQUARTERS_DATABASE: Final = "headquarters"
+"""The name of headquarters' database on the local server."""
+
+
+def configured(context: typer.Context) -> "Settings":
+    """What flags, environment and tenten.toml say. Raises: `SettingsError`."""
+    from tenten.runtime.settings import load_settings
+
+    said = everywhere(context)
+    return load_settings(said.config, said.kafka)
+
+
+def connected(context: typer.Context) -> "Settings":
+    """The same, with the local servers of its `data` directory in place of a broker or database that is not named.
+
+    Where none run, what is not named stays so. Raises: `SettingsError`.
+    """
+    settings = configured(context)
+    if not needs_local_servers(settings):
+        return settings
+    from tenten.local import status
+
+    services = status(settings.data)
+    return settings if services is None else with_local_servers(settings, services)
+
+
+@contextmanager
+def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]":
+    """The channel of that name for as long as the block. Raises: `SettingsError`, `DatabaseRefused`."""
+    from tenten.producers.till.open_channel import open_channel
+
+    with open_channel(configured(context), name) as opened:
+        yield opened
+
+
+@contextmanager
+def at_headquarters(context: typer.Context) -> "Generator[Connection]":
+    """A look into headquarters' database, which sees one state. Raises: `SettingsError`, `DatabaseRefused`."""
+    from tenten.sql.database import check_version, consistent_view, open_database
+
+    engine = open_database(connected(context).headquarters_database())
+    try:
+        check_version(engine, "headquarters")
+        with consistent_view(engine) as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def needs_local_servers(settings: "Settings") -> bool:
+    """Whether the settings name no broker, or no database for headquarters."""
+    return not settings.kafka.get("bootstrap.servers") or settings.headquarters.database is None
+
+
+def with_local_servers(settings: "Settings", services: "LocalServices") -> "Settings":
+    """The settings with these servers where they name none."""
+    from tenten.local import database_url
+
+    kafka = {"bootstrap.servers": services.bootstrap_servers, **{k: v for k, v in settings.kafka.items() if v}}
+    database = settings.headquarters.database or database_url(services, HEADQUARTERS_DATABASE)
+    headquarters = settings.headquarters.model_copy(update={"database": database})
+    return settings.model_copy(update={"kafka": kafka, "headquarters": headquarters})
+
+
+def make_local_database(settings: "Settings") -> None:
+    """Create headquarters' database when it lies on the local server of these settings; elsewhere it must exist."""
+    from tenten.local import create_database, database_url, status
+
+    services = status(settings.data)
+    if services is not None and settings.headquarters.database == database_url(services, HEADQUARTERS_DATABASE):
+        create_database(services.postgresql, HEADQUARTERS_DATABASE)

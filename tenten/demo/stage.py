@@ -1,0 +1,161 @@
+"""What the scenes play on: servers, headquarters and stores on this machine, and the commands that a user has."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from sqlalchemy import Engine
+
+from tenten import local
+from tenten.demo.ledger import Ledger
+from tenten.runtime.errors import TentenError
+from tenten.runtime.settings import Settings, load_settings
+from tenten.sql.database import open_database
+
+STORES: Final = ("houston", "seattle", "boston")
+
+_SETTINGS: Final = """\
+# Three stores of one company; houston has a server of its own, the others a file each.
+[legal_entities.usrt]
+country = "US"
+currency = "USD"
+language = "en-US"
+account_numbers = {{ format = "C-########", next = 1, continuous = true }}
+
+[channels.houston]
+legal_entity = "usrt"
+address_books = ["US"]
+database = "{houston}"
+
+[channels.seattle]
+legal_entity = "usrt"
+address_books = ["US"]
+database = "sqlite:///seattle.db"
+
+[channels.boston]
+legal_entity = "usrt"
+address_books = ["US"]
+database = "sqlite:///boston.db"
+"""
+
+
+class DemoFailed(TentenError):
+    """Something in the demonstration did not do what it should."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """What the scenes work with."""
+
+    console: Console
+    place: Path
+    settings: Settings
+    headquarters: Engine
+    stores: dict[str, Engine]
+    ledgers: dict[str, Ledger]
+    day: date
+    """The business date of everything, midnight or not."""
+    processes: dict[str, subprocess.Popen[bytes]]
+    imported_at: datetime
+    state: dict[str, str]
+
+
+def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
+    """Servers, topics, databases, headquarters and three stores; `ends` ends them."""
+    console.rule("[bold]Servers on this machine")
+    ends.callback(local.stop, place / ".tenten")
+    services = local.start(place / ".tenten", lambda text: console.print(f"  {text}", highlight=False))
+    houston = local.create_database(services.postgresql, "houston")
+    (place / "tenten.toml").write_text(_SETTINGS.format(houston=houston))
+    settings = load_settings(place / "tenten.toml", {"bootstrap.servers": services.bootstrap_servers})
+    headquarters = open_database(local.database_url(services, "headquarters"))
+    ends.callback(headquarters.dispose)
+    stores = {name: open_database(settings.channel(name).database) for name in STORES}
+    for store in stores.values():
+        ends.callback(store.dispose)
+    now = datetime.now(UTC)
+    stage = Stage(
+        console=console,
+        place=place,
+        settings=settings,
+        headquarters=headquarters,
+        stores=stores,
+        ledgers={name: Ledger() for name in STORES},
+        day=now.date(),
+        processes={},
+        imported_at=now,
+        state=dict.fromkeys(STORES, "on line"),
+    )
+    ends.callback(_end_all, stage)
+    tenten(stage, "topics", "apply")
+    tenten(stage, "database", "upgrade", "all")
+    console.rule("[bold]Headquarters and three stores")
+    start(stage, "headquarters", "headquarters", "run")
+    start(stage, "transactions", "transactions", "run")
+    for name in STORES:
+        start(stage, name, "channel", "run", name)
+    return stage
+
+
+def tenten(stage: Stage, *words: str, quietly: bool = False, allowed: tuple[int, ...] = (0,)) -> str:
+    """Run a command as a user would; gives what it prints. Raises: `DemoFailed` with what it says."""
+    if not quietly:
+        stage.console.print(f"[bold]$ tenten {' '.join(words)}", highlight=False)
+    done = subprocess.run(
+        _command(words), cwd=stage.place, env=_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode not in allowed:
+        raise DemoFailed(f"`tenten {' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def start(stage: Stage, name: str, *words: str) -> None:
+    """Start a process that runs on; its output goes to a file."""
+    stage.console.print(f"[bold]$ tenten {' '.join(words)} &", highlight=False)
+    with (stage.place / f"{name}.log").open("ab") as output:
+        stage.processes[name] = subprocess.Popen(
+            _command(words), cwd=stage.place, env=_environment(), stdout=output, stderr=output
+        )
+
+
+def check_processes(stage: Stage) -> None:
+    """Raises: `DemoFailed` when one of the processes has ended by itself."""
+    for name, process in stage.processes.items():
+        if process.poll() is not None:
+            raise DemoFailed(f"{name} ended with {process.returncode}: see {stage.place / f'{name}.log'}")
+
+
+def stop(stage: Stage, name: str) -> None:
+    """End a process as an operator would, and wait for it."""
+    process = stage.processes.pop(name)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _end_all(stage: Stage) -> None:
+    """End every process: all are told before the first is waited for."""
+    for process in stage.processes.values():
+        process.send_signal(signal.SIGTERM)
+    for name in list(stage.processes):
+        stop(stage, name)
+
+
+def _command(words: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-m", "tenten.cli", *words]
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, without what would lead the commands elsewhere."""
+    elsewhere = ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "TENTEN_HEADQUARTERS_URL", "TENTEN_CONFIG")
+    return {name: value for name, value in os.environ.items() if name not in elsewhere}

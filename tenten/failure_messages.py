@@ -1,0 +1,46 @@
+"""What a failure says to the person in front of the screen: one sentence, without personal data."""
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence; None for what nobody expected, a fault of the program's own."""
+    from confluent_kafka import KafkaException
+    from sqlalchemy.exc import DBAPIError
+
+    from tenten.local import LocalServiceFailure
+    from tenten.runtime.errors import TentenError
+
+    match error:
+        case TentenError() | LocalServiceFailure():
+            return str(error)
+        case KafkaException():
+            return _of_kafka(error)
+        case DBAPIError():
+            return _of_database(error)
+        case OSError() if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        case _:
+            return None
+
+
+def _of_kafka(error: Exception) -> str:
+    from confluent_kafka import KafkaError, KafkaException
+
+    from tenten.kafka.client import refused
+
+    refusal = refused(error) if isinstance(error, KafkaException) else None
+    if refusal is not None:
+        return str(refusal)
+    cause = error.args[0] if error.args else "no reason given"
+    return f"Kafka does not answer: {cause.str() if isinstance(cause, KafkaError) else cause}; see `tenten doctor`"
+
+
+def _of_database(error: Exception) -> str:
+    """Without the statement, and without the server's details: both may hold personal data."""
+    from tenten.runtime.errors import error_code
+
+    cause = getattr(error, "orig", None)
+    code = error_code(error)
+    if code is None:
+        first_line = str(cause).partition("\n")[0]
+        return f"the database does not answer: {first_line}; see `tenten doctor`"
+    return f"the database refuses ({type(cause).__name__}, {code}); see `tenten doctor`"

@@ -1,0 +1,1 @@
+"""What `transaction` and `statement` commands read of headquarters' database."""

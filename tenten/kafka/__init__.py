@@ -1,0 +1,1 @@
+"""The edge to Kafka: configurations, topics, readers, and the exactly-once session."""

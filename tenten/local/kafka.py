@@ -1,0 +1,270 @@
+"""One Apache Kafka broker on this machine: the real one, KRaft mode, from its published jars.
+
+A broker lives in a directory of its own:
+
+    kafka.json           pid, address and cluster id of the broker last started here
+    server.properties    made anew at each start
+    data/                the log; a broker started here again finds its topics
+    broker.log           what the broker prints
+
+Its files and their Java come from `java.py`, its ports from `ports.py`.
+"""
+
+import base64
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from filelock import FileLock
+
+from tenten.local import java, ports, processes
+from tenten.local.failures import LocalServiceFailure
+
+KAFKA_VERSION: Final = "4.1.2"
+# The second is what the broker's log goes through; without it a broker that cannot start says nothing.
+KAFKA_COORDINATES: Final = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+    "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
+)
+
+BROKER_PROPERTIES: Final[Mapping[str, str]] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    # Topics come from the catalogue (`tenten topics apply`), never from a misspelt name.
+    "auto.create.topics.enable": "false",
+    # One broker is all there is. Without these init_transactions() and group joins hang for ever.
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Two internal topics of 50 partitions each would be most of the files and of the start of a small broker.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    # The first member of a group need not wait three seconds for others.
+    "group.initial.rebalance.delay.ms": "0",
+    # A killed broker is let in again when its former self has been silent for this long; nine seconds unless told.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "1000",
+}
+"""What the broker is, wherever it runs; docker-compose.yml is tested against it. Addresses and paths are added."""
+
+_LISTENER_PROTOCOLS = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
+_HEAP_MEGABYTES = 512
+_START_SECONDS_MAX = 90.0
+_ANSWER_SECONDS_MAX = 20.0
+_STOP_SECONDS = 15.0
+_PORT_ATTEMPTS_MAX = 5
+_LOG4J = """\
+rootLogger.level = warn
+logger.network.name = org.apache.kafka.clients.NetworkClient
+logger.network.level = error
+rootLogger.appenderRef.stdout.ref = stdout
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = [%d] %p %m (%c)%n
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalKafka:
+    """A broker that runs, or ran, in a directory."""
+
+    pid: int
+    bootstrap_servers: str
+    controller_port: int
+    cluster_id: str
+    directory: Path
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return int(self.bootstrap_servers.rpartition(":")[2])
+
+
+def start_kafka(
+    directory: Path,
+    report: Callable[[str], None] = lambda _: None,
+    properties: Mapping[str, str] | None = None,
+    listeners: Mapping[str, str] | None = None,
+    java_options: Sequence[str] = (),
+) -> LocalKafka:
+    """Start a broker in this directory and wait until it answers; the one that runs there already is returned as it is.
+
+    A broker that ran here before comes back with its data, on the port it had unless another program has taken that.
+    `properties` are server properties added to, or put in place of, ours; `listeners` are more doors by name, each a
+    security protocol and an address, `SASL_PLAINTEXT://127.0.0.1:24093`; `java_options` go to the Java machine.
+
+    Raises: NotInstalled, LocalServiceFailure.
+    """
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / "kafka.lock"):
+        before = _read(directory)
+        if before is not None and processes.is_running(_process(before)):
+            if not _wait_until_answering(before, _ANSWER_SECONDS_MAX):
+                raise LocalServiceFailure(f"Apache Kafka runs at {before.bootstrap_servers} but does not answer")
+            return before
+        program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
+        report(f"Starting Apache Kafka {KAFKA_VERSION}")
+        return _start_on_free_ports(directory, program, before, _Asked(properties or {}, listeners or {}, java_options))
+
+
+def kafka_status(directory: Path) -> LocalKafka | None:
+    """The broker whose process runs in this directory, if there is one; it may be frozen or still starting."""
+    kafka = _read(directory.absolute())
+    return kafka if kafka is not None and processes.is_running(_process(kafka)) else None
+
+
+def stop_kafka(directory: Path, grace_seconds: float = _STOP_SECONDS) -> bool:
+    """Stop the broker in this directory and keep its data; False when none was running. No grace is SIGKILL at once."""
+    kafka = _read(directory.absolute())
+    return kafka is not None and processes.end(_process(kafka), grace_seconds)
+
+
+class _Asked(NamedTuple):
+    """What the caller wants besides, or in place of, our own broker."""
+
+    properties: Mapping[str, str]
+    listeners: Mapping[str, str]
+    java_options: Sequence[str]
+
+
+def _start_on_free_ports(
+    directory: Path, program: Sequence[str], before: LocalKafka | None, asked: _Asked
+) -> LocalKafka:
+    """Try ports until the broker stays up: between finding one free and binding it another program may come first."""
+    cluster_id = before.cluster_id if before is not None else _new_cluster_id()
+    (directory / "log4j2.properties").write_text(_LOG4J)
+    for attempt in range(_PORT_ATTEMPTS_MAX):
+        port = (
+            before.port if before is not None and attempt == 0 and ports.comes_free(before.port) else ports.free_port()
+        )
+        kafka = _launch(directory, program, port, cluster_id, asked)
+        if _wait_until_answering(kafka, _START_SECONDS_MAX):
+            return kafka
+        processes.end(_process(kafka), grace_seconds=0)
+        if "BindException" not in _log_tail(directory):
+            break
+    raise LocalServiceFailure(
+        f"Apache Kafka did not start; the end of {directory / 'broker.log'}:\n{_log_tail(directory)}"
+    )
+
+
+def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str, asked: _Asked) -> LocalKafka:
+    controller_port = ports.free_port()
+    log = directory / "broker.log"
+    log.unlink(missing_ok=True)
+    server_properties = directory / "server.properties"
+    place = _place(directory, port, controller_port, asked.listeners)
+    lines = {**BROKER_PROPERTIES, **place, **asked.properties}
+    server_properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    if not (directory / "data" / "meta.properties").exists():
+        _format(program, server_properties, cluster_id)
+    command = [
+        *program,
+        f"-Xmx{_HEAP_MEGABYTES}m",
+        "-XX:+ExitOnOutOfMemoryError",
+        *asked.java_options,
+        f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
+        "kafka.Kafka",
+        str(server_properties),
+    ]
+    process = processes.launch(command, directory, log, marker=str(server_properties))
+    kafka = LocalKafka(
+        pid=process.pid,
+        bootstrap_servers=f"127.0.0.1:{port}",
+        controller_port=controller_port,
+        cluster_id=cluster_id,
+        directory=directory,
+    )
+    (directory / "kafka.json").write_text(json.dumps(asdict(kafka), default=str))
+    return kafka
+
+
+def _place(directory: Path, port: int, controller_port: int, more: Mapping[str, str]) -> dict[str, str]:
+    """The properties that differ from one broker to the next."""
+    named = {name: address.partition("://") for name, address in more.items()}
+    doors = [f"{name}://{address}" for name, (_, _, address) in named.items()]
+    return {
+        "listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller_port}", *doors]),
+        "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", *doors]),
+        "listener.security.protocol.map": ",".join(
+            [_LISTENER_PROTOCOLS, *(f"{name}:{protocol}" for name, (protocol, _, _) in named.items())]
+        ),
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "log.dirs": str(directory / "data"),
+    }
+
+
+def _format(program: Sequence[str], server_properties: Path, cluster_id: str) -> None:
+    """Write the identity of a new broker into its data directory; one that was interrupted before is done over."""
+    storage_tool = [
+        "kafka.tools.StorageTool",
+        "format",
+        "--ignore-formatted",
+        "-t",
+        cluster_id,
+        "-c",
+        str(server_properties),
+    ]
+    formatted = subprocess.run([*program, *storage_tool], capture_output=True, text=True, check=False)
+    if formatted.returncode != 0:
+        raise LocalServiceFailure(
+            f"Apache Kafka's storage could not be formatted: {formatted.stdout}{formatted.stderr}"
+        )
+
+
+def _wait_until_answering(kafka: LocalKafka, seconds: float) -> bool:
+    """Whether the broker of this very cluster answers in time; False as soon as its process has ended."""
+    deadline = time.monotonic() + seconds
+    while processes.is_running(_process(kafka)) and time.monotonic() < deadline:
+        if ports.is_listening(kafka.port) and _answers(kafka):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _answers(kafka: LocalKafka) -> bool:
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    try:
+        metadata = client.list_topics(timeout=2)
+    except KafkaException:
+        return False
+    # Another broker may have come first to the port.
+    return str(metadata.cluster_id) == kafka.cluster_id
+
+
+def _process(kafka: LocalKafka) -> processes.BackgroundProcess:
+    return processes.BackgroundProcess(pid=kafka.pid, marker=str(kafka.directory / "server.properties"))
+
+
+def _read(directory: Path) -> LocalKafka | None:
+    try:
+        noted = json.loads((directory / "kafka.json").read_text())
+    except FileNotFoundError:
+        return None
+    return LocalKafka(**{**noted, "directory": directory})
+
+
+def _log_tail(directory: Path) -> str:
+    log = directory / "broker.log"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-25:]) if log.exists() else ""
+
+
+def _new_cluster_id() -> str:
+    """A cluster id as Kafka writes them: a random UUID in 22 characters that begin with no hyphen, as options do."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

@@ -1,0 +1,177 @@
+"""Fold an edit into a customer: headquarters merges with it, a channel lays its unsettled edits on a snapshot with it.
+
+An edit is the whole customer as its author saw it, and the paths it changed. Paths are `last_name`, `address_books`
+(as a whole), `addresses/<id>`, `contacts/<id>`, `affiliations/<name>`, `attributes/<name>`; names may contain slashes.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, CustomerType, canonical
+
+SCALARS: Final = (
+    "customer_type",
+    "title",
+    "first_name",
+    "middle_name",
+    "last_name",
+    "organization_name",
+    "language",
+    "currency",
+    "customer_group",
+    "receipt_preference",
+    "receipt_email",
+    "tax_number",
+    "primary_address",
+    "primary_phone",
+    "primary_email",
+)
+"""The fields that are a path of their own, besides `address_books`. The legal entity is none: it never changes."""
+
+PARTS: Final = ("affiliations", "addresses", "contacts", "attributes")
+"""The lists whose members have a path each."""
+
+PATH_CHARACTERS_MAX: Final = 100
+
+_WHOLE: Final = frozenset((*SCALARS, "address_books"))
+
+
+def apply_paths(base: CustomerState, edited: CustomerState, paths: Iterable[str]) -> CustomerState:
+    """The base with what `edited` has at each path; what is absent there is removed. The result is canonical.
+
+    Applying the same paths twice changes nothing more. A primary address, phone or e-mail that is gone is None then.
+    Unknown paths change nothing (see `unknown_paths`), and the legal entity stays the base's.
+    """
+    fields: dict[str, Any] = {}
+    ours: dict[str, dict[str, Any]] = {}
+    theirs: dict[str, Mapping[str, Any]] = {}
+    for path in paths:
+        name, slash, key = path.partition("/")
+        if not slash and name in _WHOLE:
+            fields[name] = getattr(edited, name)
+        elif slash and name in PARTS:
+            if name not in ours:
+                ours[name], theirs[name] = _by_key(base, name), _by_key(edited, name)
+            if key in theirs[name]:
+                ours[name][key] = theirs[name][key]
+            else:
+                ours[name].pop(key, None)
+    fields.update((name, tuple(members.values())) for name, members in ours.items())
+    return canonical(_without_dangling_primaries(replace(base, **fields)))
+
+
+def _by_key(state: CustomerState, part: str) -> dict[str, Any]:
+    """The members of a list by what names them in a path."""
+    if part == "affiliations":
+        return {name: name for name in state.affiliations}
+    if part == "addresses":
+        return {address.address_id: address for address in state.addresses}
+    if part == "contacts":
+        return {contact.contact_id: contact for contact in state.contacts}
+    return {attribute.name: attribute for attribute in state.attributes}
+
+
+def _without_dangling_primaries(state: CustomerState) -> CustomerState:
+    addresses = {address.address_id for address in state.addresses}
+    contacts = {contact.contact_id for contact in state.contacts}
+    return replace(
+        state,
+        primary_address=state.primary_address if state.primary_address in addresses else None,
+        primary_phone=state.primary_phone if state.primary_phone in contacts else None,
+        primary_email=state.primary_email if state.primary_email in contacts else None,
+    )
+
+
+def changed_paths(before: CustomerState | None, after: CustomerState) -> tuple[str, ...]:
+    """The paths at which the two differ, in a stable order; for a new customer everything that is not empty."""
+    old = CustomerState(legal_entity=after.legal_entity) if before is None else canonical(before)
+    new = canonical(after)
+    if old == new:
+        return ()
+    paths = [name for name in (*SCALARS, "address_books") if getattr(old, name) != getattr(new, name)]
+    for part in PARTS:
+        if getattr(old, part) != getattr(new, part):
+            had, has = _by_key(old, part), _by_key(new, part)
+            paths.extend(f"{part}/{key}" for key in sorted(had.keys() | has.keys()) if had.get(key) != has.get(key))
+    return tuple(paths)
+
+
+def unknown_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those that name nothing a customer has. The legal entity is known, though no path changes it."""
+    return tuple(path for path in paths if not _is_known(path))
+
+
+def _is_known(path: str) -> bool:
+    name, slash, key = path.partition("/")
+    if not slash:
+        return name in _WHOLE or name == "legal_entity"
+    return name in PARTS and key != "" and "\x00" not in key and len(path) <= PATH_CHARACTERS_MAX
+
+
+def value_at(state: CustomerState, path: str) -> object:
+    """What stands at a path, for the audit: text, a list, an object, or None where there is nothing. Fit for JSON.
+
+    An affiliation is its name, an attribute `{"decimal": "1.5"}`, an address or a contact an object without its id.
+    """
+    name, slash, key = path.partition("/")
+    if not slash and name in _WHOLE:
+        value = getattr(state, name)
+        return list(value) if name == "address_books" else value if value is None else str(value)
+    member = _by_key(state, name).get(key) if slash and name in PARTS else None
+    if isinstance(member, Address):
+        return {**_without(member, "address_id"), "updated_at": member.updated_at.isoformat()}
+    if isinstance(member, Contact):
+        return _without(member, "contact_id")
+    if isinstance(member, Attribute):
+        return attribute_value(member)
+    return member
+
+
+def _without(member: Address | Contact, name: str) -> dict[str, Any]:
+    return {field: value for field, value in asdict(member).items() if field != name}
+
+
+def attribute_value(attribute: Attribute) -> dict[str, str | int | bool]:
+    """The value of an attribute under the name of its kind: `{"text": "blue"}`, `{"decimal": "1.5"}`. Fit for JSON."""
+    value: dict[str, str | int | bool] = {}
+    if attribute.text is not None:
+        value["text"] = attribute.text
+    if attribute.integer is not None:
+        value["integer"] = attribute.integer
+    if attribute.decimal is not None:
+        value["decimal"] = plain_decimal(attribute.decimal)
+    if attribute.boolean is not None:
+        value["boolean"] = attribute.boolean
+    return value
+
+
+def plain_decimal(value: Decimal) -> str:
+    """A decimal as text without exponent and without needless zeros.
+
+    >>> plain_decimal(Decimal("1.500000")), plain_decimal(Decimal("1E+2")), plain_decimal(Decimal("-0.0"))
+    ('1.5', '100', '0')
+    """
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def display_name(state: CustomerState) -> str:
+    """The name people call the customer by: of an organization its own, of a person first, middle and last name.
+
+    >>> display_name(CustomerState(legal_entity="usrt", first_name="Ann", last_name="Müller"))
+    'Ann Müller'
+    """
+    person = " ".join(filter(None, (state.first_name, state.middle_name, state.last_name)))
+    if state.customer_type is CustomerType.ORGANIZATION:
+        return state.organization_name or person
+    return person or state.organization_name
+
+
+def search_name(state: CustomerState) -> str:
+    """All names in lower case, as a clerk's search looks for them."""
+    names = (state.first_name, state.middle_name, state.last_name, state.organization_name)
+    return " ".join(filter(None, names)).lower()

@@ -1,0 +1,76 @@
+"""What a customer may be at most: lengths, counts, and the codes that exist. `customer_rules.py` says what follows."""
+
+import re
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final
+
+import pycountry
+
+CUSTOMER_CHARACTERS_MAX: Final = {
+    "legal_entity": 64,
+    "title": 60,
+    "first_name": 100,
+    "middle_name": 100,
+    "last_name": 100,
+    "organization_name": 100,
+    "language": 35,  # what BCP 47, section 4.4.1, asks software to hold
+    "customer_group": 60,
+    "tax_number": 60,
+}
+"""The longest text of each field of a customer, in characters. Fields that take nothing but codes are not here."""
+
+ADDRESS_CHARACTERS_MAX: Final = {
+    "name": 100,
+    "street": 250,
+    "city": 60,
+    "county": 60,
+    "state": 60,
+    "postal_code": 20,
+}
+CONTACT_CHARACTERS_MAX: Final = {"description": 60}
+EMAIL_CHARACTERS_MAX: Final = 254
+NAME_CHARACTERS_MAX: Final = 60
+"""The longest name of an address book or an affiliation."""
+ATTRIBUTE_CHARACTERS_MAX: Final = {"name": NAME_CHARACTERS_MAX, "text": 1000}
+
+COUNTS_MAX: Final = {"address_books": 50, "affiliations": 50, "addresses": 100, "contacts": 100, "attributes": 100}
+"""How many of each list a customer may have."""
+
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**63 - 1
+DECIMAL_INTEGER_DIGITS_MAX: Final = 22
+DECIMAL_FRACTION_DIGITS_MAX: Final = 6
+TIME_MIN: Final = datetime(1, 1, 2, tzinfo=UTC)
+TIME_MAX: Final = datetime(9999, 12, 30, tzinfo=UTC)
+"""A day within what Python can hold, so that a time can be shown in every time zone; as decoding has it."""
+
+PURPOSES: Final = frozenset(("", "HOME", "BUSINESS", "DELIVERY", "INVOICE", "OTHER"))
+"""What an address may be for."""
+
+GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+"""A GUID as it is written everywhere here: in lower case, with hyphens."""
+
+
+@cache
+def countries() -> frozenset[str]:
+    """ISO 3166-1 alpha-2."""
+    return frozenset(country.alpha_2 for country in pycountry.countries)
+
+
+@cache
+def currencies() -> frozenset[str]:
+    """ISO 4217, the letters."""
+    return frozenset(currency.alpha_3 for currency in pycountry.currencies)
+
+
+@cache
+def languages() -> frozenset[str]:
+    """ISO 639-1 and 639-3, in lower case: what a language tag may begin with."""
+    alpha_2 = {language.alpha_2 for language in pycountry.languages if hasattr(language, "alpha_2")}
+    return frozenset(alpha_2 | {language.alpha_3 for language in pycountry.languages})
+
+
+def primary_language(tag: str) -> str:
+    """What a language tag begins with: `en` of `en-US`. Source: BCP 47 (RFC 5646), section 2.2.1."""
+    return tag.partition("-")[0].lower()

@@ -1,0 +1,1 @@
+"""What every process needs: settings, errors, logs, failpoints, retrying, reading ahead."""

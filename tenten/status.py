@@ -1,0 +1,293 @@
+"""How everything stands: topics, headquarters, channels, and how far each consumer group is behind.
+
+Only looks. What cannot be looked at says why, in `problem`, and the rest is shown all the same.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from sqlalchemy import Connection, Select, func, select
+
+from tenten.consumers.channel.status import counts, status
+from tenten.failure_messages import explain
+from tenten.headquarters_views.transactions import TransactionsStatus, transactions_status
+from tenten.kafka.client import (
+    REQUEST_SECONDS,
+    ask,
+    consumer_configuration,
+    earliest_offsets,
+    last_stable_offsets,
+    topic_ids,
+)
+from tenten.runtime.errors import is_transient
+from tenten.runtime.settings import Settings
+from tenten.schemas.tables import channel, headquarters
+from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, Topic
+from tenten.sql.database import Which, check_version, consistent_view, open_database
+
+HEADQUARTERS_GROUP: Final = "headquarters"
+TRANSACTIONS_GROUP: Final = "transactions"
+_REJECTED: Final = "rejected"
+_ASK_AGAIN_SECONDS: Final = 0.2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicStatus:
+    """A topic of the catalogue, as Kafka has it."""
+
+    topic: str
+    partitions: int | None = None
+    offsets: int | None = None
+    """Between first and last offset; more than there are records, since a compacted topic has holes."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberSequenceStatus:
+    """How far the account numbers of a legal entity have got."""
+
+    format: str
+    next: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadquartersStatus:
+    """What headquarters' database holds, and how many records it is behind."""
+
+    customers: int | None = None
+    events: int | None = None
+    rejected: int | None = None
+    lag: int | None = None
+    number_sequences: dict[str, NumberSequenceStatus] = field(default_factory=dict)
+    transactions: TransactionsStatus | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStatus:
+    """What a channel's database holds, and how many records it is behind headquarters."""
+
+    customers: int | None = None
+    pending: int | None = None
+    """Customers without an account number."""
+    unsettled: int | None = None
+    """Changes of this channel that headquarters has not settled: unsent, sent or rejected."""
+    unsent: int | None = None
+    rejected: int | None = None
+    oldest_unsettled_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    """When the channel was last known to be at the end of every partition."""
+    lag: int | None = None
+    """None while no broker answers."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeStatus:
+    """Everything at once."""
+
+    topics: list[TopicStatus]
+    headquarters: HeadquartersStatus
+    channels: dict[str, ChannelStatus]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything could be looked at, and nothing waits for too long."""
+        problems = [self.headquarters.problem, *(topic.problem for topic in self.topics)]
+        if self.headquarters.transactions is not None:
+            problems.append(self.headquarters.transactions.problem)
+        problems += [one.problem for one in self.channels.values()]
+        return problems == [None] * len(problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLag:
+    """How far a consumer group is behind the end of a partition."""
+
+    group: str
+    topic: str
+    partition: int
+    committed: int | None
+    """None: the group has never committed here, and will begin at the first record."""
+    end: int
+    lag: int
+
+
+def whole_status(settings: Settings) -> WholeStatus:
+    """Topics, headquarters and channels. Blocks for a few seconds for each server that does not answer."""
+    return WholeStatus(
+        topics=[_topic_status(settings, topic) for topic in ALL],
+        headquarters=_or_problem(partial(headquarters_status, settings), _headquarters_problem),
+        channels={
+            name: _or_problem(partial(channel_status, settings, name), _channel_problem) for name in settings.channels
+        },
+    )
+
+
+def _headquarters_problem(problem: str) -> HeadquartersStatus:
+    return HeadquartersStatus(problem=problem)
+
+
+def _channel_problem(problem: str) -> ChannelStatus:
+    return ChannelStatus(problem=problem)
+
+
+def _or_problem(look: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+    """What is seen, or why nothing is."""
+    try:
+        return look()
+    except Exception as error:
+        problem = explain(error)
+        if problem is None:
+            raise
+        return otherwise(problem)
+
+
+def _topic_status(settings: Settings, topic: Topic) -> TopicStatus:
+    name = settings.topic(topic)
+
+    def look() -> TopicStatus:
+        partitions = topic_ids(settings, [name])[name].partitions
+        ends = last_stable_offsets(settings, name, partitions)
+        starts = earliest_offsets(settings, name, partitions)
+        return TopicStatus(topic=name, partitions=partitions, offsets=sum(ends.values()) - sum(starts.values()))
+
+    return _or_problem(look, lambda problem: TopicStatus(topic=name, problem=problem))
+
+
+def headquarters_status(settings: Settings) -> HeadquartersStatus:
+    """How headquarters stands. Raises: `SettingsError`, `DatabaseRefused`, `KafkaRefused`, `KafkaException`."""
+    customers, log = headquarters.customers, headquarters.synchronization_log
+    with _opened(settings.headquarters_database(), "headquarters") as connection:
+        known = _count(connection, select(func.count()).where(customers.c.erased_at.is_(None)))
+        events = _count(connection, select(func.count()).select_from(log))
+        rejected = _count(connection, select(func.count()).where(log.c.outcome == _REJECTED))
+        sequences = {
+            row.legal_entity: NumberSequenceStatus(
+                format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
+            )
+            for row in connection.execute(select(headquarters.number_sequences))
+        }
+        transactions = transactions_status(connection, settings.headquarters.waiting_seconds_max)
+    return HeadquartersStatus(
+        customers=known,
+        events=events,
+        rejected=rejected,
+        lag=sum(one.lag for one in _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)),
+        number_sequences=sequences,
+        transactions=replace(
+            transactions, lag=sum(one.lag for one in _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS))
+        ),
+    )
+
+
+def channel_status(settings: Settings, name: str) -> ChannelStatus:
+    """How a channel stands; its lag is None while no broker answers. Raises: `SettingsError`, `DatabaseRefused`."""
+    there = _or_problem(partial(status, settings, name), lambda _: None)
+    # A store that is cut off has a database all the same; what is wrong with that is raised here.
+    here = there or counts(settings, name)
+    outbox = channel.outbox
+    unsettled = select(func.count()).where(outbox.c.settled_at.is_(None))
+    with _opened(settings.channel(name).database, "channel") as connection:
+        return ChannelStatus(
+            customers=here.customers,
+            pending=here.pending,
+            unsettled=here.unsettled,
+            unsent=_count(connection, unsettled.where(outbox.c.sent_at.is_(None), outbox.c.outcome.is_(None))),
+            rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
+            oldest_unsettled_at=connection.scalar(
+                select(func.min(outbox.c.created_at)).where(outbox.c.settled_at.is_(None))
+            ),
+            confirmed_at=None if there is None else there.confirmed_at,
+            lag=None if there is None else there.lag,
+        )
+
+
+def group_lags(settings: Settings) -> list[GroupLag]:
+    """Headquarters' two groups and that of every channel. Raises: `KafkaRefused`, `KafkaException`."""
+    found = _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)
+    found += _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS)
+    for name in settings.channels:
+        group = f"channel.{name}"
+        found += _group_lag(settings, group, CUSTOMERS)
+        # All channels share this topic, and each reads its own partition alone.
+        replies = _group_lag(settings, group, CHANNEL_REPLIES)
+        found += [one for one in replies if one.committed is not None]
+    return found
+
+
+def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:
+    """The lag in every partition of a topic; where nothing was ever committed, from the first record on."""
+    name = settings.topic(topic)
+    partitions = topic_ids(settings, [name])[name].partitions
+    ends = last_stable_offsets(settings, name, partitions)
+    starts = earliest_offsets(settings, name, partitions)
+    committed = _committed(settings, settings.group(group), name, partitions)
+    return [
+        GroupLag(
+            group=settings.group(group),
+            topic=name,
+            partition=partition,
+            committed=committed.get(partition),
+            end=end,
+            lag=max(0, end - committed.get(partition, starts[partition])),
+        )
+        for partition, end in ends.items()
+    ]
+
+
+def _committed(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
+    """What a group has committed for a topic, by partition. Asking makes us no member of it.
+
+    A consumer asks, and not the administration client: that one's answer crashes the interpreter (confluent-kafka 2.16)
+    while a new cluster has no coordinator for the group yet.
+    """
+    consumer = Consumer(consumer_configuration(settings, **{"group.id": group}))
+    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    try:
+        found: list[TopicPartition] = _patiently(
+            lambda: ask(lambda: consumer.committed(wanted, timeout=REQUEST_SECONDS))
+        )
+    finally:
+        consumer.close()
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return {one.partition: one.offset for one in found if one.offset >= 0}
+
+
+def _patiently(question: Callable[[], T]) -> T:
+    """The answer; asked again for some seconds, as a new cluster makes its coordinators when they are first needed."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        try:
+            return question()
+        except KafkaException as error:
+            if not is_transient(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(_ASK_AGAIN_SECONDS)
+
+
+@contextmanager
+def _opened(address: str, which: Which) -> Generator[Connection]:
+    """A look at a database, all at one moment. Raises: `DatabaseRefused`."""
+    engine = open_database(address)
+    try:
+        check_version(engine, which)
+        with consistent_view(engine) as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _count(connection: Connection, query: Select[int]) -> int:
+    return connection.scalars(query).one()

@@ -1,0 +1,117 @@
+"""Keep processes of this program running: start them, start again what dies, and let them drain at the end.
+
+A process whose supervisor was killed ends by itself, within a second or two: it is told whose child it is.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from structlog import get_logger
+
+from tenten.runtime.failpoints import VARIABLE
+
+log = get_logger(__name__)
+
+FIRST_PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS_MAX: Final = 30.0
+STEADY_SECONDS: Final = 60.0
+"""A process that has run for so long counts as well: when it dies the pause begins small again."""
+
+DRAIN_SECONDS_MAX: Final = 70.0
+"""How long the processes may take to end before they are killed: longer than any of them takes by itself."""
+
+_LOOK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A command of this program that runs until SIGTERM."""
+
+    name: str
+    arguments: tuple[str, ...]
+    failpoints: tuple[str, ...]
+    """Those that it passes; another process's must not reach it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Child:
+    """A program and its process, when there is one."""
+
+    program: Program
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    starts: int = 0
+    pause_seconds: float = FIRST_PAUSE_SECONDS
+    start_at: float = field(default_factory=time.monotonic)
+
+
+def supervise(programs: Sequence[Program], stop: Event) -> None:
+    """Keep the programs running until `stop` is set; then SIGTERM, and wait for them to end."""
+    children = [_Child(program=program) for program in programs]
+    try:
+        while not stop.is_set():
+            for child in children:
+                _look_after(child)
+            stop.wait(_LOOK_SECONDS)
+    finally:
+        _end(children)
+
+
+def _look_after(child: _Child) -> None:
+    """Start the process when it is due; note its death and when it is to come back."""
+    now = time.monotonic()
+    if child.process is None:
+        if now >= child.start_at:
+            _start(child)
+        return
+    code = child.process.poll()
+    if code is None:
+        return
+    child.process = None
+    if now - child.started_at >= STEADY_SECONDS:
+        child.pause_seconds = FIRST_PAUSE_SECONDS
+    child.start_at = now + child.pause_seconds
+    log.warning("process_died", process=child.program.name, code=code, again_in_seconds=child.pause_seconds)
+    child.pause_seconds = min(2 * child.pause_seconds, PAUSE_SECONDS_MAX)
+
+
+def _start(child: _Child) -> None:
+    # -P: a directory of the same name as one of our packages, where this was started, is none of ours.
+    command = [sys.executable, "-P", "-m", "tenten.cli", *child.program.arguments, "--ends-with", str(os.getpid())]
+    child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(child))
+    child.started_at = time.monotonic()
+    child.starts += 1
+    log.info("process_started", process=child.program.name, pid=child.process.pid)
+
+
+def _environment(child: _Child) -> dict[str, str]:
+    """Ours; a failpoint only for the process that passes it, and only until it has died of it."""
+    environment = dict(os.environ)
+    point = environment.get(VARIABLE, "").partition("@")[0]
+    if point not in child.program.failpoints or child.starts > 0:
+        environment.pop(VARIABLE, None)
+    ours = str(Path(__file__).parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ours, environment.get("PYTHONPATH"))))
+    return environment
+
+
+def _end(children: Sequence[_Child]) -> None:
+    """Let every process drain; kill what does not end."""
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + DRAIN_SECONDS_MAX
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    log.info("processes_ended", processes=len(running))
