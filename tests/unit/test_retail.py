@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.consumers.headquarters.customers.classify import Places
+from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.transactions.classify import judge
 from tenten.rules.transaction_rules import (
     content_of,
@@ -281,7 +281,7 @@ def test_columns_never_say_yes_to_what_breaks_a_rule(made: list[RetailTransactio
     reader = contract("RetailTransaction")
     values = [encode(reader, to_avro(one)) for one in made]
     decoded = decode_batch(reader, [one.channel_id.encode() for one in made], values, WriterSchemas(), 10**6)
-    places = Places(topic="t", partitions=[0] * len(made), offsets=range(len(made)))
+    places = RecordPositions(topic="t", partitions=[0] * len(made), offsets=range(len(made)))
 
     # when
     sure = surely_valid(decoded.frame, CHANNELS)

@@ -4,19 +4,18 @@ A plain event creates a customer, breaks no rule for certain, brings no other ev
 with its customer and its id. A batch of plain events stays in columns all the way. Everything else is a `LooseEvent`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from confluent_kafka import Message
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
 from tenten.avro.small_batch import FEW_RECORDS, decode_few
 from tenten.avro.wire import WriterSchemas, contract
-from tenten.kafka.client import place
+from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer_rules import surely_valid
 from tenten.rules.limits import GUID
-from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS, ROW, CustomerEvent, EventKind, Reason, event_from_avro
 from tenten.schemas.topics import EVENT_BYTES_MAX
 
@@ -30,15 +29,6 @@ class LooseEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where the records of a batch stood: per row its partition and offset."""
-
-    topic: str
-    partitions: Sequence[int]
-    offsets: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """A batch, judged: every row is plain, loose or unreadable."""
 
@@ -46,7 +36,7 @@ class Judged:
     """The event's columns, with `row` and `exact`, in the order of `row`."""
     loose: tuple[LooseEvent, ...]
     unreadable: tuple[UnreadableRow, ...]
-    places: Places
+    places: RecordPositions
     refused: tuple[Reason, ...] = ()
     """Why its only event is refused whatever it says: the database does not take it."""
 
@@ -56,32 +46,12 @@ class Judged:
         return self.plain.height + len(self.loose)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What headquarters knows of its channels: the legal entity of each, by channel id."""
-
-    legal_entity_by_channel: Mapping[str, str]
-    legal_entities: frozenset[str]
-
-
-def known(settings: Settings) -> Known:
-    """The channels and legal entities of the settings."""
-    return Known(
-        legal_entity_by_channel={name: channel.legal_entity for name, channel in settings.channels.items()},
-        legal_entities=frozenset(settings.legal_entities),
-    )
-
-
-def places_of(topic: str, messages: Sequence[Message]) -> Places:
-    """Where these messages stood."""
-    places = [place(message) for message in messages]
-    return Places(
-        topic=topic, partitions=[partition for partition, _ in places], offsets=[offset for _, offset in places]
-    )
-
-
 def take_in(
-    keys: Sequence[bytes | None], values: Sequence[bytes | None], writers: WriterSchemas, known: Known, places: Places
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+    writers: WriterSchemas,
+    known: KnownChannels,
+    places: RecordPositions,
 ) -> Judged:
     """Read a batch of framed values and judge it. A few are read one by one, and each is loose: it has no columns to
     wait for.
@@ -101,7 +71,7 @@ def take_in(
     )
 
 
-def judge(decoded: DecodedBatch, known: Known, places: Places) -> Judged:
+def judge(decoded: DecodedBatch, known: KnownChannels, places: RecordPositions) -> Judged:
     """Divide the readable events of a batch into plain and loose ones."""
     frame = decoded.frame
     if frame.height <= FEW_RECORDS:
@@ -148,7 +118,7 @@ def halves(judged: Judged) -> tuple[Judged, Judged]:
     return first, second
 
 
-def _plain(known: Known) -> pl.Expr:
+def _plain(known: KnownChannels) -> pl.Expr:
     """One boolean a row: creates a customer of its channel's own legal entity, and is alone with it in the batch."""
     channel = pl.col("channel_id")
     entity = channel.replace_strict(dict(known.legal_entity_by_channel), default=None, return_dtype=pl.String)
@@ -163,7 +133,7 @@ def _plain(known: Known) -> pl.Expr:
     )
 
 
-def outer_reasons(event: CustomerEvent, known: Known) -> tuple[Reason, ...]:
+def outer_reasons(event: CustomerEvent, known: KnownChannels) -> tuple[Reason, ...]:
     """What is wrong with an event whatever its customer looks like: channel, legal entity, what it must carry."""
     reasons = []
     if event.channel_id != HEADQUARTERS and event.channel_id not in known.legal_entity_by_channel:

@@ -21,12 +21,14 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.wire import WriterSchemas
-from tenten.consumers.headquarters.customers.classify import Judged, Known, known, places_of, take_in
+from tenten.consumers.headquarters.customers.classify import Judged, take_in
 from tenten.consumers.headquarters.customers.newest_snapshots import check_newest
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.transaction import synchronize
+from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
 from tenten.consumers.headquarters.positions import Reached
+from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.unreadable import UnreadableInARow, send_dead_letters, stop_when_too_many
 from tenten.kafka.client import consumer_configuration, producer_configuration
@@ -60,7 +62,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             return
         source = settings.topic(ASYNC_CUSTOMERS)
         writers = writer_schemas(settings)
-        channels = known(settings)
+        channels = known_channels(settings)
         blocks = Blocks(engine)
         guard = StreamGuard(settings, engine, GROUP, ASYNC_CUSTOMERS, also=partial(check_newest, settings, engine))
         session = TransactionSession(
@@ -118,11 +120,11 @@ class _Read(NamedTuple):
     judged: Judged
 
 
-def _read(batch: Batch, writers: WriterSchemas, channels: Known) -> _Read:
+def _read(batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> _Read:
     """Decode and judge a batch. Raises: what `writers` raises when a schema cannot be looked up for now."""
     values = [message.value() for message in batch.messages]
     keys = [message.key() for message in batch.messages]
-    return _Read(values, take_in(keys, values, writers, channels, places_of(batch.topic, batch.messages)))
+    return _Read(values, take_in(keys, values, writers, channels, record_positions(batch.topic, batch.messages)))
 
 
 class _Ahead:

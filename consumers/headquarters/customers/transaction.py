@@ -23,16 +23,16 @@ from structlog import get_logger
 
 from tenten.consumers.headquarters.customers.classify import (
     Judged,
-    Known,
     LooseEvent,
-    Places,
     halves,
     loosened,
     other_legal_entity,
     outer_reasons,
 )
 from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks, used_up
+from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import Reached, note_positions
+from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.release_queue import note_customers
 from tenten.rules.customer import apply_paths, changed_paths, value_at
 from tenten.rules.customer_rules import reasons as broken_rules
@@ -93,7 +93,7 @@ class Synchronized(Generic[T]):
 
 
 def synchronize(
-    engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+    engine: Engine, blocks: Blocks, known: KnownChannels, judged: Judged, reached: Reached, *, use: Use[T]
 ) -> list[Synchronized[T]]:
     """Bring a batch into the database; in one transaction, unless the database refuses something in it.
 
@@ -121,7 +121,7 @@ def synchronize(
 
 
 def _in_one_transaction(
-    engine: Engine, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+    engine: Engine, blocks: Blocks, known: KnownChannels, judged: Judged, reached: Reached, *, use: Use[T]
 ) -> Synchronized[T]:
     """The transaction; started over with every event loose when a plain one is not new or cannot be numbered.
 
@@ -164,7 +164,7 @@ def _is_known_already(error: IntegrityError | psycopg.errors.UniqueViolation) ->
 
 
 def _synchronize(
-    headquarters: Connection, blocks: Blocks, known: Known, judged: Judged, reached: Reached, *, use: Use[T]
+    headquarters: Connection, blocks: Blocks, known: KnownChannels, judged: Judged, reached: Reached, *, use: Use[T]
 ) -> Synchronized[T]:
     now = datetime.now(UTC)
     allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, known, judged))
@@ -178,7 +178,7 @@ def _synchronize(
     return Synchronized(created=created, current=loose.concerned, replies=tuple(loose.replies))
 
 
-def _entities_to_number(headquarters: Connection, known: Known, judged: Judged) -> set[str]:
+def _entities_to_number(headquarters: Connection, known: KnownChannels, judged: Judged) -> set[str]:
     """The legal entities in which the batch may have new customers; a batch of edits waits for no sequence.
 
     Only known ones: a text that no database takes may stand in an event instead.
@@ -255,7 +255,7 @@ def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
     return driver.cursor()
 
 
-def _log_rows(created: pl.DataFrame, places: Places, now: datetime) -> pl.DataFrame:
+def _log_rows(created: pl.DataFrame, places: RecordPositions, now: datetime) -> pl.DataFrame:
     """A log row for each plain event."""
     rows = created[ROW]
     return created.select(
@@ -299,7 +299,7 @@ class _Loose:
     """The loose events of a batch on their way into the database."""
 
     headquarters: Connection
-    known: Known
+    known: KnownChannels
     allotment: Allotment
     judged: Judged
     now: datetime

@@ -12,7 +12,7 @@ import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
-from tenten.consumers.headquarters.customers.classify import Places
+from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID
 from tenten.rules.transaction_rules import transaction_reasons
 from tenten.rules.transaction_rules_columns import surely_valid
@@ -65,7 +65,7 @@ class Judged:
     forwards: tuple[Forward, ...]
     """In the order of the batch, each event once."""
     unreadable: tuple[UnreadableRow, ...]
-    places: Places
+    places: RecordPositions
 
     @property
     def transactions(self) -> int:
@@ -78,7 +78,7 @@ def take_in(
     values: Sequence[bytes | None],
     writers: WriterSchemas,
     legal_entity_by_channel: Mapping[str, str],
-    places: Places,
+    places: RecordPositions,
 ) -> Judged:
     """Read a batch of framed values and judge it.
 
@@ -88,7 +88,7 @@ def take_in(
     return judge(decoded, legal_entity_by_channel, places)
 
 
-def judge(decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], places: Places) -> Judged:
+def judge(decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], places: RecordPositions) -> Judged:
     """Divide a batch into sales and ends of days, and say of each why it is rejected, if it is."""
     is_day = pl.col("kind") == TransactionKind.END_OF_DAY
     is_named = pl.col("channel_id").str.len_chars() <= CHANNEL_CHARACTERS_MAX

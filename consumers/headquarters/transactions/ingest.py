@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
-from tenten.consumers.headquarters.customers.classify import Places
 from tenten.consumers.headquarters.positions import Reached, note_positions
+from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.release_queue import note_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, Judged, halves
 from tenten.consumers.headquarters.transactions.end_of_day import record_days
@@ -123,7 +123,7 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
     return [*foreign, *_at_once(new, judged_anew), *_standing(headquarters, again.keys() - chosen.keys())]
 
 
-def _is_read_again(before: Any, places: Places, row: int) -> bool:
+def _is_read_again(before: Any, places: RecordPositions, row: int) -> bool:
     """Whether this is the very record that was judged before: nobody has sent it again, so it is not judged anew."""
     at = (places.topic, places.partitions[row], places.offsets[row])
     return before is not None and (before.topic, before.partition, before.offset) == at

@@ -28,8 +28,9 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine
 from structlog import get_logger
 
-from tenten.consumers.headquarters.customers.classify import known, places_of
+from tenten.consumers.headquarters.known_channels import known_channels
 from tenten.consumers.headquarters.positions import TAKEN_IN_CHANNEL, Reached
+from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.transactions.classify import Judged, take_in
 from tenten.consumers.headquarters.transactions.ingest import record
@@ -77,7 +78,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             ends.enter_context(_Beside("answers", stop, partial(answer_on, settings, engine))),
         ]
         writers = writer_schemas(settings)
-        channels = known(settings).legal_entity_by_channel
+        channels = known_channels(settings).legal_entity_by_channel
         guard = StreamGuard(settings, engine, GROUP, RETAIL_TRANSACTIONS)
         session = TransactionSession(
             name=GROUP,
@@ -95,7 +96,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             with session.attempt(batch):
                 values = [message.value() for message in batch.messages]
                 keys = [message.key() for message in batch.messages]
-                judged = take_in(keys, values, writers, channels, places_of(batch.topic, batch.messages))
+                judged = take_in(keys, values, writers, channels, record_positions(batch.topic, batch.messages))
                 going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
                 stop_when_too_many(going_on, settings)
                 failpoint("transactions.while_judging")
