@@ -263,7 +263,7 @@ def _guid(text: str, field: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        refuse([Reason(field=field, code="guid", text="is no GUID such as 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f")])
+        refuse([Reason(field=field, code="invalid_id", text="is no GUID such as 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f")])
         raise
 
 

@@ -83,7 +83,7 @@ _WAITS_FOR_THE_CLERK: Final = Reason(
 )
 _GONE: Final = Reason(
     field=ATTRIBUTE,
-    code="no_customer",
+    code="unknown_customer",
     text="The customer is no longer in this channel (discarded, erased, or outside its filter): while that is so the "
     "card is not issued.",
 )

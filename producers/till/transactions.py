@@ -277,7 +277,7 @@ def _delivery_reasons(transaction: RetailTransaction, deliver_to: str | None) ->
         return []
     if transaction.customer_id is None:
         return [Reason(field="delivery_address", code="no_customer", text="An address is one of a customer's.")]
-    return [Reason(field="delivery_address", code="unknown_address", text="The customer has no address of this id.")]
+    return [Reason(field="delivery_address", code="unknown_reference", text="The customer has no address of this id.")]
 
 
 def append(
@@ -336,7 +336,7 @@ def _guid(text: str) -> str:
         return str(UUID(text))
     except ValueError:
         said = "is no GUID such as 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
-        raise TransactionRefused([Reason(field="transaction_id", code="guid", text=said)]) from None
+        raise TransactionRefused([Reason(field="transaction_id", code="invalid_id", text=said)]) from None
 
 
 def _refuse(broken: Sequence[Reason]) -> None:

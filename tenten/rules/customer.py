@@ -42,7 +42,7 @@ def apply_paths(base: CustomerState, edited: CustomerState, paths: Iterable[str]
     """The base with what `edited` has at each path; what is absent there is removed. The result is canonical.
 
     Applying the same paths twice changes nothing more. A primary address, phone or e-mail that is gone is None then.
-    Unknown paths change nothing (see `unknown_paths`), and the legal entity stays the base's.
+    Unknown paths change nothing (see `is_path`), and the legal entity stays the base's.
     """
     fields: dict[str, Any] = {}
     ours: dict[str, dict[str, Any]] = {}
@@ -98,12 +98,11 @@ def changed_paths(before: CustomerState | None, after: CustomerState) -> tuple[s
     return tuple(paths)
 
 
-def unknown_paths(paths: Iterable[str]) -> tuple[str, ...]:
-    """Those that name nothing a customer has. The legal entity is known, though no path changes it."""
-    return tuple(path for path in paths if not _is_known(path))
+def is_path(path: str) -> bool:
+    """True if the path names a field of a customer, or may name a member of a list.
 
-
-def _is_known(path: str) -> bool:
+    `legal_entity` is known, though no path changes it.
+    """
     name, slash, key = path.partition("/")
     if not slash:
         return name in _WHOLE or name == "legal_entity"

@@ -5,9 +5,11 @@ A reason says which field and which rule, never what stands in the field: reason
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from typing import Final
 
 from tenten.rules.contact_points import is_email, is_phone, normal_email, normal_phone
+from tenten.rules.customer import is_path
 from tenten.rules.customer_rules_columns import surely_valid
 from tenten.rules.limits import (
     ADDRESS_CHARACTERS_MAX,
@@ -32,7 +34,10 @@ from tenten.rules.limits import (
 )
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, Reason
 
-__all__ = ["normal_email", "normal_phone", "reasons", "surely_valid"]
+__all__ = ["normal_email", "normal_phone", "path_reasons", "reasons", "surely_valid"]
+
+UNKNOWN_PATHS_MAX: Final = 100
+"""Reasons for unknown paths in one reply."""
 
 
 def reasons(state: CustomerState) -> tuple[Reason, ...]:
@@ -53,6 +58,20 @@ def reasons(state: CustomerState) -> tuple[Reason, ...]:
             _attributes(state.attributes),
         )
     )
+
+
+def path_reasons(paths: Iterable[str]) -> tuple[Reason, ...]:
+    """A reason for each path that names nothing a customer has, of the first so many; empty if all are known."""
+    unknown = ((position, path) for position, path in enumerate(paths, start=1) if not is_path(path))
+    return tuple(
+        Reason(field=_shown(path, f"changed/#{position}"), code="unknown_path", text="Not a field of a customer.")
+        for position, path in islice(unknown, UNKNOWN_PATHS_MAX)
+    )
+
+
+def _shown(name: str, otherwise: str) -> str:
+    """The name where it can be shown: short, and text that can be stored."""
+    return name if 0 < len(name) <= NAME_CHARACTERS_MAX and "\x00" not in name and _is_unicode(name) else otherwise
 
 
 def _names(state: CustomerState) -> Iterator[Reason]:
@@ -144,8 +163,7 @@ def _members(part: str, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _path(part: str, key: str, place: int) -> str:
     """`contacts/<id>`; by its place, `contacts/#2`, where the id is nothing that could be shown."""
-    shown = 0 < len(key) <= NAME_CHARACTERS_MAX and "\x00" not in key and _is_unicode(key)
-    return f"{part}/{key if shown else f'#{place}'}"
+    return f"{part}/{_shown(key, f'#{place}')}"
 
 
 def _name(path: str, name: str) -> Iterator[Reason]:

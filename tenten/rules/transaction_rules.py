@@ -283,7 +283,7 @@ def _text(field: str, value: str, characters_max: int, *, required: bool = True)
     if len(value) > characters_max:
         yield Reason(field=field, code="too_long", text=f"It may have {characters_max} characters at most.")
     if "\x00" in value:
-        yield Reason(field=field, code="invalid_character", text="It has a NUL, which no database holds.")
+        yield Reason(field=field, code="nul", text="Contains a NUL character.")
 
 
 def _number(field: str, value: Decimal) -> Iterator[Reason]:
@@ -292,7 +292,7 @@ def _number(field: str, value: Decimal) -> Iterator[Reason]:
         yield Reason(field=field, code="out_of_range", text=f"It is a number below {AMOUNT_MAX:,}.")
     elif value != round(value, DECIMAL_FRACTION_DIGITS_MAX):
         text = f"It may have {DECIMAL_FRACTION_DIGITS_MAX} digits behind the point at most."
-        yield Reason(field=field, code="out_of_range", text=text)
+        yield Reason(field=field, code="too_precise", text=text)
 
 
 def _money(field: str, value: Decimal, currency: str) -> Iterator[Reason]:
@@ -301,4 +301,4 @@ def _money(field: str, value: Decimal, currency: str) -> Iterator[Reason]:
     yield from wrong
     if not wrong and is_currency(currency) and value % minor_unit(currency):
         text = "An amount has no smaller part than the currency's minor unit."
-        yield Reason(field=field, code="out_of_range", text=text)
+        yield Reason(field=field, code="too_precise", text=text)

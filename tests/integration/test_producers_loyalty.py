@@ -286,7 +286,7 @@ def test_the_card_of_a_customer_who_is_gone_stays_kept(store: Store) -> None:
     assert [issue_kept_cards(store.channel) for _ in range(2)] == [1, 0]
     # then
     card = show_card(store.channel, CARD)
-    assert (card.status, [reason.code for reason in card.reasons]) == (CardStatus.KEPT, ["no_customer"])
+    assert (card.status, [reason.code for reason in card.reasons]) == (CardStatus.KEPT, ["unknown_customer"])
     assert show_card(store.channel, OTHER_CARD).status is CardStatus.ISSUED
 
 

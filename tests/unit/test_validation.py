@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.rules.customer_rules import reasons, surely_valid
+from tenten.rules.customer_rules import UNKNOWN_PATHS_MAX, path_reasons, reasons, surely_valid
 from tenten.schemas.messages import (
     EMAIL,
     PHONE,
@@ -313,3 +313,17 @@ def test_unusual_contacts_are_sure_when_the_library_takes_them() -> None:
     argentine = replace(PHONE_NUMBER, value="+5491123456789")
 
     assert judged([changed(contacts=(argentine, odd)), changed(contacts=(PHONE_NUMBER, odd))]) == [True, True]
+
+
+def test_unknown_path_is_named() -> None:
+    """Each path that is not a field of a customer has a reason; one that cannot be shown is named by its position."""
+    paths = ("first_name", "shoe_size", "contacts/x", "a\x00", "", "n" * 61)
+
+    assert [(reason.field, reason.code) for reason in path_reasons(paths)] == [
+        ("shoe_size", "unknown_path"),
+        ("changed/#4", "unknown_path"),
+        ("changed/#5", "unknown_path"),
+        ("changed/#6", "unknown_path"),
+    ]
+    assert path_reasons(("first_name", "attributes/a/b")) == ()
+    assert len(path_reasons(("shoe_size",) * 100_000)) == UNKNOWN_PATHS_MAX

@@ -231,7 +231,7 @@ _SEQUENCES: Final = select(sales_order_sequences).order_by(sales_order_sequences
 
 _USED_UP: Final = Reason(
     field="sales_order",
-    code="used_up",
+    code="number_sequence_used_up",
     text="The sequence of sales order numbers has run out: give it a longer format.",
 )
 _NO_SEQUENCE: Final = Reason(
