@@ -1,6 +1,6 @@
-"""Positions in headquarters' database: how far it is in what a consumer group reads.
+"""Positions in headquarters' database: up to which offset a consumer group's records are stored.
 
-They move in the SQL transaction that takes the records in, and are never lowered.
+They advance in the SQL transaction that stores the records, and are never lowered.
 """
 
 from collections.abc import Mapping
@@ -11,32 +11,32 @@ from sqlalchemy import Connection, select, text
 
 from tenten.schemas.tables.headquarters import positions
 
-TAKEN_IN_CHANNEL: Final = "tenten_taken_in"
-"""PostgreSQL: notified in every transaction that takes a batch in, for those who wait for what is in it."""
+BATCH_COMMITTED_CHANNEL: Final = "tenten_taken_in"
+"""PostgreSQL NOTIFY channel: notified in every transaction that stores a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Whose positions they are: the consumer group and the id of the topic it reads."""
+    """The owner of positions: the consumer group and the id of the topic it reads."""
 
     consumer_group: str
     topic_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """How far a batch brings the database in its stream: by partition the next offset."""
+class StreamPositions:
+    """The positions that a batch reaches in its stream: the next offset by partition."""
 
     stream: Stream
     next_offsets: Mapping[int, int]
 
 
-def note_positions(headquarters: Connection, reached: Reached) -> None:
-    """Note how far the database is, never lowered, and wake those who wait for what the batch brought."""
+def advance_positions(headquarters: Connection, reached: StreamPositions) -> None:
+    """Advance the positions, never lowering one, and notify the listeners of `BATCH_COMMITTED_CHANNEL`."""
     if reached.next_offsets:
         partitions = sorted(reached.next_offsets)
         headquarters.execute(
-            _NOTE_POSITIONS,
+            _ADVANCE_POSITIONS,
             {
                 "consumer_group": reached.stream.consumer_group,
                 "topic_id": reached.stream.topic_id,
@@ -46,7 +46,7 @@ def note_positions(headquarters: Connection, reached: Reached) -> None:
         )
 
 
-_NOTE_POSITIONS: Final = text(
+_ADVANCE_POSITIONS: Final = text(
     f"""
     WITH noted AS (
         INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
@@ -55,13 +55,13 @@ _NOTE_POSITIONS: Final = text(
         ON CONFLICT (consumer_group, topic_id, partition)
         DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
     )
-    SELECT pg_notify('{TAKEN_IN_CHANNEL}', '')
-    """  # noqa: S608 - our own name
+    SELECT pg_notify('{BATCH_COMMITTED_CHANNEL}', '')
+    """  # noqa: S608 - a constant of this module
 )
 
 
 def read_positions(headquarters: Connection, stream: Stream) -> dict[int, int]:
-    """By partition: the next offset that the database has not taken in."""
+    """The next offset that is not stored yet, by partition."""
     rows = headquarters.execute(
         select(positions.c.partition, positions.c.next_offset).where(
             positions.c.consumer_group == stream.consumer_group, positions.c.topic_id == stream.topic_id

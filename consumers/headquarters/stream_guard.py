@@ -1,4 +1,4 @@
-"""The guard at each assignment of a consumer group at headquarters: database and stream must belong together."""
+"""Refuse to consume when headquarters' database is older than the consumed stream, or the topic has changed."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -14,9 +14,10 @@ from tenten.schemas.topics import Topic
 
 
 class StreamGuard:
-    """What a group reads, as it was at the newest assignment; `check` is for a session's `on_assigned`.
+    """Checks a consumer group at each assignment (pass `check` as a session's `on_assigned`).
 
-    `also` is told the assigned partitions once they are found to fit, and may raise to stop.
+    `stream` is the stream of the latest assignment. `check_assigned` is called with the assigned partitions after the
+    other checks have passed, and raises to refuse.
     """
 
     def __init__(
@@ -25,38 +26,42 @@ class StreamGuard:
         engine: Engine,
         group: str,
         topic: Topic,
-        also: Callable[[Collection[int]], None] | None = None,
+        check_assigned: Callable[[Collection[int]], None] | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._group = settings.group(group)
         self._source = settings.topic(topic)
-        self._also = also
+        self._check_assigned = check_assigned
         self.stream = Stream(consumer_group=self._group, topic_id="")
 
     def check(self, committed: Mapping[int, int | None]) -> None:
-        """Compare what the group has committed for these partitions with what the database has taken in.
+        """Compare the group's committed offsets of these partitions with the database's positions.
 
-        Behind is a crash between the commits, and repeats. Raises: `DatabaseOlderThanStream` when the group is ahead;
-        `TopicChanged` when partitions were added; what `also` raises.
+        An offset behind its position is normal after a crash between the commits: the records are repeated.
+        Raises: `DatabaseOlderThanStream` when an offset is ahead; `TopicChanged` when partitions were added; errors of
+        `check_assigned`.
         """
-        now = topic_ids(self._settings, [self._source])[self._source]
-        self.stream = Stream(consumer_group=self._group, topic_id=now.topic_id)
+        topic = topic_ids(self._settings, [self._source])[self._source]
+        self.stream = Stream(consumer_group=self._group, topic_id=topic.topic_id)
         with self._engine.begin() as headquarters:
             headquarters.execute(
                 insert(topics)
-                .values(topic=self._source, topic_id=now.topic_id, partitions=now.partitions)
+                .values(topic=self._source, topic_id=topic.topic_id, partitions=topic.partitions)
                 .on_conflict_do_nothing()
             )
-            noted = select(topics.c.partitions).where(topics.c.topic == self._source, topics.c.topic_id == now.topic_id)
-            check_partitions(self._source, headquarters.execute(noted).scalar_one(), now.partitions)
-            taken_in = read_positions(headquarters, self.stream)
+            recorded = select(topics.c.partitions).where(
+                topics.c.topic == self._source, topics.c.topic_id == topic.topic_id
+            )
+            check_partitions(self._source, headquarters.execute(recorded).scalar_one(), topic.partitions)
+            positions = read_positions(headquarters, self.stream)
         for partition, offset in committed.items():
-            if offset is not None and offset > taken_in.get(partition, 0):
+            position = positions.get(partition, 0)
+            if offset is not None and offset > position:
                 raise DatabaseOlderThanStream(
-                    f"the group has read {self._source}/{partition} up to {offset}, headquarters' database only up to "
-                    f"{taken_in.get(partition, 0)}: the database is older than the stream, perhaps restored from a "
-                    "backup, and would give numbers out again. Restore one that is as new as the stream"
+                    f"the consumer group has read {self._source}/{partition} up to offset {offset}, headquarters' "
+                    f"database only up to {position}: the database is older than the stream, perhaps restored from a "
+                    "backup, and would assign account numbers twice. Restore a database that is as recent as the stream"
                 )
-        if self._also is not None:
-            self._also(committed.keys())
+        if self._check_assigned is not None:
+            self._check_assigned(committed.keys())

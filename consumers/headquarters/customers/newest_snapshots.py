@@ -1,7 +1,8 @@
-"""The second guard at an assignment: the newest snapshots on the topic must be known to the database.
+"""Assignment check: the newest snapshots on `customers` must not be newer than the database.
 
-The group's offsets tell most of it, but they can be gone: expired, reset, or deleted with the topic. A database that
-was restored, or made anew, would then read everything again and give out other numbers than the channels have.
+The group's offsets usually reveal an older database, but they may have expired, or been reset or deleted with the
+topic. A restored or recreated database would then read all events again and assign other numbers than the channels
+have.
 """
 
 from collections.abc import Collection, Iterable
@@ -21,40 +22,45 @@ from tenten.schemas.tables.types import Guid
 from tenten.schemas.topics import CUSTOMERS
 
 NEWEST_OFFSETS: Final = 50
-"""How far before its end each partition is looked at."""
+"""Offsets before the end of each partition that are compared."""
 
 
-def check_newest(settings: Settings, engine: Engine, partitions: Collection[int]) -> None:
-    """Compare the newest snapshots of these partitions with the database.
+def check_newest_snapshots(settings: Settings, engine: Engine, partitions: Collection[int]) -> None:
+    """Compare the newest snapshots of these partitions with the database, which commits every snapshot before Kafka.
 
-    Before they went out, the database had them: the same partitions of both topics hold the same customers.
-    Raises: `DatabaseOlderThanStream`; `KafkaRefused`, `KafkaException`; what the database raises.
+    `partitions` are those of the input topic: the same partition of both topics holds the same customers.
+    Raises: `DatabaseOlderThanStream`; `KafkaRefused`, `KafkaException`; errors of the database.
     """
-    on_topic = dict(_newest(settings, partitions))
-    if not on_topic:
+    topic_versions = dict(_newest_versions(settings, partitions))
+    if not topic_versions:
         return
-    ids = bindparam(None, sorted(on_topic), type_=ARRAY(Guid))
+    ids = bindparam(None, sorted(topic_versions), type_=ARRAY(Guid))
     query = select(customers.c.customer_id, customers.c.version, customers.c.erased_at)
     with engine.begin() as headquarters:
         rows = headquarters.execute(query.where(customers.c.customer_id == any_(ids))).all()
-    known = {row.customer_id: None if row.erased_at is not None else row.version for row in rows}
-    behind = [one for one, version in on_topic.items() if one not in known or _is_newer(version, known[one])]
+    database_versions = {row.customer_id: None if row.erased_at is not None else row.version for row in rows}
+    behind = [
+        customer_id
+        for customer_id, version in topic_versions.items()
+        if customer_id not in database_versions or _is_newer(version, database_versions[customer_id])
+    ]
     if behind:
         raise DatabaseOlderThanStream(
-            f"{len(behind)} of the newest {len(on_topic)} customers on {settings.topic(CUSTOMERS)} are newer there "
-            "than in headquarters' database: the database is older than the stream, perhaps restored from a backup or "
-            "made anew, and would give numbers out again. Restore one that is as new as the stream"
+            f"{len(behind)} of the newest {len(topic_versions)} customers on {settings.topic(CUSTOMERS)} are newer "
+            "there than in headquarters' database: the database is older than the stream, perhaps restored from a "
+            "backup or recreated, and would assign account numbers twice. Restore a database that is as recent as the "
+            "stream"
         )
 
 
-def _is_newer(on_topic: int | None, known: int | None) -> bool:
-    """Whether the topic is ahead of the database; None is erased, and nothing comes after that."""
-    if known is None:
+def _is_newer(topic_version: int | None, database_version: int | None) -> bool:
+    """True if the topic is ahead of the database. None means erased, which is final."""
+    if database_version is None:
         return False
-    return on_topic is None or on_topic > known
+    return topic_version is None or topic_version > database_version
 
 
-def _newest(settings: Settings, partitions: Collection[int]) -> Iterable[tuple[str, int | None]]:
+def _newest_versions(settings: Settings, partitions: Collection[int]) -> Iterable[tuple[str, int | None]]:
     """Customer ids and versions, in the order of the topic; None for a tombstone."""
     topic = settings.topic(CUSTOMERS)
     count = topic_ids(settings, [topic])[topic].partitions
@@ -63,8 +69,8 @@ def _newest(settings: Settings, partitions: Collection[int]) -> Iterable[tuple[s
     earliest = earliest_offsets(settings, topic, count)
     starts = {partition: max(earliest[partition], end - NEWEST_OFFSETS) for partition, end in ends.items()}
     writers = writer_schemas(settings)
-    own = {"group.id": settings.group("newest"), "auto.offset.reset": "error", "enable.partition.eof": True}
-    consumer = Consumer(consumer_configuration(settings, **own))
+    options = {"group.id": settings.group("newest"), "auto.offset.reset": "error", "enable.partition.eof": True}
+    consumer = Consumer(consumer_configuration(settings, **options))
     try:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         for message in read_on(consumer, starts, ends):

@@ -1,8 +1,8 @@
 """Account numbers for new customers, from the number sequence of each legal entity.
 
 A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers
-take turns. Another takes blocks in a transaction of its own, so workers do not wait for each other; what a crash
-leaves of a block is a gap.
+take turns. The numbers of any other sequence are reserved in blocks, each in a transaction of its own, so workers do
+not wait for each other; a crash leaves the rest of a block as a gap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,51 +20,52 @@ from tenten.schemas.tables.headquarters import number_sequences
 log = get_logger(__name__)
 
 BLOCK_NUMBERS: Final = 1_000
-"""How many numbers a worker takes ahead from a sequence that may have gaps: the largest gap a crash leaves."""
+"""Numbers in a block that a worker reserves: the largest gap that a crash leaves."""
 
 
 class Blocks:
-    """The numbers that this worker holds of sequences that may have gaps. Lives as long as the worker.
+    """The numbers that this worker has reserved from sequences that may have gaps. Lives as long as the worker.
 
-    Numbers are taken for one transaction at a time. They stay taken, unless it is certain that it came to nothing: a
-    batch that is tried again and again would use the sequence up.
+    Numbers are taken for one transaction at a time. They are reused only if that transaction certainly failed: a batch
+    that is retried many times would otherwise use up the sequence.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._held: dict[str, list[int]] = {}
+        self._reserved: dict[str, list[int]] = {}
         self._taken: dict[str, int] = {}
-        """How many of the held ones, from the first on, the transaction has taken."""
+        """By legal entity: how many of the reserved numbers, from the first on, the transaction has taken."""
 
     def begin(self) -> None:
-        """A transaction begins; what was taken for the one before stays taken."""
+        """Begin a transaction; the numbers of the previous one are used."""
         for legal_entity, taken in self._taken.items():
-            del self._held[legal_entity][:taken]
+            del self._reserved[legal_entity][:taken]
         self._taken = {}
 
     def give_back(self) -> None:
-        """The transaction was rolled back: its numbers are free again."""
+        """Free the numbers of a transaction that was rolled back."""
         self._taken = {}
 
     def take(self, legal_entity: str, shape: NumberFormat, count: int) -> list[int]:
-        """The next `count` numbers, fewer when the sequence has run out. Commits a transaction of its own when it
-        needs a block.
+        """The next `count` numbers, fewer when the sequence is used up.
+
+        Commits a transaction of its own when a new block is needed.
         """
-        held = self._held.setdefault(legal_entity, [])
+        reserved = self._reserved.setdefault(legal_entity, [])
         first = self._taken.get(legal_entity, 0)
-        missing = first + count - len(held)
+        missing = first + count - len(reserved)
         if missing > 0:
-            held.extend(self._block(legal_entity, shape, max(BLOCK_NUMBERS, missing)))
-        numbers = held[first : first + count]
+            reserved.extend(self._reserve_block(legal_entity, shape, max(BLOCK_NUMBERS, missing)))
+        numbers = reserved[first : first + count]
         self._taken[legal_entity] = first + len(numbers)
         return numbers
 
-    def _block(self, legal_entity: str, shape: NumberFormat, count: int) -> range:
-        with self._engine.begin() as own:
+    def _reserve_block(self, legal_entity: str, shape: NumberFormat, count: int) -> range:
+        with self._engine.begin() as headquarters:
             query = select(number_sequences.c.next).where(number_sequences.c.legal_entity == legal_entity)
-            first = own.execute(query.with_for_update()).scalar_one()
+            first = headquarters.execute(query.with_for_update()).scalar_one()
             block = take(shape, first, count).numbers
-            own.execute(
+            headquarters.execute(
                 update(number_sequences)
                 .where(number_sequences.c.legal_entity == legal_entity)
                 .values(next=first + len(block))
@@ -74,33 +75,31 @@ class Blocks:
 
 
 class Allotment:
-    """The numbers that one SQL transaction gives out. Continuous sequences stay locked until it ends."""
+    """The account numbers of one SQL transaction. Continuous sequences stay locked until it ends."""
 
     def __init__(self, connection: Connection, blocks: Blocks, legal_entities: Iterable[str]) -> None:
-        """Lock the continuous sequences of these legal entities, in the order of their names; may wait for other
-        workers.
-        """
+        """Lock the continuous sequences of these legal entities, ordered by name; may block on other workers."""
         self._connection = connection
         self._blocks = blocks
-        wanted = set(legal_entities)
-        of = number_sequences.c.legal_entity
-        locked = select(number_sequences).where(of.in_(sorted(wanted)), number_sequences.c.continuous)
-        rows = list(connection.execute(locked.order_by(of).with_for_update())) if wanted else []
-        others = wanted.difference(row.legal_entity for row in rows)
-        rows += connection.execute(select(number_sequences).where(of.in_(sorted(others)))) if others else []
+        names = set(legal_entities)
+        legal_entity = number_sequences.c.legal_entity
+        locked = select(number_sequences).where(legal_entity.in_(sorted(names)), number_sequences.c.continuous)
+        rows = list(connection.execute(locked.order_by(legal_entity).with_for_update())) if names else []
+        others = names.difference(row.legal_entity for row in rows)
+        rows += connection.execute(select(number_sequences).where(legal_entity.in_(sorted(others)))) if others else []
         self._sequences = {row.legal_entity: (number_format(row.format), row.continuous) for row in rows}
         self._next = {row.legal_entity: row.next for row in rows if row.continuous}
 
     def take(self, legal_entity: str, count: int) -> pl.Series:
-        """The next `count` account numbers as a column; fewer when the sequence has run out.
+        """The next `count` account numbers as a column; fewer when the sequence is used up.
 
-        Raises: `DatabaseRefused` when there is no such sequence.
+        Raises: `DatabaseRefused` when the legal entity has no sequence.
         """
         shape, numbers = self._take(legal_entity, count)
         return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
 
     def take_one(self, legal_entity: str) -> str | None:
-        """The next account number, or None when the sequence has run out. Raises: as `take`."""
+        """The next account number, or None when the sequence is used up. Raises: as `take`."""
         shape, numbers = self._take(legal_entity, 1)
         return shape.account_number(numbers[0]) if numbers else None
 
@@ -118,7 +117,7 @@ class Allotment:
         return shape, numbers
 
     def write(self) -> None:
-        """Advance the continuous sequences by exactly what was taken."""
+        """Advance the continuous sequences by exactly the numbers taken."""
         for legal_entity, next_number in self._next.items():
             _warn_when_nearly_used_up(legal_entity, self._sequences[legal_entity][0], next_number)
         if self._next:
@@ -131,10 +130,11 @@ class Allotment:
 
 
 _warned: set[str] = set()
+"""The legal entities whose sequence this process has warned about."""
 
 
 def _warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number: int) -> None:
-    """Say once a process that a sequence will run out."""
+    """Warn, once a process, that a sequence is nearly used up."""
     if legal_entity not in _warned and next_number > NEARLY_USED_UP * shape.number_max:
         _warned.add(legal_entity)
         log.warning(
@@ -142,10 +142,10 @@ def _warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_numbe
         )
 
 
-def used_up(legal_entity: str) -> Reason:
-    """The refusal of a customer for whom there is no number any more."""
+def numbers_used_up(legal_entity: str) -> Reason:
+    """The rejection of a new customer when its legal entity has no account number left."""
     return Reason(
         field="account_number",
         code="number_sequence_used_up",
-        text=f"the account numbers of {legal_entity!r} are used up; headquarters must widen their format",
+        text=f"The account numbers of {legal_entity!r} are used up; headquarters must widen their format.",
     )

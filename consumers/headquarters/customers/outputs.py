@@ -1,8 +1,8 @@
-"""What a synchronized batch sends: snapshots, replies, dead letters, as framed values.
+"""Encode the snapshots and replies of a synchronized batch as framed values.
 
-The snapshot of a plain event holds the event's own bytes: an event ends with its customer, so the snapshot is a few
-fields and that tail. Where the tail starts is computed from the decoded columns and proved byte by byte; where that
-fails, the snapshots are encoded record by record, so one that no channel can read is never written.
+The snapshot of a simple create reuses the event's bytes: an event ends with its customer, so the snapshot is a few
+fields and that tail. The start of the tail is computed from the decoded columns and proved byte by byte; without
+proof the snapshots are encoded record by record, so a snapshot is always readable.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,8 @@ import polars as pl
 
 from tenten.avro.batches import EXACT, join_columns, text_bytes, zigzag
 from tenten.avro.wire import contract, encode, header_bytes
-from tenten.consumers.headquarters.customers.transaction import Current, Synchronized
+from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
+from tenten.consumers.headquarters.customers.transaction import Synchronized
 from tenten.kafka.client import Headers
 from tenten.schemas.messages import ROW, Customer, Outcome, Reply, to_avro
 from tenten.sql.customer_rows import StoredCustomer
@@ -30,36 +31,39 @@ class Output(NamedTuple):
     headers: Headers
 
 
-class Created(NamedTuple):
-    """What goes out about the new customers of plain events."""
+class CreatedOutputs(NamedTuple):
+    """The outputs of simple creates."""
 
     snapshots: list[Output]
     replies: list[Output]
 
 
-def created_outputs(created: pl.DataFrame, values: Sequence[bytes | None], headers: Mapping[str, bytes]) -> Created:
-    """Snapshots and replies of new customers: a batch's plain events with number, version and time.
+def created_outputs(
+    created: pl.DataFrame, values: Sequence[bytes | None], headers: Mapping[str, bytes]
+) -> CreatedOutputs:
+    """Snapshots and replies of a batch's simple creates, given with number, version and time.
 
     `values` are the batch's values as delivered, `headers` the framing by contract name.
     """
-    return Created(
-        snapshots=_created(created, values, headers["Customer"]), replies=_plain_replies(created, headers["Reply"])
+    return CreatedOutputs(
+        snapshots=_created_snapshots(created, values, headers["Customer"]),
+        replies=_created_replies(created, headers["Reply"]),
     )
 
 
-def snapshots(synchronized: Iterable[Synchronized[Created]], headers: Mapping[str, bytes]) -> list[Output]:
-    """The current snapshot of every customer that the batch concerned, a tombstone for an erased one.
+def snapshots(synchronized: Iterable[Synchronized[CreatedOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
+    """The current snapshot of every customer that the batch touched, or a tombstone if it is erased.
 
-    One record a customer: where the halves of a refused batch concern the same one, the later stands.
+    One record a customer: the last one, when several transactions of a batch touched the same customer.
     """
     outputs: dict[bytes, Output] = {}
-    for one in synchronized:
-        for output in [*one.created.snapshots, *_current(one.current, headers["Customer"])]:
+    for transaction in synchronized:
+        for output in [*transaction.created.snapshots, *_touched(transaction.touched, headers["Customer"])]:
             outputs[output.key] = output
     return list(outputs.values())
 
 
-def _created(created: pl.DataFrame, values: Sequence[bytes | None], header: bytes) -> list[Output]:
+def _created_snapshots(created: pl.DataFrame, values: Sequence[bytes | None], header: bytes) -> list[Output]:
     if created.is_empty():
         return []
     tails = _tails(created, values) if created[EXACT].all() else None
@@ -87,20 +91,20 @@ def _snapshot_front(created: pl.DataFrame) -> tuple[Iterable[bytes], ...]:
 
 
 def _times(times: pl.Series) -> Iterable[bytes]:
-    """Times as Avro has them; a batch has one time for all its customers."""
+    """Times in Avro; a batch has one time for all its customers, so each distinct time is encoded once."""
     micros = times.to_physical()
-    encoded = {one: zigzag(one) for one in micros.unique()}
+    encoded = {time: zigzag(time) for time in micros.unique()}
     return map(encoded.__getitem__, micros)
 
 
 def _tails(created: pl.DataFrame, values: Sequence[bytes | None]) -> list[bytes] | None:
-    """The customer's own bytes of each plain event, or None when one of them is not encoded as everybody does.
+    """The customer's bytes of each simple create, or None when one event is not in the shortest encoding.
 
-    Avro lets a writer say the same in more bytes (long varints, lists in blocks, sizes before blocks), never in fewer.
-    So the computed start is the true one if nothing before it took more than it must, which is checked byte by byte:
-    a varint that can be n bytes long is, when its n-th byte is its last; a list is one block when its first count is
-    the full one; and as no path is empty or has a NUL, what ends both lists and chooses the customer (00 00 02) can
-    stand nowhere before.
+    Avro permits longer encodings of a value (long varints, lists in blocks, sizes before blocks), never shorter ones.
+    So the computed start is correct if nothing before it takes more than the minimum, which is checked byte by byte:
+    a varint of at least n bytes has exactly n if its n-th byte is its last; a list is one block if its first count is
+    the full one; and as no path is empty or contains a NUL, the bytes that end both lists and select the customer
+    (00 00 02) cannot occur earlier.
     """
     if created["changed"].explode().str.contains("^$|\x00").any():
         return None
@@ -128,11 +132,11 @@ _GUID_LENGTH: Final = 72
 """The zigzag of 36."""
 
 _VARINT_MORE: Final = 128
-"""From this value on a byte of a varint says that another follows."""
+"""A byte of a varint from this value on means that another byte follows."""
 
 
 def _lengths() -> tuple[pl.Expr, ...]:
-    """Of a plain event: bytes of the channel id, bytes of the time, number of paths, and where the customer starts."""
+    """Of a simple create: bytes of the channel id, bytes of the time, number of paths, start of the customer."""
     channel_bytes = pl.col("channel_id").str.len_bytes()
     time_bytes = _zigzag_bytes(pl.col("occurred_at").to_physical())
     paths = pl.col("changed").list.len()
@@ -154,27 +158,27 @@ def _lengths() -> tuple[pl.Expr, ...]:
 
 
 def _zigzag_bytes(number: pl.Expr) -> pl.Expr:
-    """How many bytes an Avro long takes, for numbers from 0 on; 7 bits a byte, one of them for the sign."""
+    """The number of bytes of a non-negative Avro long: 7 bits a byte, one bit for the sign."""
     doubled = number.cast(pl.Int64) * 2
     return pl.sum_horizontal(1, *((doubled >= 1 << bits).cast(pl.Int64) for bits in range(7, 63, 7)))
 
 
-def _current(current: Mapping[str, Current], header: bytes) -> list[Output]:
+def _touched(touched: Mapping[str, CustomerAfter], header: bytes) -> list[Output]:
     return [
         Output(
             key=customer_id.encode(),
             value=None
-            if one.customer.erased
-            else encode(contract("Customer"), to_avro(snapshot(one.customer)), header),
-            headers=_headers("Customer", one.event_id),
+            if after.customer.erased
+            else encode(contract("Customer"), to_avro(snapshot(after.customer)), header),
+            headers=_headers("Customer", after.event_id),
         )
-        for customer_id, one in current.items()
+        for customer_id, after in touched.items()
     ]
 
 
 def snapshot(stored: StoredCustomer) -> Customer:
-    """A customer that is not erased as its snapshot."""
-    assert stored.account_number is not None  # headquarters numbers every customer it does not erase
+    """The snapshot of a customer that is not erased."""
+    assert stored.account_number is not None  # only an erased customer may lack a number
     return Customer(
         customer_id=stored.customer_id,
         account_number=stored.account_number,
@@ -184,17 +188,17 @@ def snapshot(stored: StoredCustomer) -> Customer:
     )
 
 
-def replies(synchronized: Iterable[Synchronized[Created]], headers: Mapping[str, bytes]) -> list[Output]:
-    """The answer to every event of the batch, keyed by channel."""
+def replies(synchronized: Iterable[Synchronized[CreatedOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
+    """The reply to every event of the batch, keyed by channel."""
     outputs: list[Output] = []
-    for one in synchronized:
-        outputs.extend(one.created.replies)
-        outputs.extend(_reply(reply, headers["Reply"]) for reply in one.replies)
+    for transaction in synchronized:
+        outputs.extend(transaction.created.replies)
+        outputs.extend(_reply(reply, headers["Reply"]) for reply in transaction.replies)
     return outputs
 
 
-def _plain_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
-    """The answers to plain events, put together field by field in the order of `Reply`."""
+def _created_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
+    """The replies to simple creates, encoded column by column in the order of the fields of `Reply`."""
     if created.is_empty():
         return []
     count = created.height
@@ -223,5 +227,5 @@ def _reply(reply: Reply, header: bytes) -> Output:
 
 
 def _headers(record: str, event_id: str) -> Headers:
-    """The headers of a record: the event that made headquarters write it, and what it is."""
+    """The headers of a record: the id of the event that caused it, and its type."""
     return [("id", event_id.encode()), ("type", record.encode())]

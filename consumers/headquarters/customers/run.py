@@ -1,13 +1,13 @@
-"""The headquarters consumer: from `async-customers` to account numbers, snapshots and replies.
+"""The customers worker: from `async-customers` to account numbers, snapshots and replies.
 
-Input: `async-customers`, as a member of the consumer group `headquarters`; start as many as there are partitions,
-anywhere. Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
-Promise: one account number per customer, whatever dies. The database commits first, then Kafka with the offsets.
+Input: `async-customers`, as a member of the consumer group `headquarters`; at most as many workers as partitions.
+Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
+Guarantee: one account number per customer, whatever crashes. The database commits first, then Kafka with the offsets.
 
-    it dies                          then
-    before the SQL commit            nothing happened; the batch is read again
-    between the commits              Kafka aborts; the batch is read again; the log gives the same numbers and answers
-    after the Kafka commit           nothing repeats
+    crash                            effect
+    before the SQL commit            nothing is stored; the batch is read again
+    between the commits              Kafka aborts; the batch is read again; the log has the same numbers and replies
+    after the Kafka commit           nothing is repeated
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +21,16 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.wire import WriterSchemas
-from tenten.consumers.headquarters.customers.classify import Judged, take_in
-from tenten.consumers.headquarters.customers.newest_snapshots import check_newest
+from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, decode_and_classify
+from tenten.consumers.headquarters.customers.newest_snapshots import check_newest_snapshots
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.transaction import synchronize
 from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
-from tenten.consumers.headquarters.positions import Reached
+from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
-from tenten.consumers.headquarters.unreadable import UnreadableInARow, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.kafka.client import consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.slots import Slot
@@ -50,12 +50,12 @@ GROUP: Final = "headquarters"
 def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
     """Synchronize batches until `stop` is set.
 
-    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what
-    waiting cannot mend, each with what to do.
+    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: each
+    names its remedy.
     """
-    with ExitStack() as ends:
+    with ExitStack() as stack:
         engine = open_database(settings.headquarters_database())
-        ends.callback(engine.dispose)
+        stack.callback(engine.dispose)
         try:
             headers = Patience("headquarters", HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
         except Stopped:
@@ -64,87 +64,88 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         writers = writer_schemas(settings)
         channels = known_channels(settings)
         blocks = Blocks(engine)
-        guard = StreamGuard(settings, engine, GROUP, ASYNC_CUSTOMERS, also=partial(check_newest, settings, engine))
+        guard = StreamGuard(settings, engine, GROUP, ASYNC_CUSTOMERS, partial(check_newest_snapshots, settings, engine))
         session = TransactionSession(
             name="headquarters",
             topic=source,
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
-            transactional_id=ends.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
+            transactional_id=stack.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
             on_assigned=guard.check,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
-        ends.enter_context(session)
-        ahead = ends.enter_context(_Ahead(lambda batch: _read(batch, writers, channels)))
-        unreadable = UnreadableInARow()
+        stack.enter_context(session)
+        prefetcher = stack.enter_context(_Prefetcher(lambda batch: _read(batch, writers, channels)))
+        streak = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
-                values, judged = ahead.read(batch)
-                going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
-                stop_when_too_many(going_on, settings)
+                values, classified = prefetcher.read(batch)
+                new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
+                stop_when_too_many(new_streak, settings)
                 failpoint("headquarters.while_judging")
-                reached = Reached(stream=guard.stream, next_offsets=batch.next_offsets)
+                reached = StreamPositions(stream=guard.stream, next_offsets=batch.next_offsets)
                 encode = partial(created_outputs, values=values, headers=headers)
-                synchronized = synchronize(engine, blocks, channels, judged, reached, use=encode)
+                synchronized = synchronize(engine, blocks, channels, classified, reached, encode=encode)
                 failpoint("headquarters.after_sql_commit")
-                current = snapshots(synchronized, headers)
-                answers = replies(synchronized, headers)
+                snapshot_outputs = snapshots(synchronized, headers)
+                reply_outputs = replies(synchronized, headers)
                 with session.transaction(batch) as out:
-                    for one in current:
-                        out.send(settings.topic(CUSTOMERS), one.key, one.value, one.headers)
-                    for one in answers:
-                        out.send(settings.topic(CHANNEL_REPLIES), one.key, one.value, one.headers)
-                    send_dead_letters(settings, out, batch, judged.unreadable, ASYNC_CUSTOMERS_DLQ)
-                unreadable = going_on
+                    for snapshot in snapshot_outputs:
+                        out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
+                    for reply in reply_outputs:
+                        out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
+                    send_dead_letters(settings, out, batch, classified.unreadable, ASYNC_CUSTOMERS_DLQ)
+                streak = new_streak
                 log.info(
                     "batch_synchronized",
                     records=len(values),
-                    snapshots=len(current),
-                    loose=len(judged.loose),
-                    dead_letters=len(judged.unreadable),
+                    snapshots=len(snapshot_outputs),
+                    individual_events=len(classified.individual_events),
+                    dead_letters=len(classified.unreadable),
                     next_offsets=batch.next_offsets,
                 )
 
 
 def _begin(settings: Settings, engine: Engine) -> Mapping[str, bytes]:
-    """Ask those without whom nothing goes: the database, and whoever is told our schemas. Gives the headers."""
+    """Check the database version and publish the schemas; return the wire header of each contract."""
     check_version(engine, "headquarters")
     return publish_schemas(settings)
 
 
 class _Read(NamedTuple):
-    """A batch as it was read."""
+    """A batch after decoding and classification."""
 
     values: Sequence[bytes | None]
-    judged: Judged
+    batch: ClassifiedBatch
 
 
 def _read(batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> _Read:
-    """Decode and judge a batch. Raises: what `writers` raises when a schema cannot be looked up for now."""
+    """Decode and classify a batch. Raises: what `writers` raises when a schema cannot be looked up at the moment."""
     values = [message.value() for message in batch.messages]
     keys = [message.key() for message in batch.messages]
-    return _Read(values, take_in(keys, values, writers, channels, record_positions(batch.topic, batch.messages)))
+    positions = record_positions(batch.topic, batch.messages)
+    return _Read(values, decode_and_classify(keys, values, writers, channels, positions))
 
 
-class _Ahead:
-    """Reads the batch that follows while the database is busy with the one before. Use it as a context manager."""
+class _Prefetcher:
+    """Reads the next batch in a thread while the database writes the current one. Use it as a context manager."""
 
     def __init__(self, read: Callable[[Batch], _Read]) -> None:
         self._read = read
-        self._begun: tuple[Batch, Future[_Read]] | None = None
+        self._next: tuple[Batch, Future[_Read]] | None = None
 
     def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._thread = ThreadPoolExecutor(1, "prefetch")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
 
     def read(self, batch: Batch) -> _Read:
-        """This batch; the next one is begun."""
-        begun, self._begun = self._begun, None
-        done = begun[1].result() if begun is not None and begun[0] is batch else self._read(batch)
+        """The result for this batch; starts to read the following batch."""
+        prefetched, self._next = self._next, None
+        result = prefetched[1].result() if prefetched and prefetched[0] is batch else self._read(batch)
         if batch.following is not None:
-            self._begun = (batch.following, self._thread.submit(self._read, batch.following))
-        return done
+            self._next = (batch.following, self._thread.submit(self._read, batch.following))
+        return result

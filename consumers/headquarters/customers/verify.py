@@ -1,8 +1,8 @@
-"""Prove that headquarters' database and the `customers` topic agree, and have sent again what does not.
+"""Compare headquarters' database with the `customers` topic, and have differing customers published again.
 
-Every customer is compared by content, never by counts: a compacted topic has no meaningful count. The stream goes on
-meanwhile, so what differs at first is looked at again, in the database and further on in the topic, before it is named.
-What is missing or different is touched: the partition's owner emits its current snapshot. Nothing else is written.
+Every customer is compared by content, never by counts: a compacted topic has no meaningful count. The stream continues
+meanwhile, so differing customers are compared several times, with newer rows and records, before they are reported.
+Each is then touched: the partition's owner publishes its current snapshot. Nothing else is written.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -44,27 +44,28 @@ from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 from tenten.sql.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers
 
 CHUNK_CUSTOMERS: Final = 5_000
-LOOKS: Final = 5
-"""How often a difference is looked at before it is named."""
+RETRIES_MAX: Final = 5
+"""Further comparisons of a difference before it is reported."""
 
-LOOK_AGAIN_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 1.0
 
 Digest = bytes | None
-"""What a customer is, in 16 bytes; None for an erased one."""
+"""16 bytes of a customer's content; None for an erased customer."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being read, how much of it is done, and how much there is."""
+"""Called with the source being read, the number read, and the total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """Where database and topic disagree, by customer id, sorted; and how many customers the database has."""
+    """The customer ids at which database and topic differ, sorted."""
 
     customers: int
+    """The number of customers in the database."""
     missing: tuple[str, ...]
     """In the database and not on the topic, or a tombstone there."""
     surplus: tuple[str, ...]
-    """On the topic, and unknown to or erased in the database."""
+    """On the topic, and missing or erased in the database."""
     different: tuple[str, ...]
 
     @property
@@ -74,47 +75,48 @@ class Differences:
 
 
 def verify(settings: Settings, engine: Engine, progress: Progress = lambda *_: None) -> Differences:
-    """Compare every customer of the database with the newest record of the topic, and touch what differs.
+    """Compare every customer of the database with the newest record of the topic, and touch those that differ.
 
-    Holds 16 bytes and an id of each customer in memory. Raises: `KafkaRefused`, `KafkaException`, `DatabaseRefused`
-    when a record on the topic cannot be read.
+    Keeps 16 bytes and an id of each customer in memory. Raises: `KafkaRefused`, `KafkaException`; `DatabaseRefused`
+    when a record on the topic is unreadable.
     """
     topic = _TopicDigests(settings)
     try:
         database = dict(_database_digests(engine, progress))
         topic.read_on(progress)
         differing = _differing(database, topic.digests, database.keys() | topic.digests.keys())
-        for _ in range(LOOKS):
+        for _ in range(RETRIES_MAX):
             if not differing:
                 break
-            Event().wait(LOOK_AGAIN_SECONDS)
+            Event().wait(RETRY_SECONDS)
             with engine.begin() as headquarters:
-                now = read_customers(headquarters, HEADQUARTERS_TABLES, differing)
-            database.update((one, _digest_of(now.get(one))) for one in differing)
+                stored = read_customers(headquarters, HEADQUARTERS_TABLES, differing)
+            database.update((customer_id, _digest_of(stored.get(customer_id))) for customer_id in differing)
             topic.read_on(progress)
             differing = _differing(database, topic.digests, differing)
-        found = _sorted_out(database, topic.digests, differing)
+        differences = _differences(database, topic.digests, differing)
     finally:
         topic.close()
-    _touch(settings, (*found.missing, *found.surplus, *found.different))
-    return found
+    _touch(settings, (*differences.missing, *differences.surplus, *differences.different))
+    return differences
 
 
 def _differing(database: dict[str, Digest], topic: dict[str, Digest], ids: Iterable[str]) -> set[str]:
-    return {one for one in ids if database.get(one) != topic.get(one)}
+    return {customer_id for customer_id in ids if database.get(customer_id) != topic.get(customer_id)}
 
 
-def _sorted_out(database: dict[str, Digest], topic: dict[str, Digest], differing: set[str]) -> Differences:
+def _differences(database: dict[str, Digest], topic: dict[str, Digest], differing: set[str]) -> Differences:
+    ids = sorted(differing)
     return Differences(
         customers=sum(1 for digest in database.values() if digest is not None),
-        missing=tuple(sorted(one for one in differing if topic.get(one) is None)),
-        surplus=tuple(sorted(one for one in differing if database.get(one) is None)),
-        different=tuple(sorted(one for one in differing if database.get(one) and topic.get(one))),
+        missing=tuple(customer_id for customer_id in ids if topic.get(customer_id) is None),
+        surplus=tuple(customer_id for customer_id in ids if database.get(customer_id) is None),
+        different=tuple(customer_id for customer_id in ids if database.get(customer_id) and topic.get(customer_id)),
     )
 
 
 def _database_digests(engine: Engine, progress: Progress) -> Iterator[tuple[str, Digest]]:
-    """Every customer of the database, in chunks."""
+    """The id and digest of every customer of the database, read in chunks."""
     customers = HEADQUARTERS_TABLES.customers
     with engine.begin() as headquarters:
         ids = headquarters.execute(select(customers.c.customer_id).order_by(customers.c.customer_id)).scalars().all()
@@ -122,8 +124,8 @@ def _database_digests(engine: Engine, progress: Progress) -> Iterator[tuple[str,
         chunk = ids[start : start + CHUNK_CUSTOMERS]
         with engine.begin() as headquarters:
             stored = read_customers(headquarters, HEADQUARTERS_TABLES, chunk)
-        for one in chunk:
-            yield one, _digest_of(stored.get(one))
+        for customer_id in chunk:
+            yield customer_id, _digest_of(stored.get(customer_id))
         progress("database", start + len(chunk), len(ids))
 
 
@@ -132,13 +134,13 @@ def _digest_of(stored: StoredCustomer | None) -> Digest:
 
 
 def _digest(customer: Customer) -> bytes:
-    """16 bytes of the canonical encoding: equal for equal customers, whoever wrote the bytes."""
+    """16 bytes of the canonical encoding: equal for equal customers, however their records were encoded."""
     record = to_avro(customer) | {"customer": to_avro(canonical(customer.customer))}
     return blake2b(encode(contract("Customer"), record), digest_size=16).digest()
 
 
 class _TopicDigests:
-    """The newest record of each key of `customers`, as a digest; can be read on."""
+    """The digest of the newest record of each key of `customers`; `read_on` continues where it ended."""
 
     def __init__(self, settings: Settings) -> None:
         self.digests: dict[str, Digest] = {}
@@ -147,23 +149,23 @@ class _TopicDigests:
         self._writers: WriterSchemas = writer_schemas(settings)
         self._partitions = topic_ids(settings, [self._topic])[self._topic].partitions
         self._next = earliest_offsets(settings, self._topic, self._partitions)
-        own = {"group.id": settings.group("verify"), "auto.offset.reset": "error", "enable.partition.eof": True}
-        self._consumer = Consumer(consumer_configuration(settings, **own))
+        options = {"group.id": settings.group("verify"), "auto.offset.reset": "error", "enable.partition.eof": True}
+        self._consumer = Consumer(consumer_configuration(settings, **options))
         self._consumer.assign(
             [TopicPartition(self._topic, partition, start) for partition, start in self._next.items()]
         )
 
     def read_on(self, progress: Progress) -> None:
-        """Read to the last stable offsets of now."""
+        """Read to the current last stable offsets."""
         ends = last_stable_offsets(self._settings, self._topic, self._partitions)
         total = sum(max(0, end - self._next[partition]) for partition, end in ends.items())
         for count, message in enumerate(read_on(self._consumer, self._next, ends)):
-            self._take(message)
+            self._add(message)
             if count % 1_000 == 0:
                 progress("topic", count, total)
         progress("topic", total, total)
 
-    def _take(self, message: Message) -> None:
+    def _add(self, message: Message) -> None:
         customer_id = (message.key() or b"").decode(errors="replace")
         value = message.value()
         if value is None:
@@ -174,16 +176,16 @@ class _TopicDigests:
         except Unreadable as error:
             partition, offset = place(message)
             raise DatabaseRefused(
-                f"record {partition}/{offset} of {self._topic} {error.text}; nothing was touched"
+                f"record {partition}/{offset} of {self._topic} {error.text}; no customer was touched"
             ) from error
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 
 def _touch(settings: Settings, ids: Iterable[str]) -> None:
-    """Ask the partition's owner to emit the current snapshot of each."""
+    """Have the current snapshot of each of these customers published by the owner of its partition."""
     header = publish_schemas(settings)["CustomerEvent"]
     producer = Producer(producer_configuration(settings))
     for customer_id in ids:

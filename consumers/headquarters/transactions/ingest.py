@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
-from tenten.consumers.headquarters.positions import Reached, note_positions
+from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.release_queue import note_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, Judged, halves
@@ -36,7 +36,7 @@ log = get_logger(__name__)
 _UTC: Final = pl.Datetime("us", "UTC")
 
 
-def record(engine: Engine, judged: Judged, reached: Reached) -> tuple[UnreadableRow, ...]:
+def record(engine: Engine, judged: Judged, reached: StreamPositions) -> tuple[UnreadableRow, ...]:
     """Take a batch in; in one transaction, unless the database refuses something in it.
 
     Then the batch is halved until the one record is found, which is given back as unreadable; the halves are
@@ -63,13 +63,13 @@ OF_A_RECORD: Final = ("22", "23", "54")
 """SQLSTATE classes that a record's content can cause: data, integrity, limits. Any other concerns them all."""
 
 
-def _in_one_transaction(engine: Engine, judged: Judged, reached: Reached) -> None:
+def _in_one_transaction(engine: Engine, judged: Judged, reached: StreamPositions) -> None:
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
             answers = [*_sales(headquarters, judged, now), *record_days(headquarters, judged, now)]
             write_answers(headquarters, answers, now)
-            note_positions(headquarters, reached)
+            advance_positions(headquarters, reached)
             failpoint("transactions.before_sql_commit")
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
         if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):

@@ -29,14 +29,14 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.consumers.headquarters.known_channels import known_channels
-from tenten.consumers.headquarters.positions import TAKEN_IN_CHANNEL, Reached
+from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.transactions.classify import Judged, take_in
 from tenten.consumers.headquarters.transactions.ingest import record
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import ANSWERS_CHANNEL, send_answers
-from tenten.consumers.headquarters.unreadable import UnreadableInARow, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.kafka.client import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.slots import Slot
@@ -91,7 +91,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stop=stop,
         )
         ends.enter_context(session)
-        unreadable = UnreadableInARow()
+        unreadable = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
                 values = [message.value() for message in batch.messages]
@@ -100,7 +100,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
                 stop_when_too_many(going_on, settings)
                 failpoint("transactions.while_judging")
-                reached = Reached(stream=guard.stream, next_offsets=batch.next_offsets)
+                reached = StreamPositions(stream=guard.stream, next_offsets=batch.next_offsets)
                 dead = (*judged.unreadable, *record(engine, judged, reached))
                 failpoint("transactions.after_sql_commit")
                 with session.transaction(batch) as out:
@@ -172,7 +172,7 @@ def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Eve
 
     Raises: what the database raises.
     """
-    with listening(engine, TAKEN_IN_CHANNEL) as wake:
+    with listening(engine, BATCH_COMMITTED_CHANNEL) as wake:
         sweep_at, swept_at, busy = 0.0, 0.0, False
         while not stop.is_set():
             began = time.monotonic()

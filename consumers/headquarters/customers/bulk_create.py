@@ -1,0 +1,74 @@
+"""Create the simple creates of a batch in bulk: columns all the way, one COPY a table.
+
+No lookup comes first: the unique keys detect a customer or an event that already exists.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+import polars as pl
+from sqlalchemy import Connection
+
+from tenten.consumers.headquarters.customers.classify import ClassifiedBatch
+from tenten.consumers.headquarters.customers.event_log import copy_log
+from tenten.consumers.headquarters.customers.numbering import Allotment
+from tenten.sql.customer_frames import copy_into, headquarters_frames
+from tenten.sql.driver_cursor import driver_cursor
+
+T = TypeVar("T")
+EncodeCreated: TypeAlias = Callable[[pl.DataFrame], T]
+"""Encodes the outputs of new customers: simple creates with `account_number`, `version` and `updated_at`. An empty
+frame lacks these columns.
+"""
+
+
+class NumbersExhausted(Exception):
+    """A sequence has fewer numbers left than the batch has simple creates."""
+
+
+def create_in_bulk(
+    headquarters: Connection, allotment: Allotment, batch: ClassifiedBatch, now: datetime, encode: EncodeCreated[T]
+) -> T:
+    """Number and copy the simple creates; return what `encode` makes of them, in a thread while the rows are copied.
+
+    Raises: `psycopg.errors.UniqueViolation` when a customer or an event already exists; `NumbersExhausted`.
+    """
+    creates = batch.simple_creates
+    if creates.is_empty():
+        return encode(creates)
+    created = _numbered(creates, allotment, now)
+    with ThreadPoolExecutor(1, "encode") as thread:
+        encoded = thread.submit(encode, created)
+        _copy_customers(
+            headquarters, created.select("customer_id", "account_number", "version", "updated_at", "customer")
+        )
+        copy_log(headquarters, created, batch.positions, now)
+        return encoded.result()
+
+
+def _numbered(creates: pl.DataFrame, allotment: Allotment, now: datetime) -> pl.DataFrame:
+    """The creates with account number, version 1 and time, grouped by legal entity."""
+    parts = []
+    for (entity,), part in creates.group_by(pl.col("customer").struct.field("legal_entity"), maintain_order=True):
+        numbers = allotment.take(str(entity), part.height)
+        if len(numbers) < part.height:
+            raise NumbersExhausted
+        parts.append(
+            part.with_columns(
+                numbers.alias("account_number"),
+                pl.lit(1, dtype=pl.Int64).alias("version"),
+                pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("updated_at"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def _copy_customers(headquarters: Connection, customers: pl.DataFrame) -> None:
+    """Copy new customers, addresses and contacts, ordered by customer id so that two workers cannot deadlock."""
+    frames = headquarters_frames(customers.sort("customer_id"))
+    cursor = driver_cursor(headquarters)
+    copy_into(cursor, "customers", frames.customers)
+    copy_into(cursor, "customer_addresses", frames.addresses)
+    copy_into(cursor, "customer_contacts", frames.contacts)

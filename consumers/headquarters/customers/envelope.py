@@ -1,0 +1,47 @@
+"""Validate the envelope of an event: everything around its customer."""
+
+from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.rules.limits import GUID
+from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, Reason
+
+
+def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reason, ...]:
+    """The errors of an event apart from its customer's fields: channel, legal entity, ids, a missing customer."""
+    reasons = []
+    if event.channel_id != HEADQUARTERS and event.channel_id not in channels.legal_entity_by_channel:
+        reasons.append(
+            Reason(
+                field="channel_id",
+                code="unknown_channel",
+                text=f"headquarters knows no channel {event.channel_id[:64]!r}",
+            )
+        )
+    if not all(GUID.fullmatch(superseded.event_id) for superseded in event.supersedes):
+        reasons.append(
+            Reason(field="supersedes", code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
+        )
+    if event.kind in (EventKind.ERASED, EventKind.TOUCHED):
+        return tuple(reasons)
+    if event.customer is None:
+        return (*reasons, Reason(field="customer", code="required", text="the event carries no customer"))
+    entity = event.customer.legal_entity
+    if entity not in channels.legal_entities:
+        reasons.append(
+            Reason(
+                field="legal_entity",
+                code="unknown_legal_entity",
+                text=f"headquarters knows no legal entity {entity[:64]!r}",
+            )
+        )
+    elif channels.legal_entity_by_channel.get(event.channel_id, entity) != entity:
+        reasons.append(other_legal_entity(entity))
+    return tuple(reasons)
+
+
+def other_legal_entity(entity: str) -> Reason:
+    """The rejection of a customer of another legal entity than its channel's, or than it already belongs to."""
+    return Reason(
+        field="legal_entity",
+        code="other_legal_entity",
+        text=f"legal entity {entity!r} is not the one of this channel or customer",
+    )

@@ -1,0 +1,139 @@
+"""The synchronization log: the outcome of every event, by event id. A logged outcome is never judged again."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+
+from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.rules.limits import GUID
+from tenten.schemas.messages import ROW, Outcome, Reason, Reply, reasons_as_json
+from tenten.schemas.tables.headquarters import synchronization_log
+from tenten.sql.arrays import is_one_of
+from tenten.sql.customer_frames import as_rows, copy_into
+from tenten.sql.driver_cursor import driver_cursor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """The log entry of one event, logged before or to be written."""
+
+    reply: Reply
+    kind: str
+    occurred_at: datetime
+    row: int
+    """The row in the batch of the event that the entry stems from."""
+    new: bool
+    repeats: int = 0
+    """The repeats in this batch."""
+    overturned: bool = False
+    """It was logged as rejected, and a later event has superseded it."""
+
+
+def read_log(headquarters: Connection, event_ids: Iterable[str]) -> dict[str, LogEntry]:
+    """The log entries of those of these events that were logged before, by event id."""
+    # An invalid id is in no log, and its event is rejected.
+    guids = sorted(filter(GUID.fullmatch, event_ids))
+    rows = headquarters.execute(
+        select(synchronization_log).where(is_one_of(headquarters, synchronization_log.c.event_id, guids))
+    )
+    return {row.event_id: _entry(row) for row in rows}
+
+
+def _entry(row: Row[Any]) -> LogEntry:
+    outcome = Outcome(row.outcome.upper())
+    # The log keeps the reasons of a rejected event that a later one has superseded; the reply no longer has them.
+    reasons = row.reasons if outcome is Outcome.REJECTED else ()
+    reply = Reply(
+        channel_id=row.channel_id,
+        event_id=row.event_id,
+        customer_id=row.customer_id,
+        outcome=outcome,
+        reasons=tuple(Reason(**reason) for reason in reasons),
+        account_number=row.account_number,
+        version=row.version,
+        answered_at=row.received_at,
+    )
+    return LogEntry(reply=reply, kind=row.kind, occurred_at=row.occurred_at, row=0, new=False)
+
+
+def write_log(headquarters: Connection, entries: Sequence[LogEntry], positions: RecordPositions) -> None:
+    """Insert the new entries, update the overturned ones, and add the repeats of the others."""
+    new = [_log_row(entry, positions) for entry in entries if entry.new]
+    if new:
+        headquarters.execute(insert(synchronization_log), new)
+    overturned = [entry.reply for entry in entries if entry.overturned and not entry.new]
+    if overturned:
+        headquarters.execute(
+            update(synchronization_log)
+            .where(synchronization_log.c.event_id == bindparam("of"))
+            .values(outcome=bindparam("to"), account_number=bindparam("number"), version=bindparam("at_version")),
+            [
+                {
+                    "of": reply.event_id,
+                    "to": reply.outcome.lower(),
+                    "number": reply.account_number,
+                    "at_version": reply.version,
+                }
+                for reply in overturned
+            ],
+        )
+    repeated = {entry.reply.event_id: entry.repeats for entry in entries if entry.repeats and not entry.new}
+    if repeated:
+        headquarters.execute(_COUNT_REPEATS, {"ids": list(repeated), "counts": list(repeated.values())})
+
+
+_COUNT_REPEATS: Final = text(
+    """
+    UPDATE synchronization_log AS logged
+    SET repeats = logged.repeats + again.count
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS integer[])) AS again (event_id, count)
+    WHERE logged.event_id = again.event_id
+    """
+)
+"""Add the repeats of events that were logged before; their other columns stay."""
+
+
+def _log_row(entry: LogEntry, positions: RecordPositions) -> Mapping[str, Any]:
+    reply = entry.reply
+    return {
+        "event_id": reply.event_id,
+        "customer_id": reply.customer_id,
+        "channel_id": reply.channel_id,
+        "kind": entry.kind,
+        "outcome": reply.outcome.lower(),
+        "reasons": reasons_as_json(reply.reasons),
+        "account_number": reply.account_number,
+        "version": reply.version,
+        "repeats": entry.repeats,
+        "topic": positions.topic,
+        "partition": positions.partitions[entry.row],
+        "offset": positions.offsets[entry.row],
+        "occurred_at": entry.occurred_at,
+        "received_at": reply.answered_at,
+    }
+
+
+def copy_log(headquarters: Connection, created: pl.DataFrame, positions: RecordPositions, now: datetime) -> None:
+    """Log simple creates, all synchronized. Raises: `psycopg.errors.UniqueViolation` when an event was logged before."""
+    rows = created[ROW]
+    entries = created.select(
+        "event_id",
+        "customer_id",
+        "channel_id",
+        pl.col("kind").str.to_lowercase(),
+        pl.lit(Outcome.SYNCHRONIZED.lower()).alias("outcome"),
+        pl.lit("[]").alias("reasons"),
+        "account_number",
+        "version",
+        pl.lit(0, dtype=pl.Int32).alias("repeats"),
+        pl.lit(positions.topic).alias("topic"),
+        pl.Series("partition", positions.partitions, dtype=pl.Int32).gather(rows),
+        pl.Series("offset", positions.offsets, dtype=pl.Int64).gather(rows),
+        "occurred_at",
+        pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("received_at"),
+    )
+    copy_into(driver_cursor(headquarters), "synchronization_log", as_rows(entries, synchronization_log, "postgresql"))
