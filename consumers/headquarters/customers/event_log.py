@@ -118,7 +118,7 @@ def _log_row(entry: LogEntry, positions: RecordPositions) -> Mapping[str, Any]:
 
 
 def copy_log(headquarters: Connection, created: pl.DataFrame, positions: RecordPositions, now: datetime) -> None:
-    """Log simple creates, all synchronized. Raises: `psycopg.errors.UniqueViolation` when an event was logged before."""
+    """Log simple creates as synchronized. Raises: `psycopg.errors.UniqueViolation` when an event is already logged."""
     rows = created[ROW]
     entries = created.select(
         "event_id",
