@@ -28,11 +28,10 @@ from tenten.kafka.client import (
 from tenten.runtime.errors import is_transient
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
-from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, Topic
+from tenten.schemas.topics import ALL, Topic
 from tenten.sql.database import Which, check_version, consistent_view, open_database
+from tenten.workers import AT_HEADQUARTERS, HEADQUARTERS, IN_CHANNEL, SETTLEMENT, TRANSACTIONS, Worker
 
-HEADQUARTERS_GROUP: Final = "headquarters"
-TRANSACTIONS_GROUP: Final = "transactions"
 _REJECTED: Final = "rejected"
 _ASK_AGAIN_SECONDS: Final = 0.2
 
@@ -182,11 +181,9 @@ def headquarters_status(settings: Settings) -> HeadquartersStatus:
         customers=known,
         events=events,
         rejected=rejected,
-        lag=sum(one.lag for one in _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)),
+        lag=sum(lag.lag for lag in _worker_lag(settings, HEADQUARTERS)),
         number_sequences=sequences,
-        transactions=replace(
-            transactions, lag=sum(one.lag for one in _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS))
-        ),
+        transactions=replace(transactions, lag=sum(lag.lag for lag in _worker_lag(settings, TRANSACTIONS))),
     )
 
 
@@ -213,16 +210,23 @@ def channel_status(settings: Settings, name: str) -> ChannelStatus:
 
 
 def group_lags(settings: Settings) -> list[GroupLag]:
-    """Headquarters' two groups and that of every channel. Raises: `KafkaRefused`, `KafkaException`."""
-    found = _group_lag(settings, HEADQUARTERS_GROUP, ASYNC_CUSTOMERS)
-    found += _group_lag(settings, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS)
+    """The lag of headquarters' groups and of every channel's. Raises: `KafkaRefused`, `KafkaException`."""
+    lags = [lag for worker in AT_HEADQUARTERS for lag in _worker_lag(settings, worker)]
     for name in settings.channels:
-        group = f"channel.{name}"
-        found += _group_lag(settings, group, CUSTOMERS)
-        # All channels share this topic, and each reads its own partition alone.
-        replies = _group_lag(settings, group, CHANNEL_REPLIES)
-        found += [one for one in replies if one.committed is not None]
-    return found
+        for worker in IN_CHANNEL:
+            # All channels share the topic of replies, and each reads its own partition only.
+            lags += [
+                lag
+                for lag in _worker_lag(settings, worker, name)
+                if worker is not SETTLEMENT or lag.committed is not None
+            ]
+    return lags
+
+
+def _worker_lag(settings: Settings, worker: Worker, channel_name: str = "") -> list[GroupLag]:
+    """The lag of a worker's group in every topic that it reads."""
+    group = worker.group_of(channel_name)
+    return [] if group is None else [lag for topic in worker.reads for lag in _group_lag(settings, group, topic)]
 
 
 def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:

@@ -1,10 +1,10 @@
 """`tenten database`: create and migrate the databases."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from tenten.cli.options import examples, noun
+from tenten.cli.options import ChannelArgument, examples, noun
 from tenten.cli.output import report
 from tenten.cli.wiring import connected, make_local_database
 
@@ -17,8 +17,6 @@ upgrade = noun(
     "tenten database upgrade all",
 )
 app.add_typer(upgrade, name="upgrade")
-
-ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
 
 
 @upgrade.command("headquarters", epilog=examples("tenten database upgrade headquarters"))

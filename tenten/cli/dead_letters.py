@@ -5,8 +5,7 @@ A letter is called `0/17` (partition and offset) among those of async-customers,
 """
 
 import base64
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -14,7 +13,7 @@ import typer
 
 from tenten.cli.options import Json, Yes, confirm, examples, noun
 from tenten.cli.output import print_fields, print_json, print_table, report
-from tenten.cli.wiring import connected
+from tenten.cli.wiring import headquarters_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -64,7 +63,7 @@ def list_command(
 ) -> None:
     """List the dead letters about which nothing has been decided, of each topic the oldest first."""
     topics = _topics(topic)
-    with _headquarters(context) as (settings, engine):
+    with headquarters_engine(context) as (settings, engine):
         letters = [one for one in _letters(settings, engine, topics) if every or one.decision == "open"]
     if json:
         print_json([_summary(letter) for letter in letters])
@@ -100,7 +99,7 @@ def show(
 
     wanted = _place(place, topic)
     [its_topic] = _topics(wanted.topic)
-    with _headquarters(context) as (settings, engine):
+    with headquarters_engine(context) as (settings, engine):
         letter = find_dead_letter(settings, engine, its_topic, wanted.partition, wanted.offset)
     if json:
         print_json(_complete(letter))
@@ -133,7 +132,7 @@ def replay(
 
     wanted = _wanted(places, every, topic)
     topics = _topics(topic)
-    with _headquarters(context) as (settings, engine):
+    with headquarters_engine(context) as (settings, engine):
         letters = _chosen(settings, engine, topics, wanted)
         replayed = replay_letters(settings, engine, letters)
     if json:
@@ -157,7 +156,7 @@ def discard(
 
     wanted = _wanted(places, every, topic)
     topics = _topics(topic)
-    with _headquarters(context) as (settings, engine):
+    with headquarters_engine(context) as (settings, engine):
         letters = _chosen(settings, engine, topics, wanted)
         if letters:
             confirm(f"Give up {len(letters)} dead letters?", yes)
@@ -166,19 +165,6 @@ def discard(
         print_json({"discarded": len(letters)})
     else:
         report(f"{len(letters)} discarded")
-
-
-@contextmanager
-def _headquarters(context: typer.Context) -> "Generator[tuple[Settings, Engine]]":
-    from tenten.sql.database import check_version, open_database
-
-    settings = connected(context)
-    engine = open_database(settings.headquarters_database())
-    try:
-        check_version(engine, "headquarters")
-        yield settings, engine
-    finally:
-        engine.dispose()
 
 
 class _Place(NamedTuple):

@@ -3,10 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from typer.core import TyperCommand
 
 HELP_COLUMNS: Final = 110
 
@@ -48,48 +47,6 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
-class HeadquartersCommand(TyperCommand):
-    """A command whose help ends with the failpoints of headquarters."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then the failpoints."""
-        from tenten.runtime.failpoints import HEADQUARTERS
-
-        super().format_epilog(ctx, formatter)
-        _write_failpoints(formatter, HEADQUARTERS)
-
-
-class TransactionsCommand(TyperCommand):
-    """A command whose help ends with the failpoints of the transactions consumer."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then the failpoints."""
-        from tenten.runtime.failpoints import TRANSACTIONS
-
-        super().format_epilog(ctx, formatter)
-        _write_failpoints(formatter, TRANSACTIONS)
-
-
-class ChannelCommand(TyperCommand):
-    """A command whose help ends with the failpoints of a channel's processes."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then the failpoints."""
-        from tenten.runtime.failpoints import CHANNEL
-
-        super().format_epilog(ctx, formatter)
-        _write_failpoints(formatter, CHANNEL)
-
-
-def _write_failpoints(formatter: Any, names: tuple[str, ...]) -> None:
-    formatter.write_paragraph()
-    with formatter.indentation():
-        lines = "\n".join(f"  {name}" for name in names)
-        formatter.write_text(
-            f"\b\nFor tests, TENTEN_FAILPOINT=NAME[@N] kills the process at the N-th pass of:\n{lines}"
-        )
-
-
 def pairs(said: list[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` options by name; the last one of a name counts. Raises: `typer.BadParameter`."""
     found = {}
@@ -109,17 +66,7 @@ OfChannel = Annotated[
     str | None, typer.Option("--channel", metavar="CHANNEL", show_default=False, help="Only those of this channel.")
 ]
 Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="The newest so many.")]
-SlotNumber = Annotated[
-    int | None,
-    typer.Option(
-        "--slot",
-        metavar="N",
-        min=0,
-        max=999,
-        show_default=False,
-        help="The transactional id to use; the first free one else.",
-    ),
-]
+ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
 EndsWith = Annotated[
     int | None,
     typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has gone."),

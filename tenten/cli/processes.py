@@ -1,4 +1,4 @@
-"""Processes that run until they are told to stop: signals, threads, and the parent they end with."""
+"""Processes that run until they are told to stop: signals, threads, and the parent that they end with."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Final
 
 STOP_SECONDS_MAX: Final = 60.0
-"""How long each thread may take to drain. What it leaves undone is as after a crash: done again at the next start."""
+"""How long each thread may take to drain. Work that is left undone is done at the next start, as after a crash."""
 
 _PARENT_CHECK_SECONDS: Final = 1.0
 
@@ -30,10 +30,10 @@ def stop_on_signals(ends_with: int | None = None) -> Event:
 
 
 def collect_rarely() -> None:
-    """Let Python look for garbage in larger lots, and never again in what has been imported by now.
+    """Tune the garbage collector for batch work: higher thresholds, and never the objects imported so far.
 
-    A batch makes a hundred thousand objects that are no garbage; looking through them all again and again took a fifth
-    of headquarters' time. To be called when a process that runs on has imported what it needs.
+    A batch makes a hundred thousand objects that are in use; scanning them took a fifth of headquarters' time. Call it
+    when a worker has imported what it needs.
     """
     gc.collect()
     gc.freeze()
@@ -41,22 +41,22 @@ def collect_rarely() -> None:
 
 
 def _watch_parent(parent: int, stop: Event) -> None:
-    """A supervisor that was killed can tell nobody: its processes notice, and make room for the next one's."""
+    """Set `stop` when the supervisor has ended: one that was killed cannot send a signal."""
     while os.getppid() == parent and not stop.wait(_PARENT_CHECK_SECONDS):
         pass
     stop.set()
 
 
-def run_together(parts: Mapping[str, Callable[[Event], None]], stop: Event) -> None:
+def run_together(parts: Mapping[str, Callable[[], None]], stop: Event) -> None:
     """Run the parts in threads until `stop` is set; when one of them fails, stop the others and raise its error.
 
-    Each part is to return soon after the event is set. One that returns before that also stops the others.
+    Each part must return soon after the event is set. A part that returns earlier also stops the others.
     """
     failures: list[BaseException] = []
 
-    def run(part: Callable[[Event], None]) -> None:
+    def run(part: Callable[[], None]) -> None:
         try:
-            part(stop)
+            part()
         except BaseException as error:  # noqa: BLE001 - raised again below, in the main thread
             failures.append(error)
         finally:

@@ -5,46 +5,20 @@ from typing import Annotated
 
 import typer
 
-from tenten.cli.options import (
-    EndsWith,
-    Json,
-    Newest,
-    OfChannel,
-    SlotNumber,
-    TransactionsCommand,
-    check_status,
-    examples,
-    noun,
-)
+from tenten.cli.options import Json, Newest, OfChannel, check_status, examples, noun
 from tenten.cli.output import print_fields, print_json, print_line, print_table, report
-from tenten.cli.processes import collect_rarely, stop_on_signals
-from tenten.cli.wiring import at_headquarters, connected
+from tenten.cli.wiring import at_headquarters
+from tenten.cli.workers import add_headquarters_worker
+from tenten.workers import TRANSACTIONS
 
 app = noun("Orders, sales and ends of days at headquarters.", "tenten transactions run")
 
 
-@app.command(cls=TransactionsCommand, epilog=examples("tenten transactions run", "tenten transactions run --slot 0"))
-def run(
-    context: typer.Context,
-    slot: SlotNumber = None,
-    ends_with: EndsWith = None,
-) -> None:
-    """Make sales orders and statements of transactions, until SIGTERM, which commits what is under way.
-
-    A transaction waits until headquarters knows its customer; `tenten headquarters run` makes that known. Start as
-    many as there are partitions, anywhere.
-    """
-    stop = stop_on_signals(ends_with)
-    from tenten.runtime.failpoints import TRANSACTIONS, check_failpoint
-    from tenten.runtime.logs import configure_logs
-
-    check_failpoint(TRANSACTIONS)
-    configure_logs()
-    settings = connected(context)
-    from tenten.consumers.headquarters.transactions.run import run as run_transactions
-
-    collect_rarely()
-    run_transactions(settings, stop, slot)
+add_headquarters_worker(
+    app,
+    TRANSACTIONS,
+    "A transaction waits until headquarters knows its customer, who comes from `tenten headquarters run`.",
+)
 
 
 @app.command(

@@ -9,6 +9,7 @@ from tenten.cli.options import everywhere
 from tenten.cli.output import report
 from tenten.cli.processes import stop_on_signals
 from tenten.cli.wiring import configured, needs_local_servers, with_local_servers
+from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS
 
 if TYPE_CHECKING:
     from tenten.runtime.settings import Settings
@@ -23,11 +24,11 @@ def up(context: typer.Context) -> None:
     a pause that grows. SIGTERM or Ctrl-C drains all of them; local servers go on, until `tenten local stop`.
     """
     stop = stop_on_signals()
-    from tenten.runtime.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS, check_failpoint
+    from tenten.runtime.failpoints import check_failpoint
     from tenten.runtime.logs import configure_logs
     from tenten.supervisor import supervise
 
-    check_failpoint((*HEADQUARTERS, *TRANSACTIONS, *CHANNEL))
+    check_failpoint([name for worker in ALL for name in worker.failpoints])
     configure_logs()
     settings = _with_servers(configured(context))
     _apply_topics(settings)
@@ -60,18 +61,15 @@ def _apply_topics(settings: "Settings") -> None:
 
 
 def _programs(settings: "Settings", everywhere_arguments: tuple[str, ...]) -> "list[Program]":
-    """Headquarters' two consumers and every channel, each with the failpoints that are its own."""
-    from tenten.runtime.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
+    """The workers of headquarters, and every channel, each with its own failpoints."""
     from tenten.supervisor import Program
 
-    headquarters = Program(
-        name="headquarters", arguments=(*everywhere_arguments, "headquarters", "run"), failpoints=HEADQUARTERS
-    )
-    transactions = Program(
-        name="transactions", arguments=(*everywhere_arguments, "transactions", "run"), failpoints=TRANSACTIONS
-    )
+    headquarters = [
+        Program(name=worker.name, arguments=(*everywhere_arguments, *worker.command), failpoints=worker.failpoints)
+        for worker in AT_HEADQUARTERS
+    ]
     channels = [
-        Program(name=name, arguments=(*everywhere_arguments, "channel", "run", name), failpoints=CHANNEL)
+        Program(name=name, arguments=(*everywhere_arguments, "channel", "run", name), failpoints=CHANNEL_FAILPOINTS)
         for name in settings.channels
     ]
-    return [headquarters, transactions, *channels]
+    return [*headquarters, *channels]

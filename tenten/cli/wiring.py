@@ -9,7 +9,7 @@ import typer
 from tenten.cli.options import everywhere
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from tenten.local import LocalServices
     from tenten.producers.till.open_channel import OpenChannel
@@ -51,17 +51,26 @@ def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]
 
 
 @contextmanager
-def at_headquarters(context: typer.Context) -> "Generator[Connection]":
-    """A look into headquarters' database, which sees one state. Raises: `SettingsError`, `DatabaseRefused`."""
-    from tenten.sql.database import check_version, consistent_view, open_database
+def headquarters_engine(context: typer.Context) -> "Generator[tuple[Settings, Engine]]":
+    """The settings, and headquarters' database of this release. Raises: `SettingsError`, `DatabaseRefused`."""
+    from tenten.sql.database import check_version, open_database
 
-    engine = open_database(connected(context).headquarters_database())
+    settings = connected(context)
+    engine = open_database(settings.headquarters_database())
     try:
         check_version(engine, "headquarters")
-        with consistent_view(engine) as connection:
-            yield connection
+        yield settings, engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def at_headquarters(context: typer.Context) -> "Generator[Connection]":
+    """A read-only transaction in headquarters' database. Raises: `SettingsError`, `DatabaseRefused`."""
+    from tenten.sql.database import consistent_view
+
+    with headquarters_engine(context) as (_, engine), consistent_view(engine) as connection:
+        yield connection
 
 
 def needs_local_servers(settings: "Settings") -> bool:

@@ -15,54 +15,6 @@ from tenten.runtime.errors import SettingsError
 
 VARIABLE: Final = "TENTEN_FAILPOINT"
 
-HEADQUARTERS: Final = (
-    "headquarters.after_poll",
-    "headquarters.while_judging",
-    "headquarters.before_sql_commit",
-    "headquarters.after_sql_commit",
-    "headquarters.after_begin",
-    "headquarters.after_produce",
-    "headquarters.after_send_offsets",
-    "headquarters.before_kafka_commit",
-    "headquarters.after_kafka_commit",
-    "headquarters.in_on_revoke",
-)
-"""In the order in which a batch passes them; the last one at a rebalance."""
-
-TRANSACTIONS: Final = (
-    "transactions.after_poll",
-    "transactions.while_judging",
-    "transactions.before_sql_commit",
-    "transactions.after_sql_commit",
-    "transactions.after_begin",
-    "transactions.after_produce",
-    "transactions.after_send_offsets",
-    "transactions.before_kafka_commit",
-    "transactions.after_kafka_commit",
-    "transactions.in_on_revoke",
-    "release.before_commit",
-    "release.after_commit",
-    "answers.after_send",
-)
-"""As above for a batch; then those of a round that lets through what waits, and sends the answers."""
-
-CHANNEL: Final = (
-    "relay.after_select",
-    "relay.after_produce",
-    "relay.after_ack",
-    "relay.after_mark",
-    "distribution.after_poll",
-    "distribution.before_commit",
-    "distribution.after_commit",
-    "settlement.before_commit",
-    "settlement.after_commit",
-    "resync.after_slice",
-    "resync.before_delete",
-)
-
-STORE: Final = ("customers.before_commit", "customers.after_commit")
-"""In whatever process a clerk's own change is written."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failpoint:

@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from tenten.local import create_database
-from tenten.runtime.failpoints import HEADQUARTERS
+from tenten.workers import HEADQUARTERS
 from tests.databases import copy_database, drop_database
 from tests.faults.avro import decode
 from tests.faults.checker import violations
@@ -64,7 +64,7 @@ def stories(
 ) -> Iterator[Callable[[str], Story]]:
     """The stories by failpoint; all of them start when the first is asked for."""
     with ExitStack() as ends, ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-        databases = [f"t{secrets.token_hex(6)}" for _ in range(len(HEADQUARTERS) + 2)]
+        databases = [f"t{secrets.token_hex(6)}" for _ in range(len(HEADQUARTERS.failpoints) + 2)]
         for database in databases:
             ends.callback(drop_database, postgresql, database)
         template, *copies = databases
@@ -84,7 +84,7 @@ def stories(
             )
             return _killed_at_random(scene) if name == RANDOM else _killed_at(scene, name)
 
-        names = (RANDOM, *HEADQUARTERS)
+        names = (RANDOM, *HEADQUARTERS.failpoints)
         begun = {name: threads.submit(tell, name, database) for name, database in zip(names, copies, strict=True)}
         yield lambda name: begun[name].result()
 
@@ -166,7 +166,7 @@ def _story(scene: Scene, events: list[Event], exit_codes: list[int], logged_befo
     )
 
 
-@pytest.mark.parametrize("failpoint", HEADQUARTERS)
+@pytest.mark.parametrize("failpoint", HEADQUARTERS.failpoints)
 def test_killed_worker_changes_nothing(stories: Callable[[str], Story], failpoint: str) -> None:
     """Whatever a batch was doing, another worker takes it up: the same numbers go out, nothing is lost or doubled."""
     # when

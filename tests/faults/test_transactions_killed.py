@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from tenten.local import create_database
-from tenten.runtime.failpoints import TRANSACTIONS
+from tenten.workers import TRANSACTIONS
 from tests.databases import copy_database, drop_database
 from tests.faults.checker import violations
 from tests.faults.evidence import Evidence, gather
@@ -34,8 +34,8 @@ BATCH_RECORDS: Final = 20
 ROUNDS: Final = 3
 RANDOM: Final = "at random times"
 IN_ON_REVOKE: Final = "transactions.in_on_revoke"
-OF_A_BATCH: Final = tuple(name for name in TRANSACTIONS if name.startswith("transactions."))
-OF_A_ROUND: Final = tuple(name for name in TRANSACTIONS if not name.startswith("transactions."))
+OF_A_BATCH: Final = tuple(name for name in TRANSACTIONS.failpoints if name.startswith("transactions."))
+OF_A_ROUND: Final = tuple(name for name in TRANSACTIONS.failpoints if not name.startswith("transactions."))
 BETWEEN_THE_COMMITS: Final = (
     "transactions.after_sql_commit",
     "transactions.after_begin",
@@ -48,7 +48,7 @@ OF_HEADQUARTERS: Final = (
     "headquarters.after_sql_commit",
     "headquarters.before_kafka_commit",
 )
-STORIES: Final = (RANDOM, *TRANSACTIONS, *OF_HEADQUARTERS)
+STORIES: Final = (RANDOM, *TRANSACTIONS.failpoints, *OF_HEADQUARTERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def _healed(scene: Scene, exit_codes: Sequence[int]) -> Story:
     )
 
 
-@pytest.mark.parametrize("failpoint", [*TRANSACTIONS, *OF_HEADQUARTERS])
+@pytest.mark.parametrize("failpoint", [*TRANSACTIONS.failpoints, *OF_HEADQUARTERS])
 def test_killed_worker_loses_and_doubles_nothing(stories: Callable[[str], Story], failpoint: str) -> None:
     """Whatever it was doing, another takes it up: each sale in one sales order or statement, with its customer."""
     # when

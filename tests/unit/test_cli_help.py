@@ -1,9 +1,8 @@
 """Help, and the small pure parts of the command line."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import typer
 
 from tenten.cli.main import app, in_front
 from tenten.cli.options import EverywhereOptions, pairs
-from tenten.runtime.failpoints import CHANNEL, HEADQUARTERS, TRANSACTIONS
+from tenten.workers import ALL, CHANNEL_FAILPOINTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,17 +38,16 @@ statement show, status, topics apply, transactions list, transactions run, trans
 """
 
 
-def help_of(path: tuple[str, ...]) -> str:
-    """What `--help` prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tenten.cli", *path, "--help"],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+@pytest.fixture
+def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[tuple[str, ...]], str]:
+    """Returns what `--help` prints on a terminal of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def shown(path: tuple[str, ...]) -> str:
+        app(args=[*path, "--help"], prog_name="tenten", standalone_mode=False)
+        return capsys.readouterr().out
+
+    return shown
 
 
 def test_commands_are_those_that_are_documented() -> None:
@@ -89,17 +87,19 @@ def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize(
     ("path", "names"),
-    [(("headquarters", "run"), HEADQUARTERS), (("transactions", "run"), TRANSACTIONS), (("channel", "run"), CHANNEL)],
-    ids=["hq", "transactions", "channel"],
+    [*((worker.command, worker.failpoints) for worker in ALL), (("channel", "run"), CHANNEL_FAILPOINTS)],
+    ids=[*(worker.name for worker in ALL), "channel"],
 )
-def test_help_of_processes_lists_their_failpoints(path: tuple[str, ...], names: tuple[str, ...]) -> None:
+def test_help_of_workers_lists_their_failpoints(
+    path: tuple[str, ...], names: tuple[str, ...], help_of: Callable[[tuple[str, ...]], str]
+) -> None:
     """A test's author finds the names to put into TENTEN_FAILPOINT."""
     shown = help_of(path)
     assert "TENTEN_FAILPOINT" in shown
     assert all(name in shown.split() for name in names)
 
 
-def test_help_shows_examples_as_they_are_written() -> None:
+def test_help_shows_examples_as_they_are_written(help_of: Callable[[tuple[str, ...]], str]) -> None:
     """A line to copy is not broken, however narrow the terminal."""
     assert (
         "  tenten customer create houston --first-name Ada --last-name Lovelace --email ada@example.com --sync 5\n"

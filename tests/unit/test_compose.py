@@ -1,4 +1,4 @@
-"""docker-compose.yml runs the same broker as the tests, and its services wait for each other."""
+"""docker-compose.yml runs every worker on the same broker as the tests, and its services wait for each other."""
 
 import tomllib
 from pathlib import Path
@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from tenten.local import BROKER_PROPERTIES, KAFKA_VERSION
+from tenten.workers import AT_HEADQUARTERS
 from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE, kafka_environment
 
 ROOT = Path(__file__).parents[2]
 
-# Where the broker listens and keeps its data is the container's own affair.
-PLACE = {
+# These differ between the container and the local broker.
+ADDRESSES_AND_PATHS = {
     "listeners",
     "advertised.listeners",
     "listener.security.protocol.map",
@@ -39,9 +40,11 @@ def properties_of(environment: dict[str, str]) -> dict[str, str]:
 
 
 def test_compose_broker_has_the_properties_of_the_local_broker(compose: dict[str, Any]) -> None:
-    """What is tested on the local broker holds for the broker that users run."""
+    """A test on the local broker also holds for the broker that users run."""
     properties = properties_of(compose["services"]["kafka"]["environment"])
-    assert {name: value for name, value in properties.items() if name not in PLACE} == dict(BROKER_PROPERTIES)
+    assert {name: value for name, value in properties.items() if name not in ADDRESSES_AND_PATHS} == dict(
+        BROKER_PROPERTIES
+    )
 
 
 def test_one_broker_keeps_one_copy_of_the_transaction_state(compose: dict[str, Any]) -> None:
@@ -52,7 +55,7 @@ def test_one_broker_keeps_one_copy_of_the_transaction_state(compose: dict[str, A
 
 
 def test_every_image_is_pinned_to_the_version_the_tests_run_on(compose: dict[str, Any]) -> None:
-    """No tag moves by itself, and Kafka and PostgreSQL are those that the local servers are."""
+    """No tag can change, and Kafka and PostgreSQL have the versions of the local servers."""
     images = {name: service["image"] for name, service in compose["services"].items()}
     assert images["kafka"] == KAFKA_IMAGE == f"apache/kafka:{KAFKA_VERSION}"
     assert images["postgres"] == POSTGRES_IMAGE
@@ -60,29 +63,29 @@ def test_every_image_is_pinned_to_the_version_the_tests_run_on(compose: dict[str
         assert image.partition(":")[2] not in ("", "latest"), image
 
 
-def test_services_wait_for_what_they_need(compose: dict[str, Any]) -> None:
-    """Topics and tables are there before the first process of tenten starts, and healthy servers before those."""
+def test_services_start_after_the_services_that_they_need(compose: dict[str, Any]) -> None:
+    """The servers are healthy before topics and tables are created, and those exist before a worker starts."""
     services = compose["services"]
     assert services["init"]["depends_on"] == {
         "kafka": {"condition": "service_healthy"},
         "schema-registry": {"condition": "service_healthy"},
         "postgres": {"condition": "service_healthy"},
     }
-    for process in ("headquarters", "transactions", "houston"):
+    for process in (*(worker.name for worker in AT_HEADQUARTERS), "houston"):
         assert services[process]["depends_on"] == {"init": {"condition": "service_completed_successfully"}}
     for server in ("kafka", "schema-registry", "postgres"):
         assert "healthcheck" in services[server]
 
 
-def test_both_consumers_of_headquarters_run(compose: dict[str, Any]) -> None:
-    """Customers and transactions each have their process, with the settings and the image of the others."""
+def test_every_worker_of_headquarters_runs(compose: dict[str, Any]) -> None:
+    """Each has its own process, with the same settings and image."""
     services = compose["services"]
-    assert services["transactions"]["command"] == ["transactions", "run"]
-    assert services["headquarters"] == services["transactions"] | {"command": ["headquarters", "run"]}
+    for worker in AT_HEADQUARTERS:
+        assert services[worker.name] == services["headquarters"] | {"command": [*worker.command]}
 
 
 def test_ui_starts_only_when_asked_for(compose: dict[str, Any]) -> None:
-    """A plain `docker compose up` starts what the job needs and no more."""
+    """A plain `docker compose up` starts only the services that are needed."""
     assert {name for name, service in compose["services"].items() if "profiles" in service} == {"ui"}
 
 
@@ -103,5 +106,7 @@ def test_every_channel_of_the_configuration_runs(compose: dict[str, Any]) -> Non
 def test_variables_for_the_container_of_the_tests_name_the_same_properties() -> None:
     """A broker in a container of the tests differs from the local one in its addresses only."""
     properties = properties_of(kafka_environment("127.0.0.1:12345"))
-    assert {name: value for name, value in properties.items() if name not in PLACE} == dict(BROKER_PROPERTIES)
+    assert {name: value for name, value in properties.items() if name not in ADDRESSES_AND_PATHS} == dict(
+        BROKER_PROPERTIES
+    )
     assert properties["advertised.listeners"] == "PLAINTEXT://127.0.0.1:12345"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tenten import workers
 from tenten.runtime import failpoints
 
 _THREE_PASSES = """
@@ -18,8 +19,9 @@ for number in (1, 2, 3):
     failpoint("relay.after_mark")
 """
 _CHECK = """
-from tenten.runtime.failpoints import CHANNEL, check_failpoint
-check_failpoint(CHANNEL)
+from tenten.runtime.failpoints import check_failpoint
+from tenten.workers import CHANNEL_FAILPOINTS
+check_failpoint(CHANNEL_FAILPOINTS)
 """
 
 
@@ -105,7 +107,7 @@ def test_known_point_is_accepted_at_the_start() -> None:
 def test_every_point_has_a_name_of_its_own() -> None:
     """No two points share a name, so that a test that names one knows where the process dies."""
     # given
-    names = [*failpoints.HEADQUARTERS, *failpoints.TRANSACTIONS, *failpoints.CHANNEL, *failpoints.STORE]
+    names = [*(name for worker in workers.ALL for name in worker.failpoints), *workers.STORE_FAILPOINTS]
 
     # then
     assert len(set(names)) == len(names)
