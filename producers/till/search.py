@@ -1,6 +1,5 @@
 """A clerk's search: by account number, phone number, e-mail address, loyalty card or name."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, literal, literal
 from tenten.producers.till.customers import CustomerView, reading, views
 from tenten.producers.till.loyalty import could_be_card, holders_of, normal_card_number, owners_of
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.rules.customer import fold_for_search
 from tenten.rules.customer_rules import normal_email, normal_phone
 from tenten.schemas.tables.channel import customer_contacts, customers
 
@@ -40,8 +40,7 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
 
 
 def _words(text: str) -> list[str]:
-    lower = unicodedata.normalize("NFC", text).replace(",", " ").lower()
-    return lower.split()[:_WORDS_MAX]
+    return fold_for_search(text).replace(",", " ").split()[:_WORDS_MAX]
 
 
 def _by_value(connection: Connection, text: str, country: str, limit: int) -> list[str]:

@@ -1,28 +1,14 @@
-"""Phone numbers and e-mail addresses: what is one, and how they are written.
-
-The libraries decide. They take 20 and 40 microseconds a value, so for columns two regular expressions know the ordinary
-ones: that for phone numbers is made from the library's own metadata, that for e-mail addresses takes less than the
-library does.
-"""
+"""Phone numbers and e-mail addresses: whether they are valid, and their normal form. Two libraries decide."""
 
 import re
-from functools import cache
 from typing import Final
 
 import email_validator
 import phonenumbers
-import polars as pl
-from phonenumbers.phonemetadata import PhoneMetadata
 
 from tenten.rules.limits import EMAIL_CHARACTERS_MAX
 
 _INTERNATIONAL: Final = re.compile(r"\+[1-9][0-9]{1,18}")
-
-_LABEL: Final = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
-_ORDINARY_EMAIL: Final = rf"^[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@(?:{_LABEL}\.)+[A-Za-z]{{2,}}$"
-"""A dot-atom of letters, digits and a few signs; then labels without two hyphens in a row, so none that is Punycode."""
-_ORDINARY_EMAIL_CHARACTERS_MAX: Final = 64
-"""As long as the shortest limit of a part, so that no part can be too long."""
 
 
 def is_phone(value: str) -> bool:
@@ -80,38 +66,3 @@ def normal_email(text: str) -> str | None:
     ('Ann.Mueller@example.com', None)
     """
     return _validated_email(text.strip())
-
-
-def is_ordinary_phone(values: pl.Expr) -> pl.Expr:
-    """True only where `is_phone` is, and of nearly all of those."""
-    return values.str.contains(_ordinary_phone())
-
-
-def is_ordinary_email(values: pl.Expr) -> pl.Expr:
-    """True only where `is_email` is, and of nearly all of those."""
-    short = values.str.len_bytes() <= _ORDINARY_EMAIL_CHARACTERS_MAX
-    return short & values.str.contains(_ORDINARY_EMAIL) & ~values.str.contains(_special_domain())
-
-
-@cache
-def _ordinary_phone() -> str:
-    """A regular expression for the numbers whose length is possible as they stand: `(?:1[0-9]{10}|49[0-9]{4}|...)`.
-
-    Parsing may take a trunk prefix off: it does so only if what remains is possible too, or too long. Too long it can
-    only become by a rule that puts digits in (Argentina's 9); the longest lengths of such a country are left out.
-    """
-    alternatives: list[str] = []
-    for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
-        metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, regions[0])
-        if metadata is None or metadata.general_desc is None:
-            continue
-        lengths = metadata.general_desc.possible_length
-        put_in = len(re.findall("[0-9]", re.sub(r"\\[0-9]", "", metadata.national_prefix_transform_rule or "")))
-        alternatives.extend(f"{code}[0-9]{{{length}}}" for length in lengths if 2 <= length <= max(lengths) - put_in)
-    return rf"^\+(?:{'|'.join(alternatives)})$"
-
-
-@cache
-def _special_domain() -> str:
-    """A regular expression for domains that mail cannot be sent to, as the library lists them."""
-    return rf"(?i)[@.](?:{'|'.join(map(re.escape, email_validator.SPECIAL_USE_DOMAIN_NAMES))})$"

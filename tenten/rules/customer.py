@@ -4,6 +4,7 @@ An edit is the whole customer as its author saw it, and the paths it changed. Pa
 (as a whole), `addresses/<id>`, `contacts/<id>`, `affiliations/<name>`, `attributes/<name>`; names may contain slashes.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from decimal import Decimal
@@ -170,7 +171,41 @@ def display_name(state: CustomerState) -> str:
     return person or state.organization_name
 
 
+SEARCHED_NAMES: Final = ("first_name", "middle_name", "last_name", "organization_name")
+"""The fields that a clerk's search looks in, in the order of `search_name`."""
+
+
 def search_name(state: CustomerState) -> str:
-    """All names in lower case, as a clerk's search looks for them."""
-    names = (state.first_name, state.middle_name, state.last_name, state.organization_name)
-    return " ".join(filter(None, names)).lower()
+    """All names of the customer as the search stores them: folded, with a space between them."""
+    return fold_for_search(" ".join(filter(None, (getattr(state, name) for name in SEARCHED_NAMES))))
+
+
+_WITHOUT_DECOMPOSITION: Final = str.maketrans(
+    {
+        "ß": "ss",
+        "æ": "ae",
+        "œ": "oe",
+        "ø": "o",
+        "đ": "d",
+        "ð": "d",
+        "ħ": "h",
+        "\u0131": "i",
+        "ł": "l",
+        "ŧ": "t",
+        "þ": "th",
+    }
+)
+"""Latin letters, in lower case, that Unicode does not decompose into a letter and an accent."""
+
+
+def fold_for_search(text: str) -> str:
+    """The text without case, accents and compatibility forms, so that typing `muller` finds Müller. Idempotent.
+
+    >>> fold_for_search("Müller-Søgård"), fold_for_search("Łukasz Weiß")
+    ('muller-sogard', 'lukasz weiss')
+    """
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    folded = "".join(character for character in decomposed if not unicodedata.combining(character))
+    return folded.translate(_WITHOUT_DECOMPOSITION)

@@ -10,7 +10,6 @@ from typing import Final
 
 from tenten.rules.contact_points import is_email, is_phone, normal_email, normal_phone
 from tenten.rules.customer import is_path
-from tenten.rules.customer_rules_columns import surely_valid
 from tenten.rules.limits import (
     ADDRESS_CHARACTERS_MAX,
     ATTRIBUTE_CHARACTERS_MAX,
@@ -34,7 +33,7 @@ from tenten.rules.limits import (
 )
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, Reason
 
-__all__ = ["normal_email", "normal_phone", "path_reasons", "reasons", "surely_valid"]
+__all__ = ["normal_email", "normal_phone", "path_reasons", "reasons"]
 
 UNKNOWN_PATHS_MAX: Final = 100
 """Reasons for unknown paths in one reply."""

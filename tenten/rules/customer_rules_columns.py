@@ -1,10 +1,8 @@
-"""The rules for a batch at once: which customers are certainly valid and canonical.
+"""A columnar pre-check of a batch of customers: rows that it accepts need no call to `customer_rules.reasons`.
 
-`customer_rules.py` has the rules themselves. Nothing here refuses anyone: what is not sure goes to `reasons`, what is
-sure has none, and a test that draws valid and odd customers holds the two together.
-
-The lists of all customers are laid out one below the other, and most is judged in one call: each call into polars costs
-a tenth of a millisecond, and so does the making of an expression with many codes, hence the caches.
+It accepts only valid, canonical customers and nearly all of those; a property test proves that. The members of a list
+are checked together for all customers. Each call into polars costs a tenth of a millisecond, and so does an expression
+with many codes, hence the caches.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +12,8 @@ from typing import Final
 
 import polars as pl
 
-from tenten.rules.contact_points import is_email, is_ordinary_email, is_ordinary_phone, is_phone
+from tenten.rules.contact_points import is_email, is_phone
+from tenten.rules.contact_points_columns import is_ordinary_email, is_ordinary_phone
 from tenten.rules.limits import (
     ADDRESS_CHARACTERS_MAX,
     ATTRIBUTE_CHARACTERS_MAX,
@@ -36,19 +35,19 @@ from tenten.schemas.messages import EMAIL, PHONE, CustomerType
 
 _ROW: Final = "row"
 _PRIMARIES: Final = {"addresses": ("primary_address",), "contacts": ("primary_phone", "primary_email")}
-"""The fields that name a member of a list; while it is looked at, they stand beside each member."""
+"""The fields that name a member of a list; they are repeated beside each member while the list is checked."""
 
 _GUID: Final = f"^{GUID.pattern}$"
 _NOT_BLANK: Final = r"[^\s\x1c-\x1f]"
-"""What neither Python nor Rust takes for white space."""
+"""A character that is white space neither in Python nor in Rust."""
 _DECIMAL_END: Final = Decimal(10**DECIMAL_INTEGER_DIGITS_MAX)
 
 
-def surely_valid(frame: pl.DataFrame) -> pl.Series:
-    """One boolean a row of a frame decoded from events or snapshots, about its column `customer`.
+def passes_fast_path(frame: pl.DataFrame) -> pl.Series:
+    """One boolean a row of a frame decoded from events or snapshots, for its column `customer`.
 
-    True: `reasons` would be empty, and the customer is canonical as it stands. False: ask `reasons`; a row without a
-    customer is False as well.
+    True: `reasons` would be empty, and the customer is canonical. False: call `reasons`; also for a row without a
+    customer.
     """
     customers = frame["customer"].struct.unnest().with_row_index(_ROW)
     books, affiliations, addresses, contacts, attributes = pl.collect_all(
@@ -66,46 +65,46 @@ def surely_valid(frame: pl.DataFrame) -> pl.Series:
     emails = contacts.filter(pl.col("kind") == EMAIL)
     failing = pl.collect_all(
         [
-            _failing(customers, _customer_is_sure()),
-            _failing(books, _name_is_sure("address_books")),
-            _failing(affiliations, _name_is_sure("affiliations")),
-            _failing(addresses, _address_is_sure()),
-            _failing(contacts, _contact_is_sure()),
-            _failing(attributes, _attribute_is_sure()),
+            _failing(customers, _customer_passes()),
+            _failing(books, _name_passes("address_books")),
+            _failing(affiliations, _name_passes("affiliations")),
+            _failing(addresses, _address_passes()),
+            _failing(contacts, _contact_passes()),
+            _failing(attributes, _attribute_passes()),
             _failing(phones, is_ordinary_phone(pl.col("value")), "value"),
             _failing(emails, is_ordinary_email(pl.col("value")), "value"),
         ]
     )
-    unsure = [
+    failing_rows = [
         *(rows[_ROW] for rows in failing[:-2]),
-        _rows_refused(failing[-2], is_phone),
-        _rows_refused(failing[-1], is_email),
+        _rows_of_invalid_value(failing[-2], is_phone),
+        _rows_of_invalid_value(failing[-1], is_email),
         *(_rows_of_unfit_text(members, characters_max) for members, characters_max in texts),
         _rows_of_unknown_language(customers),
         _rows_without_primary(customers, "primary_address", addresses, "address_id"),
         _rows_without_primary(customers, "primary_phone", phones, "contact_id"),
         _rows_without_primary(customers, "primary_email", emails, "contact_id"),
     ]
-    return frame["customer"].is_not_null().scatter(pl.concat(unsure), False).alias("sure")
+    return frame["customer"].is_not_null().scatter(pl.concat(failing_rows), False).alias("passes_fast_path")
 
 
 def _members(customers: pl.DataFrame, part: str) -> pl.LazyFrame:
-    """The members of a list of all customers, one below the other, with the row of their customer."""
+    """The members of this list, of all customers, each with the row of its customer."""
     columns = (_ROW, *_PRIMARIES.get(part, ()), part)
     members = customers.lazy().select(columns).filter(pl.col(part).list.len() > 0).explode(part)
     return members if customers[part].dtype == pl.List(pl.String) else members.unnest(part)
 
 
-def _failing(frame: pl.DataFrame, is_sure: pl.Expr, *more: str) -> pl.LazyFrame:
-    """The rows that are not sure, and more columns of them."""
-    return frame.lazy().filter(~is_sure.fill_null(False)).select(_ROW, *more)
+def _failing(frame: pl.DataFrame, passes: pl.Expr, *more: str) -> pl.LazyFrame:
+    """The rows that do not pass, with more of their columns."""
+    return frame.lazy().filter(~passes.fill_null(False)).select(_ROW, *more)
 
 
 def _rows_of_unfit_text(frame: pl.DataFrame, characters_max: Mapping[str, int]) -> pl.Series:
-    """The rows with a text too long or with a NUL. A look at whole columns mostly says that there are none."""
+    """The rows with a text that is too long or contains a NUL. Whole columns are checked first."""
     texts = pl.col(list(characters_max))
     bytes_max = frame.select(texts.str.len_bytes().max().fill_null(0)).row(0, named=True)
-    # Joining a column and looking through the result costs a third of looking through each of its texts.
+    # Joining a column and searching the result costs a third of searching each of its texts.
     joined = frame.select(texts.str.join("")).row(0, named=True)
     unfit = []
     for name, length_max in characters_max.items():
@@ -117,8 +116,8 @@ def _rows_of_unfit_text(frame: pl.DataFrame, characters_max: Mapping[str, int]) 
 
 
 @cache
-def _customer_is_sure() -> pl.Expr:
-    """What there is to check without looking into the lists, but for the language."""
+def _customer_passes() -> pl.Expr:
+    """The checks outside the lists, except that of the language."""
     person = pl.col("first_name").str.contains(_NOT_BLANK) | pl.col("last_name").str.contains(_NOT_BLANK)
     organization = pl.col("organization_name").str.contains(_NOT_BLANK)
     is_organization = pl.col("customer_type") == CustomerType.ORGANIZATION.value
@@ -133,29 +132,29 @@ def _customer_is_sure() -> pl.Expr:
 
 
 def _rows_of_unknown_language(customers: pl.DataFrame) -> pl.Series:
-    """There are 8,000 languages and few in one batch: each of those is looked up once."""
+    """Each of the few languages in a batch is looked up once among the 8,000."""
     tags = customers["language"].drop_nulls().unique().to_list()
     unknown = [tag for tag in tags if tag and primary_language(tag) not in languages()]
     return customers[_ROW].filter(customers["language"].is_in(unknown)) if unknown else customers[_ROW].clear()
 
 
-def _is_behind_the_last(key: str) -> pl.Expr:
-    """True for the first of each customer's members, and for one whose key is greater than the one before.
+def _follows_in_order(key: str) -> pl.Expr:
+    """True for the first member of each customer, and for a member whose key is greater than the key before.
 
-    Where all are: sorted as `messages.canonical` does it, and none there twice.
+    If it is true for all members, they are sorted as `messages.canonical` sorts them, without duplicates.
     """
     return (pl.col(_ROW) != pl.col(_ROW).shift()).fill_null(True) | (pl.col(key) > pl.col(key).shift())
 
 
 @cache
-def _name_is_sure(part: str) -> pl.Expr:
-    return _is_behind_the_last(part) & (pl.col(part) != "")
+def _name_passes(part: str) -> pl.Expr:
+    return _follows_in_order(part) & (pl.col(part) != "")
 
 
 @cache
-def _attribute_is_sure() -> pl.Expr:
+def _attribute_passes() -> pl.Expr:
     return pl.all_horizontal(
-        _is_behind_the_last("name"),
+        _follows_in_order("name"),
         pl.col("name") != "",
         pl.sum_horizontal(pl.col("text", "integer", "decimal", "boolean").is_not_null()) == 1,
         pl.col("decimal").is_between(-_DECIMAL_END, _DECIMAL_END, closed="none").fill_null(True),
@@ -163,9 +162,9 @@ def _attribute_is_sure() -> pl.Expr:
 
 
 @cache
-def _address_is_sure() -> pl.Expr:
+def _address_passes() -> pl.Expr:
     return pl.all_horizontal(
-        _is_behind_the_last("address_id"),
+        _follows_in_order("address_id"),
         pl.col("address_id").str.contains(_GUID),
         pl.col("purpose").is_in(list(PURPOSES)),
         pl.col("country").is_in(list(countries())),
@@ -174,21 +173,21 @@ def _address_is_sure() -> pl.Expr:
 
 
 @cache
-def _contact_is_sure() -> pl.Expr:
+def _contact_passes() -> pl.Expr:
     return pl.all_horizontal(
-        _is_behind_the_last("contact_id"),
+        _follows_in_order("contact_id"),
         pl.col("contact_id").str.contains(_GUID),
         pl.col("kind").is_in([PHONE, EMAIL]),
     )
 
 
-def _rows_refused(contacts: pl.DataFrame, is_right: Callable[[str], bool]) -> pl.Series:
-    """The rows of those whose value the library does not take either."""
-    rows = [row for row, value in contacts.select(_ROW, "value").iter_rows() if not is_right(value)]
+def _rows_of_invalid_value(contacts: pl.DataFrame, is_valid: Callable[[str], bool]) -> pl.Series:
+    """The rows of the contacts whose value the library does not accept either."""
+    rows = [row for row, value in contacts.select(_ROW, "value").iter_rows() if not is_valid(value)]
     return pl.Series(_ROW, rows, dtype=contacts.schema[_ROW])
 
 
 def _rows_without_primary(customers: pl.DataFrame, field: str, members: pl.DataFrame, member_id: str) -> pl.Series:
-    """The rows whose primary is none of the customer's own."""
+    """The rows whose primary is not one of the customer's own members."""
     own = members[_ROW].filter(members[member_id] == members[field])
     return customers[_ROW].filter(customers[field].is_not_null().scatter(own, False))

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import polars as pl
-
 _FORMAT: Final = re.compile(r"([ -\"$-~]*)(#{1,18})([ -\"$-~]*)")
 """One run of # between texts of printable ASCII."""
 
@@ -34,11 +32,6 @@ class NumberFormat:
     def account_number(self, number: int) -> str:
         """The number in this format. The caller keeps within `number_max`."""
         return f"{self.before}{number:0{self.digits}d}{self.after}"
-
-    def account_numbers(self, numbers: pl.Series) -> pl.Series:
-        """A column of numbers in this format."""
-        text = numbers.cast(pl.String).str.zfill(self.digits)
-        return (pl.Series([self.before]) + text + pl.Series([self.after])).alias("account_number")
 
 
 def number_format(text: str) -> NumberFormat:

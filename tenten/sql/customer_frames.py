@@ -14,13 +14,13 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import sql
 from sqlalchemy import Table
 
+from tenten.rules.search_name_columns import search_names
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.tables.types import Guid, UtcTime
 
 Dialect = Literal["postgresql", "sqlite"]
 
 _ISO_8601: Final = "%Y-%m-%dT%H:%M:%S%.6f+00:00"
-_NAMES: Final = ("first_name", "middle_name", "last_name", "organization_name")
 _LOWER_CASE: Final = ("customer_type", "receipt_preference", "purpose", "kind")
 
 
@@ -54,7 +54,7 @@ def _frames(frame: pl.DataFrame, customers: Table, dialect: Dialect) -> TableFra
         _json_texts("address_books"),
         _json_texts("affiliations"),
         _json_attributes(unnested["attributes"]),
-        _search_name(),
+        search_names(unnested),
     )
     return TableFrames(
         customers=as_rows(flat, customers, dialect),
@@ -107,12 +107,6 @@ def _json_attributes(attributes: pl.Series) -> pl.Expr:
     for absent in ("text", "integer", "decimal", "boolean"):
         encoded = encoded.str.replace_all(f',"{absent}":null', "", literal=True)
     return encoded.alias("attributes")
-
-
-def _search_name() -> pl.Expr:
-    """All names in lower case, one space between them."""
-    names = [pl.when(pl.col(name) != "").then(pl.col(name)) for name in _NAMES]
-    return pl.concat_str(names, separator=" ", ignore_nulls=True).str.to_lowercase().alias("search_name")
 
 
 def copy_into(cursor: psycopg.Cursor[Any], table: str, frame: pl.DataFrame) -> None:

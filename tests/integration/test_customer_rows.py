@@ -280,7 +280,7 @@ def test_enums_are_lower_case_in_the_tables(database: Database) -> None:
         assert set(contacts) == {"phone", "email"}
         assert row["attributes"][0] == {"name": "decimal", "decimal": "-1234567890123456789012.000001"}
         if "search_name" in row:
-            assert row["search_name"] == 'zoë "z" 😀 \\u0041 \\ / o\'brien; drop ærø & söhne\n<ag>'
+            assert row["search_name"] == 'zoe "z" 😀 \\u0041 \\ / o\'brien; drop aero & sohne\n<ag>'
 
 
 def test_erased_customer_stays_known_at_headquarters(new_database: NewDatabase) -> None:

@@ -6,14 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tenten.rules.contact_points import (
-    is_email,
-    is_ordinary_email,
-    is_ordinary_phone,
-    is_phone,
-    normal_email,
-    normal_phone,
-)
+from tenten.rules.contact_points import is_email, is_phone, normal_email, normal_phone
+from tenten.rules.contact_points_columns import is_ordinary_email, is_ordinary_phone
 from tests.customers import EMAILS, ODD_EMAILS, ODD_PHONES, PHONES, UNHURRIED
 
 VALUE = pl.col("value")

@@ -1,4 +1,4 @@
-"""The rules for a customer: each with its reason, and the columnar mask that spares ordinary customers the asking."""
+"""The rules for a customer, each with its reason, and the columnar check that accepts ordinary customers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.rules.customer_rules import UNKNOWN_PATHS_MAX, path_reasons, reasons, surely_valid
+from tenten.rules.customer_rules import UNKNOWN_PATHS_MAX, path_reasons, reasons
+from tenten.rules.customer_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
     EMAIL,
     PHONE,
@@ -76,8 +77,8 @@ def found(state: CustomerState) -> list[tuple[str, str]]:
     return [(reason.field, reason.code) for reason in reasons(state)]
 
 
-def judged(states: Sequence[CustomerState | None]) -> list[bool]:
-    """What `surely_valid` says of each, sent as an event."""
+def passing(states: Sequence[CustomerState | None]) -> list[bool]:
+    """Whether each customer passes the fast path, sent as an event."""
     schema = contract("CustomerEvent")
     events = [
         CustomerEvent(
@@ -94,32 +95,32 @@ def judged(states: Sequence[CustomerState | None]) -> list[bool]:
     values = [encode(schema, to_avro(event)) for event in events]
     batch = decode_batch(schema, keys, values, WriterSchemas(), 1_000_000)
     assert not batch.unreadable
-    sure: list[bool] = surely_valid(batch.frame).to_list()
-    return sure
+    passed: list[bool] = passes_fast_path(batch.frame).to_list()
+    return passed
 
 
 @given(valid_states())
 @settings(UNHURRIED)
 def test_valid_customer_has_no_reasons(state: CustomerState) -> None:
-    """A customer that breaks no rule is told none."""
+    """A customer that breaks no rule has no reasons."""
     assert reasons(state) == ()
 
 
 @given(st.lists(odd_states() | valid_states(), max_size=12))
 @settings(UNHURRIED, max_examples=40)  # of up to 12 customers each
-def test_what_is_sure_has_no_reasons_and_is_canonical(states: list[CustomerState]) -> None:
-    """The mask never lets one pass that the rules would refuse, or that is not in canonical order."""
-    for state, sure in zip(states, judged(states), strict=True):
-        if sure:
+def test_columnar_check_never_accepts_invalid_or_uncanonical_customers(states: list[CustomerState]) -> None:
+    """Customers that pass break no rule and are in canonical order."""
+    for state, passes in zip(states, passing(states), strict=True):
+        if passes:
             assert reasons(state) == ()
             assert canonical(state) == state
 
 
 @given(st.lists(valid_states(), min_size=1, max_size=12))
 @settings(UNHURRIED, max_examples=40)
-def test_every_valid_customer_is_sure(states: list[CustomerState]) -> None:
-    """Whatever is valid and canonical is spared the asking, whoever stands beside it in the batch."""
-    assert all(judged(states))
+def test_columnar_check_accepts_every_valid_customer(states: list[CustomerState]) -> None:
+    """A valid and canonical customer passes, whatever else is in the batch."""
+    assert all(passing(states))
 
 
 @given(odd_states())
@@ -136,11 +137,11 @@ def test_reasons_fit_into_a_reply(state: CustomerState) -> None:
         assert len(reason.field.encode()) < 300
 
 
-def test_customers_without_a_state_are_not_sure() -> None:
-    """An event without a customer, erased or touched, says nothing that could be sure, and harms no neighbour."""
-    assert judged([ANN, None, ANN]) == [True, False, True]
-    assert judged([None]) == [False]
-    assert judged([]) == []
+def test_event_without_customer_does_not_pass() -> None:
+    """An erasure or a touch carries no customer to check; its neighbours pass."""
+    assert passing([ANN, None, ANN]) == [True, False, True]
+    assert passing([None]) == [False]
+    assert passing([]) == []
 
 
 def test_person_needs_a_name() -> None:
@@ -236,13 +237,13 @@ def test_broken_rule_is_named(state: CustomerState, field: str, code: str) -> No
         changed(affiliations=("b", "a")),
     ],
 )
-def test_what_is_unusual_but_right_has_no_reasons(state: CustomerState) -> None:
-    """Empty codes, long names of few bytes each, other cases and another order are no fault."""
+def test_unusual_but_valid_customer_has_no_reasons(state: CustomerState) -> None:
+    """Empty codes, long names, other cases and another order break no rule."""
     assert found(state) == []
 
 
 def test_every_broken_rule_is_reported() -> None:
-    """All faults come at once, in the order of the customer's fields, so that they can be mended at once."""
+    """All broken rules come at once, in the order of the customer's fields, so that they can be corrected together."""
     state = replace(
         address(country="", city="c" * 61), first_name="", last_name="", currency="DOLLAR", primary_phone=OFFICE
     )
@@ -256,8 +257,8 @@ def test_every_broken_rule_is_reported() -> None:
     ]
 
 
-def test_reasons_do_not_repeat_what_stands_in_a_field() -> None:
-    """Reasons are kept longer than personal data may be, so none of it is in them."""
+def test_reasons_do_not_repeat_values() -> None:
+    """Reasons are kept longer than personal data, so they contain none."""
     secret = "sekrit" * 50
     state = changed(
         first_name=secret,
@@ -272,8 +273,8 @@ def test_reasons_do_not_repeat_what_stands_in_a_field() -> None:
     assert "sekrit" not in str(reasons(state))
 
 
-def test_answer_to_a_list_without_end_has_an_end() -> None:
-    """Of a list that is too long only as many members are judged as it may have."""
+def test_number_of_reasons_is_bounded() -> None:
+    """Of a list that is too long only as many members are checked as it may have."""
     bad = tuple(replace(PHONE_NUMBER, contact_id=f"{number}", value="no number") for number in range(100_000))
 
     broken = reasons(changed(contacts=bad, primary_phone=None, primary_email=None))
@@ -297,22 +298,22 @@ def test_answer_to_a_list_without_end_has_an_end() -> None:
         changed(primary_phone=EMAIL_ID),
     ],
 )
-def test_what_is_not_canonical_or_not_right_is_not_sure(state: CustomerState) -> None:
-    """What must be looked at on its own is never sure, and its neighbours still are."""
-    assert judged([ANN, state, ANN]) == [True, False, True]
+def test_uncanonical_or_invalid_customer_does_not_pass(state: CustomerState) -> None:
+    """A customer that needs individual handling does not pass; its neighbours do."""
+    assert passing([ANN, state, ANN]) == [True, False, True]
 
 
-def test_long_names_of_few_characters_are_sure() -> None:
+def test_length_is_counted_in_characters_not_bytes() -> None:
     """Length is counted in characters, also where a text has more bytes than it may have characters."""
-    assert judged([changed(last_name="李" * 100), changed(last_name="李" * 101)]) == [True, False]
+    assert passing([changed(last_name="李" * 100), changed(last_name="李" * 101)]) == [True, False]
 
 
-def test_unusual_contacts_are_sure_when_the_library_takes_them() -> None:
-    """What the fast expressions do not know is asked of the libraries, in the batch."""
+def test_unusual_contacts_pass_when_the_library_accepts_them() -> None:
+    """Values that the regular expressions do not match are checked with the libraries."""
     odd = replace(EMAIL_ADDRESS, value="jürgen@bücher.example")
     argentine = replace(PHONE_NUMBER, value="+5491123456789")
 
-    assert judged([changed(contacts=(argentine, odd)), changed(contacts=(PHONE_NUMBER, odd))]) == [True, True]
+    assert passing([changed(contacts=(argentine, odd)), changed(contacts=(PHONE_NUMBER, odd))]) == [True, True]
 
 
 def test_unknown_path_is_named() -> None:

@@ -15,7 +15,7 @@ from tenten.avro.small_batch import FEW_RECORDS, decode_few
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
-from tenten.rules.customer_rules import surely_valid
+from tenten.rules.customer_rules_columns import passes_fast_path
 from tenten.schemas.messages import ROW, CustomerEvent, EventKind, Reason, event_from_avro
 from tenten.schemas.topics import EVENT_BYTES_MAX
 
@@ -79,7 +79,7 @@ def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPo
     if frame.height <= FEW_RECORDS:
         simple = pl.repeat(False, frame.height, eager=True)
     else:
-        simple = frame.select(_is_simple_create(channels) & surely_valid(frame)).to_series().fill_null(False)
+        simple = frame.select(_is_simple_create(channels) & passes_fast_path(frame)).to_series().fill_null(False)
     return ClassifiedBatch(
         simple_creates=frame.filter(simple),
         individual_events=_individual_events(frame.filter(~simple)),

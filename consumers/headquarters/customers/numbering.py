@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, bindparam, select, update
 from structlog import get_logger
 
 from tenten.rules.number_sequence import NEARLY_USED_UP, NumberFormat, number_format, take
+from tenten.rules.number_sequence_columns import account_numbers
 from tenten.runtime.errors import DatabaseRefused
 from tenten.schemas.messages import Reason
 from tenten.schemas.tables.headquarters import number_sequences
@@ -96,7 +97,7 @@ class Allotment:
         Raises: `DatabaseRefused` when the legal entity has no sequence.
         """
         shape, numbers = self._take(legal_entity, count)
-        return shape.account_numbers(pl.Series(numbers, dtype=pl.Int64))
+        return account_numbers(shape, pl.Series(numbers, dtype=pl.Int64))
 
     def take_one(self, legal_entity: str) -> str | None:
         """The next account number, or None when the sequence is used up. Raises: as `take`."""
