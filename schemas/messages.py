@@ -43,6 +43,8 @@ class EventKind(StrEnum):
     EDITED = "EDITED"
     ERASED = "ERASED"
     TOUCHED = "TOUCHED"
+    UNKNOWN = "UNKNOWN"
+    """A kind of a later release, as this one reads it."""
 
 
 class Outcome(StrEnum):
@@ -53,6 +55,11 @@ class Outcome(StrEnum):
     REJECTED = "REJECTED"
     CORRECTED = "CORRECTED"
     ERASED = "ERASED"
+    HELD = "HELD"
+    """Headquarters cannot decide yet; another reply follows."""
+    UNREADABLE = "UNREADABLE"
+    UNKNOWN = "UNKNOWN"
+    """An outcome of a later release, as this one reads it: the event stays unsettled."""
 
 
 PHONE: Final = "PHONE"
@@ -192,6 +199,8 @@ class TransactionKind(StrEnum):
     ORDER = "ORDER"
     CASH_AND_CARRY = "CASH_AND_CARRY"
     END_OF_DAY = "END_OF_DAY"
+    UNKNOWN = "UNKNOWN"
+    """A kind of a later release, as this one reads it."""
 
 
 class TransactionStatus(StrEnum):

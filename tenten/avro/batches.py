@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from tenten.avro.wire import AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
+from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
 from tenten.schemas.messages import ROW
 
 EXACT: Final = "exact"
@@ -129,6 +129,8 @@ def _decode_one_by_one(
             record = decode_body(body, writer, reader)
             if key != record[reader.key_field].encode():
                 raise Unreadable("key_mismatch", f"has another {reader.key_field} than its key")
+            if record.get("kind") == UNKNOWN_KIND:
+                raise Unreadable("unknown_kind", "is of a kind that this release does not know")
         except Unreadable as unreadable:
             bad.append(UnreadableRow(row=row, reason=unreadable.reason, text=unreadable.text))
         else:
@@ -167,6 +169,8 @@ def _sound(reader: AvroSchema) -> pl.Expr:
             checks.append(column.str.contains(_GUID))
         elif field["type"] == "string":
             checks.append(~column.str.contains("\x00", literal=True))
+        elif field["name"] == "kind":
+            checks.append(column != UNKNOWN_KIND)
     return pl.all_horizontal([check.fill_null(True) for check in checks])
 
 

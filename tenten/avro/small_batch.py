@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-from tenten.avro.wire import AvroSchema, Json, Unreadable, WriterSchemas
+from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Json, Unreadable, WriterSchemas
 
 FEW_RECORDS: Final = 16
 """Up to here one by one is quicker."""
@@ -40,7 +40,11 @@ def decode_few(
 
 def _is_sound(reader: AvroSchema, record: Json) -> bool:
     guids, texts = _names(reader)
-    return all(is_guid(record[name]) for name in guids) and not any("\x00" in record[name] for name in texts)
+    return (
+        all(is_guid(record[name]) for name in guids)
+        and not any("\x00" in record[name] for name in texts)
+        and record.get("kind") != UNKNOWN_KIND
+    )
 
 
 @cache

@@ -27,6 +27,9 @@ SINGLE_OBJECT_HEADER_BYTES: Final = 10
 CONFLUENT_MAGIC: Final = b"\x00"
 CONFLUENT_HEADER_BYTES: Final = 5
 
+UNKNOWN_KIND: Final = "UNKNOWN"
+"""The `kind` of a record that a later release has introduced: headquarters cannot read it."""
+
 Json = dict[str, Any]
 
 
@@ -83,16 +86,28 @@ def _without_guids(schema: Any) -> Any:
     return schema
 
 
+CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
+
+
 @cache
 def contract(name: str) -> AvroSchema:
-    """The contract of that name: `CustomerEvent`, `Customer`, `Reply`, `RetailTransaction`."""
-    text = (files("tenten.schemas") / "avro" / f"{name}.avsc").read_text(encoding="utf-8")
-    return avro_schema(json.loads(text))
+    """This release's contract of that name, one of `CONTRACTS`."""
+    return _packaged(f"{name}.avsc")
+
+
+@cache
+def released_contract(name: str) -> AvroSchema:
+    """The last release's contract of that name."""
+    return _packaged("released", f"{name}.avsc")
+
+
+def _packaged(*path: str) -> AvroSchema:
+    return avro_schema(json.loads((files("tenten.schemas") / "avro").joinpath(*path).read_text(encoding="utf-8")))
 
 
 def contracts() -> tuple[AvroSchema, ...]:
     """Every contract of this release."""
-    return tuple(map(contract, ("CustomerEvent", "Customer", "Reply", "RetailTransaction")))
+    return tuple(map(contract, CONTRACTS))
 
 
 def encode(schema: AvroSchema, record: Json, header: bytes | None = None) -> bytes:
@@ -143,8 +158,9 @@ def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
 class WriterSchemas:
     """The schemas that values were written with, found by header and remembered.
 
-    Those of this release are known. For others it asks `by_fingerprint` (the `schemas` topic) and `by_id` (the
-    registry); both may block, return None for "there is no such schema", and raise when they cannot be reached.
+    Those of this release and the last one are known: outboxes and databases hold values of both. For others it asks
+    `by_fingerprint` (the `schemas` topic) and `by_id` (the registry); both may block, return None when there is no such
+    schema, and raise when they cannot be reached.
     """
 
     def __init__(
@@ -154,7 +170,8 @@ class WriterSchemas:
     ) -> None:
         self._by_fingerprint = by_fingerprint
         self._by_id = by_id
-        self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in contracts()}
+        packaged = (*map(released_contract, CONTRACTS), *contracts())
+        self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in packaged}
 
     def find(self, header: bytes) -> AvroSchema:
         """The schema that this header names.

@@ -3,14 +3,19 @@
 import copy
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tenten.avro.batches import empty_frame
-from tenten.avro.wire import contract, contracts
+from tenten.avro.wire import WriterSchemas, avro_schema, contract, contracts, decode_body, encode
+from tenten.schemas.messages import CustomerType, EventKind, Outcome, ReceiptPreference, TransactionKind
 from tenten.schemas.topics import ALL
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 AVRO = Path(__file__).parents[2] / "schemas" / "avro"
 NAMES = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
@@ -36,6 +41,8 @@ def breaches(released: Schema, current: Schema, place: str = "") -> Iterator[str
         yield from _record_breaches(released, current, place)
     elif isinstance(released, dict) and isinstance(current, dict) and "items" in released:
         yield from breaches(released["items"], current.get("items"), f"{place}[]")
+    elif isinstance(released, dict) and isinstance(current, dict) and "symbols" in released:
+        yield from _enum_breaches(released, current, place)
     elif _bare(released) != _bare(current):
         yield f"{place}: another type"
 
@@ -55,6 +62,16 @@ def _record_breaches(released: Schema, current: Schema, place: str) -> Iterator[
         yield f"{place}: fields in another order"
 
 
+def _enum_breaches(released: Schema, current: Schema, place: str) -> Iterator[str]:
+    symbols = current.get("symbols", [])
+    if (current["type"], current.get("name")) != ("enum", released["name"]):
+        yield f"{place}: another type"
+    elif symbols[: len(released["symbols"])] != released["symbols"]:
+        yield f"{place}: symbols removed or in another order"
+    elif current.get("default") not in symbols:
+        yield f"{place}: no default symbol"
+
+
 def _bare(schema: Schema) -> Schema:
     return {name: part for name, part in schema.items() if name != "doc"} if isinstance(schema, dict) else schema
 
@@ -69,6 +86,34 @@ def every_field(schema: Schema) -> Iterator[Schema]:
             yield field
             yield from every_field(field["type"])
         yield from every_field(schema.get("items"))
+
+
+def every_enum(schema: Schema) -> Iterator[Schema]:
+    """Every enum in a schema."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from every_enum(part)
+    elif isinstance(schema, dict):
+        if schema["type"] == "enum":
+            yield schema
+        for field in schema.get("fields", []):
+            yield from every_enum(field["type"])
+        yield from every_enum(schema.get("items"))
+
+
+def zero(schema: Schema) -> Any:
+    """The smallest value of a type: the empty text, 0, the first symbol, null where it may be null."""
+    if isinstance(schema, list):
+        return None if "null" in schema else zero(schema[0])
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    logical_type = schema.get("logicalType") if isinstance(schema, dict) else None
+    if kind == "record":
+        return {field["name"]: zero(field["type"]) for field in schema["fields"]}
+    if kind == "enum":
+        return schema["symbols"][0]
+    if logical_type is not None and logical_type != "uuid":
+        return {"timestamp-micros": AT, "date": AT.date(), "decimal": Decimal(0)}[logical_type]
+    return {"string": "", "long": 0, "int": 0, "boolean": False, "bytes": b"", "array": []}[kind]
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -86,7 +131,10 @@ def test_contract_only_gains_fields_with_defaults_since_the_last_release(name: s
         (lambda fields: fields.insert(0, fields.pop(1)), ": fields in another order"),
         (lambda fields: fields[4].update(type="string"), "/occurred_at: another type"),
         (lambda fields: fields.append({"name": "mood", "type": "string"}), "/mood: new without a default"),
-        (lambda fields: fields[3]["type"]["symbols"].append("MOVED"), "/kind: another type"),
+        (lambda fields: fields[3]["type"]["symbols"].pop(0), "/kind: symbols removed or in another order"),
+        (lambda fields: fields[3]["type"]["symbols"].insert(0, "MOVED"), "/kind: symbols removed or in another order"),
+        (lambda fields: fields[3]["type"].pop("default"), "/kind: no default symbol"),
+        (lambda fields: fields[3]["type"].update(name="Kind"), "/kind: another type"),
         (lambda fields: fields[-1]["type"][1]["fields"].pop(), "/customer/attributes: removed"),
         (lambda fields: fields[7]["type"]["items"]["fields"].pop(), "/supersedes[]/changed: removed"),
     ],
@@ -99,12 +147,55 @@ def test_incompatible_change_is_named(change: Any, breach: str) -> None:
     assert breach in list(breaches(contract("CustomerEvent").json, current))
 
 
-def test_new_field_with_a_default_is_no_breach() -> None:
-    """Gaining a field with a default is how a contract may change."""
+def test_new_field_with_a_default_and_new_symbol_are_compatible() -> None:
+    """A contract may gain fields with defaults, and symbols at the end of an enum that has a default."""
     current = copy.deepcopy(contract("Reply").json)
     current["fields"].append({"name": "mood", "type": "string", "default": ""})
+    current["fields"][3]["type"]["symbols"].append("POSTPONED")
 
     assert list(breaches(contract("Reply").json, current)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_enums_have_the_symbols_of_the_contracts(name: str) -> None:
+    """Every symbol is a member, in the order of the contract, which the numbers on the wire follow."""
+    members = {
+        enum.__name__: list(enum) for enum in (CustomerType, EventKind, Outcome, ReceiptPreference, TransactionKind)
+    }
+
+    for schema in every_enum(contract(name).json):
+        assert schema["symbols"] == members[schema["name"]]
+        assert schema["default"] in schema["symbols"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "symbol"),
+    [
+        ("CustomerEvent", "kind", "MERGED"),
+        ("Reply", "outcome", "POSTPONED"),
+        ("RetailTransaction", "kind", "QUOTATION"),
+    ],
+)
+def test_symbol_of_a_later_release_is_read_as_the_default(name: str, field: str, symbol: str) -> None:
+    """A record with a symbol that this release does not know can be read."""
+    later = copy.deepcopy(contract(name).json)
+    (enum,) = [each["type"] for each in later["fields"] if each["name"] == field]
+    enum["symbols"].append(symbol)
+    writer = avro_schema(later)
+    record = zero(later) | {field: symbol}
+
+    body = encode(writer, record, header=b"")
+
+    assert decode_body(body, writer, contract(name))[field] == "UNKNOWN"
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_values_of_the_last_release_can_be_read_offline(name: str) -> None:
+    """Outboxes and databases hold values of the last release; reading them needs no broker."""
+    released = avro_schema(declaration(AVRO / "released" / f"{name}.avsc"))
+    value = encode(released, zero(released.json))
+
+    assert WriterSchemas().decode(value, contract(name)).keys() == zero(contract(name).json).keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
