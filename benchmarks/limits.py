@@ -20,7 +20,8 @@ from benchmarks.measuring import Run
 from benchmarks.servers import Servers
 from tenten.local import create_database
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
-from tenten.sql.database import open_database, upgrade_channel
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_channel
 
 TABLES: Final = (customers, customer_addresses, customer_contacts)
 

@@ -12,11 +12,12 @@ from psycopg import sql
 
 from benchmarks.customers import ADDRESS_BOOK, LEGAL_ENTITY
 from benchmarks.servers import Servers
-from tenten.kafka.client import administration, apply_topics
+from tenten.kafka.topics_admin import admin_client, apply_topics
 from tenten.local import create_database, database_url
 from tenten.runtime.settings import Settings, load_settings
 from tenten.schemas.topics import ALL
-from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 
 Database = Literal["postgresql", "sqlite"]
 
@@ -109,7 +110,7 @@ def _upgrade(settings: Settings) -> None:
 
 def _drop(servers: Servers, settings: Settings, databases: list[str]) -> None:
     """Delete topics and databases, so that what they occupy is free for the next run."""
-    admin = administration(settings)
+    admin = admin_client(settings)
     for future in admin.delete_topics([settings.topic(topic) for topic in ALL]).values():
         future.exception()
     with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:

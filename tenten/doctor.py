@@ -13,13 +13,15 @@ from sqlalchemy import Engine, select, text
 from tenten.consumers.channel.status import stopped
 from tenten.failure_messages import explain
 from tenten.headquarters_views.transactions import transactions_status
-from tenten.kafka.client import REQUEST_SECONDS, administration, apply_topics
+from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.schema_registry import Registry
+from tenten.kafka.topics_admin import admin_client, apply_topics
 from tenten.runtime.errors import SettingsError, TentenError
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.headquarters import number_sequences, sales_order_sequences
 from tenten.schemas.topics import CUSTOMERS
-from tenten.sql.database import Which, check_version, consistent_view, open_database
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.migrations import Which, check_version
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """Clocks do not decide anything here, but people compare the times they write."""
@@ -115,7 +117,7 @@ def _security(settings: Settings) -> Check:
 def _ask_broker(settings: Settings) -> Any:
     """What the brokers say of themselves (`ClusterMetadata`), or as text why they say nothing."""
     try:
-        return administration(settings).list_topics(timeout=REQUEST_SECONDS)
+        return admin_client(settings).list_topics(timeout=REQUEST_SECONDS)
     except TentenError as refusal:
         return str(refusal)
     except KafkaException as error:

@@ -25,9 +25,9 @@ def explain(error: Exception) -> str | None:
 def _of_kafka(error: Exception) -> str:
     from confluent_kafka import KafkaError, KafkaException
 
-    from tenten.kafka.client import refused
+    from tenten.kafka.client_errors import refusal_of
 
-    refusal = refused(error) if isinstance(error, KafkaException) else None
+    refusal = refusal_of(error) if isinstance(error, KafkaException) else None
     if refusal is not None:
         return str(refusal)
     cause = error.args[0] if error.args else "no reason given"
@@ -36,7 +36,7 @@ def _of_kafka(error: Exception) -> str:
 
 def _of_database(error: Exception) -> str:
     """Without the statement, and without the server's details: both may hold personal data."""
-    from tenten.runtime.errors import error_code
+    from tenten.runtime.error_codes import error_code
 
     cause = getattr(error, "orig", None)
     code = error_code(error)

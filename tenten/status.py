@@ -17,19 +17,16 @@ from sqlalchemy import Connection, Select, func, select
 from tenten.consumers.channel.status import counts, status
 from tenten.failure_messages import explain
 from tenten.headquarters_views.transactions import TransactionsStatus, transactions_status
-from tenten.kafka.client import (
-    REQUEST_SECONDS,
-    ask,
-    consumer_configuration,
-    earliest_offsets,
-    last_stable_offsets,
-    topic_ids,
-)
-from tenten.runtime.errors import is_transient
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
+from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.topics_admin import topic_ids
+from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.topics import ALL, Topic
-from tenten.sql.database import Which, check_version, consistent_view, open_database
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.migrations import Which, check_version
 from tenten.workers import AT_HEADQUARTERS, HEADQUARTERS, IN_CHANNEL, SETTLEMENT, TRANSACTIONS, Worker
 
 _REJECTED: Final = "rejected"
@@ -259,7 +256,7 @@ def _committed(settings: Settings, group: str, topic: str, partitions: int) -> d
     wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
     try:
         found: list[TopicPartition] = _patiently(
-            lambda: ask(lambda: consumer.committed(wanted, timeout=REQUEST_SECONDS))
+            lambda: call_kafka(lambda: consumer.committed(wanted, timeout=REQUEST_SECONDS))
         )
     finally:
         consumer.close()

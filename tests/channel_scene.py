@@ -27,7 +27,8 @@ from sqlalchemy import Engine, Table, insert, select, update
 from tenten.avro.wire import contract, encode
 from tenten.consumers.channel.distribution import run as distribution
 from tenten.consumers.channel.settlement import run as settlement
-from tenten.kafka.client import administration, apply_topics, last_stable_offsets, topic_ids
+from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.topics_admin import admin_client, apply_topics, topic_ids
 from tenten.runtime.errors import KafkaRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import (
@@ -46,7 +47,7 @@ from tenten.schemas.messages import (
 )
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
-from tenten.sql.database import consistent_view, open_database
+from tenten.sql.engine import consistent_view, open_database
 from tests import settings_file
 from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
@@ -179,7 +180,7 @@ class Headquarters:
             }
         )
         self._producer.init_transactions(DEADLINE_SECONDS)
-        self._admin = administration(settings)
+        self._admin = admin_client(settings)
 
     def send(self, *snapshots: Customer | str) -> None:
         """Send snapshots; an id alone is a tombstone."""

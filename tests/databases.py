@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 from tenten.local import create_database
 from tenten.local.postgres import address_of
 from tenten.runtime.settings import LegalEntity
-from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 
 Kind = Literal["channel", "headquarters"]
 

@@ -17,7 +17,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from sqlalchemy import Table, select, update
 
 from tenten.avro.wire import WriterSchemas, contract
-from tenten.kafka.client import apply_topics, consumer_configuration
+from tenten.kafka.client_config import consumer_configuration
+from tenten.kafka.topics_admin import apply_topics
 from tenten.producers import OpenChannel, open_channel
 from tenten.producers.relay import run as relay
 from tenten.runtime.settings import Settings

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 
 from tenten.consumers.headquarters.customers.run import run as run_headquarters
 from tenten.consumers.headquarters.transactions.run import run as run_transactions
-from tenten.kafka.client import apply_topics
+from tenten.kafka.topics_admin import apply_topics
 from tenten.runtime.settings import Settings
 from tests.databases import headquarters_tables
 from tests.faults.avro import decode

@@ -12,8 +12,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tenten.kafka.client import TopicInfo, check_partitions
-from tenten.runtime.errors import Contended
+from tenten.kafka.topics_admin import TopicInfo, check_partitions
+from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import positions, topics
 
 
@@ -78,7 +78,7 @@ def move(
 ) -> None:
     """Move positions, by partition from the offset they have to the new one, and note the partitions read to their end.
 
-    Raises: `Contended` when one of them is not where it was; the transaction is to be rolled back then.
+    Raises: `WriteConflict` when one of them is not where it was; the transaction is to be rolled back then.
     """
     for chosen, statement in ((True, _MOVE_TO_END), (False, _MOVE)):
         rows = [
@@ -94,7 +94,7 @@ def move(
             if (partition in confirmed) is chosen
         ]
         if rows and connection.execute(statement, rows).rowcount != len(rows):
-            raise Contended(f"another process reads {topic.name} for this channel and has moved on")
+            raise WriteConflict(f"another process reads {topic.name} for this channel and has moved on")
 
 
 _MOVE: Final = (

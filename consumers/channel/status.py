@@ -9,13 +9,15 @@ from sqlalchemy import Connection, func, select
 from tenten.consumers.channel.distribution.snapshots import Filter, Unread, take_in
 from tenten.consumers.channel.positions import Position, TopicRead, read_positions
 from tenten.kafka.assigned_reader import AssignedReader
-from tenten.kafka.client import TopicInfo, last_stable_offsets, topic_ids
+from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
+from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers, outbox
 from tenten.schemas.topics import CUSTOMERS
-from tenten.sql.database import check_version, consistent_view, open_database
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.migrations import check_version
 
 _FIRST_RECORD_SECONDS: Final = 2.0
 

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from tenten.consumers.channel.positions import TopicRead
-from tenten.kafka.client import TopicInfo, last_stable_offsets, topic_ids
+from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.runtime.settings import Settings
 
 WATCH_SECONDS: Final = 15.0

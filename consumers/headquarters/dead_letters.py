@@ -15,19 +15,11 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tenten.avro.batches import UnreadableRow
-from tenten.kafka.client import (
-    REQUEST_SECONDS,
-    Headers,
-    consumer_configuration,
-    earliest_offsets,
-    headers_of,
-    last_stable_offsets,
-    place,
-    producer_configuration,
-    read_on,
-    refused,
-    topic_ids,
-)
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.records import Headers, headers_of, produce, read_until, record_position
+from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.errors import NoSuchDeadLetter
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.headquarters import dead_letter_decisions
@@ -128,7 +120,7 @@ def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -
     )
     try:
         consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
-        for message in read_on(consumer, starts, ends):
+        for message in read_until(consumer, starts, ends):
             yield _dead_letter(dead_letters, message, decisions)
     finally:
         consumer.close()
@@ -141,7 +133,7 @@ def _decisions(engine: Engine, topic: str) -> Mapping[tuple[int, int], Any]:
 
 
 def _dead_letter(topic: Topic, message: Message, decisions: Mapping[tuple[int, int], Any]) -> DeadLetter:
-    partition, offset = place(message)
+    partition, offset = record_position(message)
     return DeadLetter(
         topic=topic,
         partition=partition,
@@ -188,7 +180,7 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
     unanswered = producer.flush(REQUEST_SECONDS)
     decide(settings, engine, replayed, "replayed")
     for failure in failures:
-        raise refused(KafkaException(failure)) or KafkaException(failure)
+        raise refusal_of(KafkaException(failure)) or KafkaException(failure)
     if unanswered:
         raise KafkaException(f"no answer within {REQUEST_SECONDS} s: replay again, it does no harm")
     return len(replayed)
@@ -208,13 +200,8 @@ def _send_again(
         for name, value in letter.headers
         if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))
     ]
-    while True:
-        try:
-            producer.produce(topic, letter.value, letter.key, headers=kept, on_delivery=delivered)
-            producer.poll(0)
-            return
-        except BufferError:
-            producer.poll(0.05)
+    produce(producer, topic, letter.key, letter.value, headers=kept, on_delivery=delivered)
+    producer.poll(0)
 
 
 def decide(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from tenten.kafka.client import place
+from tenten.kafka.records import record_position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class RecordPositions:
 
 def record_positions(topic: str, messages: Sequence[Message]) -> RecordPositions:
     """The record positions of these messages, in their order."""
-    positions = [place(message) for message in messages]
+    positions = [record_position(message) for message in messages]
     return RecordPositions(
         topic=topic, partitions=[partition for partition, _ in positions], offsets=[offset for _, offset in positions]
     )

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from tenten.sql.arrays import array_text
+from tenten.sql.arrays import pg_array_literal
 
 
 def note_customers(headquarters: Connection, customer_ids: Iterable[str]) -> None:
@@ -17,7 +17,7 @@ def note_customers(headquarters: Connection, customer_ids: Iterable[str]) -> Non
     brings them.
     """
     if headquarters.scalar(_SOMETHING_WAITS):
-        headquarters.execute(_NOTE_CUSTOMERS, {"ids": array_text(customer_ids)})
+        headquarters.execute(_NOTE_CUSTOMERS, {"ids": pg_array_literal(customer_ids)})
 
 
 _SOMETHING_WAITS: Final = text("SELECT EXISTS (SELECT FROM retail_transactions WHERE status IN ('waiting', 'blocked'))")
@@ -34,7 +34,7 @@ _NOTE_CUSTOMERS: Final = text(
 def note_new(headquarters: Connection, ids: Sequence[str], customer_ids: Sequence[str | None]) -> None:
     """Have those of these new transactions looked at that have no customer, or one who is there already."""
     if ids:
-        headquarters.execute(_NOTE_NEW, {"ids": array_text(ids), "customer_ids": array_text(customer_ids)})
+        headquarters.execute(_NOTE_NEW, {"ids": pg_array_literal(ids), "customer_ids": pg_array_literal(customer_ids)})
 
 
 _NOTE_NEW: Final = text(
@@ -53,7 +53,7 @@ class Noted(NamedTuple):
 
     notes: int
     ids: str
-    """As `array_text` has them."""
+    """As `pg_array_literal` has them."""
 
 
 def take_due(headquarters: Connection, rows_max: int) -> Noted:

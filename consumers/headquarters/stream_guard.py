@@ -6,7 +6,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tenten.consumers.headquarters.positions import Stream, read_positions
-from tenten.kafka.client import check_partitions, topic_ids
+from tenten.kafka.topics_admin import check_partitions, topic_ids
 from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.headquarters import topics

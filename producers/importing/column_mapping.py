@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from tenten.producers.till.customer_input import TEXT_FIELDS, is_text_field
-from tenten.runtime.errors import ImportRefused
+from tenten.runtime.errors import ImportRejected
 
 KEY: Final = "key"
 
@@ -81,12 +81,14 @@ def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str 
     """What the columns of a file are used for; where two look like the same field, the first is used.
 
     `mapping` names the field of a column, or nothing to leave the column out, and wins over what is guessed.
-    Raises: `ImportRefused` for a column or field that does not exist, and when no column is of any use.
+    Raises: `ImportRejected` for a column or field that does not exist, and when no column is of any use.
     """
     present = list(columns)
     for column in (*mapping, *([key] if key is not None else ())):
         if column not in present:
-            raise ImportRefused(f"there is no column {column}{_meant(column, present)}: there are {', '.join(present)}")
+            raise ImportRejected(
+                f"there is no column {column}{_meant(column, present)}: there are {', '.join(present)}"
+            )
     check_mapping(mapping)
     fields = {column: field for column, field in mapping.items() if field}
     guessed_key = key
@@ -99,7 +101,7 @@ def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str 
         elif field not in fields.values():
             fields[column] = field
     if not fields:
-        raise ImportRefused(
+        raise ImportRejected(
             f"no column says anything known about a customer: name them with --map COLUMN=field; the fields are "
             f"{', '.join(TEXT_FIELDS)}"
         )
@@ -107,17 +109,17 @@ def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str 
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Look whether every field of the mapping exists, and is named once. Raises: `ImportRefused`."""
+    """Look whether every field of the mapping exists, and is named once. Raises: `ImportRejected`."""
     for column, field in mapping.items():
         if field and not is_text_field(field):
-            raise ImportRefused(
+            raise ImportRejected(
                 f"--map {column}={field}: there is no field {field}{_meant(field, TEXT_FIELDS)}; the fields are "
                 f"{', '.join(TEXT_FIELDS)} and attributes/NAME"
             )
     named = [field for field in mapping.values() if field]
     twice = sorted({field for field in named if named.count(field) > 1})
     if twice:
-        raise ImportRefused(f"more than one column is mapped to {', '.join(twice)}: leave all but one out")
+        raise ImportRejected(f"more than one column is mapped to {', '.join(twice)}: leave all but one out")
 
 
 def guess(column: str) -> str | None:

@@ -33,7 +33,7 @@ from tenten.producers.till.customer_input import CustomerFields, Entering, clean
 from tenten.producers.till.customers import AlreadyThere, new_state, reading, writing
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer_rules import reasons
-from tenten.runtime.errors import ImportRefused
+from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import CustomerState, Reason
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
 
@@ -88,7 +88,7 @@ def import_customers(
     """Import a file. Columns are guessed from common names, or named by `mapping` (column to field, "" leaves one out);
     `key` names the column that tells customers apart, unless one is called `CustomerKey` or so.
 
-    Raises: `ImportRefused` when the file as a whole makes no sense, before anything is written (only too many refused
+    Raises: `ImportRejected` when the file as a whole makes no sense, before anything is written (only too many refused
     lines stop it later); `DatabaseRefused`: then what was imported stays, and the same call goes on.
     """
     mapping = mapping or {}
@@ -108,7 +108,7 @@ def import_customers(
             assert columns is not None
             tally.add(len(batch), _import_slice(channel, batch, columns))
             if len(tally.refused) > REFUSED_MAX:
-                raise ImportRefused(
+                raise ImportRejected(
                     f"more than {REFUSED_MAX} lines of {source} are refused, the last one is line {batch[-1].number}: "
                     "look at the columns; what was imported before stays"
                 )

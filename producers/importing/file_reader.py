@@ -1,7 +1,7 @@
 """The lines of a file with customers, CSV or JSON Lines, each with its number in the file.
 
 Reads on and on in bounded memory. What is wrong with a single line is that line's problem; what is wrong with the
-file as a whole is `ImportRefused`, before the first line is given.
+file as a whole is `ImportRejected`, before the first line is given.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from tenten.runtime.errors import ImportRefused
+from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import Reason
 
 LINE_CHARACTERS_MAX: Final = 1024 * 1024
@@ -64,14 +64,14 @@ class LineFile:
         try:
             names = [name.strip() for name in next(self._reader)]
         except StopIteration:
-            raise ImportRefused(f"{path} is empty: its first line must name the columns") from None
+            raise ImportRejected(f"{path} is empty: its first line must name the columns") from None
         except csv.Error as error:
-            raise ImportRefused(f"the first line of {path} does not name columns: {error}") from error
+            raise ImportRejected(f"the first line of {path} does not name columns: {error}") from error
         repeated = sorted({name for name in names if name and names.count(name) > 1})
         if repeated:
-            raise ImportRefused(f"{path} has more than one column {', '.join(repeated)}: rename all but one")
+            raise ImportRejected(f"{path} has more than one column {', '.join(repeated)}: rename all but one")
         if not any(names):
-            raise ImportRefused(f"the first line of {path} is blank: it must name the columns")
+            raise ImportRejected(f"the first line of {path} is blank: it must name the columns")
         self.columns = tuple(names)
 
     def _csv_lines(self) -> Iterator[Line]:
@@ -115,7 +115,7 @@ class LineFile:
 def open_lines(path: Path, encoding: str) -> Iterator[LineFile]:
     """The file, read through once to prove its encoding, then open at its start.
 
-    Raises: `ImportRefused` for a file that is not there, an encoding that does not exist or does not fit, a broken
+    Raises: `ImportRejected` for a file that is not there, an encoding that does not exist or does not fit, a broken
     header.
     """
     try:
@@ -123,14 +123,14 @@ def open_lines(path: Path, encoding: str) -> Iterator[LineFile]:
         with path.open(encoding=encoding, newline="") as file:
             yield LineFile(file, path)
     except OSError as error:
-        raise ImportRefused(f"{path} cannot be read: {error.strerror}") from error
+        raise ImportRejected(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_encoding(path: Path, encoding: str) -> None:
     try:
         decoder = codecs.getincrementaldecoder(encoding)(errors="strict")
     except LookupError:
-        raise ImportRefused(f"there is no encoding {encoding}: choose utf-8, latin-1, cp1252 or utf-16") from None
+        raise ImportRejected(f"there is no encoding {encoding}: choose utf-8, latin-1, cp1252 or utf-16") from None
     line = 1
     with path.open("rb") as file:
         while True:
@@ -139,7 +139,7 @@ def _check_encoding(path: Path, encoding: str) -> None:
                 line += decoder.decode(chunk, final=not chunk).count("\n")
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
-                raise ImportRefused(
+                raise ImportRejected(
                     f"line {line} of {path} is not {encoding}: name the file's encoding, for example --encoding latin-1"
                 ) from error
             if not chunk:

@@ -9,12 +9,13 @@ from confluent_kafka import KafkaException
 from sqlalchemy import Connection, insert, select
 from structlog import get_logger
 
-from tenten.kafka.client import check_partitions
+from tenten.kafka.topics_admin import check_partitions
 from tenten.producers import outbox
 from tenten.producers.relay.producer import Line
-from tenten.runtime.errors import LockHeld, is_transient
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import LockHeld
 from tenten.schemas.tables.channel import topics
-from tenten.sql.database import DatabaseLock
+from tenten.sql.locks import DatabaseLock
 
 log = get_logger(__name__)
 

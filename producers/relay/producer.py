@@ -9,10 +9,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from structlog import get_logger
 
 from tenten.avro.wire import WriterSchemas, contract, encode, reframe
-from tenten.kafka.client import Hearing, TopicInfo, producer_configuration, topic_ids
+from tenten.kafka.client_config import producer_configuration
+from tenten.kafka.client_errors import ErrorListener
+from tenten.kafka.records import Headers, produce
 from tenten.kafka.schema_registry import publish_schemas
+from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.producers.outbox import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX, UnsentRow
-from tenten.runtime.errors import is_transient
+from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, Topic
@@ -101,7 +104,7 @@ class Line:
         """Their ids, by the aggregate type of the rows that go there."""
         self._routes: Mapping[str, Route] = {}
         self._failed: dict[str, KafkaError] = {}
-        self._hearing = Hearing()
+        self._hearing = ErrorListener()
 
     def __enter__(self) -> Self:
         own = {**PRODUCER, "on_delivery": self._delivery_failed, "error_cb": self._hearing}
@@ -116,7 +119,7 @@ class Line:
     def connect(self, stop: Event) -> bool:
         """Wait until the broker answers, then learn what there is to know; False when told to stop meanwhile.
 
-        Raises: `KafkaRefused`, `KafkaException`, `RegistryAway`, `RegistryRefused`.
+        Raises: `KafkaRefused`, `KafkaException`, `RegistryUnavailable`, `RegistryRefused`.
         """
         while not stop.is_set():
             try:
@@ -174,15 +177,8 @@ class Line:
     def _send_slowly(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
         """Hand one row to the producer once there is room; False when told to stop before."""
         route = self._routes[row.aggregate_type]
-        while not stop.is_set():
-            self._producer.poll(_ACK_SECONDS)
-            try:
-                headers: dict[str, str | bytes | None] = {"id": row.event_id, "type": row.type}
-                self._producer.produce(route.topic, value, route.key or row.aggregate_id, headers=headers)
-            except BufferError:
-                continue
-            return True
-        return False
+        headers: Headers = [("id", row.event_id), ("type", row.type)]
+        return produce(self._producer, route.topic, route.key or row.aggregate_id, value, headers=headers, stop=stop)
 
     def acknowledged(self, batch: Batch, stop: Event) -> list[int]:
         """Wait until the broker has the batch, however long; gives the sequences of the rows that it has.

@@ -24,19 +24,20 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 from structlog import get_logger
 
-from tenten.kafka.client import refused
+from tenten.kafka.client_errors import refusal_of
 from tenten.producers import outbox
 from tenten.producers.outbox import UnsentRow
 from tenten.producers.relay.maintenance import Chores, check_topics
 from tenten.producers.relay.producer import NO_BATCH, DeliveryFailed, Line
 from tenten.producers.till.loyalty import issue_kept_cards
 from tenten.producers.till.open_channel import OpenChannel, open_channel
-from tenten.runtime.errors import KafkaRefused, LockHeld, TentenError, is_transient
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import KafkaRefused, LockHeld, TentenError
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Reason
-from tenten.sql.database import relay_lock
-from tenten.sql.notifications import SETTLED_CHANNEL, Wake
+from tenten.sql.locks import relay_lock
+from tenten.sql.notifications import SETTLED_CHANNEL, CommitListener
 
 log = get_logger(__name__)
 
@@ -93,7 +94,7 @@ def relay(
 ) -> None:
     """Batch by batch, while the line holds. Raises: `DeliveryFailed`, and what the database and the chores raise."""
     # An answer may be what a kept card waits for.
-    wake = Wake(connection, outbox.WAKE_CHANNEL, SETTLED_CHANNEL)
+    wake = CommitListener(connection, outbox.WAKE_CHANNEL, SETTLED_CHANNEL)
     on_the_way = NO_BATCH
     while not stop.is_set() or on_the_way.rows:
         chores.do_when_due(connection)
@@ -204,7 +205,7 @@ class _Patience:
         except Exception as error:
             if time.monotonic() - self._works_since > _PAUSE_SECONDS_MAX:
                 self._failures = 0
-            refusal = refused(error) if isinstance(error, KafkaException) else None
+            refusal = refusal_of(error) if isinstance(error, KafkaException) else None
             if not self._has_worked and refusal is not None:
                 raise refusal from error
             may_pass = isinstance(error, DeliveryFailed) or is_transient(error)

@@ -32,7 +32,8 @@ from tenten.producers.till.customer_input import CustomerFields, Entering, with_
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import apply_paths, display_name
 from tenten.rules.customer_rules import reasons
-from tenten.runtime.errors import CustomerRefused, DatabaseFull, DatabaseRefused, NoSuchCustomer, is_full
+from tenten.runtime.error_codes import is_full
+from tenten.runtime.errors import CustomerRejected, DatabaseFull, DatabaseRefused, NoSuchCustomer
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import CustomerState, CustomerType, Reason, TransactionStatus, customer_from_avro
 from tenten.schemas.tables.channel import loyalty_cards, snapshots, transactions
@@ -97,7 +98,7 @@ def create_customer(
     for an organization. Who may have to repeat the call gives a `customer_id` (a GUID of his own): where that
     customer, or an event `event_id`, is there already, nothing is written and the customer is returned as it is.
 
-    Raises: `CustomerRefused` with every reason, `DatabaseRefused`; nothing is written then. `TypeError` for an
+    Raises: `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then. `TypeError` for an
     unknown field.
     """
     now = datetime.now(UTC)
@@ -153,7 +154,7 @@ def edit_customer(
     An edit that changes nothing writes nothing, unless headquarters has rejected the newest change: then everything
     unsettled is sent once more. The same `event_id` again writes nothing.
 
-    Raises: `NoSuchCustomer`, `CustomerRefused` with every reason, `DatabaseRefused`; nothing is written then.
+    Raises: `NoSuchCustomer`, `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then.
     """
     now = datetime.now(UTC)
     event = new_id() if event_id is None else str(_guid(event_id, "event_id"))
@@ -187,7 +188,7 @@ def discard_rejected(channel: OpenChannel, customer_id: str) -> CustomerView | N
 
     Writes nothing unless the customer's newest change is a rejected one: a later change has taken the rejected ones
     along. Refused while an order or a sale of his is on its way: it may be waiting for just this change.
-    Raises: `NoSuchCustomer`, `CustomerRefused`, `DatabaseRefused`; nothing is written then.
+    Raises: `NoSuchCustomer`, `CustomerRejected`, `DatabaseRefused`; nothing is written then.
     """
     now = datetime.now(UTC)
     with writing(channel) as connection:
@@ -268,9 +269,9 @@ def _guid(text: str, field: str) -> UUID:
 
 
 def refuse(broken: Sequence[Reason]) -> None:
-    """Do nothing without reasons. Raises: `CustomerRefused` with all of them."""
+    """Do nothing without reasons. Raises: `CustomerRejected` with all of them."""
     if broken:
-        raise CustomerRefused(broken)
+        raise CustomerRejected(broken)
 
 
 def locked_customer(connection: Connection, customer_id: str) -> StoredCustomer:

@@ -60,7 +60,7 @@ def close_day(channel: OpenChannel, business_date: date | None = None) -> list[E
     What was recorded since it was closed last goes into another end of day; where nothing was, nothing is written and
     the last one is given. One, or several when there are more transactions than one may list; a date without any
     sale has an empty one. Orders are not listed: they become sales orders.
-    Blocks until the recordings under way are done. Raises: `TransactionRefused`, `DatabaseRefused`.
+    Blocks until the recordings under way are done. Raises: `TransactionRejected`, `DatabaseRefused`.
     """
     business_date = today(channel) if business_date is None else business_date
     with writing(channel) as connection:
@@ -148,7 +148,7 @@ def list_days(channel: OpenChannel, limit: int = 50) -> list[EndOfDayView]:
 def resend_day(channel: OpenChannel, end_of_day_id: str) -> EndOfDayView:
     """Send a rejected end of day once more, listing what it listed; show any other as it is.
 
-    Raises: `NoSuchTransaction`, `TransactionRefused`, `DatabaseRefused`.
+    Raises: `NoSuchTransaction`, `TransactionRejected`, `DatabaseRefused`.
     """
     chosen = select(end_of_days).where(end_of_days.c.end_of_day_id.in_(normal_ids(end_of_day_id)))
     with writing(channel) as connection:

@@ -95,7 +95,7 @@ def issue_card(channel: OpenChannel, customer_id: str, card_number: str, *, keep
 
     The same card for the same customer again changes nothing; one that was kept is issued if it can be by now.
 
-    Raises: `NoSuchCustomer`; `CustomerRefused` with every reason (`pending`, `taken`, `card_number`, or what is wrong
+    Raises: `NoSuchCustomer`; `CustomerRejected` with every reason (`pending`, `taken`, `card_number`, or what is wrong
     with the customer), `DatabaseRefused`; nothing is written then.
     """
     refuse(() if _CARD_NUMBER.fullmatch(card_number.strip()) else (_MALFORMED,))
@@ -223,7 +223,7 @@ def _issue(
     judged: bool,
 ) -> bool:
     """Take the card from kept to issued and give it to the customer, whose row is locked; False, and nothing written,
-    where it is not kept any more. Raises: with `judged`, `CustomerRefused`.
+    where it is not kept any more. Raises: with `judged`, `CustomerRejected`.
     """
     issued = update(loyalty_cards).values(status=CardStatus.ISSUED.value, issued_at=now)
     kept = (loyalty_cards.c.card_number == number, loyalty_cards.c.status == CardStatus.KEPT.value)

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine
 from tenten.avro.wire import WriterSchemas
 from tenten.runtime.settings import Channel, LegalEntity, Settings
 from tenten.schemas.messages import CustomerState, CustomerType
-from tenten.sql.database import check_version, consistent_view, open_database
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.migrations import check_version
 
 
 class OpenChannel:

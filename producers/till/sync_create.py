@@ -31,7 +31,7 @@ from tenten.producers.till.customers import (
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.errors import DatabaseRefused, NoSuchCustomer
 from tenten.schemas.tables.channel import customers
-from tenten.sql.notifications import SETTLED_CHANNEL, Wake, listening
+from tenten.sql.notifications import SETTLED_CHANNEL, CommitListener, listening
 
 _LISTENERS_MAX: Final = 4
 """So many connections of a process wait to be told; the pool keeps the others for work, and who comes then polls."""
@@ -106,7 +106,7 @@ def _settled(channel: OpenChannel, view: CustomerView, timeout_seconds: float) -
     return show_customer(channel, view.customer_id)
 
 
-def _be_told(channel: OpenChannel, customer_id: str, deadline: float, wake: Wake) -> None:
+def _be_told(channel: OpenChannel, customer_id: str, deadline: float, wake: CommitListener) -> None:
     """Return when there is an answer or the time is up; look whenever something was settled."""
     while (left_seconds := deadline - time.monotonic()) > 0 and _is_pending(channel, customer_id):
         wake.wait(min(left_seconds, _LOOK_SECONDS_MAX))

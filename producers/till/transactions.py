@@ -40,7 +40,7 @@ from tenten.producers.till.transaction_views import (
 )
 from tenten.rules.customer import plain_decimal
 from tenten.rules.transaction_rules import AMOUNT_MAX, is_currency, line_amount, total_of, transaction_reasons
-from tenten.runtime.errors import NoSuchCustomer, TransactionRefused
+from tenten.runtime.errors import NoSuchCustomer, TransactionRejected
 from tenten.schemas.messages import (
     CodedAmount,
     DeliveryAddress,
@@ -100,7 +100,7 @@ def record_order(
     `transaction_id` (a GUID of his own): where it is there already, nothing is written and it is returned as it is.
 
     Blocks while another process changes the same customer or closes a day.
-    Raises: `TransactionRefused` with every reason, `NoSuchCustomer`, `DatabaseRefused`; nothing is written then.
+    Raises: `TransactionRejected` with every reason, `NoSuchCustomer`, `DatabaseRefused`; nothing is written then.
     """
     draft = _draft(
         channel,
@@ -285,7 +285,7 @@ def append(
 ) -> None:
     """Judge a transaction and put it into the outbox, with the customer's newest unsettled event.
 
-    The customer's row is locked. `broken` is what is known to be wrong with it. Raises: `TransactionRefused`.
+    The customer's row is locked. `broken` is what is known to be wrong with it. Raises: `TransactionRejected`.
     """
     event = None if transaction.customer_id is None else outbox.newest_unsettled(connection, transaction.customer_id)
     if event is not None:
@@ -294,7 +294,7 @@ def append(
     try:
         payload = encode(contract("RetailTransaction"), to_avro(transaction))
     except UnicodeEncodeError:
-        raise TransactionRefused([_NOT_UNICODE]) from None
+        raise TransactionRejected([_NOT_UNICODE]) from None
     _refuse([_TOO_LARGE] if len(payload) > outbox.PAYLOAD_BYTES_MAX else [])
     outbox.append_transaction(connection, transaction, payload, datetime.now(UTC))
 
@@ -302,7 +302,7 @@ def append(
 def resend_transaction(channel: OpenChannel, transaction_id: str) -> TransactionView:
     """Send a rejected order or cash-and-carry once more, with the customer's newest event; show any other as it is.
 
-    Headquarters judges it anew. Raises: `NoSuchTransaction`, `TransactionRefused`, `DatabaseRefused`.
+    Headquarters judges it anew. Raises: `NoSuchTransaction`, `TransactionRejected`, `DatabaseRefused`.
     """
     chosen = select(transactions).where(transactions.c.transaction_id.in_(normal_ids(transaction_id)))
     with writing(channel) as connection:
@@ -336,9 +336,9 @@ def _guid(text: str) -> str:
         return str(UUID(text))
     except ValueError:
         said = "is no GUID such as 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
-        raise TransactionRefused([Reason(field="transaction_id", code="invalid_id", text=said)]) from None
+        raise TransactionRejected([Reason(field="transaction_id", code="invalid_id", text=said)]) from None
 
 
 def _refuse(broken: Sequence[Reason]) -> None:
     if broken:
-        raise TransactionRefused(broken)
+        raise TransactionRejected(broken)

@@ -344,11 +344,11 @@ def _show_import(result: "ImportResult", json: bool) -> None:
 @contextmanager
 def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[None]:
     """Show every reason of a refused customer, and end with exit code 1."""
-    from tenten.runtime.errors import CustomerRefused
+    from tenten.runtime.errors import CustomerRejected
 
     try:
         yield
-    except CustomerRefused as refusal:
+    except CustomerRejected as refusal:
         if json:
             print_json(
                 {

@@ -52,7 +52,8 @@ def upgrade_all(settings: "Settings") -> None:
 
 def upgrade_headquarters_database(settings: "Settings") -> None:
     """Create or migrate headquarters' tables."""
-    from tenten.sql.database import open_database, upgrade_headquarters
+    from tenten.sql.engine import open_database
+    from tenten.sql.migrations import upgrade_headquarters
 
     address = settings.headquarters_database()
     make_local_database(settings)
@@ -66,7 +67,8 @@ def upgrade_headquarters_database(settings: "Settings") -> None:
 
 def upgrade_channel_database(settings: "Settings", name: str) -> None:
     """Create or migrate a channel's tables."""
-    from tenten.sql.database import open_database, upgrade_channel
+    from tenten.sql.engine import open_database
+    from tenten.sql.migrations import upgrade_channel
 
     engine = open_database(settings.channel(name).database)
     try:

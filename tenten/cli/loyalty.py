@@ -52,12 +52,12 @@ def issue(
     same customer again changes nothing.
     """
     from tenten.producers.till.loyalty import issue_card, normal_card_number
-    from tenten.runtime.errors import CustomerRefused
+    from tenten.runtime.errors import CustomerRejected
 
     with opened_channel(context, channel) as opened:
         try:
             view = issue_card(opened, customer_id, card, keep=keep)
-        except CustomerRefused as refusal:
+        except CustomerRejected as refusal:
             _show_refused(normal_card_number(card), customer_id, refusal.reasons, json)
             raise typer.Exit(FAILED) from refusal
     _show(view, json)

@@ -75,11 +75,11 @@ def _refused_order(reasons: list[dict[str, str]]) -> dict[str, Any]:
 @contextmanager
 def refusals(json: bool, as_json: Callable[[list[dict[str, str]]], Any] = _refused_order) -> Generator[None]:
     """Show every reason of what is refused, as JSON in the form of the command's answer, and end with exit code 1."""
-    from tenten.runtime.errors import TransactionRefused
+    from tenten.runtime.errors import TransactionRejected
 
     try:
         yield
-    except TransactionRefused as refusal:
+    except TransactionRejected as refusal:
         if json:
             print_json(as_json(reasons_as_json(refusal.reasons)))
         else:

@@ -29,7 +29,7 @@ def apply(
     Partitions are never added to a topic whose keys have to stay where they are: such a topic is refused, with advice
     and exit code 1. Applying twice changes nothing.
     """
-    from tenten.kafka.client import apply_topics
+    from tenten.kafka.topics_admin import apply_topics
 
     changes = apply_topics(connected(context), dry_run)
     if json:

@@ -50,7 +50,7 @@ def _with_servers(settings: "Settings") -> "Settings":
 
 def _apply_topics(settings: "Settings") -> None:
     """Create and correct the topics. Raises: `typer.Exit` when one is refused."""
-    from tenten.kafka.client import apply_topics
+    from tenten.kafka.topics_admin import apply_topics
 
     changes = apply_topics(settings)
     for change in changes:

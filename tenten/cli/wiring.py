@@ -53,7 +53,8 @@ def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]
 @contextmanager
 def headquarters_engine(context: typer.Context) -> "Generator[tuple[Settings, Engine]]":
     """The settings, and headquarters' database of this release. Raises: `SettingsError`, `DatabaseRefused`."""
-    from tenten.sql.database import check_version, open_database
+    from tenten.sql.engine import open_database
+    from tenten.sql.migrations import check_version
 
     settings = connected(context)
     engine = open_database(settings.headquarters_database())
@@ -67,7 +68,7 @@ def headquarters_engine(context: typer.Context) -> "Generator[tuple[Settings, En
 @contextmanager
 def at_headquarters(context: typer.Context) -> "Generator[Connection]":
     """A read-only transaction in headquarters' database. Raises: `SettingsError`, `DatabaseRefused`."""
-    from tenten.sql.database import consistent_view
+    from tenten.sql.engine import consistent_view
 
     with headquarters_engine(context) as (_, engine), consistent_view(engine) as connection:
         yield connection

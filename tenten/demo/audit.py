@@ -14,7 +14,7 @@ from tenten.rules.number_sequence import number_format
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables import channel
 from tenten.schemas.tables.headquarters import customers, sales_orders, statement_lines, statements
-from tenten.sql.database import consistent_view
+from tenten.sql.engine import consistent_view
 
 _STATEMENTS_MAX: Final = 1_000
 

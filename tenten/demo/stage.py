@@ -17,7 +17,7 @@ from tenten import local
 from tenten.demo.ledger import Ledger
 from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings, load_settings
-from tenten.sql.database import open_database
+from tenten.sql.engine import open_database
 
 STORES: Final = ("houston", "seattle", "boston")
 

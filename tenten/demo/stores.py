@@ -12,7 +12,7 @@ from tenten.producers.outbox import CUSTOMER
 from tenten.rules.number_sequence import number_format
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables import channel, headquarters
-from tenten.sql.database import consistent_view
+from tenten.sql.engine import consistent_view
 
 RECENT_EVENTS: Final = 300
 """How many of a store's newest settled events the latency is taken from."""

@@ -29,7 +29,7 @@ from tenten.demo.view import View, viewing
 from tenten.headquarters_views.statements import find_statement
 from tenten.producers import close_day, open_channel
 from tenten.schemas.messages import TransactionStatus
-from tenten.sql.database import consistent_view
+from tenten.sql.engine import consistent_view
 
 IMPORTED: Final = 10_000
 TOGETHER_SECONDS: Final = 8

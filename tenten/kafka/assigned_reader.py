@@ -12,7 +12,8 @@ from typing import Any, Final, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tenten.kafka.client import consumer_configuration, refused
+from tenten.kafka.client_config import consumer_configuration
+from tenten.kafka.client_errors import refusal_of
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
 
@@ -23,7 +24,7 @@ _CONSUME_RECORDS: Final = 1_000
 """How many records are taken from the client's queue at a time while a batch fills."""
 
 
-class OffsetGone(Exception):
+class OffsetUnavailable(Exception):
     """A position lies where the topic has no records: before its first one, or after its last."""
 
 
@@ -56,8 +57,8 @@ class Records:
 class AssignedReader:
     """A consumer of certain partitions of one topic. Use it as a context manager; one thread at a time.
 
-    Raises when reading: `OffsetGone`; `KafkaRefused`; `KafkaException`. A broker that is away raises nothing: there is
-    nothing to read until it is back.
+    Raises when reading: `OffsetUnavailable`; `KafkaRefused`; `KafkaException`. An unavailable broker raises nothing:
+    reads are empty until it is back.
 
     `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing, where that is not as for every consumer.
     """
@@ -141,7 +142,7 @@ class AssignedReader:
             self._consumer.resume([where])
             self._paused.discard(partition)
 
-    def show_lag_tools(self, next_offsets: Mapping[int, int]) -> None:
+    def commit_for_monitoring(self, next_offsets: Mapping[int, int]) -> None:
         """Commit these offsets to Kafka, without waiting, for tools that show lag. Nothing depends on them."""
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in next_offsets.items()]
         if offsets:
@@ -188,6 +189,6 @@ class AssignedReader:
         if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
             return partition, offset
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise OffsetGone(f"partition {partition} has no records at the position")
+            raise OffsetUnavailable(f"partition {partition} has no records at the position")
         failure = KafkaException(error)
-        raise refused(failure) or failure
+        raise refusal_of(failure) or failure

@@ -17,16 +17,11 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tenten.avro.wire import AvroSchema, WriterSchemas, confluent_header, contracts
-from tenten.kafka.client import (
-    REQUEST_SECONDS,
-    ask,
-    consumer_configuration,
-    producer_configuration,
-    read_on,
-    refused,
-    topic_ids,
-)
-from tenten.runtime.errors import RegistryAway, RegistryRefused
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.client_errors import call_kafka, refusal_of
+from tenten.kafka.records import read_until
+from tenten.kafka.topics_admin import topic_ids
+from tenten.runtime.errors import RegistryRefused, RegistryUnavailable
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, SCHEMAS
 
@@ -36,7 +31,7 @@ _SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS,
 def publish_schemas(settings: Settings) -> dict[str, bytes]:
     """Make this release's schemas known, and give the header that each contract's values are to carry, by its name.
 
-    Raises: `RegistryAway`, `RegistryRefused`, `KafkaRefused`, `KafkaException`. Called twice it changes nothing.
+    Raises: `RegistryUnavailable`, `RegistryRefused`, `KafkaRefused`, `KafkaException`. Called twice it changes nothing.
     """
     if settings.schema_registry_url is not None:
         registry = Registry(settings.schema_registry_url)
@@ -63,7 +58,7 @@ def _put_on_topic(settings: Settings) -> None:
     if producer.flush(REQUEST_SECONDS):
         raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
     for failure in failures:
-        raise refused(KafkaException(failure), topic) or KafkaException(failure)
+        raise refusal_of(KafkaException(failure), topic) or KafkaException(failure)
 
 
 def _subject(settings: Settings, schema: AvroSchema) -> str:
@@ -104,8 +99,10 @@ class SchemasTopic:
             self._consumer = Consumer(consumer_configuration(self._settings, **own, **{"enable.partition.eof": True}))
             self._consumer.assign([TopicPartition(self._topic, 0, self._next[0])])
         consumer = self._consumer
-        _, end = ask(lambda: consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=REQUEST_SECONDS))
-        for message in read_on(consumer, self._next, {0: end}):
+        _, end = call_kafka(
+            lambda: consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=REQUEST_SECONDS)
+        )
+        for message in read_until(consumer, self._next, {0: end}):
             self._remember(message.key(), message.value())
 
     def _remember(self, key: bytes | None, value: bytes | None) -> None:
@@ -135,13 +132,13 @@ class Registry:
     def register(self, subject: str, schema: AvroSchema) -> int:
         """The id of this schema under the subject; registers it when it is new.
 
-        Raises: `RegistryAway` when it does not answer, `RegistryRefused` when the schema is not compatible.
+        Raises: `RegistryUnavailable` when it does not answer, `RegistryRefused` when the schema is not compatible.
         """
         body = {"schemaType": "AVRO", "schema": json.dumps(schema.json)}
         return int(self._call("POST", f"/subjects/{urllib.parse.quote(subject, safe='')}/versions", body)["id"])
 
     def schema(self, schema_id: int) -> Mapping[str, Any] | None:
-        """The schema of that id, or None when the registry has none. Raises: `RegistryAway`, `RegistryRefused`."""
+        """The schema of that id; None when there is none. Raises: `RegistryUnavailable`, `RegistryRefused`."""
         try:
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
         except RegistryRefused as refusal:
@@ -161,9 +158,9 @@ class Registry:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             if error.code >= 500:
-                raise RegistryAway(f"the schema registry answers {error.code}") from error
+                raise RegistryUnavailable(f"the schema registry answers {error.code}") from error
             text = error.read(500).decode(errors="replace")
             said = f"the schema registry refuses {method} {path}: {error.code} {text}"
             raise RegistryRefused(said, error.code) from error
         except (OSError, ValueError) as error:
-            raise RegistryAway(f"the schema registry does not answer: {error}") from error
+            raise RegistryUnavailable(f"the schema registry does not answer: {error}") from error

@@ -42,9 +42,13 @@ from confluent_kafka import (
 )
 from structlog import get_logger
 
-from tenten.kafka.client import REQUEST_SECONDS, Headers, Hearing, place, refused
-from tenten.runtime.errors import is_transient
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_errors import ErrorListener, refusal_of
+from tenten.kafka.records import Headers, produce, record_position
+from tenten.runtime.errors import TransactionFailed
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.retry import Retry
+from tenten.schemas.messages import HEADQUARTERS
 
 log = get_logger(__name__)
 
@@ -90,10 +94,6 @@ class Batch:
     """What was read together with this batch, and comes next if this one succeeds: it may be looked at already."""
 
 
-class TransactionFailed(Exception):
-    """The Kafka transaction did not come about; the batch comes again. Carries the client's error."""
-
-
 class Outputs:
     """What a transaction sends. Bounded: when the producer's queue is full it waits for the broker."""
 
@@ -108,13 +108,8 @@ class Outputs:
         headers: Headers | None = None,
         timestamp_ms: int = 0,
     ) -> None:
-        """Queue one record, with the time of now unless another is given. Errors of its delivery fail the commit."""
-        while True:
-            try:
-                self._producer.produce(topic, value, key, headers=headers or [], timestamp=timestamp_ms)
-                return
-            except BufferError:
-                self._producer.poll(0.05)
+        """Queue one record; `timestamp_ms` 0 is the current time. A failed delivery fails the commit."""
+        produce(self._producer, topic, key, value, headers=headers, timestamp_ms=timestamp_ms)
 
 
 class TransactionSession:
@@ -146,12 +141,12 @@ class TransactionSession:
         self._limits = limits
         self._stop = stop
         self._producer: Producer | None = None
-        self._hearing = Hearing()
+        self._producer_errors = ErrorListener()
         self._group_metadata: object = None
         self._unchecked: set[int] = set()
         self._rebalanced = False
         self._rewind: set[int] = set()
-        self._failures = 0
+        self._retry = Retry(name, HEADQUARTERS, stop)
 
     def __enter__(self) -> "TransactionSession":
         self._consumer = Consumer(
@@ -182,7 +177,7 @@ class TransactionSession:
         """
         while not self._stop.is_set():
             messages: list[Message] = []
-            with self._surviving("reading"):
+            with self._retrying():
                 self._recover()
                 self._check_assigned()
                 messages = self._collect()
@@ -201,19 +196,19 @@ class TransactionSession:
             batch = batch.following
             if self._rewind:
                 # It comes again, and with it what was read behind it.
-                self._rewind |= {place(message)[0] for message in messages}
+                self._rewind |= {record_position(message)[0] for message in messages}
                 return
 
     @contextmanager
     def attempt(self, batch: Batch) -> Generator[None]:
         """Try a batch: what may pass by itself makes it come again after a pause, anything else is raised."""
-        with self._surviving("batch"):
+        with self._retrying():
             try:
                 yield
             except BaseException:
                 self._rewind |= batch.next_offsets.keys()
                 raise
-            self._failures = 0
+            self._retry.recovered()
 
     @contextmanager
     def transaction(self, batch: Batch) -> Generator[Outputs]:
@@ -236,7 +231,7 @@ class TransactionSession:
             self._commit(producer)
         except KafkaException as error:
             self._abort(producer, error.args[0])
-            raise (refused(error) or TransactionFailed(error.args[0].str())) from error
+            raise (refusal_of(error) or TransactionFailed(error.args[0].str())) from error
         except BaseException:
             self._abort(producer, None)
             raise
@@ -269,10 +264,10 @@ class TransactionSession:
         """The producer; a new one first makes the broker end whatever its predecessor left open."""
         if self._producer is not None:
             self._producer.poll(0)
-            if self._hearing.last is not None:
+            if self._producer_errors.last is not None:
                 self._drop_producer()
         if self._producer is None:
-            self._hearing = Hearing()
+            self._producer_errors = ErrorListener()
             configuration = {
                 **self._producer_configuration,
                 "transactional.id": self._transactional_id(),
@@ -283,13 +278,13 @@ class TransactionSession:
                 # the transaction before: 100 ms, the default, is the tail of the latency.
                 "retry.backoff.ms": 2,
                 "retry.backoff.max.ms": 20,
-                "error_cb": self._hearing,
+                "error_cb": self._producer_errors,
             }
             producer = Producer(configuration)
             producer.init_transactions(COMMIT_SECONDS)
             # What it met on its way to the broker is over.
             producer.poll(0)
-            self._hearing.last = None
+            self._producer_errors.last = None
             self._producer = producer
         return self._producer
 
@@ -337,17 +332,17 @@ class TransactionSession:
                 break
         for message in messages:
             if message.error() is not None:
-                self._rewind |= {place(one)[0] for one in messages if one.error() is None}
+                self._rewind |= {record_position(one)[0] for one in messages if one.error() is None}
                 raise KafkaException(message.error())
         if self._rebalanced:
-            self._rewind |= {place(message)[0] for message in messages}
+            self._rewind |= {record_position(message)[0] for message in messages}
             return []
         return messages
 
     def _batch(self, messages: list[Message], following: Batch | None) -> Batch:
         next_offsets: dict[int, int] = {}
         for message in messages:
-            partition, offset = place(message)
+            partition, offset = record_position(message)
             next_offsets[partition] = offset + 1
         return Batch(
             messages=messages,
@@ -381,27 +376,16 @@ class TransactionSession:
         log.info("partitions_revoked", session=self._name, partitions=sorted(p.partition for p in partitions))
 
     @contextmanager
-    def _surviving(self, what: str) -> Generator[None]:
-        """Pause after what may pass by itself, longer each time up to five seconds. Said once until a batch
-        succeeds.
-        """
-        try:
-            yield
-        except TransactionFailed:
-            self._pause()
-        except Exception as error:
-            refusal = refused(error) if isinstance(error, KafkaException) else None
-            if refusal is not None:
-                raise refusal from error
-            if not is_transient(error):
+    def _retrying(self) -> Generator[None]:
+        """Retry transient errors of the body. Raises: `KafkaRefused`; every other error."""
+        with self._retry.retrying():
+            try:
+                yield
+            except KafkaException as error:
+                refusal = refusal_of(error)
+                if refusal is not None:
+                    raise refusal from error
                 raise
-            if self._failures == 0:
-                log.warning("waiting", session=self._name, during=what, error=type(error).__name__, code=_code(error))
-            self._pause()
-
-    def _pause(self) -> None:
-        self._stop.wait(min(5.0, 0.05 * 2.0 ** min(self._failures, 7)))
-        self._failures += 1
 
 
 def _in_time(call: Callable[[], object]) -> None:
@@ -419,11 +403,3 @@ def _in_time(call: Callable[[], object]) -> None:
         answer.result(REQUEST_SECONDS + _GRACE_SECONDS)
     except TimeoutError:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer from the group's coordinator")) from None
-
-
-def _code(error: BaseException) -> str:
-    """The error's code without its text, which may hold personal data."""
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, KafkaError):
-        return str(inner.name())
-    return str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")

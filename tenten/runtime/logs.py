@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from tenten.runtime.errors import TentenError, error_code
+from tenten.runtime.error_codes import error_code
+from tenten.runtime.errors import TentenError
 
 _FIRST: Final = ("timestamp", "level", "event")
 

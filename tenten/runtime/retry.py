@@ -1,85 +1,111 @@
-"""Wait for what passes by itself: a broker or a database that is away, a lock, a full disk.
+"""Retry transient failures with exponential back-off, without limit; log once per outage."""
 
-As long as it lasts, and said once.
-"""
-
+import math
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Event
 from typing import Final, TypeVar
 
-from confluent_kafka import KafkaError
 from structlog import get_logger
 
-from tenten.runtime.errors import Contended, is_transient
+from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.errors import TransactionFailed, WriteConflict
 
 log = get_logger(__name__)
 
 _PAUSE_SECONDS_MIN: Final = 0.05
 _PAUSE_SECONDS_MAX: Final = 5.0
 
+_NOT_AN_OUTAGE: Final = (TransactionFailed, WriteConflict)
+"""Retried without `retry_started`: the first is logged where it happens, the second is ordinary concurrency."""
+
 T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The process is to end before this is done."""
+    """`stop` was set before the work was done."""
 
 
-class Patience:
-    """Survives failures that waiting mends, with pauses that grow up to five seconds and end when `stop` is set."""
+class Retry:
+    """Retries work with pauses that grow from 50 ms to 5 s and end when `stop` is set.
 
-    def __init__(self, process: str, channel: str, stop: Event) -> None:
+    `is_retryable` decides which errors are retried; others are raised. `log_started` and `log_recovered` replace the
+    log events of an outage. `stable_seconds`: the pauses start over only when the work has gone well for this long
+    after `recovered`.
+    """
+
+    def __init__(
+        self,
+        process: str,
+        channel: str,
+        stop: Event,
+        *,
+        is_retryable: Callable[[Exception], bool] = is_transient,
+        log_started: Callable[[Exception], None] | None = None,
+        log_recovered: Callable[[], None] | None = None,
+        stable_seconds: float = 0.0,
+    ) -> None:
         self._process = process
         self._channel = channel
         self._stop = stop
+        self._is_retryable = is_retryable
+        self._log_started = log_started or self._log_retry_started
+        self._log_recovered = log_recovered or self._log_retry_recovered
+        self._stable_seconds = stable_seconds
         self._failures = 0
-        self._said = False
+        self._is_outage_logged = False
+        self._recovered_at = math.inf
 
     @contextmanager
-    def surviving(self) -> Generator[None]:
-        """Do something that may fail for a while; whoever comes out of here tries again. Anything else is raised."""
+    def retrying(self) -> Generator[None]:
+        """Swallow a retryable error of the body after a pause, so that the caller's loop runs the body again.
+
+        Raises: every other error.
+        """
         try:
             yield
         except Exception as error:
-            if not is_transient(error):
+            if not self._is_retryable(error):
                 raise
-            if not self._said and not isinstance(error, Contended):
-                self._said = True
-                log.warning(
-                    "waiting",
-                    process=self._process,
-                    channel=self._channel,
-                    error=type(error).__name__,
-                    code=_code(error),
-                )
+            if not self._is_outage_logged and not isinstance(error, _NOT_AN_OUTAGE):
+                self._is_outage_logged = True
+                self._log_started(error)
             self.pause()
 
-    def persist(self, action: Callable[[], T]) -> T:
-        """What the action gives, tried until it succeeds. Raises: `Stopped` when `stop` is set before that."""
+    def run_until_success(self, action: Callable[[], T]) -> T:
+        """Return the action's result, retrying it. Raises: `Stopped`; every error that is not retryable."""
         while not self._stop.is_set():
-            with self.surviving():
+            with self.retrying():
                 result = action()
-                self.succeeded()
+                self.recovered()
                 return result
         raise Stopped
 
     def pause(self) -> None:
-        """Wait a little, longer each time."""
+        """Wait, longer each time."""
+        if time.monotonic() - self._recovered_at >= self._stable_seconds:
+            self._failures = 0
+        self._recovered_at = math.inf
         self._stop.wait(min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_MIN * 2.0 ** min(self._failures, 10)))
         self._failures += 1
 
-    def succeeded(self) -> None:
-        """It works (again)."""
-        if self._said:
-            log.info("going_on", process=self._process, channel=self._channel)
-        self._said = False
-        self._failures = 0
+    def recovered(self) -> None:
+        """Note that the work succeeds; ends a logged outage."""
+        if self._is_outage_logged:
+            self._log_recovered()
+        self._is_outage_logged = False
+        # A failure afterwards counts the time from the first success.
+        self._recovered_at = min(self._recovered_at, time.monotonic())
 
+    def _log_retry_started(self, error: Exception) -> None:
+        log.warning(
+            "retry_started",
+            process=self._process,
+            channel=self._channel,
+            error=type(error).__name__,
+            code=error_code(error),
+        )
 
-def _code(error: BaseException) -> str:
-    """The error's code without its text, which may hold personal data."""
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, KafkaError):
-        return str(inner.name())
-    database = getattr(error, "orig", error)
-    return str(getattr(database, "sqlstate", None) or getattr(database, "sqlite_errorname", None) or "")
+    def _log_retry_recovered(self) -> None:
+        log.info("retry_recovered", process=self._process, channel=self._channel)

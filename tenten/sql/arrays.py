@@ -26,7 +26,7 @@ from sqlalchemy.types import NullType
 from tenten.schemas.tables.types import Guid
 
 
-def array_text(values: Iterable[object]) -> str:
+def pg_array_literal(values: Iterable[object]) -> str:
     """GUIDs or numbers, None among them, as the text of a PostgreSQL array: of a list psycopg makes one in 20
     microseconds an element.
     """
@@ -40,7 +40,7 @@ def is_one_of(
     wanted = list(values)
     if connection.dialect.name == "postgresql":
         kind = Guid if isinstance(what.type, Guid) else BigInteger
-        array = bindparam(None, array_text(wanted), type_=NullType())
+        array = bindparam(None, pg_array_literal(wanted), type_=NullType())
         return what == any_(cast(array, ARRAY(kind)))
     each = func.json_each(bindparam(None, json.dumps(wanted), type_=Text)).table_valued(column("value"))
     return what.in_(select(each.c.value))

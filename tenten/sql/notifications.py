@@ -24,7 +24,7 @@ _QUIET_SECONDS: Final = 10.0
 """How often a SQLite database is asked whether somebody has written; less often after so long without a change."""
 
 
-class Wake:
+class CommitListener:
     """Waits on a connection for it alone, on which each statement is a transaction."""
 
     def __init__(self, connection: Connection, *channels: str) -> None:
@@ -69,11 +69,11 @@ class Wake:
 
 
 @contextmanager
-def listening(engine: Engine, *channels: str) -> Generator[Wake]:
-    """A `Wake` on a connection of its own for as long as the block; a broken connection is thrown away."""
+def listening(engine: Engine, *channels: str) -> Generator[CommitListener]:
+    """A `CommitListener` on a connection of its own for as long as the block; a broken connection is thrown away."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         try:
-            wake = Wake(connection, *channels)
+            wake = CommitListener(connection, *channels)
             yield wake
             wake.forget()
         except BaseException:

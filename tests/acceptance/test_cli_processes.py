@@ -196,7 +196,7 @@ def test_fatal_error_in_one_thread_ends_the_channel(ready_company: Tenten) -> No
         ended = company.run("channel", "run", "houston")
     # then
     assert ended.code == 1
-    assert "a relay of this channel runs already" in ended.err
+    assert "a relay of this channel is already running" in ended.err
     assert "Traceback" not in ended.err
 
 

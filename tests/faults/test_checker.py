@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from tenten.sql.database import open_database, upgrade_channel, upgrade_headquarters
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 from tests.faults import checker
 from tests.faults.case import Sequence, Setting
 from tests.faults.evidence import Record

@@ -40,7 +40,7 @@ from tenten.sql.customer_rows import (
     read_customers,
     write_customers,
 )
-from tenten.sql.database import open_database
+from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
 from tests.customers import IDS, UNHURRIED, valid_states
 

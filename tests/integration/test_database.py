@@ -22,20 +22,13 @@ from sqlalchemy import Connection, Engine, MetaData, insert, inspect, make_url, 
 from sqlalchemy.exc import OperationalError
 
 from tenten import schemas
-from tenten.runtime.errors import DatabaseRefused, LockHeld, is_transient
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import DatabaseRefused, LockHeld
 from tenten.runtime.settings import LegalEntity
 from tenten.schemas.tables import channel, headquarters
-from tenten.sql.database import (
-    DatabaseLock,
-    apply_lock,
-    check_version,
-    consistent_view,
-    open_database,
-    relay_lock,
-    resync_lock,
-    upgrade_channel,
-    upgrade_headquarters,
-)
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.locks import DatabaseLock, apply_lock, relay_lock, resync_lock
+from tenten.sql.migrations import check_version, upgrade_channel, upgrade_headquarters
 from tests.conftest import NewDatabase
 from tests.scenes import wait_for
 
@@ -43,7 +36,8 @@ _DEADLINE_SECONDS = 20.0
 
 _HOLD_LOCK = """
 import sys, time
-from tenten.sql.database import apply_lock, open_database, relay_lock, resync_lock
+from tenten.sql.locks import apply_lock, relay_lock, resync_lock
+from tenten.sql.engine import open_database
 lock = {"apply": apply_lock, "relay": relay_lock, "resync": resync_lock}[sys.argv[1]]
 with lock(open_database(sys.argv[2])):
     print("held", flush=True)
@@ -618,7 +612,7 @@ def test_lock_of_another_process_is_respected_until_it_is_killed(
         holder.send_signal(signal.SIGKILL)
 
         # then
-        assert "runs already" in str(refused.value)
+        assert "is already running" in str(refused.value)
         with lock(store, _DEADLINE_SECONDS) as held:
             assert held.is_held()
 

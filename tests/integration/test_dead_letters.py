@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from tenten.consumers.headquarters.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
 from tenten.runtime.errors import KafkaRefused, NoSuchDeadLetter
 from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
-from tenten.sql.database import open_database
+from tenten.sql.engine import open_database
 from tests.faults.avro import declaration
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic

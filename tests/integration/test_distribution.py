@@ -16,9 +16,9 @@ from tenten.consumers.channel import topic_watch as watch
 from tenten.consumers.channel.distribution import prefetch as intake
 from tenten.consumers.channel.distribution.run import run
 from tenten.consumers.channel.status import status, stopped
-from tenten.kafka.client import administration
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import publish_schemas
+from tenten.kafka.topics_admin import admin_client
 from tenten.runtime.errors import TopicChanged
 from tenten.schemas.messages import Address, Contact, to_avro
 from tenten.schemas.tables import channel
@@ -524,7 +524,7 @@ def test_topic_made_anew_is_resynced(scene: ChannelScene) -> None:
     with scene.running(run):
         scene.wait_until_level()
     # when
-    admin = administration(scene.settings)
+    admin = admin_client(scene.settings)
     admin.delete_topics([name])[name].result()
     scene.wait(lambda: name not in admin.list_topics(timeout=10).topics, "the deletion")
     make_topics(scene.settings)
@@ -545,7 +545,7 @@ def test_added_partitions_stop_the_channel_with_advice(scene: ChannelScene, monk
         scene.wait_until_level()
         # when
         name = scene.settings.topic(CUSTOMERS)
-        admin = administration(scene.settings)
+        admin = admin_client(scene.settings)
         admin.create_partitions([NewPartitions(name, 13)])[name].result()
         # then
         scene.wait(worker.ended, "the end of the channel")

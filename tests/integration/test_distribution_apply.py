@@ -18,7 +18,8 @@ from tenten.kafka.assigned_reader import Records
 from tenten.schemas.messages import Contact, Customer, CustomerState, to_avro
 from tenten.schemas.tables import channel
 from tenten.sql.customer_rows import CHANNEL_TABLES, read_customers
-from tenten.sql.database import open_database, upgrade_channel
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_channel
 from tests.channel_scene import AT, guid
 from tests.customers import valid_states
 

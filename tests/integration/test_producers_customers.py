@@ -23,7 +23,7 @@ from tenten.producers import (
     open_channel,
     show_customer,
 )
-from tenten.runtime.errors import CustomerRefused, DatabaseFull, DatabaseRefused, NoSuchCustomer
+from tenten.runtime.errors import CustomerRejected, DatabaseFull, DatabaseRefused, NoSuchCustomer
 from tenten.schemas.messages import (
     Address,
     Attribute,
@@ -130,7 +130,7 @@ def test_phone_numbers_and_e_mail_addresses_are_normalised(store: Store) -> None
 def test_a_refused_customer_gives_every_reason_and_writes_nothing(store: Store) -> None:
     """All that is wrong is said at once, before anything is written."""
     # when
-    with pytest.raises(CustomerRefused) as refusal:
+    with pytest.raises(CustomerRejected) as refusal:
         create_customer(store.channel, first_name="A" * 101, phone="12", email="ada", address=NewAddress(country="XX"))
     # then
     codes = {reason.code for reason in refusal.value.reasons}
@@ -230,7 +230,7 @@ def test_a_refused_edit_leaves_the_customer_as_it_was(store: Store) -> None:
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     # when
-    with pytest.raises(CustomerRefused):
+    with pytest.raises(CustomerRejected):
         edit_customer(store.channel, ada.customer_id, last_name="", email="nowhere")
     # then
     assert show_customer(store.channel, ada.customer_id) == ada

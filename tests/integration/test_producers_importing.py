@@ -12,7 +12,7 @@ from sqlalchemy import delete, update
 
 from tenten.producers import create_customer, edit_customer, import_customers, open_channel, outbox, search_customers
 from tenten.producers.importing.customers import LINES_A_SLICE
-from tenten.runtime.errors import ImportRefused
+from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import EventKind
 from tenten.schemas.tables import channel
 from tests.forked import run_to_failpoint
@@ -175,7 +175,7 @@ def test_refused_lines_are_named_and_the_rest_is_imported(store: Store, tmp_path
 
 def test_a_wrong_encoding_is_said_before_anything_is_written(store: Store, file: Path) -> None:
     """The message names the line and what to try; no customer gets a mutilated name."""
-    with pytest.raises(ImportRefused, match=r"line 3 of .* --encoding latin-1"):
+    with pytest.raises(ImportRejected, match=r"line 3 of .* --encoding latin-1"):
         import_customers(store.channel, file)
     assert store.counts()["customers"] == 0
 

@@ -20,7 +20,7 @@ from tenten.producers import (
 )
 from tenten.producers.till.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
 from tenten.producers.till.sync_create import register_customer
-from tenten.runtime.errors import CustomerRefused, NoSuchCustomer
+from tenten.runtime.errors import CustomerRejected, NoSuchCustomer
 from tenten.schemas.messages import Attribute
 from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
@@ -60,7 +60,7 @@ def card_of(view: CustomerView) -> list[Attribute]:
     return [one for one in view.state.attributes if one.name == "loyalty_card"]
 
 
-def codes(refused: pytest.ExceptionInfo[CustomerRefused]) -> list[tuple[str, str]]:
+def codes(refused: pytest.ExceptionInfo[CustomerRejected]) -> list[tuple[str, str]]:
     """Fields and codes of a refusal."""
     return [(reason.field, reason.code) for reason in refused.value.reasons]
 
@@ -92,7 +92,7 @@ def test_a_pending_customer_is_refused_and_nothing_is_written(store: Store) -> N
     ada = pending(store)
     before = written(store)
     # when
-    with pytest.raises(CustomerRefused) as refused:
+    with pytest.raises(CustomerRejected) as refused:
         issue_card(store.channel, ada, CARD)
     # then
     assert codes(refused) == [("loyalty_card", "pending")]
@@ -187,10 +187,10 @@ def test_a_card_of_another_customer_is_taken(store: Store) -> None:
         (ada, OTHER_CARD, ["taken"]),
         (charles, CARD, ["taken", "pending"]),
     ):
-        with pytest.raises(CustomerRefused) as refused:
+        with pytest.raises(CustomerRejected) as refused:
             issue_card(store.channel, customer_id, card)
         assert codes(refused) == [("loyalty_card", code) for code in expected]
-    with pytest.raises(CustomerRefused) as refused:
+    with pytest.raises(CustomerRejected) as refused:
         issue_card(store.channel, charles, CARD, keep=True)
     assert codes(refused) == [("loyalty_card", "taken")]
     assert written(store) == before
@@ -203,7 +203,7 @@ def test_a_card_that_was_issued_in_another_channel_is_taken_and_shown(store: Sto
     edit_customer(store.channel, ada, attributes={"loyalty_card": CARD})
     # when, then
     assert show_card(store.channel, CARD) == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
-    with pytest.raises(CustomerRefused) as refused:
+    with pytest.raises(CustomerRejected) as refused:
         issue_card(store.channel, charles, CARD)
     assert codes(refused) == [("loyalty_card", "taken")]
     # and for its own customer there is nothing to tell anybody
@@ -249,7 +249,7 @@ def test_one_card_for_two_customers_at_once_goes_to_one(store: Store) -> None:
         start.wait()
         try:
             return issue_card(store.channel, customer_id, CARD).customer_id
-        except CustomerRefused as refusal:
+        except CustomerRejected as refusal:
             return refusal.reasons[0].code
 
     # when
@@ -335,7 +335,7 @@ def test_the_kept_card_of_a_customer_who_is_discarded_is_free(store: Store) -> N
 @pytest.mark.parametrize("card", ["", "LC1", "L" * 31, "LC 1001", "LC_1001", "ŁC-1001", "LC-1001\x00"])
 def test_what_is_no_card_number_is_refused(store: Store, card: str) -> None:
     """Letters, digits and hyphens, 4 to 30."""
-    with pytest.raises(CustomerRefused) as refused:
+    with pytest.raises(CustomerRejected) as refused:
         issue_card(store.channel, numbered(store), card, keep=True)
     assert codes(refused) == [("loyalty_card", "card_number")]
     assert store.rows(channel.loyalty_cards) == []

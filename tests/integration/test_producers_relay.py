@@ -13,7 +13,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from sqlalchemy import Connection, insert, select, text, update
 
 from tenten.avro.wire import contract, encode
-from tenten.kafka.client import administration
+from tenten.kafka.topics_admin import admin_client
 from tenten.producers import (
     CustomerStatus,
     Item,
@@ -397,7 +397,7 @@ def test_what_the_broker_refuses_of_a_key_keeps_back_all_of_that_key(store: Stor
     for _ in range(2):
         record_sale(store.channel, lines=[TEA])
     refused = store.settings.topic(RETAIL_TRANSACTIONS)
-    admin = administration(store.settings)
+    admin = admin_client(store.settings)
     alter = ConfigResource(ConfigResource.Type.TOPIC, refused, incremental_configs=[_limit("100")])
     for altered in admin.incremental_alter_configs([alter]).values():
         altered.result()

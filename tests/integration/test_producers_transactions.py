@@ -33,7 +33,7 @@ from tenten.producers import (
     show_transaction,
 )
 from tenten.producers.till import end_of_day as days
-from tenten.runtime.errors import CustomerRefused, NoSuchCustomer, NoSuchTransaction, TransactionRefused
+from tenten.runtime.errors import CustomerRejected, NoSuchCustomer, NoSuchTransaction, TransactionRejected
 from tenten.schemas.messages import (
     CodedAmount,
     ControlTotal,
@@ -271,7 +271,7 @@ def test_an_order_that_breaks_rules_is_refused_with_every_reason(
 ) -> None:
     """And nothing is written."""
     # when
-    with pytest.raises(TransactionRefused) as refused:
+    with pytest.raises(TransactionRejected) as refused:
         record_order(sqlite_store.channel, **{"lines": [TEA], **said})
     # then
     assert {(one.field, one.code) for one in refused.value.reasons} == reasons
@@ -288,7 +288,7 @@ def sqlite_store(tmp_path: Path) -> Iterator[Store]:
 def test_a_sale_is_paid_in_full(store: Store) -> None:
     """What is taken along without being paid is refused."""
     # when
-    with pytest.raises(TransactionRefused) as refused:
+    with pytest.raises(TransactionRejected) as refused:
         record_sale(store.channel, lines=[TEA], payments=[Payment(method="CARD", amount=Decimal("8.99"))])
     # then
     assert [(one.field, one.code) for one in refused.value.reasons] == [("payments", "does_not_add_up")]
@@ -310,7 +310,7 @@ def test_an_address_that_is_not_the_customers_is_refused(store: Store, ada: Cust
     # given
     other = create_customer(store.channel, last_name="Babbage", address=NewAddress(city="London"))
     # when
-    with pytest.raises(TransactionRefused) as refused:
+    with pytest.raises(TransactionRejected) as refused:
         record_order(store.channel, customer_id=ada.customer_id, deliver_to=other.state.primary_address, lines=[])
     # then
     assert [(one.field, one.code) for one in refused.value.reasons] == [
@@ -329,7 +329,7 @@ def test_a_customer_too_large_to_go_along_is_refused_at_the_till(store: Store, a
         huge = update(channel.outbox).values(payload=b"x" * 1_000_000)
         connection.execute(huge.where(channel.outbox.c.id == event_ids(store)[1]))
     # when
-    with pytest.raises(TransactionRefused, match="too large"):
+    with pytest.raises(TransactionRejected, match="too large"):
         record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
     # then
     assert store.rows(channel.transactions) == []
@@ -565,10 +565,10 @@ def test_a_rejected_customer_whose_order_waits_is_not_discarded(store: Store, ad
     order = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
     store.reject(event_ids(store)[0])
     # when
-    with pytest.raises(CustomerRefused, match="on its way"):
+    with pytest.raises(CustomerRejected, match="on its way"):
         discard_rejected(store.channel, ada.customer_id)
     answer(store, order.transaction_id, "rejected")
-    with pytest.raises(CustomerRefused, match="on its way"):
+    with pytest.raises(CustomerRejected, match="on its way"):
         discard_rejected(store.channel, ada.customer_id)
     answer(store, order.transaction_id, "synchronized")
     # then

@@ -16,7 +16,7 @@ from tenten.kafka.assigned_reader import AssignedReader
 from tenten.runtime.errors import LockHeld
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CUSTOMERS
-from tenten.sql.database import resync_lock
+from tenten.sql.locks import resync_lock
 from tests.channel_scene import (
     CHANNEL,
     RESYNC,

@@ -19,7 +19,8 @@ from tenten.avro.wire import contract
 from tenten.kafka.schema_registry import Registry as Client
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.local.ports import free_port
-from tenten.runtime.errors import RegistryAway, RegistryRefused, is_transient
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import RegistryRefused, RegistryUnavailable
 from tenten.runtime.settings import Settings
 from tests.acceptance.cli import Tenten, end, wait_until
 from tests.registry import Registry
@@ -141,7 +142,7 @@ def test_schema_that_is_not_compatible_is_refused_with_what_the_registry_says(re
 
 def test_registry_that_is_away_is_waited_for() -> None:
     """Nobody at the address, or nobody who answers, is no refusal."""
-    with pytest.raises(RegistryAway) as away:
+    with pytest.raises(RegistryUnavailable) as away:
         Client(f"http://127.0.0.1:{free_port()}").schema(1)
     assert is_transient(away.value)
 

@@ -17,8 +17,8 @@ from tenten.avro.wire import contract, encode
 from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.settlement import run as settlement
 from tenten.consumers.channel.settlement.run import run
-from tenten.kafka.client import administration
 from tenten.kafka.partitioner import partition_of
+from tenten.kafka.topics_admin import admin_client
 from tenten.schemas.messages import Outcome, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CHANNEL_REPLIES
@@ -349,7 +349,7 @@ def test_replies_topic_made_anew_is_read_from_its_beginning(scene: ChannelScene)
     with scene.running(run):
         scene.headquarters.reply(reply(first, account_number="C-1", version=1))
         wait_until_read(scene)
-    admin = administration(scene.settings)
+    admin = admin_client(scene.settings)
     admin.delete_topics([name])[name].result()
     scene.wait(lambda: name not in admin.list_topics(timeout=10).topics, "the deletion")
     make_topics(scene.settings)

@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 
 from tenten.consumers.headquarters.transactions import reply_outbox as answers
 from tenten.consumers.headquarters.transactions.reply_outbox import Answer, send_answers, write_answers
-from tenten.kafka.client import producer_configuration
+from tenten.kafka.client_config import producer_configuration
 from tenten.schemas.messages import Reason, TransactionStatus
 from tenten.schemas.topics import CHANNEL_REPLIES
-from tenten.sql.database import open_database
+from tenten.sql.engine import open_database
 from tests.scenes import Scene, set_scene, wait_for
 
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

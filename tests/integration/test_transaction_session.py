@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tenten import local
-from tenten.kafka.client import consumer_configuration, producer_configuration
+from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
 from tenten.runtime.settings import Settings
 from tests.faults.evidence import read_topic

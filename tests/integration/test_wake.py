@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from tenten.sql.database import open_database
+from tenten.sql.engine import open_database
 from tenten.sql.notifications import listening
 from tests.conftest import NewDatabase
 

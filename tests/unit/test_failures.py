@@ -14,18 +14,16 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from tenten.local.ports import free_port
 from tenten.runtime import errors as failures
+from tenten.runtime.error_codes import error_code, is_full, is_transient
 from tenten.runtime.errors import (
-    Contended,
-    CustomerRefused,
+    CustomerRejected,
     DatabaseFull,
     DatabaseRefused,
     KafkaRefused,
-    RegistryAway,
     RegistryRefused,
+    RegistryUnavailable,
     TentenError,
-    error_code,
-    is_full,
-    is_transient,
+    WriteConflict,
 )
 from tenten.schemas.messages import Reason
 
@@ -107,8 +105,8 @@ def test_causes_are_looked_through() -> None:
 def test_only_two_of_our_own_errors_are_transient() -> None:
     """A registry that is away and a contended row pass by themselves; the rest of ours does not."""
     # then
-    assert is_transient(RegistryAway("the registry does not answer"))
-    assert is_transient(Contended("another worker is faster"))
+    assert is_transient(RegistryUnavailable("the registry does not answer"))
+    assert is_transient(WriteConflict("another worker is faster"))
     assert not is_transient(RegistryRefused("incompatible", 409))
     assert not is_transient(KafkaRefused("wrong password"))
     assert not is_transient(TentenError("no"))
@@ -267,7 +265,7 @@ def test_refused_customer_has_every_reason() -> None:
     ]
 
     # when
-    refused = CustomerRefused(reasons)
+    refused = CustomerRejected(reasons)
 
     # then
     assert refused.reasons == tuple(reasons)

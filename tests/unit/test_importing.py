@@ -7,7 +7,7 @@ import pytest
 from tenten.producers.importing.column_mapping import choose_columns, guess
 from tenten.producers.importing.file_reader import LINE_CHARACTERS_MAX, Line, open_lines
 from tenten.producers.till.customer_input import TEXT_FIELDS, NewAddress, fields_from_texts
-from tenten.runtime.errors import ImportRefused
+from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import CustomerType, ReceiptPreference
 
 
@@ -75,7 +75,7 @@ def test_of_two_columns_that_look_like_one_field_the_first_is_used() -> None:
 )
 def test_a_mapping_that_makes_no_sense_is_refused(mapping: dict[str, str], key: str | None, message: str) -> None:
     """With the nearest name that exists."""
-    with pytest.raises(ImportRefused, match=message):
+    with pytest.raises(ImportRejected, match=message):
         choose_columns(["First", "Last"], mapping, key)
 
 
@@ -148,14 +148,14 @@ def test_a_file_that_makes_no_sense_is_refused_as_a_whole(
     file = tmp_path / "people.csv"
     file.write_bytes(content)
     # then
-    with pytest.raises(ImportRefused, match=message), open_lines(file, encoding):
+    with pytest.raises(ImportRejected, match=message), open_lines(file, encoding):
         pass
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """With its name."""
     with (
-        pytest.raises(ImportRefused, match=r"nowhere\.csv cannot be read"),
+        pytest.raises(ImportRejected, match=r"nowhere\.csv cannot be read"),
         open_lines(tmp_path / "nowhere.csv", "utf-8"),
     ):
         pass

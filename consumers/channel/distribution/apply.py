@@ -58,7 +58,7 @@ def apply(
 ) -> Applied:
     """Apply changes. With `survivors` each snapshot is known to be the last of its key: it wins whatever the row has.
 
-    Raises: `Contended` when somebody else writes one of these customers at this moment: the same again will do.
+    Raises: `WriteConflict` when somebody else writes one of these customers at this moment: the same again will do.
     """
     tables = tables_of(connection)
     asked = {**dict(zip(changes.ids, changes.versions, strict=True)), **changes.unwanted}

@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import JSON, Connection, Table
 
-from tenten.runtime.errors import Contended
+from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
 from tenten.sql.customer_frames import TableFrames, copy_into
 
@@ -87,13 +87,13 @@ def with_edits(connection: Connection, ids: Sequence[str], versions: Sequence[in
 
 
 def insert(connection: Connection, frames: TableFrames) -> None:
-    """Write customers that do not exist. Raises: `Contended` when one of them does after all."""
+    """Write customers that do not exist. Raises: `WriteConflict` when one of them does after all."""
     with _cursor(connection) as cursor:
         try:
             for table, frame in _pairs(frames):
                 copy_into(cursor, table.name, frame)
         except psycopg.errors.UniqueViolation as error:
-            raise Contended("somebody else has written one of these customers meanwhile") from error
+            raise WriteConflict("somebody else has written one of these customers meanwhile") from error
 
 
 def update(connection: Connection, frames: TableFrames, ids: Iterable[str]) -> None:

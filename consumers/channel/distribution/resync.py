@@ -32,17 +32,20 @@ from tenten.consumers.channel.overlay import remove
 from tenten.consumers.channel.positions import TopicRead, guard_topic, read_positions, replace
 from tenten.consumers.channel.write_slices import Slices
 from tenten.kafka.assigned_reader import AssignedReader, Records
-from tenten.kafka.client import earliest_offsets, last_stable_offsets, topic_ids
+from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
-from tenten.runtime.errors import Contended, TentenError
+from tenten.kafka.topics_admin import topic_ids
+from tenten.runtime.errors import TentenError, WriteConflict
 from tenten.runtime.failpoints import failpoint
-from tenten.runtime.prefetch import one_ahead
-from tenten.runtime.retry import Patience, Stopped
+from tenten.runtime.prefetch import prefetched
+from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers, outbox, resync_keys
 from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.arrays import is_one_of
-from tenten.sql.database import DatabaseLock, apply_lock, check_version, consistent_view, open_database, resync_lock
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.locks import DatabaseLock, apply_lock, resync_lock
+from tenten.sql.migrations import check_version
 
 log = get_logger(__name__)
 
@@ -79,13 +82,13 @@ def resync(
     """
     ending = stop or Event()
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
-    patience = Patience("resync", channel_name, ending)
+    retry = Retry("resync", channel_name, ending)
     engine = open_database(settings.channel(channel_name).database)
     try:
-        patience.persist(lambda: check_version(engine, "channel"))
+        retry.run_until_success(lambda: check_version(engine, "channel"))
         with resync_lock(engine):
-            patience.persist(lambda: _forget_keys(engine))
-            topic = patience.persist(lambda: _topic(settings, engine))
+            retry.run_until_success(lambda: _forget_keys(engine))
+            topic = retry.run_until_success(lambda: _topic(settings, engine))
             group = settings.group(f"channel.{channel_name}")
             with (
                 AssignedReader(settings, topic.name, group, {}, FETCH_WAIT_MS) as keys,
@@ -97,15 +100,15 @@ def resync(
                     engine=engine,
                     view=view,
                     topic=topic,
-                    patience=patience,
+                    retry=retry,
                     stop=ending,
                     keys=keys,
                     more_keys=more_keys,
                     records=records,
                 )
                 _read_all(replay, progress)
-                patience.persist(lambda: _finish(replay))
-            patience.persist(lambda: _forget_keys(engine))
+                retry.run_until_success(lambda: _finish(replay))
+            retry.run_until_success(lambda: _forget_keys(engine))
     except Stopped:
         return False
     finally:
@@ -122,7 +125,7 @@ class _Replay:
     engine: Engine
     view: ChannelView
     topic: TopicRead
-    patience: Patience
+    retry: Retry
     stop: Event
     keys: AssignedReader
     more_keys: AssignedReader
@@ -150,7 +153,7 @@ def _topic(settings: Settings, engine: Engine) -> TopicRead:
 
 def _read_all(replay: _Replay, progress: Progress) -> None:
     """Read every partition to its target, and then what came meanwhile, until little is left."""
-    ask = replay.patience.persist
+    ask = replay.retry.run_until_success
     name, partitions = replay.topic.name, replay.topic.partitions
     start = ask(lambda: earliest_offsets(replay.settings, name, partitions))
     target = ask(lambda: last_stable_offsets(replay.settings, name, partitions))
@@ -174,14 +177,14 @@ def _read(replay: _Replay, target: Mapping[int, int], held: DatabaseLock | None 
     While a step is applied, the next one is read, and so are the keys of the next partition. `held` is the apply lock,
     where the caller has it.
     """
-    persist = replay.patience.persist
-    for step in one_ahead(_steps(replay, target)):
+    run_until_success = replay.retry.run_until_success
+    for step in prefetched(_steps(replay, target)):
         if step.batch.rows:
             changes = step.batch.changes()
-            wrong = persist(partial(_wrong, replay.engine, changes))
+            wrong = run_until_success(partial(_wrong, replay.engine, changes))
             if wrong:
-                persist(partial(_mend, replay, step, wrong, held))
-            persist(partial(_remember, replay.engine, changes))
+                run_until_success(partial(_mend, replay, step, wrong, held))
+            run_until_success(partial(_remember, replay.engine, changes))
             failpoint("resync.after_slice")
         partition = step.survivors.partition
         yield step.next_offset - replay.read_to[partition]
@@ -190,7 +193,7 @@ def _read(replay: _Replay, target: Mapping[int, int], held: DatabaseLock | None 
 
 def _steps(replay: _Replay, target: Mapping[int, int]) -> Iterator[_Step]:
     """The survivors of every partition, batch by batch. Raises: `SnapshotUnreadable`."""
-    for survivors in one_ahead(_survivors(replay, target)):
+    for survivors in prefetched(_survivors(replay, target)):
         partition = survivors.partition
         start, end = replay.read_to[partition], target[partition]
         for records in read_range(replay.records, partition, start, end, replay.stop):
@@ -282,7 +285,7 @@ def _finish(replay: _Replay) -> None:
         failpoint("resync.before_delete")
         _delete_surplus(replay.engine)
         if not held.is_held():
-            raise Contended("the apply lock was lost with its connection")
+            raise WriteConflict("the apply lock was lost with its connection")
         with replay.engine.begin() as connection:
             replace(connection, replay.topic, replay.read_to, datetime.now(UTC))
 

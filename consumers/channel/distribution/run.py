@@ -38,18 +38,22 @@ from tenten.consumers.channel.positions import (
 )
 from tenten.consumers.channel.topic_watch import Watch
 from tenten.consumers.channel.write_slices import Slices
-from tenten.kafka.assigned_reader import AssignedReader, OffsetGone
-from tenten.kafka.client import REQUEST_SECONDS, administration, ask, topic_ids
+from tenten.kafka.assigned_reader import AssignedReader, OffsetUnavailable
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_errors import call_kafka
 from tenten.kafka.schema_registry import writer_schemas
+from tenten.kafka.topics_admin import admin_client, topic_ids
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.errors import LockHeld
 from tenten.runtime.failpoints import failpoint
-from tenten.runtime.prefetch import one_ahead
-from tenten.runtime.retry import Patience
+from tenten.runtime.prefetch import prefetched
+from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers
 from tenten.schemas.topics import CUSTOMERS
-from tenten.sql.database import apply_lock, check_version, open_database
+from tenten.sql.engine import open_database
+from tenten.sql.locks import apply_lock
+from tenten.sql.migrations import check_version
 
 log = get_logger(__name__)
 
@@ -68,22 +72,22 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
     """
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
-    patience = Patience("distribution", channel_name, stop)
+    retry = Retry("distribution", channel_name, stop)
     resync_because: str | None = None
     try:
         while not stop.is_set():
-            with patience.surviving():
+            with retry.retrying():
                 check_version(engine, "channel")
                 standing, reason = _where(settings, engine)
                 resync_because = resync_because or reason
                 if resync_because is not None:
                     log.warning("resync_needed", channel=channel_name, because=resync_because)
-                    _resync_or_wait(settings, channel_name, stop, patience)
+                    _resync_or_wait(settings, channel_name, stop, retry)
                     resync_because = None
                     continue
                 try:
-                    _follow(settings, engine, view, standing, patience=patience, stop=stop)
-                except OffsetGone as gone:
+                    _follow(settings, engine, view, standing, retry=retry, stop=stop)
+                except OffsetUnavailable as gone:
                     resync_because = str(gone)
     finally:
         engine.dispose()
@@ -168,12 +172,12 @@ def _resync_because(connection: Connection, topic: TopicRead, positions: Mapping
 def tombstones_kept(settings: Settings, topic: str) -> timedelta:
     """For how long the topic keeps tombstones, as the broker has it now."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    admin = administration(settings)  # kept while its future is waited for
+    admin = admin_client(settings)  # kept while its future is waited for
     described = admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
-    return timedelta(milliseconds=int(ask(described[resource].result)["delete.retention.ms"].value))
+    return timedelta(milliseconds=int(call_kafka(described[resource].result)["delete.retention.ms"].value))
 
 
-def _resync_or_wait(settings: Settings, channel_name: str, stop: Event, patience: Patience) -> None:
+def _resync_or_wait(settings: Settings, channel_name: str, stop: Event, retry: Retry) -> None:
     """Resync, unless somebody else just does."""
     said_at = 0.0
 
@@ -186,11 +190,11 @@ def _resync_or_wait(settings: Settings, channel_name: str, stop: Event, patience
     try:
         resync(settings, channel_name, say, stop)
     except LockHeld:
-        patience.pause()
+        retry.pause()
 
 
 def _follow(
-    settings: Settings, engine: Engine, view: ChannelView, standing: Standing, *, patience: Patience, stop: Event
+    settings: Settings, engine: Engine, view: ChannelView, standing: Standing, *, retry: Retry, stop: Event
 ) -> None:
     """Apply what comes, until `stop` is set or the channel's standing must be looked at again.
 
@@ -206,7 +210,7 @@ def _follow(
         Watch(settings, standing.topic) as watch,
     ):
         intake = Intake(reader, view.channel_id, view.filter, dialect_of(engine), writer_schemas(settings))
-        for taken in one_ahead(intake.batches()):
+        for taken in prefetched(intake.batches()):
             if stop.is_set() or watch.topic_changed() or standing.was_away(datetime.now(UTC), intake.stopped):
                 return
             standing.confirm(watch.stable_offsets())
@@ -219,10 +223,10 @@ def _follow(
             else:
                 continue
             noted_at = monotonic()
-            reader.show_lag_tools(standing.next_offsets)
+            reader.commit_for_monitoring(standing.next_offsets)
             if taken.batch is not None or len(reached) == standing.topic.partitions:
                 # Some partitions at their end prove nothing: what was waited for may lie in another.
-                patience.succeeded()
+                retry.recovered()
 
 
 def _apply(engine: Engine, view: ChannelView, standing: Standing, taken: Taken, slices: Slices) -> None:

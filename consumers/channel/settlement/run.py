@@ -42,17 +42,18 @@ from tenten.consumers.channel.positions import (
 from tenten.consumers.channel.settlement.transactions import settle_sales
 from tenten.consumers.channel.topic_watch import Watch
 from tenten.consumers.channel.write_slices import Slices
-from tenten.kafka.assigned_reader import POLL_SECONDS, AssignedReader, OffsetGone, Records
-from tenten.kafka.client import topic_ids
+from tenten.kafka.assigned_reader import POLL_SECONDS, AssignedReader, OffsetUnavailable, Records
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import writer_schemas
+from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.failpoints import failpoint
-from tenten.runtime.retry import Patience
+from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Outcome, Reply, reasons_as_json, reply_from_avro
 from tenten.schemas.topics import CHANNEL_REPLIES, RECORD_BYTES_MAX
-from tenten.sql.database import check_version, open_database
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import check_version
 from tenten.sql.notifications import SETTLED_CHANNEL
 
 log = get_logger(__name__)
@@ -74,17 +75,17 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
     """
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
-    patience = Patience("settlement", channel_name, stop)
+    retry = Retry("settlement", channel_name, stop)
     begin_anew = False
     try:
         while not stop.is_set():
-            with patience.surviving():
+            with retry.retrying():
                 check_version(engine, "channel")
                 place = _where(settings, engine, channel_name, begin_anew)
                 begin_anew = False
                 try:
-                    _follow(settings, engine, view, place, patience=patience, stop=stop)
-                except OffsetGone:
+                    _follow(settings, engine, view, place, retry=retry, stop=stop)
+                except OffsetUnavailable:
                     # Older replies are gone; whoever still waits for one of them sends again and is answered again.
                     log.warning("replies_gone", channel=channel_name, next_offset=place.next_offset)
                     begin_anew = True
@@ -124,9 +125,7 @@ def _where(settings: Settings, engine: Engine, channel_name: str, begin_anew: bo
     return _Place(topic=topic, partition=partition, next_offset=0, read_to=0)
 
 
-def _follow(
-    settings: Settings, engine: Engine, view: ChannelView, place: _Place, *, patience: Patience, stop: Event
-) -> None:
+def _follow(settings: Settings, engine: Engine, view: ChannelView, place: _Place, *, retry: Retry, stop: Event) -> None:
     """Settle what comes, until `stop` is set or the topic must be looked at again."""
     slices = Slices(engine.dialect.name, _POSTGRESQL_ROWS)
     group = settings.group(f"channel.{view.channel_id}")
@@ -150,8 +149,8 @@ def _follow(
             elif monotonic() - noted_at >= NOTE_SECONDS and _behind(place):
                 _note(engine, place)
                 noted_at = monotonic()
-                reader.show_lag_tools({place.partition: place.next_offset})
-                patience.succeeded()
+                reader.commit_for_monitoring({place.partition: place.next_offset})
+                retry.recovered()
 
 
 def _take(engine: Engine, view: ChannelView, place: _Place, records: Records, slices: Slices) -> int | None:

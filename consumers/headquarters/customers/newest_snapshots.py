@@ -12,8 +12,11 @@ from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import ARRAY, Engine, any_, bindparam, select
 
 from tenten.avro.wire import Unreadable, contract
-from tenten.kafka.client import consumer_configuration, earliest_offsets, last_stable_offsets, read_on, topic_ids
+from tenten.kafka.client_config import consumer_configuration
+from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.records import read_until
 from tenten.kafka.schema_registry import writer_schemas
+from tenten.kafka.topics_admin import topic_ids
 from tenten.rules.limits import GUID
 from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.runtime.settings import Settings
@@ -73,7 +76,7 @@ def _newest_versions(settings: Settings, partitions: Collection[int]) -> Iterabl
     consumer = Consumer(consumer_configuration(settings, **options))
     try:
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
-        for message in read_on(consumer, starts, ends):
+        for message in read_until(consumer, starts, ends):
             customer_id, value = (message.key() or b"").decode(errors="replace"), message.value()
             if not GUID.fullmatch(customer_id):
                 continue

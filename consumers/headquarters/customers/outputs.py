@@ -15,7 +15,7 @@ from tenten.avro.batches import EXACT, join_columns, text_bytes, zigzag
 from tenten.avro.wire import contract, encode, header_bytes
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
 from tenten.consumers.headquarters.customers.transaction import Synchronized
-from tenten.kafka.client import Headers
+from tenten.kafka.records import Headers
 from tenten.schemas.messages import ROW, Customer, Outcome, Reply, to_avro
 from tenten.sql.customer_rows import StoredCustomer
 

@@ -10,12 +10,11 @@ Guarantee: one account number per customer, whatever crashes. The database commi
     after the Kafka commit           nothing is repeated
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from threading import Event
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
 from structlog import get_logger
@@ -31,16 +30,18 @@ from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
-from tenten.kafka.client import consumer_configuration, producer_configuration
+from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.slots import Slot
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.runtime.failpoints import failpoint
-from tenten.runtime.retry import Patience, Stopped
+from tenten.runtime.prefetch import Prefetcher
+from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS
-from tenten.sql.database import check_version, open_database
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import check_version
+from tenten.sql.slots import Slot
 
 log = get_logger(__name__)
 
@@ -57,7 +58,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         engine = open_database(settings.headquarters_database())
         stack.callback(engine.dispose)
         try:
-            headers = Patience("headquarters", HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
+            headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))
         except Stopped:
             return
         source = settings.topic(ASYNC_CUSTOMERS)
@@ -76,11 +77,11 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stop=stop,
         )
         stack.enter_context(session)
-        prefetcher = stack.enter_context(_Prefetcher(lambda batch: _read(batch, writers, channels)))
+        prefetcher = stack.enter_context(Prefetcher[Batch, _Read](lambda batch: _read(batch, writers, channels)))
         streak = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
-                values, classified = prefetcher.read(batch)
+                values, classified = prefetcher.get(batch, batch.following)
                 new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
                 stop_when_too_many(new_streak, settings)
                 failpoint("headquarters.while_judging")
@@ -126,26 +127,3 @@ def _read(batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> _Rea
     keys = [message.key() for message in batch.messages]
     positions = record_positions(batch.topic, batch.messages)
     return _Read(values, decode_and_classify(keys, values, writers, channels, positions))
-
-
-class _Prefetcher:
-    """Reads the next batch in a thread while the database writes the current one. Use it as a context manager."""
-
-    def __init__(self, read: Callable[[Batch], _Read]) -> None:
-        self._read = read
-        self._next: tuple[Batch, Future[_Read]] | None = None
-
-    def __enter__(self) -> Self:
-        self._thread = ThreadPoolExecutor(1, "prefetch")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
-
-    def read(self, batch: Batch) -> _Read:
-        """The result for this batch; starts to read the following batch."""
-        prefetched, self._next = self._next, None
-        result = prefetched[1].result() if prefetched and prefetched[0] is batch else self._read(batch)
-        if batch.following is not None:
-            self._next = (batch.following, self._thread.submit(self._read, batch.following))
-        return result

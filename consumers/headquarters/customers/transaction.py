@@ -26,7 +26,8 @@ from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.release_queue import note_customers
-from tenten.runtime.errors import Contended, DatabaseRefused, error_code, is_transient
+from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.errors import DatabaseRefused, WriteConflict
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import EventKind, Reason, Reply
 from tenten.schemas.tables.headquarters import ACCOUNT_NUMBERS
@@ -99,7 +100,7 @@ def _in_one_transaction(
 ) -> Synchronized[T]:
     """Run the transaction; retry it with every event individual when a simple create is not new or has no number.
 
-    Raises: `Contended` when another worker is creating one of these customers at the same time; `DatabaseRefused`
+    Raises: `WriteConflict` when another worker is creating one of these customers at the same time; `DatabaseRefused`
     when a new number already belongs to a customer; other errors of the database.
     """
     blocks.begin()
@@ -112,7 +113,7 @@ def _in_one_transaction(
         if not _already_exists(error):
             raise
         if batch.simple_creates.is_empty():
-            raise Contended("another worker is creating one of these customers") from error
+            raise WriteConflict("another worker is creating one of these customers") from error
     blocks.give_back()
     return _in_one_transaction(engine, blocks, channels, as_individual(batch), reached, encode=encode)
 

@@ -18,17 +18,11 @@ from sqlalchemy import Engine, select
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract, encode
 from tenten.consumers.headquarters.customers.outputs import snapshot
-from tenten.kafka.client import (
-    REQUEST_SECONDS,
-    consumer_configuration,
-    earliest_offsets,
-    last_stable_offsets,
-    place,
-    producer_configuration,
-    read_on,
-    topic_ids,
-)
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.records import read_until, record_position
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
+from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import (
@@ -159,7 +153,7 @@ class _TopicDigests:
         """Read to the current last stable offsets."""
         ends = last_stable_offsets(self._settings, self._topic, self._partitions)
         total = sum(max(0, end - self._next[partition]) for partition, end in ends.items())
-        for count, message in enumerate(read_on(self._consumer, self._next, ends)):
+        for count, message in enumerate(read_until(self._consumer, self._next, ends)):
             self._add(message)
             if count % 1_000 == 0:
                 progress("topic", count, total)
@@ -174,7 +168,7 @@ class _TopicDigests:
         try:
             self.digests[customer_id] = _digest(customer_from_avro(self._writers.decode(value, contract("Customer"))))
         except Unreadable as error:
-            partition, offset = place(message)
+            partition, offset = record_position(message)
             raise DatabaseRefused(
                 f"record {partition}/{offset} of {self._topic} {error.text}; no customer was touched"
             ) from error

@@ -24,7 +24,8 @@ from tenten.consumers.headquarters.release_queue import note_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, Judged, halves
 from tenten.consumers.headquarters.transactions.end_of_day import record_days
 from tenten.consumers.headquarters.transactions.reply_outbox import Answer, cursor_of, foreign_answer, write_answers
-from tenten.runtime.errors import Contended, error_code, is_transient
+from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.errors import WriteConflict
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import ROW, TransactionStatus, reasons_from_json
 from tenten.schemas.tables.headquarters import retail_transactions, sales_orders
@@ -41,7 +42,7 @@ def record(engine: Engine, judged: Judged, reached: StreamPositions) -> tuple[Un
 
     Then the batch is halved until the one record is found, which is given back as unreadable; the halves are
     transactions of their own.
-    Raises: what is transient; `Contended` of it when another worker is just taking in one of these.
+    Raises: what is transient; `WriteConflict` of it when another worker is just taking in one of these.
     """
     try:
         _in_one_transaction(engine, judged, reached)
@@ -74,7 +75,7 @@ def _in_one_transaction(engine: Engine, judged: Judged, reached: StreamPositions
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
         if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):
             raise
-        raise Contended("another worker is just taking in one of these transactions") from error
+        raise WriteConflict("another worker is just taking in one of these transactions") from error
 
 
 def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answer]:
@@ -116,7 +117,7 @@ def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answ
             )
         )
         if gone.rowcount != len(judged_anew):
-            raise Contended("another worker has just judged one of these transactions anew")
+            raise WriteConflict("another worker has just judged one of these transactions anew")
     _insert(headquarters, judged, new, judged_anew, now)
     _note(headquarters, new)
     _count(headquarters, again + replaced)

@@ -30,11 +30,11 @@ from tenten.consumers.headquarters.transactions.ingest import OF_A_RECORD
 from tenten.consumers.headquarters.transactions.reply_outbox import Answer, write_answers
 from tenten.consumers.headquarters.transactions.statements import judge_statements
 from tenten.rules.number_sequence import number_format
-from tenten.runtime.errors import error_code, is_transient
+from tenten.runtime.error_codes import error_code, is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import Reason, TransactionStatus, reasons_as_json, reasons_from_json
 from tenten.schemas.tables.headquarters import sales_order_sequences
-from tenten.sql.arrays import array_text
+from tenten.sql.arrays import pg_array_literal
 
 log = get_logger(__name__)
 
@@ -181,7 +181,7 @@ def _one_by_one(headquarters: Connection, looked_at: Mapping[str, Any], *, sweep
     for transaction_id in headquarters.scalars(_DUE_IDS[sweep], looked_at).all():
         try:
             with headquarters.begin_nested():
-                one = _let_through(headquarters, {**looked_at, "ids": array_text([transaction_id])}, sweep=False)
+                one = _let_through(headquarters, {**looked_at, "ids": pg_array_literal([transaction_id])}, sweep=False)
         except DBAPIError as error:
             if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
                 raise
@@ -300,7 +300,7 @@ def _block(headquarters: Connection, refused: Mapping[str, Reason], now: datetim
         alike[reason].append(transaction_id)
     answers: list[Answer] = []
     for reason, ids in alike.items():
-        blocked = {"ids": array_text(ids), "why": reasons_as_json([reason]), "now": now}
+        blocked = {"ids": pg_array_literal(ids), "why": reasons_as_json([reason]), "now": now}
         answers += _changed(headquarters.execute(_BLOCK, blocked))
     return answers
 

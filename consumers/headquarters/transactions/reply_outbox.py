@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, delete, text
 
 from tenten.avro.batches import join_columns, text_bytes, zigzag
 from tenten.avro.wire import contract, encode
-from tenten.kafka.client import REQUEST_SECONDS
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.records import Headers, produce
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
 from tenten.schemas.tables.headquarters import replies_due
@@ -207,13 +208,8 @@ def _send(producer: Producer, topic: str, due: Iterable[tuple[int, str, str, byt
             failures.append(error)
 
     for _, channel_id, transaction_id, payload in due:
-        headers: list[tuple[str, str | bytes | None]] = [("id", transaction_id), ("type", "Reply")]
-        while True:
-            try:
-                producer.produce(topic, payload, channel_id, headers=headers, on_delivery=delivered)
-                break
-            except BufferError:
-                producer.poll(0.05)
+        headers: Headers = [("id", transaction_id), ("type", "Reply")]
+        produce(producer, topic, channel_id, payload, headers=headers, on_delivery=delivered)
     unanswered = producer.flush(REQUEST_SECONDS)
     for failure in failures:
         raise KafkaException(failure)

@@ -37,17 +37,18 @@ from tenten.consumers.headquarters.transactions.ingest import record
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import ANSWERS_CHANNEL, send_answers
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
-from tenten.kafka.client import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.slots import Slot
 from tenten.kafka.transaction_session import BatchLimits, Outputs, TransactionSession
 from tenten.runtime.failpoints import failpoint
-from tenten.runtime.retry import Patience, Stopped
+from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS, RETAIL_TRANSACTIONS_DLQ
-from tenten.sql.database import check_version, open_database
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import check_version
 from tenten.sql.notifications import listening
+from tenten.sql.slots import Slot
 
 log = get_logger(__name__)
 
@@ -70,7 +71,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         engine = open_database(settings.headquarters_database())
         ends.callback(engine.dispose)
         try:
-            Patience(GROUP, HEADQUARTERS, stop).persist(partial(_begin, settings, engine))
+            Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))
         except Stopped:
             return
         beside = [
@@ -136,7 +137,7 @@ def _forward(settings: Settings, out: Outputs, judged: Judged) -> None:
 class _Beside:
     """A thread that does its work until `stop` is set. Use it as a context manager; when it fails, everything stops."""
 
-    def __init__(self, name: str, stop: Event, work: Callable[[Patience, Event], None]) -> None:
+    def __init__(self, name: str, stop: Event, work: Callable[[Retry, Event], None]) -> None:
         self._name = name
         self._stop = stop
         self._work = work
@@ -157,17 +158,17 @@ class _Beside:
             raise self._failure
 
     def _run(self) -> None:
-        patience = Patience(self._name, HEADQUARTERS, self._stop)
+        retry = Retry(self._name, HEADQUARTERS, self._stop)
         try:
             while not self._stop.is_set():
-                with patience.surviving():
-                    self._work(patience, self._stop)
+                with retry.retrying():
+                    self._work(retry, self._stop)
         except BaseException as error:  # noqa: BLE001 - raised again by `check`, in the main thread
             self._failure = error
             self._stop.set()
 
 
-def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Event) -> None:
+def release_on(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
     """Round after round until `stop` is set: each time somebody has committed something, and each second.
 
     Raises: what the database raises.
@@ -185,14 +186,14 @@ def release_on(settings: Settings, engine: Engine, patience: Patience, stop: Eve
                 swept_at = began
                 sweep_at = began if found.full else began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
             busy = found.noted
-            patience.succeeded()
+            retry.recovered()
             if found.released or found.statements:
                 log.info("released", transactions=found.released, statements=found.statements)
             if not found.full:
                 wake.wait(SWEEP_SECONDS, stop)
 
 
-def answer_on(settings: Settings, engine: Engine, patience: Patience, stop: Event) -> None:
+def answer_on(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
     """Send answers until `stop` is set: each time some were written, and each second.
 
     Raises: what the database and the broker raise.
@@ -202,7 +203,7 @@ def answer_on(settings: Settings, engine: Engine, patience: Patience, stop: Even
         with listening(engine, ANSWERS_CHANNEL) as wake:
             while not stop.is_set():
                 sent = send_answers(engine, producer, settings.topic(CHANNEL_REPLIES))
-                patience.succeeded()
+                retry.recovered()
                 if sent:
                     log.info("answers_sent", answers=sent)
                 wake.wait(SWEEP_SECONDS, stop)

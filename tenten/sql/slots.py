@@ -1,11 +1,11 @@
-"""Slots: which of the transactional ids a worker uses.
+"""Slots: the transactional id that a worker uses.
 
-A worker that starts again with the id of a dead one makes the broker end the dead one's open transaction at once. So
-ids are few and fixed, `headquarters-0` and on, and an advisory lock in headquarters' database says who has which.
+A worker that starts with the transactional id of a dead worker makes the broker end that worker's open transaction at
+once. So the ids are few and fixed (`headquarters-0`, `headquarters-1`, ...), and an advisory lock in headquarters'
+database reserves each for one worker.
 """
 
 import time
-import zlib
 from types import TracebackType
 from typing import Final
 
@@ -15,6 +15,7 @@ from structlog import get_logger
 
 from tenten.runtime.errors import LockHeld
 from tenten.runtime.settings import Settings
+from tenten.sql.locks import try_advisory_lock
 
 log = get_logger(__name__)
 
@@ -22,19 +23,20 @@ SLOTS_MAX: Final = 1_000
 """More workers than any topic has partitions."""
 
 WAIT_SECONDS: Final = 2.0
-"""How long a slot of one's wish is waited for: the lock of a worker that was killed is not free at once."""
-
-_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(1010, CAST(:key AS bigint)::bit(32)::int)")
+"""How long to wait for a requested slot: the lock of a killed worker is not free at once."""
 
 
 class Slot:
-    """A slot of this worker's own, for as long as its connection lives; asked for again when that broke."""
+    """A slot reserved for this worker while its connection lives; reserved again after the connection broke.
+
+    `number` None: the first free slot.
+    """
 
     def __init__(self, engine: Engine, settings: Settings, group: str, number: int | None) -> None:
         self._engine = engine
         self._settings = settings
         self._group = group
-        self._wanted = number
+        self._requested = number
         self._connection: Connection | None = None
         self._number = -1
 
@@ -47,17 +49,17 @@ class Slot:
         self._release()
 
     def transactional_id(self) -> str:
-        """The transactional id of the slot, which is ours at the moment of asking.
+        """The transactional id of the slot, reserved at the time of the call.
 
-        Raises: `LockHeld` when the slot that was asked for is another worker's; what the database raises.
+        Raises: `LockHeld` when another worker has the requested slot; what the database raises.
         """
         if not self._is_held():
             self._release()
-            self._take()
+            self._acquire()
         return self._settings.transactional_id(self._group, self._number)
 
     def _is_held(self) -> bool:
-        """Whether the connection that holds the lock still lives."""
+        """Whether the connection that holds the lock is still usable."""
         if self._connection is None:
             return False
         try:
@@ -66,28 +68,27 @@ class Slot:
             return False
         return True
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            self._number = self._lock_one(connection)
+            self._number = self._lock_slot(connection)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
-        log.info("slot_taken", slot=self._number)
+        log.info("slot_acquired", slot=self._number)
 
-    def _lock_one(self, connection: Connection) -> int:
-        """Lock the slot that is wanted, or the first that is free; its number."""
-        numbers = range(SLOTS_MAX) if self._wanted is None else [self._wanted]
+    def _lock_slot(self, connection: Connection) -> int:
+        """Lock the requested slot, or the first free one; return its number."""
+        numbers = range(SLOTS_MAX) if self._requested is None else [self._requested]
         give_up_at = time.monotonic() + WAIT_SECONDS
         while True:
             for number in numbers:
-                key = {"key": zlib.crc32(self._settings.transactional_id(self._group, number).encode())}
-                if connection.scalar(_TRY_LOCK, key):
+                if try_advisory_lock(connection, f"slot.{self._settings.transactional_id(self._group, number)}"):
                     return number
-            if self._wanted is None or time.monotonic() > give_up_at:
-                wanted = "every slot" if self._wanted is None else f"slot {self._wanted}"
-                raise LockHeld(f"{wanted} belongs to another worker of this group: leave --slot out, or name another")
+            if self._requested is None or time.monotonic() > give_up_at:
+                slots = "every slot" if self._requested is None else f"slot {self._requested}"
+                raise LockHeld(f"{slots} is in use by another worker of this group: omit --slot, or choose another")
             time.sleep(0.05)
 
     def _release(self) -> None:

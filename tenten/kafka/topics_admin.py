@@ -1,0 +1,175 @@
+"""Topics as they exist on the brokers: their ids, their creation, their configuration."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from tenten.kafka.client_config import REQUEST_SECONDS, client_configuration
+from tenten.kafka.client_errors import ErrorListener, call_kafka, refusal_of
+from tenten.runtime.errors import SettingsError, TopicChanged
+from tenten.runtime.settings import Settings
+from tenten.schemas.topics import ALL, Topic
+
+_POLL_SECONDS: Final = 0.02
+"""How often asynchronous errors are checked while a request is pending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicInfo:
+    """A topic as it is now; its id changes when the topic is recreated."""
+
+    topic_id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicChange:
+    """The result of `apply_topics` for one topic: done, planned or refused."""
+
+    topic: str
+    action: Literal["create", "configure", "keep", "refuse"]
+    detail: str
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """An authenticated AdminClient.
+
+    Raises: `SettingsError`; `KafkaRefused` as soon as that is known; `KafkaException` when no broker answers.
+    """
+    # The caller sees the error, so it is not logged.
+    errors = ErrorListener(report=lambda _: None)
+    configuration: dict[str, Any] = {**client_configuration(settings, {}), "error_cb": errors}
+    try:
+        admin = AdminClient(configuration)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError._INVALID_ARG:
+            raise
+        raise SettingsError(f"[kafka] in tenten.toml: {error.args[0].str()}") from error
+    answer = admin.describe_cluster(request_timeout=REQUEST_SECONDS)
+    while not wait([answer], _POLL_SECONDS).done:
+        admin.poll(0)
+        errors.check()
+    try:
+        call_kafka(answer.result)
+    except KafkaException as error:
+        # The cause is reported asynchronously; the call itself only times out.
+        raise (error if errors.last is None else KafkaException(errors.last)) from error
+    return admin
+
+
+def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
+    """The id and partition count of each of these topics (names with prefix).
+
+    Raises: `KafkaRefused` for a topic that does not exist or may not be seen; `KafkaException` when no broker answers.
+    """
+    admin = admin_client(settings)  # kept while its futures are pending
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS).items():
+        topic = call_kafka(future.result, name)
+        found[name] = TopicInfo(topic_id=str(topic.topic_id), partitions=len(topic.partitions))
+    return found
+
+
+def check_partitions(topic: str, expected: int, found: int) -> None:
+    """Raises: `TopicChanged` with advice when the counts differ: keys would go to other partitions."""
+    if expected != found:
+        raise TopicChanged(
+            f"topic {topic} has {found} partitions, but this database has read it with {expected}: keys now go to "
+            "other partitions; create a new topic under another prefix and resync the channels"
+        )
+
+
+def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]:
+    """Create missing topics, correct the configuration of the others; refuse to add partitions to a keyed topic.
+
+    Idempotent. With `dry_run` it changes nothing.
+    Raises: `KafkaRefused`; `KafkaException` when no broker answers.
+    """
+    admin = admin_client(settings)
+    existing = _partition_counts(admin, [settings.topic(topic) for topic in ALL])
+    missing = [topic for topic in ALL if settings.topic(topic) not in existing]
+    if missing and not dry_run:
+        _create(admin, {settings.topic(topic): topic for topic in missing}, settings)
+    changes = []
+    for topic in ALL:
+        name, partitions = settings.topic(topic), settings.partitions_of(topic)
+        if topic in missing:
+            changes.append(TopicChange(topic=name, action="create", detail=f"{partitions} partitions"))
+        elif topic.keyed and existing[name] != partitions:
+            detail = (
+                f"has {existing[name]} partitions instead of {partitions}: with another count the same key would go "
+                f"to another partition. Keep this count (`partitions = {existing[name]}` in tenten.toml), or use "
+                "another prefix"
+            )
+            changes.append(TopicChange(topic=name, action="refuse", detail=detail))
+        else:
+            changes.append(_configure(admin, name, topic, dry_run))
+    return changes
+
+
+def _partition_counts(admin: AdminClient, names: Sequence[str]) -> dict[str, int]:
+    """The partition counts of those of the topics that exist, with a leader for each partition.
+
+    Only these topics are requested: a cluster may have many others.
+    Raises: `KafkaRefused` for a topic that may not be seen; `KafkaException`.
+    """
+    described = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS)
+    found = {}
+    for name, future in described.items():
+        try:
+            topic = future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise refusal_of(error, name) or error from error
+            continue
+        if topic.partitions and all(partition.leader is not None for partition in topic.partitions):
+            found[name] = len(topic.partitions)
+    return found
+
+
+def _create(admin: AdminClient, topics: Mapping[str, Topic], settings: Settings) -> None:
+    """Create the topics (by name with prefix), and wait until each partition has a leader.
+
+    Raises: `KafkaRefused`; `KafkaException`, also when that takes too long.
+    """
+    new = [
+        NewTopic(name, num_partitions=settings.partitions_of(topic), config=dict(topic.configuration))
+        for name, topic in topics.items()
+    ]
+    for name, future in admin.create_topics(new, request_timeout=REQUEST_SECONDS).items():
+        try:
+            call_kafka(future.result, name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+    give_up_at = time.monotonic() + REQUEST_SECONDS
+    while missing := sorted(topics.keys() - _partition_counts(admin, list(topics)).keys()):
+        if time.monotonic() > give_up_at:
+            raise KafkaException(f"no leaders within {REQUEST_SECONDS} s for {', '.join(missing)}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _configure(admin: AdminClient, name: str, topic: Topic, dry_run: bool) -> TopicChange:
+    """Set the properties of an existing topic that differ from the declared ones."""
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    now = call_kafka(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)[resource].result, name)
+    different = {key: value for key, value in topic.configuration.items() if now[key].value != value}
+    if not different:
+        return TopicChange(topic=name, action="keep", detail="as declared")
+    if not dry_run:
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in different.items()
+        ]
+        change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+        call_kafka(admin.incremental_alter_configs([change], request_timeout=REQUEST_SECONDS)[change].result, name)
+    return TopicChange(
+        topic=name, action="configure", detail=", ".join(f"{key}={value}" for key, value in different.items())
+    )

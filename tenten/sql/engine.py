@@ -1,0 +1,152 @@
+"""PostgreSQL and SQLite, opened the same way.
+
+PostgreSQL: a small pool; a broken connection is replaced when it is next used. SQLite: WAL, every commit is on disk
+before it returns, and every writing transaction acquires the write lock at its start: a transaction that begins by
+reading might never get it.
+"""
+
+import re
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+
+from tenten.runtime.errors import DatabaseRefused
+from tenten.sql.sqlite_queue import BUSY_SECONDS, write_turn
+from tenten.sql.try_until import try_until
+
+_READING: Final = "tenten_reading"
+"""Execution option of a connection whose transactions only read."""
+
+_POSTGRESQL: Final = {
+    "application_name": "tenten",
+    "connect_timeout": 10,
+    # A line that was cut without a word is noticed by both ends within half a minute, not after two hours: ...
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+    # ... a dead or frozen process must not keep its locks from the others.
+    # A plan is for the rows that are there now: these tables fill and empty all the time, and ten thousand rows take a
+    # minute by a plan that was made for none and kept.
+    "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s -c plan_cache_mode=force_custom_plan "
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25s",
+}
+"""Parameters of a connection; those in the address win."""
+
+_POSTGRESQL_REFUSALS: Final[Mapping[str, str]] = {
+    "password authentication failed": "refuses the user or password: correct the address",
+    "no password supplied": "asks for a password: write it into the address",
+    "no pg_hba.conf entry": "does not let this user in from here: allow it in pg_hba.conf",
+    "permission denied for database": "does not let this user into the database: GRANT CONNECT",
+    'role ".*" does not exist': "does not have this user: create it, or correct the address",
+    'database ".*" does not exist': "does not have this database: create it, or correct the address",
+}
+"""What the server says while a connection is made comes without a code, so it is known by a pattern of its text."""
+
+_SQLITE_REFUSALS: Final[Mapping[int, str]] = {
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: its directory must exist and be writable",
+    sqlite3.SQLITE_NOTADB: "is no SQLite database: correct the address",
+    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup, or let the channel begin anew",
+    sqlite3.SQLITE_READONLY: "cannot be written: correct its permissions",
+    sqlite3.SQLITE_PERM: "cannot be written: correct its permissions",
+}
+
+
+def open_database(url: str) -> Engine:
+    """The database at a plain `postgresql://` or `sqlite:///` address. Connects when it is first used, not here.
+
+    What refuses the connection for good is raised then, as `DatabaseRefused`.
+    """
+    address = make_url(url)
+    if address.drivername == "postgresql":
+        return _open_postgresql(address)
+    return _open_sqlite(address)
+
+
+def _open_postgresql(address: URL) -> Engine:
+    parameters = {name: value for name, value in _POSTGRESQL.items() if name not in address.query}
+    if "options" in address.query:
+        # Of a setting that is there twice PostgreSQL takes the last.
+        parameters["options"] = f"{_POSTGRESQL['options']} {address.query['options']}"
+    # hide_parameters: what a statement was given never reaches an error's text, and so no log.
+    engine = create_engine(
+        address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, connect_args=parameters
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: Any, __: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(*arguments, **parameters)
+        except psycopg.OperationalError as error:
+            for pattern, refusal in _POSTGRESQL_REFUSALS.items():
+                if re.search(pattern, str(error)):
+                    shown = address.render_as_string(hide_password=True)
+                    raise DatabaseRefused(f"PostgreSQL at {shown} {refusal}") from error
+            raise
+
+    return engine
+
+
+def _open_sqlite(address: URL) -> Engine:
+    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> sqlite3.Connection:
+        with _sqlite_refusals(address):
+            connection: sqlite3.Connection = dialect.connect(*arguments, **parameters)
+            try:
+                if not try_until(BUSY_SECONDS, lambda: _switched_to_wal(connection)):
+                    raise DatabaseRefused(f"{address.database} cannot be shared by processes: move it to a local disk")
+                connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if options.get("isolation_level") == "AUTOCOMMIT":
+            return
+        if options.get(_READING):
+            connection.exec_driver_sql("BEGIN")
+            return
+        with write_turn(address):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def _sqlite_refusals(address: URL) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        refusal = _SQLITE_REFUSALS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if refusal is None:
+            raise
+        raise DatabaseRefused(f"{address.database} {refusal}") from error
+
+
+def _switched_to_wal(connection: sqlite3.Connection) -> bool:
+    """Whether the file is in WAL mode; not yet while another is just switching it, for whom SQLite does not wait."""
+    try:
+        return bool(connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+
+
+@contextmanager
+def consistent_view(engine: Engine) -> Generator[Connection]:
+    """A transaction for reading only: however many statements, they see one state, and no writer waits for them."""
+    options: dict[str, Any] = {_READING: True}
+    if engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection

@@ -1,0 +1,123 @@
+"""Bring a database to this release's tables, and check that it has them."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.dialects.postgresql import insert
+
+from tenten.runtime.errors import DatabaseRefused
+from tenten.runtime.settings import LegalEntity
+from tenten.schemas.tables.headquarters import number_sequences, sales_order_sequences
+from tenten.sql.engine import consistent_view
+
+Which = Literal["headquarters", "channel"]
+
+_MIGRATIONS: Final = Path(str(files("tenten.schemas"))) / "migrations"
+
+
+def upgrade_headquarters(engine: Engine, legal_entities: Mapping[str, LegalEntity]) -> None:
+    """Bring headquarters' tables to this release, and its number sequences to the settings. Twice changes nothing more.
+
+    A sequence that exists takes format and continuity from the settings, and never the next number.
+    Raises: `DatabaseRefused` when the database is a channel's, or of a newer release.
+    """
+    with engine.begin() as connection:
+        _upgrade(connection, "headquarters")
+        for name, legal_entity in legal_entities.items():
+            numbers = legal_entity.account_numbers
+            sequence = insert(number_sequences).values(
+                legal_entity=name, format=numbers.format, next=numbers.next, continuous=numbers.continuous
+            )
+            connection.execute(
+                sequence.on_conflict_do_update(
+                    index_elements=["legal_entity"],
+                    set_={"format": sequence.excluded.format, "continuous": sequence.excluded.continuous},
+                )
+            )
+            orders = insert(sales_order_sequences).values(
+                legal_entity=name, format=legal_entity.sales_orders.format, next=legal_entity.sales_orders.next
+            )
+            connection.execute(
+                orders.on_conflict_do_update(index_elements=["legal_entity"], set_={"format": orders.excluded.format})
+            )
+
+
+def upgrade_channel(engine: Engine) -> None:
+    """Bring a channel's tables to this release; a SQLite file that is not there is made. Twice changes nothing more.
+
+    Raises: `DatabaseRefused` when the database is headquarters', or of a newer release.
+    """
+    if engine.dialect.name == "sqlite":
+        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+    with engine.begin() as connection:
+        _upgrade(connection, "channel")
+
+
+def check_version(engine: Engine, which: Which) -> None:
+    """Say no to a database whose tables are not those of this release.
+
+    Raises: `DatabaseRefused`.
+    """
+    advice = f"run `tenten database upgrade {which if which == 'headquarters' else 'channel NAME'}`"
+    if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
+        raise DatabaseRefused(f"there is no database {engine.url.database} yet: {advice}")
+    with consistent_view(engine) as connection:
+        found = _revision(connection, which)
+    if found != _head(which):
+        raise DatabaseRefused(f"the database at {_shown(engine)} is not of this release yet: {advice}")
+
+
+def _upgrade(connection: Connection, which: Which) -> None:
+    # Slow to import, and only upgrades need it.
+    from alembic import command
+    from alembic.config import Config
+
+    if connection.dialect.name == "postgresql":
+        # Two upgrades at once: the second finds nothing left to do. SQLite has one writer anyway.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.upgrade', 0))"))
+    if _revision(connection, which) == _head(which):
+        return
+    config = Config(attributes={"connection": connection, "version_table": _version_table(which)})
+    config.set_main_option("script_location", _escaped(_MIGRATIONS))
+    config.set_main_option("version_locations", _escaped(_MIGRATIONS / which / "versions"))
+    config.set_main_option("path_separator", "newline")
+    command.upgrade(config, "head")
+
+
+def _revision(connection: Connection, which: Which) -> str | None:
+    """The revision of the tables, None when there are none.
+
+    Raises: `DatabaseRefused` when they are those of the other kind, or of a newer release.
+    """
+    other: Which = "channel" if which == "headquarters" else "headquarters"
+    tables = inspect(connection)
+    if tables.has_table(_version_table(other)):
+        raise DatabaseRefused(f"{_shown(connection.engine)} is a database of {other}: {which} needs one of its own")
+    if not tables.has_table(_version_table(which)):
+        return None
+    found = str(connection.scalar(text(f"SELECT version_num FROM {_version_table(which)}")))  # noqa: S608 - our own name
+    if found > _head(which):
+        raise DatabaseRefused(f"{_shown(connection.engine)} was upgraded by a newer tenten: install that release here")
+    return found
+
+
+def _version_table(which: Which) -> str:
+    """A table for each kind, so that one is never taken for the other."""
+    return f"{which}_version"
+
+
+def _head(which: Which) -> str:
+    """The newest revision: the number that its file's name begins with."""
+    return max(file.name.partition("_")[0] for file in (_MIGRATIONS / which / "versions").glob("[0-9]*.py"))
+
+
+def _escaped(path: Path) -> str:
+    """For alembic's configuration, in which a percent sign has a meaning."""
+    return str(path).replace("%", "%%")
+
+
+def _shown(engine: Engine) -> str:
+    return engine.url.set(drivername=engine.dialect.name).render_as_string(hide_password=True)
