@@ -13,9 +13,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict
 
-import pycountry
-
 from tenten.rules.customer_rules import normal_email, normal_phone
+from tenten.rules.limits import country_code
 from tenten.schemas.messages import (
     EMAIL,
     PHONE,
@@ -220,10 +219,7 @@ def normal_country(text: str) -> str:
     >>> normal_country("us"), normal_country("Germany"), normal_country("FRA"), normal_country("Atlantis")
     ('US', 'DE', 'FR', 'Atlantis')
     """
-    try:
-        return str(pycountry.countries.lookup(text).alpha_2)
-    except LookupError:
-        return text
+    return country_code(text) or text
 
 
 def _with_contacts(state: CustomerState, fields: CustomerFields, entering: Entering) -> CustomerState:

@@ -28,8 +28,7 @@ from tenten.rules.limits import (
     TIME_MIN,
     countries,
     currencies,
-    languages,
-    primary_language,
+    is_language,
 )
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, Reason
 
@@ -108,7 +107,7 @@ def _is_unicode(value: str) -> bool:
 
 
 def _codes(state: CustomerState) -> Iterator[Reason]:
-    if state.language and primary_language(state.language) not in languages():
+    if state.language and not is_language(state.language):
         yield Reason(field="language", code="unknown_language", text="A language is a tag such as en-US (BCP 47).")
     if state.currency and state.currency not in currencies():
         yield Reason(field="currency", code="unknown_currency", text="A currency is a code such as USD (ISO 4217).")

@@ -2,10 +2,11 @@
 
 import re
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
-import pycountry
+import iso3166
+import iso4217
 
 CUSTOMER_CHARACTERS_MAX: Final = {
     "legal_entity": 64,
@@ -52,25 +53,61 @@ GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 """A GUID as it is written everywhere here: in lower case, with hyphens."""
 
 
+_COUNTRY_NAMES: Final = {
+    "bolivia": "BO",
+    "brunei": "BN",
+    "czech republic": "CZ",
+    "great britain": "GB",
+    "holy see (vatican city state)": "VA",
+    "iran": "IR",
+    "laos": "LA",
+    "macedonia": "MK",
+    "moldova": "MD",
+    "nauru": "NR",
+    "north korea": "KP",
+    "russia": "RU",
+    "south korea": "KR",
+    "syria": "SY",
+    "taiwan": "TW",
+    "tanzania": "TZ",
+    "uk": "GB",
+    "united kingdom": "GB",
+    "united states": "US",
+    "venezuela": "VE",
+    "vietnam": "VN",
+}
+"""Common English names of countries that ISO 3166 lists under a longer one."""
+
+
 @cache
 def countries() -> frozenset[str]:
-    """ISO 3166-1 alpha-2."""
-    return frozenset(country.alpha_2 for country in pycountry.countries)
+    """ISO 3166-1 alpha-2. Kosovo's code, XK, is not assigned by ISO."""
+    return frozenset(iso3166.countries_by_alpha2) - {"XK"}
+
+
+def country_code(text: str) -> str | None:
+    """The ISO 3166-1 alpha-2 code of a country's code, number or English name, in any case; None if it has none."""
+    known = _COUNTRY_NAMES.get(text.lower())
+    if known is not None:
+        return known
+    try:
+        code = iso3166.countries.get(text).alpha2
+    except KeyError:
+        return None
+    return code if code in countries() else None
 
 
 @cache
 def currencies() -> frozenset[str]:
     """ISO 4217, the letters."""
-    return frozenset(currency.alpha_3 for currency in pycountry.currencies)
+    return frozenset(currency.code.upper() for currency in iso4217.Currency)
 
 
-@cache
-def languages() -> frozenset[str]:
-    """ISO 639-1 and 639-3, in lower case: what a language tag may begin with."""
-    alpha_2 = {language.alpha_2 for language in pycountry.languages if hasattr(language, "alpha_2")}
-    return frozenset(alpha_2 | {language.alpha_3 for language in pycountry.languages})
+@lru_cache(maxsize=1_000)
+def is_language(tag: str) -> bool:
+    """Whether a language tag begins with a language of the IANA registry. Source: BCP 47 (RFC 5646), section 2.2.1."""
+    # Some 100 ms of CPU to import, and many a process never needs it.
+    import langcodes
 
-
-def primary_language(tag: str) -> str:
-    """What a language tag begins with: `en` of `en-US`. Source: BCP 47 (RFC 5646), section 2.2.1."""
-    return tag.partition("-")[0].lower()
+    primary = tag.partition("-")[0].lower()
+    return primary.isalpha() and langcodes.tag_is_valid(primary)

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import pycountry
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,6 +32,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tenten.rules.limits import countries, currencies
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.errors import SettingsError
 from tenten.schemas.messages import HEADQUARTERS, CustomerType, ReceiptPreference
@@ -89,13 +89,13 @@ def _prefix(value: str) -> str:
 
 
 def _country(value: str) -> str:
-    if not value.isupper() or pycountry.countries.get(alpha_2=value) is None:
+    if value not in countries():
         raise ValueError("write the two letters of ISO 3166, for example US")
     return value
 
 
 def _currency(value: str) -> str:
-    if not value.isupper() or pycountry.currencies.get(alpha_3=value) is None:
+    if value not in currencies():
         raise ValueError("write the three letters of ISO 4217, for example USD")
     return value
 

@@ -8,6 +8,7 @@ write the same rows.
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import arro3.core as arro3
 import polars as pl
 import psycopg
 from pgpq import ArrowToPostgresBinaryEncoder
@@ -127,7 +128,15 @@ def _binary_copy(frame: pl.DataFrame) -> bytes:
 
     Source: https://www.postgresql.org/docs/18/sql-copy.html
     """
-    table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())  # pgpq takes no string views
+    table = _without_views(arro3.Table.from_arrow(frame.rechunk()))
     encoder = ArrowToPostgresBinaryEncoder(table.schema)
     parts = [encoder.write_header(), *(encoder.write_batch(batch) for batch in table.to_batches()), encoder.finish()]
     return b"".join(parts)
+
+
+def _without_views(table: arro3.Table) -> arro3.Table:
+    """The table with plain texts and bytes: polars has Arrow's views of them, which pgpq does not take."""
+    plain = {arro3.DataType.string_view(): arro3.DataType.large_string()}
+    plain[arro3.DataType.binary_view()] = arro3.DataType.large_binary()
+    columns = [column.cast(plain.get(column.type, column.type)) for column in table.columns]
+    return arro3.Table.from_arrays(columns, names=table.column_names)
