@@ -443,7 +443,7 @@ def test_missing_privilege_is_said_at_once(
         ('[kafka]\n"sasl.jaas.config" = "x"\n', "write sasl.username and sasl.password"),
         ('[kafka]\n"sasl.mechansim" = "PLAIN"\n', "sasl.mechansim"),
         ('[kafka]\n"acks" = "1"\n', "acks"),
-        ("[kafka\n", "tenten.toml is not TOML"),
+        ("[kafka\n", "tenten.toml is not valid TOML"),
         ("kafka = 1\n", "[kafka]"),
     ],
     ids=["Java only", "misspelt", "breaks a promise", "broken", "no table"],

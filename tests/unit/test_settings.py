@@ -1,4 +1,4 @@
-"""Settings: what is in force, and what a person is told when they are wrong."""
+"""Settings: loading, precedence, and the messages for mistakes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ account_numbers = { format = "C-########" }
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The tests' own environment does not count, and neither does a file where they are run."""
+    """Hide the environment of the test run, and any tenten.toml in its directory."""
     for name in (
         "KAFKA_BOOTSTRAP_SERVERS",
         "KAFKA_SASL_USERNAME",
@@ -66,7 +66,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes tenten.toml, in a directory that is not the working one."""
+    """Writes tenten.toml in a directory other than the working directory."""
 
     def to_file(text: str) -> Path:
         file = tmp_path / "store" / "tenten.toml"
@@ -84,7 +84,7 @@ def _refusal(file: Path) -> str:
 
 
 def test_file_is_read_with_its_defaults(write: Callable[[str], Path]) -> None:
-    """What the file says is there, typed, and what it does not say has its default."""
+    """Values of the file are typed; omitted settings have their defaults."""
     # when
     settings = load_settings(write(COMPLETE))
 
@@ -138,8 +138,8 @@ def test_relative_paths_start_at_the_file(write: Callable[[str], Path], tmp_path
     assert settings.channel("houston").database == f"sqlite:///{tmp_path}/store/houston.db"
 
 
-def test_absolute_sqlite_path_stays(write: Callable[[str], Path]) -> None:
-    """Four slashes make a path absolute, as SQLAlchemy's users know it."""
+def test_absolute_sqlite_path_is_unchanged(write: Callable[[str], Path]) -> None:
+    """Four slashes make a path absolute, as in SQLAlchemy."""
     # when
     settings = load_settings(write(COMPLETE.replace("sqlite:///houston.db", "sqlite:////var/lib/houston.db")))
 
@@ -147,10 +147,10 @@ def test_absolute_sqlite_path_stays(write: Callable[[str], Path]) -> None:
     assert settings.channel("houston").database == "sqlite:////var/lib/houston.db"
 
 
-def test_flag_wins_over_environment_and_environment_over_file(
+def test_option_precedes_environment_and_environment_precedes_file(
     write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nearer something is said to the command, the more it counts; what nobody else says stays."""
+    """Each source overrides only the settings that it has."""
     # given
     file = write('schema_registry_url = "http://file:8081"\n' + COMPLETE)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:9092")
@@ -186,8 +186,8 @@ def test_file_is_found_by_environment_then_in_the_working_directory(
     assert (here.prefix, named.prefix) == ("here-", "named-")
 
 
-def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without any file the environment and the defaults count; an empty variable is as good as none."""
+def test_environment_without_file_suffices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a file the environment and the defaults apply; an empty variable counts as unset."""
     # given
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "environment:9092")
     monkeypatch.setenv("SCHEMA_REGISTRY_URL", "")
@@ -202,23 +202,23 @@ def test_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert settings.channels == {}
 
 
-def test_named_file_must_exist(tmp_path: Path) -> None:
-    """A file that somebody names and that is not there is a mistake, never an empty file."""
+def test_configured_file_must_exist(tmp_path: Path) -> None:
+    """A configured file that does not exist is an error, not an empty file."""
     assert _refusal(tmp_path / "nowhere.toml") == f"{tmp_path}/nowhere.toml cannot be read: No such file or directory"
 
 
-def test_file_that_is_not_toml_is_refused(write: Callable[[str], Path]) -> None:
-    """The place of the mistake is in the message."""
-    assert "is not TOML" in _refusal(write("prefix = \n"))
+def test_invalid_toml_is_refused(write: Callable[[str], Path]) -> None:
+    """The message has the line of the mistake."""
+    assert "is not valid TOML" in _refusal(write("prefix = \n"))
     assert "line 1" in _refusal(write("prefix = \n"))
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('perfix = "x"', "perfix: there is no such setting; did you mean prefix?"),
-        ('[headquarters]\nprefix = "x"', "headquarters.prefix: there is no such setting in this table"),
-        ("[headquarters]\nbatch = 1", "headquarters.batch: there is no such setting"),
+        ('perfix = "x"', "perfix: unknown setting; did you mean prefix?"),
+        ('[headquarters]\nprefix = "x"', "headquarters.prefix: unknown setting in this table"),
+        ("[headquarters]\nbatch = 1", "headquarters.batch: unknown setting"),
         ("[headquarters]\nbatch_records_max = 0", "headquarters.batch_records_max: input should be greater than"),
         ("kafka = 1", "kafka: write a table, [kafka]"),
         ('prefix = "a b"', "prefix: use letters, digits, . - and _"),
@@ -229,11 +229,11 @@ def test_file_that_is_not_toml_is_refused(write: Callable[[str], Path]) -> None:
         (LEGAL_ENTITY.replace("C-########", "C-"), "C-########"),
         (LEGAL_ENTITY.replace("C-########", "#-#"), "C-########"),
         (LEGAL_ENTITY.replace('########"', '##", next = 100'), "next = 100 has more digits than the format C-##"),
-        (LEGAL_ENTITY.replace("usrt", '"US RT"'), "use small letters, digits, - and _, at most 64"),
+        (LEGAL_ENTITY.replace("usrt", '"US RT"'), "use lowercase letters, digits, - and _, at most 64"),
     ],
 )
-def test_wrong_setting_is_named_with_what_to_write(write: Callable[[str], Path], text: str, sentence: str) -> None:
-    """The message names the setting and what to write instead, and the file that it stands in."""
+def test_invalid_setting_is_named_with_its_correction(write: Callable[[str], Path], text: str, sentence: str) -> None:
+    """The message names the setting, what to write instead, and the file."""
     # when
     refusal = _refusal(write(text))
 
@@ -251,11 +251,14 @@ def test_wrong_setting_is_named_with_what_to_write(write: Callable[[str], Path],
         ("sqlite://", "write the path of a file"),
         ("sqlite:///:memory:", "write the path of a file"),
         ("postgresql://hq:secret-of-hq@127.0.0.1/headquarters", "headquarters has the same"),
-        ("postgresql://tenten@127.0.0.1/seattle?password=secret-of-seattle", "has the same; each needs a database"),
+        (
+            "postgresql://tenten@127.0.0.1/seattle?password=secret-of-seattle",
+            "has the same database; each needs its own",
+        ),
     ],
 )
-def test_wrong_database_address_is_refused(write: Callable[[str], Path], address: str, sentence: str) -> None:
-    """Every channel has a plain address of its own, and a refusal never shows one, as it may hold a password."""
+def test_invalid_database_address_is_refused(write: Callable[[str], Path], address: str, sentence: str) -> None:
+    """Every channel has its own plain address; messages never show an address, as it may contain a password."""
     # when
     refusal = _refusal(write(COMPLETE.replace("sqlite:///houston.db", address)))
 
@@ -265,7 +268,7 @@ def test_wrong_database_address_is_refused(write: Callable[[str], Path], address
 
 
 def test_headquarters_needs_postgresql(write: Callable[[str], Path]) -> None:
-    """SQLite, good for a till, is refused for headquarters."""
+    """SQLite is refused for headquarters."""
     # when
     refusal = _refusal(write('[headquarters]\ndatabase = "sqlite:///hq.db"'))
 
@@ -274,25 +277,24 @@ def test_headquarters_needs_postgresql(write: Callable[[str], Path]) -> None:
 
 
 def test_unknown_legal_entity_of_a_channel_is_refused(write: Callable[[str], Path]) -> None:
-    """A channel of a legal entity that is not declared is told which there are."""
+    """The message lists the declared legal entities."""
     # when
     refusal = _refusal(write(COMPLETE.replace('legal_entity = "usrt"', 'legal_entity = "ustr"', 1)))
 
     # then
     assert (
-        "channels.houston.legal_entity: there is no legal entity ustr (known: usrt); add [legal_entities.ustr]"
-        in refusal
+        "channels.houston.legal_entity: unknown legal entity ustr (known: usrt); add [legal_entities.ustr]" in refusal
     )
 
 
 @pytest.mark.parametrize("name", ["headquarters", "Houston", "-houston", '"store 1"', "h" * 65])
-def test_channel_name_that_cannot_be_one_is_refused(write: Callable[[str], Path], name: str) -> None:
-    """A channel is named by a short word that fits keys, groups and paths, and headquarters is none."""
+def test_invalid_channel_name_is_refused(write: Callable[[str], Path], name: str) -> None:
+    """Channel names fit keys, groups and paths; `headquarters` is reserved."""
     assert "channels." in _refusal(write(COMPLETE.replace("channels.houston", f"channels.{name}")))
 
 
-def test_unknown_channel_is_told_the_known_ones(write: Callable[[str], Path]) -> None:
-    """A misspelt channel on the command line is answered with the names that there are."""
+def test_unknown_channel_error_lists_known_channels(write: Callable[[str], Path]) -> None:
+    """A misspelt channel on the command line is answered with the known names."""
     # given
     settings = load_settings(write(COMPLETE))
 
@@ -301,11 +303,11 @@ def test_unknown_channel_is_told_the_known_ones(write: Callable[[str], Path]) ->
         settings.channel("huston")
 
     # then
-    assert str(refused.value) == "there is no channel huston: known are houston, seattle"
+    assert str(refused.value) == "unknown channel huston; known channels: houston, seattle"
 
 
-def test_missing_headquarters_database_comes_with_advice() -> None:
-    """A store needs none; who asks for it is told where to write it."""
+def test_missing_headquarters_database_error_has_advice() -> None:
+    """The error says where to configure it; a store needs none."""
     # when
     with pytest.raises(SettingsError) as refused:
         load_settings().headquarters_database()
@@ -323,10 +325,8 @@ def test_missing_headquarters_database_comes_with_advice() -> None:
         ("key.serializer", "remove it"),
     ],
 )
-def test_java_only_kafka_property_gets_what_to_write_instead(
-    write: Callable[[str], Path], name: str, advice: str
-) -> None:
-    """Who copies a Java client's properties is told each one's name here, from the file and from a flag."""
+def test_java_property_error_names_the_replacement(write: Callable[[str], Path], name: str, advice: str) -> None:
+    """Properties copied from a Java client are answered with their replacement, from the file and from an option."""
     # when
     from_file = _refusal(write(f'[kafka]\n"{name}" = "secret"'))
     with pytest.raises(SettingsError) as refused:
@@ -334,12 +334,12 @@ def test_java_only_kafka_property_gets_what_to_write_instead(
 
     # then
     for refusal in (from_file, str(refused.value)):
-        assert f"kafka: {name} is known to Java clients only: {advice}" in refusal
+        assert f"kafka: {name} is a property of Java clients only: {advice}" in refusal
         assert "secret" not in refusal
 
 
-def test_masked_settings_show_everything_but_secrets(write: Callable[[str], Path]) -> None:
-    """What `config show` prints has no password, wherever one may stand."""
+def test_masked_settings_hide_only_secrets(write: Callable[[str], Path]) -> None:
+    """`config show` prints no password, in whatever setting."""
     # given
     file = write('schema_registry_url = "https://tenten:secret-of-registry@registry:8081"\n' + COMPLETE)
     kafka = {"ssl.key.pem": "secret key", "sasl.oauthbearer.client.secret": "secret", "sasl.username": "houston"}
@@ -357,13 +357,13 @@ def test_masked_settings_show_everything_but_secrets(write: Callable[[str], Path
     assert shown["channels"]["seattle"]["default_customer"]["receipt_preference"] == "EMAIL"
 
 
-def test_settings_printed_by_accident_hold_no_secret(write: Callable[[str], Path]) -> None:
-    """A log line or a traceback that prints the whole settings shows no password."""
+def test_repr_of_settings_contains_no_secret(write: Callable[[str], Path]) -> None:
+    """A log line or a traceback with the whole settings shows no password."""
     assert "secret" not in repr(load_settings(write(COMPLETE)))
 
 
-def test_settings_do_not_change(write: Callable[[str], Path]) -> None:
-    """What was read stays as it was read."""
+def test_settings_are_immutable(write: Callable[[str], Path]) -> None:
+    """Loaded settings cannot be assigned to."""
     # given
     settings = load_settings(write(COMPLETE))
 
@@ -375,8 +375,8 @@ def test_settings_do_not_change(write: Callable[[str], Path]) -> None:
     assert settings.prefix == "test-"
 
 
-def test_settings_made_in_a_program_are_checked_too() -> None:
-    """A program may make settings without a file; the same rules hold."""
+def test_settings_built_by_a_program_are_validated() -> None:
+    """A program may build settings without a file; the same rules apply."""
     # when
     settings = Settings.model_validate({"prefix": "p-"})
 

@@ -1,0 +1,25 @@
+"""The settings of an installation: their tables, loading and printing them."""
+
+from tenten.runtime.settings.load import load_settings
+from tenten.runtime.settings.masked import masked
+from tenten.runtime.settings.model import (
+    AccountNumbers,
+    Channel,
+    DefaultCustomer,
+    HeadquartersSettings,
+    LegalEntity,
+    SalesOrderNumbers,
+    Settings,
+)
+
+__all__ = [
+    "AccountNumbers",
+    "Channel",
+    "DefaultCustomer",
+    "HeadquartersSettings",
+    "LegalEntity",
+    "SalesOrderNumbers",
+    "Settings",
+    "load_settings",
+    "masked",
+]

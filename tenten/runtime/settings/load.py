@@ -1,0 +1,121 @@
+"""Load the effective settings. Precedence: options, environment, tenten.toml. Nothing is read before `load_settings`.
+
+The environment holds what differs between machines or is secret; everything else is in the file:
+
+    KAFKA_BOOTSTRAP_SERVERS, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD     as in [kafka]
+    SCHEMA_REGISTRY_URL                                                   schema_registry_url
+    TENTEN_HEADQUARTERS_URL                                               database of [headquarters]
+    TENTEN_CONFIG                                                         the file; default: tenten.toml here
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tenten.runtime.errors import SettingsError
+from tenten.runtime.settings.kafka_properties import flatten
+from tenten.runtime.settings.model import (
+    FILE_NAME,
+    AccountNumbers,
+    Channel,
+    DefaultCustomer,
+    HeadquartersSettings,
+    LegalEntity,
+    Settings,
+)
+
+
+class _Environment(BaseSettings):
+    """The environment variables that are read; an empty one counts as unset."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    kafka_bootstrap_servers: str | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: str | None = None
+    schema_registry_url: str | None = None
+    tenten_headquarters_url: str | None = None
+    tenten_config: Path | None = None
+
+    def kafka(self) -> dict[str, str]:
+        """The properties of the variables that are set."""
+        properties = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "sasl.username": self.kafka_sasl_username,
+            "sasl.password": self.kafka_sasl_password,
+        }
+        return {name: value for name, value in properties.items() if value is not None}
+
+
+def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = None) -> Settings:
+    """Load the effective settings. `path` and `kafka` come from the command line and take precedence.
+
+    Only the default file, tenten.toml in the working directory, may be absent.
+    Raises: `SettingsError`.
+    """
+    environment = _Environment()
+    named = path or environment.tenten_config
+    file = (named or Path(FILE_NAME)).absolute()
+    document = _read(file) if named is not None or file.exists() else {}
+    document["kafka"] = {
+        **dict(flatten(_table(document, "kafka"))),
+        **environment.kafka(),
+        **(kafka or {}),
+    }
+    if environment.schema_registry_url is not None:
+        document["schema_registry_url"] = environment.schema_registry_url
+    if environment.tenten_headquarters_url is not None:
+        document["headquarters"] = {
+            **_table(document, "headquarters"),
+            "database": environment.tenten_headquarters_url,
+        }
+    try:
+        return Settings.model_validate(document, context={"directory": file.parent})
+    except ValidationError as error:
+        raise SettingsError(f"{'; '.join(_problems(error))} ({file})") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from error
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{name}: write a table, [{name}]")
+    return table
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    """Yield a clause for each error: where, and what to write. Never the value, which may be secret."""
+    for problem in error.errors(include_url=False, include_input=False):
+        path = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        match problem["type"]:
+            case "extra_forbidden":
+                text = "unknown setting" + _suggestion(str(problem["loc"][-1]))
+            case "missing":
+                text = "is missing"
+            case "value_error":
+                text = str(problem["ctx"]["error"])
+            case _:
+                text = problem["msg"][0].lower() + problem["msg"][1:]
+        yield f"{path}: {text}" if path else text
+
+
+def _suggestion(name: str) -> str:
+    tables = (Settings, HeadquartersSettings, LegalEntity, AccountNumbers, Channel, DefaultCustomer)
+    fields = {field for table in tables for field in table.model_fields}
+    if name in fields:
+        return " in this table"
+    similar = get_close_matches(name, fields, n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""

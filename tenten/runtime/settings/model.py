@@ -1,0 +1,183 @@
+"""The settings as values; one class for each table of tenten.toml."""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from tenten.rules.number_sequence import number_format
+from tenten.runtime.errors import SettingsError
+from tenten.runtime.settings.kafka_properties import kafka_properties
+from tenten.runtime.settings.values import (
+    Country,
+    Currency,
+    DatabaseAddress,
+    HeadquartersAddress,
+    Id,
+    Language,
+    NumberFormat,
+    Prefix,
+    TimeZone,
+    WebAddress,
+    settings_directory,
+    uppercase,
+)
+from tenten.schemas.messages import HEADQUARTERS, CustomerType, ReceiptPreference
+from tenten.schemas.topics import Topic
+
+FILE_NAME: Final = "tenten.toml"
+
+
+class _Table(BaseModel):
+    """A table of the file: rejects unknown settings; immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class AccountNumbers(_Table):
+    """How a legal entity numbers its customers."""
+
+    format: NumberFormat
+    """Each # is a digit: `C-########`."""
+    next: int = Field(default=1, ge=0)
+    """The first number; only for a sequence that does not exist yet."""
+    continuous: bool = True
+    """Whether the sequence never has a gap."""
+
+    @model_validator(mode="after")
+    def _next_fits(self) -> Self:
+        if self.next > number_format(self.format).number_max:
+            raise ValueError(f"next = {self.next} has more digits than the format {self.format}")
+        return self
+
+
+class SalesOrderNumbers(_Table):
+    """How a legal entity numbers its sales orders; there is never a gap."""
+
+    format: NumberFormat = "SO-########"
+    """Each # is a digit."""
+    next: int = Field(default=1, ge=0)
+    """The first number; only for a sequence that does not exist yet."""
+
+    @model_validator(mode="after")
+    def _next_fits(self) -> Self:
+        if self.next > number_format(self.format).number_max:
+            raise ValueError(f"next = {self.next} has more digits than the format {self.format}")
+        return self
+
+
+class LegalEntity(_Table):
+    """A company of the retailer. Its country, currency and language are the defaults of its customers."""
+
+    country: Country
+    currency: Currency
+    language: Language
+    account_numbers: AccountNumbers
+    sales_orders: SalesOrderNumbers = SalesOrderNumbers()
+
+
+class DefaultCustomer(_Table):
+    """Defaults of a channel's new customers. None: the legal entity's value."""
+
+    customer_type: Annotated[CustomerType, BeforeValidator(uppercase)] = CustomerType.PERSON
+    customer_group: str = ""
+    receipt_preference: Annotated[ReceiptPreference, BeforeValidator(uppercase)] = ReceiptPreference.NONE
+    currency: Currency | None = None
+    language: Language | None = None
+    affiliations: tuple[str, ...] = ()
+
+
+class Channel(_Table):
+    """A store, web shop or call centre with a database of its own."""
+
+    legal_entity: str
+    address_books: tuple[str, ...] = ()
+    """Empty: all customers of the legal entity."""
+    database: DatabaseAddress = Field(repr=False)
+    default_customer: DefaultCustomer = DefaultCustomer()
+    creation: Literal["async", "sync"] = "async"
+    """async: a new customer is pending. sync: wait for the account number; pending only after `sync_seconds`."""
+    sync_seconds: float = Field(default=2.0, gt=0, le=60)
+    """The longest wait of a sync creation."""
+    time_zone: TimeZone = "UTC"
+    """Where the channel's business days begin and end."""
+
+
+class HeadquartersSettings(_Table):
+    """Headquarters' database and limits."""
+
+    database: HeadquartersAddress | None = Field(default=None, repr=False)
+    batch_records_max: int = Field(default=10_000, ge=1)
+    dead_letters_in_a_row_max: int = Field(default=1_000, ge=1)
+    waiting_seconds_max: int = Field(default=3_600, ge=1)
+    """A transaction that waits longer for its customer raises an alarm."""
+
+
+class Settings(_Table):
+    """The effective settings."""
+
+    prefix: Prefix = ""
+    """Prepended to every topic, group and transactional id."""
+    partitions: int = Field(default=12, ge=1, le=1_000)
+    """Partition count of new keyed topics; that of an existing topic never changes."""
+    data: Path = Path(".tenten")
+    """Directory of the local servers' data. Absolute."""
+    kafka: Annotated[dict[str, str], BeforeValidator(kafka_properties)] = Field(default={}, repr=False)
+    """Properties of librdkafka."""
+    schema_registry_url: WebAddress | None = Field(default=None, repr=False)
+    headquarters: HeadquartersSettings = HeadquartersSettings()
+    legal_entities: dict[Id, LegalEntity] = {}
+    channels: dict[Id, Channel] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        object.__setattr__(self, "data", (settings_directory(info) / self.data).resolve())
+        owners = {self.headquarters.database: HEADQUARTERS}
+        for name, channel in self.channels.items():
+            if name == HEADQUARTERS:
+                raise ValueError("channels.headquarters: headquarters is not a channel; choose another name")
+            if channel.legal_entity not in self.legal_entities:
+                known = ", ".join(self.legal_entities) or "none"
+                raise ValueError(
+                    f"channels.{name}.legal_entity: unknown legal entity {channel.legal_entity} (known: {known}); "
+                    f"add [legal_entities.{channel.legal_entity}]"
+                )
+            owner = owners.setdefault(channel.database, name)
+            if owner != name:
+                raise ValueError(f"channels.{name}.database: {owner} has the same database; each needs its own")
+        return self
+
+    def topic(self, topic: Topic) -> str:
+        """The topic's name in Kafka."""
+        return self.prefix + topic.name
+
+    def partitions_of(self, topic: Topic) -> int:
+        """The partition count of the topic when it is created."""
+        return self.partitions if topic.partitions is None else topic.partitions
+
+    def group(self, name: str) -> str:
+        """A consumer group's name in Kafka."""
+        return self.prefix + name
+
+    def transactional_id(self, group: str, slot: int) -> str:
+        """The transactional id of a group's worker in this slot: `headquarters-3`."""
+        return f"{self.prefix}{group}-{slot}"
+
+    def channel(self, name: str) -> Channel:
+        """The channel of this name. Raises: `SettingsError` that lists the known channels."""
+        if name not in self.channels:
+            raise SettingsError(f"unknown channel {name}; known channels: {', '.join(self.channels) or 'none'}")
+        return self.channels[name]
+
+    def legal_entity_of(self, channel: str) -> LegalEntity:
+        """The legal entity that a channel belongs to. Raises: `SettingsError` for an unknown channel."""
+        return self.legal_entities[self.channel(channel).legal_entity]
+
+    def headquarters_database(self) -> str:
+        """The address of headquarters' database. Raises: `SettingsError` when none is set."""
+        if self.headquarters.database is None:
+            raise SettingsError(
+                "headquarters has no database configured: set TENTEN_HEADQUARTERS_URL or `database` of [headquarters] "
+                f"in {FILE_NAME}, or run `tenten local start`"
+            )
+        return self.headquarters.database
