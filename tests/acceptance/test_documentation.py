@@ -1,5 +1,5 @@
-"""What the documentation says is so: commands, topics, tables and settings on docs/interface.md, examples in
-docstrings, and links between the pages.
+"""The documentation agrees with the code: commands, topics, tables and settings on docs/interface.md, generated
+reference pages, examples in docstrings, paths and links.
 """
 
 import doctest
@@ -17,6 +17,8 @@ import typer
 from pydantic import BaseModel
 from sqlalchemy import MetaData
 
+from docs.generate import PAGES as GENERATED
+from docs.generate import REFERENCE
 from tenten.cli.main import app
 from tenten.runtime.settings import (
     AccountNumbers,
@@ -36,7 +38,7 @@ PAGES: Final = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
 
 
 def rows_under(first_heading: str) -> list[list[str]]:
-    """The rows of the table of the page whose first column has this heading, cell by cell."""
+    """The rows of the interface page's table whose first column has this heading, cell by cell."""
     lines = iter(INTERFACE.splitlines())
     for line in lines:
         if line.startswith(f"| {first_heading} |"):
@@ -52,7 +54,7 @@ def rows_under(first_heading: str) -> list[list[str]]:
 
 
 def quoted(cell: str) -> list[str]:
-    """What stands between backticks."""
+    """The texts between backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -61,17 +63,17 @@ def commands_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
     below = getattr(command, "commands", {})
     if not below:
         yield path, command
-    for name, one in below.items():
-        yield from commands_of(one, (*path, name))
+    for name, subcommand in below.items():
+        yield from commands_of(subcommand, (*path, name))
 
 
 COMMANDS: Final = dict(commands_of(typer.main.get_command(app)))
 
 
 def documented_commands() -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every command on the page, and how it is written there.
+    """Every command on the page, with its text there.
 
-    Behind `tenten local start` a bare `stop` is `tenten local stop`: it stands in place of the last word.
+    After `tenten local start` a bare `stop` means `tenten local stop`: it replaces the last word.
     """
     for cells in rows_under("command"):
         first, *others = quoted(cells[0])
@@ -81,8 +83,8 @@ def documented_commands() -> Iterator[tuple[tuple[str, ...], str]]:
         for other in others:
             yield (*path[:-1], *words_of(other)), other
         for other in quoted(cells[1]):
-            if (one := (*path[:-1], *words_of(other))) in COMMANDS:
-                yield one, other
+            if (single := (*path[:-1], *words_of(other))) in COMMANDS:
+                yield single, other
 
 
 def words_of(written: str) -> tuple[str, ...]:
@@ -90,20 +92,20 @@ def words_of(written: str) -> tuple[str, ...]:
     return tuple(re.split(r" (?=[A-Z\[.-])", written)[0].split())
 
 
-def test_the_page_has_every_command_and_no_other() -> None:
-    """Each command of the program stands in docs/interface.md under its whole name, and each one there exists."""
+def test_interface_page_has_every_command_and_no_other() -> None:
+    """Each command of the program is in docs/interface.md under its whole name, and each command there exists."""
     assert {path for path, _ in documented_commands()} == COMMANDS.keys()
 
 
-def test_options_on_the_page_exist() -> None:
-    """Whoever copies an option from docs/interface.md is understood."""
+def test_options_on_interface_page_exist() -> None:
+    """Each option in docs/interface.md is an option of its command."""
     for path, written in documented_commands():
         options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
         assert options >= set(re.findall(r"--[a-z-]+", written)), f"tenten {' '.join(path)}"
 
 
 def test_every_command_has_help() -> None:
-    """No command, and no group of commands, is without a sentence of help."""
+    """Each command, and each group of commands, has a help text."""
     groups: dict[tuple[str, ...], Any] = {(): typer.main.get_command(app)}
     for path in COMMANDS:
         for length in range(1, len(path)):
@@ -112,10 +114,10 @@ def test_every_command_has_help() -> None:
 
 
 @pytest.mark.parametrize("topic", ALL, ids=lambda topic: topic.name)
-def test_the_page_tells_of_a_topic_what_the_catalogue_declares(topic: Topic) -> None:
-    """Value, number of partitions, and how long records are kept."""
+def test_interface_page_describes_topic_as_declared(topic: Topic) -> None:
+    """Value, number of partitions and retention agree with schemas/topics.py."""
     rows = {quoted(cells[0])[0]: cells[1:] for cells in rows_under("topic")}
-    assert rows.keys() == {one.name for one in ALL}
+    assert rows.keys() == {declared.name for declared in ALL}
     _, value, kept = rows[topic.name]
     assert topic.value in value
     assert ("one partition" in value) is (topic.partitions == 1)
@@ -132,8 +134,8 @@ def test_the_page_tells_of_a_topic_what_the_catalogue_declares(topic: Topic) -> 
     [("headquarters", headquarters.metadata), ("channel", channel.metadata)],
     ids=["headquarters", "channel"],
 )
-def test_the_page_has_every_table_and_no_column_that_is_not_there(which: str, metadata: MetaData) -> None:
-    """Each table and view of the code stands in docs/interface.md, and each column that the page names is one of it."""
+def test_interface_page_has_every_table_and_only_existing_columns(which: str, metadata: MetaData) -> None:
+    """Each table and view is in docs/interface.md, and each column that the page names exists."""
     columns_of = {name: {column.name for column in table.columns} for name, table in metadata.tables.items()}
     if which == "headquarters":
         columns_of["sales_order_lines"] = set(re.findall(r"\w+", headquarters.sales_order_lines.statement))
@@ -147,8 +149,8 @@ def test_the_page_has_every_table_and_no_column_that_is_not_there(which: str, me
     assert documented == columns_of.keys()
 
 
-def test_settings_on_the_page_are_taken() -> None:
-    """The example of a `tenten.toml` in docs/interface.md is one."""
+def test_settings_on_interface_page_are_valid() -> None:
+    """The `tenten.toml` in docs/interface.md can be loaded."""
     document = re.search(r"```toml\n(.*?)```", INTERFACE, re.DOTALL)
     assert document is not None
     settings = Settings.model_validate(tomllib.loads(document.group(1)), context={"directory": ROOT})
@@ -160,8 +162,8 @@ def test_settings_on_the_page_are_taken() -> None:
     [Settings, HeadquartersSettings, LegalEntity, AccountNumbers, Channel, DefaultCustomer],
     ids=lambda table: table.__name__,
 )
-def test_every_setting_stands_on_the_page(table: type[BaseModel]) -> None:
-    """No setting has to be found in the code."""
+def test_every_setting_is_on_interface_page(table: type[BaseModel]) -> None:
+    """Each setting of the code is in docs/interface.md."""
     words = set(re.findall(r"\w+", INTERFACE))
     assert table.model_fields.keys() - words == set()
 
@@ -178,8 +180,8 @@ def modules_with_examples() -> list[str]:
 
 
 @pytest.mark.parametrize("name", modules_with_examples())
-def test_examples_in_docstrings_come_out_as_written(name: str) -> None:
-    """Whatever stands behind >>> is run, and gives what stands below."""
+def test_docstring_examples_run(name: str) -> None:
+    """Each example after >>> is run and gives the result below it."""
     module: ModuleType = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0
@@ -187,8 +189,8 @@ def test_examples_in_docstrings_come_out_as_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file or directory of the repository, and a heading that is there."""
+def test_links_between_pages_are_valid(page: Path) -> None:
+    """Each relative link names a file or directory of the repository, and a heading that exists."""
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):
@@ -206,9 +208,39 @@ def headings_of(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_files_of_the_file_map_exist() -> None:
-    """A map that lists what was moved or renamed is worse than none."""
-    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|md|avsc|toml))`", page)
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/contributing.md"])
+def test_named_files_exist(page: str) -> None:
+    """Each file that the pages for developers name exists."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|md|avsc|toml))`", text)
     assert [path for path in named if not (ROOT / path).exists()] == []
     assert len(named) > 10
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_reference_page_is_up_to_date(name: str) -> None:
+    """The page in the repository is the one that docs/generate.py writes: run it after a change of a catalogue."""
+    assert (REFERENCE / name).read_text(encoding="utf-8") == GENERATED[name]()
+
+
+def test_reference_has_no_other_pages() -> None:
+    """Each page in docs/reference is generated."""
+    assert {page.name for page in REFERENCE.iterdir()} == GENERATED.keys()
+
+
+def test_index_links_to_every_page() -> None:
+    """docs/README.md links to each page below docs, and to the folder of decisions."""
+    index = ROOT / "docs" / "README.md"
+    linked = {
+        (index.parent / path).resolve() for path in re.findall(r"\]\(([^)#\s]+)", index.read_text(encoding="utf-8"))
+    }
+    pages = {page for page in (ROOT / "docs").rglob("*.md") if page != index}
+    assert {page for page in pages if page not in linked and page.parent not in linked} == set()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=lambda page: page.stem)
+def test_decision_has_the_form_of_all(page: Path) -> None:
+    """A decision is headed by its number and says what was decided, why, and what would reopen it."""
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {page.name[:4]}: ")
+    assert all(f"\n**{part}" in text for part in ("Decision.**", "Why.**", "Reopen when**"))

@@ -1,0 +1,117 @@
+"""Writes the pages of `docs/reference/` from the catalogues in the code: `python docs/generate.py`, or
+`python -m docs.generate` where tenten is not installed.
+
+tests/acceptance/test_documentation.py compares the pages in the repository with the generated ones.
+"""
+
+import ast
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from tenten import workers
+from tenten.cli import exit_codes
+from tenten.rules.reason_codes import REASON_CODES
+from tenten.schemas import topics
+
+REFERENCE: Final = Path(__file__).parent / "reference"
+
+
+def _page(title: str, source: str, *parts: str) -> str:
+    note = f"<!-- Generated from {source} by docs/generate.py; do not edit. -->"
+    return "\n\n".join((f"# {title}", note, *parts)) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "-"
+
+
+def reason_codes() -> str:
+    """Every `code` of a reason."""
+    rows = [(f"`{reason.code}`", reason.meaning, reason.remedy) for reason in REASON_CODES.values()]
+    text = (
+        'A reason is `{"field", "code", "text"}`: in rejections that a store shows, in the columns `reasons` of both '
+        "databases, and in the output of commands with `--json`. Programs should use `code`; `text` is for people."
+    )
+    return _page("Reason codes", "tenten/rules/reason_codes.py", text, _table(("code", "meaning", "remedy"), rows))
+
+
+def exit_code_page() -> str:
+    """Every exit code of the command line, with the docstring of its constant."""
+    module = ast.parse(Path(exit_codes.__file__).read_text(encoding="utf-8"))
+    rows = [("0", "Success. A process that SIGTERM stopped has drained and committed.")]
+    for constant, docstring in pairwise(module.body):
+        match constant, docstring:
+            case ast.AnnAssign(value=ast.Constant(value=int(code))), ast.Expr(value=ast.Constant(value=str(text))):
+                rows.append((str(code), " ".join(text.split())))
+    return _page("Exit codes", "tenten/cli/exit_codes.py", _table(("code", "meaning"), rows))
+
+
+def topic_page() -> str:
+    """Every topic with its configuration."""
+    rows = [
+        (
+            f"`{topic.name}`",
+            topic.key,
+            topic.value,
+            "`partitions` of the settings" if topic.partitions is None else str(topic.partitions),
+            _codes(f"{name}={value}" for name, value in sorted(topic.configuration.items())),
+            _codes(worker.name for worker in workers.ALL if topic in worker.writes),
+            _codes(worker.name for worker in workers.ALL if topic in worker.reads),
+        )
+        for topic in topics.ALL
+    ]
+    text = (
+        "`tenten topics apply` creates these topics and corrects their settings. Every name carries the `prefix` of "
+        "the settings. Workers are those of [processes](processes.md). 14 days are "
+        f"{14 * topics.DAY_MS} ms, 30 days {30 * topics.DAY_MS} ms."
+    )
+    columns = ("topic", "key", "value", "partitions", "configuration", "written by", "read by")
+    return _page("Topics", "schemas/topics.py and tenten/workers.py", text, _table(columns, rows))
+
+
+def process_page() -> str:
+    """Every worker with its command, group, topics and failpoints."""
+    rows = [
+        (
+            f"`{worker.name}`",
+            f"`{' '.join(('tenten', *worker.command, *(['NAME'] if worker in workers.IN_CHANNEL else [])))}`",
+            f"{worker.sentence}.",
+            "-" if worker.group is None else f"`{worker.group_of('NAME')}`",
+            _codes(topic.name for topic in worker.reads),
+            _codes(topic.name for topic in worker.writes),
+        )
+        for worker in workers.ALL
+    ]
+    points = [(f"`{worker.name}`", _codes(worker.failpoints)) for worker in workers.ALL]
+    points.append(("a till, or any program that writes a clerk's change", _codes(workers.STORE_FAILPOINTS)))
+    channel = _codes(worker.name for worker in workers.IN_CHANNEL)
+    return _page(
+        "Processes and failpoints",
+        "tenten/workers.py",
+        f"`tenten channel run NAME` runs {channel} as threads of one process.",
+        _table(("worker", "command", "purpose", "consumer group", "reads", "writes"), rows),
+        "## Failpoints",
+        "For tests: `TENTEN_FAILPOINT=name[@n]` makes a process send itself SIGKILL the n-th time it passes a point.",
+        _table(("worker", "failpoints"), points),
+    )
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "exit-codes.md": exit_code_page,
+    "processes.md": process_page,
+    "reason-codes.md": reason_codes,
+    "topics.md": topic_page,
+}
+"""The function that generates each page, by file name."""
+
+
+if __name__ == "__main__":
+    for name, generate in PAGES.items():
+        (REFERENCE / name).write_text(generate(), encoding="utf-8")
