@@ -65,7 +65,7 @@ class Scene:
             writer.send(event)
         writer.flush()
 
-    def answers(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
+    def replies(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
         """The last answer to each of these events, once every one of them has one."""
         wanted = [event["event_id"] for event in events]
         with self.follow("channel-replies", "Reply") as replies:
@@ -87,7 +87,7 @@ class Scene:
     def ask(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
         """Send events; the answer to each."""
         self.send(*events)
-        return self.answers(*events)
+        return self.replies(*events)
 
     @contextmanager
     def follow(self, topic: str, contract: str) -> "Iterator[Follower]":

@@ -97,13 +97,13 @@ def _killed_at(scene: Scene, failpoint: str) -> Story:
     exit_codes = []
     with worker_process(scene, f"{failpoint}@{1 if failpoint == IN_ON_REVOKE else 3}") as doomed:
         if failpoint == IN_ON_REVOKE:
-            scene.answers(*events[:1])
+            scene.replies(*events[:1])
             exit_codes.append(doomed.stop())
         else:
             exit_codes.append(doomed.dies())
     logged_before, answered_before = _note_numbers(scene)
     with worker_process(scene) as healed:
-        scene.answers(*events)
+        scene.replies(*events)
         exit_codes.append(healed.stop())
     return _story(scene, events, exit_codes, logged_before, answered_before)
 
@@ -126,7 +126,7 @@ def _killed_at_random(scene: Scene) -> Story:
             exit_codes.append(doomed.kill(rng.uniform(0.0, 0.8)))
         logged_before, answered_before = _note_numbers(scene)
     with worker_process(scene) as healed:
-        scene.answers(*events)
+        scene.replies(*events)
         exit_codes.append(healed.stop())
     return _story(scene, events, exit_codes, logged_before, answered_before)
 

@@ -64,7 +64,7 @@ def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, hou
 
     # when
     with worker_process(scene) as worker:
-        answers = scene.answers(*good)
+        answers = scene.replies(*good)
         last = scene.ask(houston.create())
         exit_code = worker.stop()
 

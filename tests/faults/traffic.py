@@ -39,10 +39,12 @@ class Store:
             "affiliations": ["staff"],
             **fields,
         }
-        changed = [name for name in state if name not in ("legal_entity", "addresses", "contacts", "affiliations")]
+        parts = ("addresses", "contacts", "affiliations", "attributes")
+        changed = [name for name in state if name not in ("legal_entity", *parts)]
         changed += [f"addresses/{one['address_id']}" for one in state["addresses"]]
         changed += [f"contacts/{one['contact_id']}" for one in state["contacts"]]
         changed += [f"affiliations/{one}" for one in state["affiliations"]]
+        changed += [f"attributes/{one['name']}" for one in state.get("attributes", [])]
         return self._event(customer_id or self.guid(), "CREATED", changed, state)
 
     def edit(self, customer_id: str, supersedes: Sequence[Event] = (), **fields: Any) -> Event:

@@ -110,7 +110,7 @@ def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
         producer.produce(f"{scene.prefix}schemas", key=mark(newer_schema()).hex(), value=json.dumps(newer_schema()))
         producer.flush()
         assert replay(scene.settings, engine, [letter]) == 1
-        (first,) = scene.answers(event)
+        (first,) = scene.replies(event)
         assert replay(scene.settings, engine, [letter]) == 1
         scene.ask(houston.touch(event["customer_id"]))
 

@@ -52,7 +52,7 @@ def test_any_traffic_comes_to_what_the_model_says(scene: Scene, seed: int) -> No
     with scene.headquarters():
         for start in range(0, len(events), 100):
             scene.send(*events[start : start + 100])
-        scene.answers(*events)
+        scene.replies(*events)
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
@@ -138,7 +138,7 @@ def test_event_brings_along_what_it_supersedes(scene: Scene, houston: Store) -> 
     # when
     with scene.headquarters():
         scene.ask(created)
-        told, superseded = scene.ask(newest), scene.answers(lost)
+        told, superseded = scene.ask(newest), scene.replies(lost)
         (late,) = scene.ask(lost)
         scene.ask(houston.touch(customer_id))
 
@@ -166,7 +166,7 @@ def test_correction_heals_with_what_the_rejected_event_carried(scene: Scene, hou
         scene.ask(created)
         (rejected,) = scene.ask(wrong)
         scene.ask(right)
-        (superseded,) = scene.answers(wrong)
+        (superseded,) = scene.replies(wrong)
         (again,) = scene.ask(wrong)
 
     # then
@@ -214,6 +214,61 @@ def test_rejection_names_every_reason(scene: Scene, houston: Store) -> None:
     tables = scene.tables()
     assert not tables.customers
     assert tables.sequences["usrt"]["next"] == 1
+
+
+def test_event_with_unknown_paths_is_rejected_with_each_path_named(scene: Scene, houston: Store) -> None:
+    """Nothing of it is stored; the event that follows, and supersedes it, is synchronized."""
+    # given
+    created = houston.create(title="", middle_name="")
+    customer_id = created["customer_id"]
+    unknown = houston.edit(customer_id, title="Dr.")
+    unknown["changed"] += ["shoe_size", "account_number", "addresses", "attributes/" + "x" * 90, "attributes/\x00"]
+    following = houston.edit(customer_id, [unknown], middle_name="M")
+
+    # when
+    with scene.headquarters():
+        scene.ask(created)
+        (rejected,) = scene.ask(unknown)
+        after_rejection = scene.tables()
+        (synchronized,) = scene.ask(following)
+        (superseded,) = scene.replies(unknown)
+
+    # then
+    assert (rejected["outcome"], rejected["version"]) == ("REJECTED", 1)
+    assert [(reason["field"], reason["code"]) for reason in rejected["reasons"]] == [
+        ("shoe_size", "unknown_path"),
+        ("account_number", "unknown_path"),
+        ("addresses", "unknown_path"),
+        ("changed/#5", "unknown_path"),
+        ("changed/#6", "unknown_path"),
+    ]
+    assert (after_rejection.customers[customer_id]["version"], after_rejection.states[customer_id]["title"]) == (1, "")
+    assert after_rejection.log[unknown["event_id"]]["outcome"] == "rejected"
+    assert (synchronized["outcome"], superseded["outcome"]) == ("SYNCHRONIZED", "SUPERSEDED")
+    state = scene.tables().states[customer_id]
+    assert (state["title"], state["middle_name"]) == ("Dr.", "M")
+
+
+def test_create_with_an_unknown_path_is_rejected_among_simple_creates(scene: Scene, houston: Store) -> None:
+    """A batch that goes as columns takes no unknown path along; the customer gets no number, the others do."""
+    # given
+    others = [houston.create() for _ in range(40)]
+    unknown = houston.create(first_name="")
+    unknown["changed"].append("shoe_size")
+
+    # when
+    scene.send(*others[:20], unknown, *others[20:])
+    with scene.headquarters():
+        (rejected,) = scene.replies(unknown)
+        replies = scene.replies(*others)
+
+    # then
+    assert (rejected["outcome"], rejected["account_number"]) == ("REJECTED", None)
+    assert [(reason["field"], reason["code"]) for reason in rejected["reasons"]] == [("shoe_size", "unknown_path")]
+    assert {reply["outcome"] for reply in replies} == {"SYNCHRONIZED"}
+    tables = scene.tables()
+    assert tables.customers.keys() == {event["customer_id"] for event in others}
+    assert tables.sequences["usrt"]["next"] == 41
 
 
 def test_events_that_name_what_headquarters_does_not_know_are_rejected(scene: Scene, houston: Store) -> None:
@@ -282,7 +337,7 @@ def test_two_companies_claiming_one_new_customer_in_one_batch(scene: Scene, hous
     # when
     scene.send(first, second)
     with scene.headquarters():
-        replies = scene.answers(first, second)
+        replies = scene.replies(first, second)
 
     # then
     assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED", "REJECTED"]
@@ -361,7 +416,7 @@ def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store)
     # when
     scene.send(*others, plain, loose)
     with scene.headquarters():
-        replies = scene.answers(plain, loose, *others)[:2]
+        replies = scene.replies(plain, loose, *others)[:2]
 
     # then
     assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED"] * 2

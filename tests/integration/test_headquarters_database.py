@@ -62,7 +62,7 @@ def test_database_refuses_one_event_of_many(scene: Scene, houston: Store, munich
     # when
     scene.send(edited, *creates, *edits)
     with scene.headquarters():
-        replies = scene.answers(edited, *creates, *edits)
+        replies = scene.replies(edited, *creates, *edits)
 
     # then
     rejected = [place for place, reply in enumerate(replies) if reply["outcome"] == "REJECTED"]
@@ -89,7 +89,7 @@ def test_numbers_that_run_out_reject_who_comes_too_late(
     # when
     scene.send(*events)
     with scene.headquarters():
-        replies = scene.answers(*events)
+        replies = scene.replies(*events)
         (edited,) = scene.ask(houston.edit(replies_customer(replies), title="Dr."))
 
     # then
@@ -122,7 +122,7 @@ def test_sequence_that_was_put_back_stops_headquarters(scene: Scene, houston: St
     assert "number_sequences" in str(failure)
     scene.query("UPDATE number_sequences SET next = 3")
     with scene.headquarters():
-        (reply,) = scene.answers(late)
+        (reply,) = scene.replies(late)
     assert reply["account_number"] == "C-00000003"
 
 
@@ -155,7 +155,7 @@ def test_database_that_goes_away_is_waited_for(scene: Scene, houston: Store) -> 
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-        scene.answers(*events)
+        scene.replies(*events)
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
@@ -186,7 +186,7 @@ def test_customer_that_another_worker_is_just_creating(scene: Scene, houston: St
         with scene.headquarters():
             wait_for(lambda: _waits_for_a_lock(scene), "the worker to meet the other")
             other.commit()
-            replies = scene.answers(plain, twice, again)
+            replies = scene.replies(plain, twice, again)
 
     # then
     numbers = [reply["account_number"] for reply in replies]

@@ -53,9 +53,9 @@ def test_workers_share_the_partitions_and_take_over(scene: Scene, stores: list[S
             scene.send(*events[100:200])
             wait_for(lambda: shares(scene) == [6, 6], "equal shares")
             scene.send(*events[200:300])
-            scene.answers(*events[:300])
+            scene.replies(*events[:300])
         scene.send(*events[300:])
-        scene.answers(*events)
+        scene.replies(*events)
         wait_for(lambda: shares(scene) == [12], "all partitions")
 
     # then
@@ -77,7 +77,7 @@ def test_same_event_in_two_partitions_gives_one_number(scene: Scene, stores: lis
                 value = encode("CustomerEvent", event)
                 writer.write(Operation(key=event["customer_id"].encode(), value=value), partition)
         writer.flush()
-        scene.answers(*events)
+        scene.replies(*events)
         last = [stores[0].touch(event["customer_id"]) for event in events[:20]]
         scene.ask(*last)
         counted = "SELECT coalesce(sum(repeats), 0) AS repeats FROM synchronization_log"

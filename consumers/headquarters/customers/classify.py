@@ -1,12 +1,13 @@
 """Classify the events of a batch without I/O: simple creates (bulk) or events that need individual handling.
 
-A simple create makes a new customer, certainly breaks no rule, supersedes nothing, and is alone in the batch with its
-customer and its event id. Simple creates stay in columns up to the database. Every other event is an
-`IndividualEvent`.
+A simple create makes a new customer, certainly breaks no rule, names only known paths, supersedes nothing, and is alone
+in the batch with its customer and its event id. Simple creates stay in columns up to the database. Every other event
+is an `IndividualEvent`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from tenten.avro.small_batch import FEW_RECORDS, decode_few
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.rules.customer import PARTS, PATH_CHARACTERS_MAX, SCALARS
 from tenten.rules.customer_rules_columns import passes_fast_path
 from tenten.schemas.messages import ROW, CustomerEvent, EventKind, Reason, event_from_avro
 from tenten.schemas.topics import EVENT_BYTES_MAX
@@ -79,7 +81,8 @@ def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPo
     if frame.height <= FEW_RECORDS:
         simple = pl.repeat(False, frame.height, eager=True)
     else:
-        simple = frame.select(_is_simple_create(channels) & passes_fast_path(frame)).to_series().fill_null(False)
+        simple_create = _is_simple_create(channels) & has_known_paths() & passes_fast_path(frame)
+        simple = frame.select(simple_create).to_series().fill_null(False)
     return ClassifiedBatch(
         simple_creates=frame.filter(simple),
         individual_events=_individual_events(frame.filter(~simple)),
@@ -101,6 +104,17 @@ def _is_simple_create(channels: KnownChannels) -> pl.Expr:
         & pl.col("customer_id").is_unique()
         & pl.col("event_id").is_unique()
     )
+
+
+def has_known_paths() -> pl.Expr:
+    """One boolean a row, from the column `changed`: every path is certainly known to `is_path`."""
+    return pl.col("changed").list.eval(pl.element().str.contains(_KNOWN_PATH)).list.all()
+
+
+_KEY_CHARACTERS_MAX: Final = PATH_CHARACTERS_MAX - max(map(len, PARTS)) - 1
+_KNOWN_PATH: Final = (
+    rf"^(?:{'|'.join((*SCALARS, 'address_books'))}|(?:{'|'.join(PARTS)})/[^\x00]{{1,{_KEY_CHARACTERS_MAX}}})$"
+)
 
 
 def _individual_events(frame: pl.DataFrame) -> tuple[IndividualEvent, ...]:

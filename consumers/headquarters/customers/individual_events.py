@@ -16,6 +16,7 @@ from tenten.consumers.headquarters.customers.event_log import LogEntry, read_log
 from tenten.consumers.headquarters.customers.numbering import Allotment, numbers_used_up
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.customer import apply_paths, changed_paths, value_at
+from tenten.rules.customer_rules import path_reasons
 from tenten.rules.customer_rules import reasons as rule_violations
 from tenten.schemas.messages import CustomerEvent, CustomerState, EventKind, Outcome, Reason, Reply, canonical
 from tenten.schemas.tables.headquarters import customer_audit
@@ -158,14 +159,19 @@ class IndividualEvents:
         self._log(individual, Outcome.ERASED)
 
     def _merge(self, individual: IndividualEvent, customer: StoredCustomer | None) -> None:
-        """Create or edit with the event's paths and those of the superseded events that were never applied."""
+        """Create or edit with the event's paths and those of the superseded events that were never applied.
+
+        An event with unknown paths is rejected: a store of a newer release may send them, and its clerk must learn
+        that the values are not stored. Unknown paths of superseded events are ignored, so that the events that follow
+        a rejected one are not rejected as well.
+        """
         event = individual.event
         assert event.customer is not None  # envelope_errors rejects the event otherwise
         unapplied = [old for old in event.supersedes if not self._is_settled(old.event_id, event.customer_id)]
         paths = {*event.changed, *(path for old in unapplied for path in old.changed)}
         edited = event.customer
         merged = canonical(edited) if customer is None else apply_paths(customer.state, edited, paths)
-        violations = rule_violations(merged)
+        violations = (*path_reasons(event.changed), *rule_violations(merged))
         if customer is not None and customer.state.legal_entity != edited.legal_entity:
             violations = (other_legal_entity(edited.legal_entity), *violations)
         if violations:
