@@ -6,13 +6,9 @@ write the same rows.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import arro3.core as arro3
 import polars as pl
-import psycopg
-from pgpq import ArrowToPostgresBinaryEncoder
-from psycopg import sql
 from sqlalchemy import Table
 
 from tenten.rules.search_name_columns import search_names
@@ -108,35 +104,3 @@ def _json_attributes(attributes: pl.Series) -> pl.Expr:
     for absent in ("text", "integer", "decimal", "boolean"):
         encoded = encoded.str.replace_all(f',"{absent}":null', "", literal=True)
     return encoded.alias("attributes")
-
-
-def copy_into(cursor: psycopg.Cursor[Any], table: str, frame: pl.DataFrame) -> None:
-    """Append the frame's rows to the table's columns of the same names by binary COPY, one statement.
-
-    Raises: `psycopg.errors.UniqueViolation` when a key is there already; the transaction is over then.
-    """
-    if frame.is_empty():
-        return
-    columns = sql.SQL(", ").join(map(sql.Identifier, frame.columns))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table), columns)
-    with cursor.copy(statement) as copy:
-        copy.write(_binary_copy(frame))
-
-
-def _binary_copy(frame: pl.DataFrame) -> bytes:
-    """The rows in PostgreSQL's binary COPY format.
-
-    Source: https://www.postgresql.org/docs/18/sql-copy.html
-    """
-    table = _without_views(arro3.Table.from_arrow(frame.rechunk()))
-    encoder = ArrowToPostgresBinaryEncoder(table.schema)
-    parts = [encoder.write_header(), *(encoder.write_batch(batch) for batch in table.to_batches()), encoder.finish()]
-    return b"".join(parts)
-
-
-def _without_views(table: arro3.Table) -> arro3.Table:
-    """The table with plain texts and bytes: polars has Arrow's views of them, which pgpq does not take."""
-    plain = {arro3.DataType.string_view(): arro3.DataType.large_string()}
-    plain[arro3.DataType.binary_view()] = arro3.DataType.large_binary()
-    columns = [column.cast(plain.get(column.type, column.type)) for column in table.columns]
-    return arro3.Table.from_arrays(columns, names=table.column_names)

@@ -14,7 +14,8 @@ from sqlalchemy import JSON, Connection, Table
 
 from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
-from tenten.sql.customer_frames import TableFrames, copy_into
+from tenten.sql.bulk_copy import copy_into
+from tenten.sql.customer_frames import TableFrames
 
 TABLES: Final = (customers, customer_addresses, customer_contacts)
 

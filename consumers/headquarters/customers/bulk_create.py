@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch
 from tenten.consumers.headquarters.customers.event_log import copy_log
 from tenten.consumers.headquarters.customers.numbering import Allotment
-from tenten.sql.customer_frames import copy_into, headquarters_frames
+from tenten.sql.bulk_copy import copy_into
+from tenten.sql.customer_frames import headquarters_frames
 from tenten.sql.driver_cursor import driver_cursor
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ from tenten.rules.limits import GUID
 from tenten.schemas.messages import ROW, Outcome, Reason, Reply, reasons_as_json
 from tenten.schemas.tables.headquarters import synchronization_log
 from tenten.sql.arrays import is_one_of
-from tenten.sql.customer_frames import as_rows, copy_into
+from tenten.sql.bulk_copy import copy_into
+from tenten.sql.customer_frames import as_rows
 from tenten.sql.driver_cursor import driver_cursor
 
 

@@ -30,7 +30,8 @@ from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import ROW, TransactionStatus, reasons_from_json
 from tenten.schemas.tables.headquarters import retail_transactions, sales_orders
 from tenten.sql.arrays import is_one_of
-from tenten.sql.customer_frames import as_rows, copy_into
+from tenten.sql.bulk_copy import copy_into
+from tenten.sql.customer_frames import as_rows
 
 log = get_logger(__name__)
 

@@ -21,7 +21,7 @@ from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
 from tenten.schemas.tables.headquarters import replies_due
 from tenten.sql.arrays import is_one_of
-from tenten.sql.customer_frames import copy_into
+from tenten.sql.bulk_copy import copy_into
 
 ANSWERS_CHANNEL: Final = "tenten_answers"
 """PostgreSQL: notified in every transaction that writes answers, for whoever sends them."""
