@@ -70,7 +70,6 @@ def _plain_type(kind: "DataType") -> "DataType":
         return DataType.large_string()
     if kind == DataType.binary_view():
         return DataType.large_binary()
-    if DataType.is_large_list(kind):
-        assert kind.value_type is not None
+    if kind.value_type is not None:  # a list
         return DataType.large_list(Field("item", _plain_type(kind.value_type), nullable=True))
     return kind
