@@ -24,14 +24,19 @@ def apply(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     json: Json = False,
 ) -> None:
-    """Create the topics that are missing and correct the settings of the others.
+    """Create missing topics, correct the settings of the others, and publish the Avro schemas.
 
-    Partitions are never added to a topic whose keys have to stay where they are: such a topic is refused, with advice
-    and exit code 1. Applying twice changes nothing.
+    Without a schema registry the schemas go to the topic `schemas`, so that other programs can read values before any
+    tenten process has run. Partitions are never added to a keyed topic: it is refused, with advice and exit code 1.
+    Idempotent.
     """
+    from tenten.kafka.schema_registry import publish_schemas
     from tenten.kafka.topics_admin import apply_topics
 
-    changes = apply_topics(connected(context), dry_run)
+    settings = connected(context)
+    changes = apply_topics(settings, dry_run)
+    if not dry_run and settings.schema_registry_url is None:
+        publish_schemas(settings)
     if json:
         print_json([asdict(change) for change in changes])
     else:
