@@ -1,42 +1,50 @@
-"""A batch of records is a table: framed Avro values to columns, and columns to framed Avro values.
+"""Decode a batch of framed Avro values into columns.
 
-Decoding joins the values into one Avro container block, which polars reads at once. In a block nothing marks where a
-record ends, so a damaged one shifts all after it and may still decode. Hence the proof: the first field of every
-schema is the record key, and it is compared with the key that Kafka delivered, row by row; a known sentinel after the
-last record proves where that one ended. Whatever fails the proof is decoded record by record, and only the bad ones
-fall out.
+The values written with one schema are read as one Avro block. In a block nothing marks where a record ends, so a
+damaged record shifts all records after it and may still decode. Hence the proof: the first field of every schema is
+the record key, and it is compared with Kafka's key, row by row; a sentinel proves where the last record ended. Values
+that fail the proof are decoded record by record, and only the unreadable ones are left out.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from io import BytesIO
 from typing import Any, Final
 
 import polars as pl
 
+from tenten.avro.container import read_block
+from tenten.avro.primitives import text_bytes, zigzag
+from tenten.avro.resolution import column_type, resolution
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
 from tenten.schemas.messages import ROW
 
-EXACT: Final = "exact"
-"""Column of a decoded frame: True when the value was written with the reader's own schema and read in columns, so
-that its
-bytes may be used again as they are."""
+__all__ = [
+    "EXACT",
+    "DecodedBatch",
+    "UnreadableRow",
+    "decode_batch",
+    "empty_frame",
+    "join_columns",
+    "text_bytes",
+    "zigzag",
+]
 
-_SYNC: Final = b"tenten-sync-mark"
-_SENTINEL: Final = "sentinel after the last record"
+EXACT: Final = "exact"
+"""Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
+bytes may be reused."""
+
 _GUID: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_OUTSIDE: Final = "has a GUID, a number, a time or a text that cannot be stored"
+_OUT_OF_RANGE: Final = "contains a value outside the supported range"
 _TIME_MIN: Final = datetime(1, 1, 2, tzinfo=UTC)
 _TIME_MAX: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableRow:
-    """A record of the batch that cannot be read, and why."""
+    """A record of the batch that cannot be read, with the reason."""
 
     row: int
     reason: str
@@ -45,9 +53,7 @@ class UnreadableRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedBatch:
-    """The readable records as a frame in the reader's columns, with `row` and `exact`, ordered by `row`; and the
-    rest.
-    """
+    """The readable records in the reader's columns, with `row` and `exact`, ordered by `row`; and the others."""
 
     frame: pl.DataFrame
     unreadable: tuple[UnreadableRow, ...]
@@ -60,9 +66,9 @@ def decode_batch(
     writers: WriterSchemas,
     value_bytes_max: int,
 ) -> DecodedBatch:
-    """Read a batch of framed values. Keys and values stand in the same order; each row ends up in exactly one place.
+    """Decode a batch of framed values. Each row is either in the frame or unreadable.
 
-    May block where a schema is looked up; raises what `writers` raises when that cannot be reached.
+    May block while a schema is looked up. Raises: as `writers` does when schemas cannot be looked up.
     """
     unreadable: list[UnreadableRow] = []
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -80,12 +86,13 @@ def decode_batch(
             continue
         bodies = [(values[row] or b"")[len(header) :] for row in rows]
         row_keys = [keys[row] for row in rows]
-        frame = _decode_columns(reader, row_keys, bodies) if writer.header == reader.header else None
+        frame = _decode_columns(writer, reader, row_keys, bodies)
         if frame is None:
             frame, bad_rows = _decode_one_by_one(reader, writer, rows, row_keys, bodies)
             unreadable.extend(bad_rows)
         else:
-            frame = frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64), pl.lit(True).alias(EXACT))
+            exact = pl.lit(writer.header == reader.header).alias(EXACT)
+            frame = frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64), exact)
         frames.append(frame)
     frame = pl.concat(frames).sort(ROW)
     return DecodedBatch(frame=frame, unreadable=tuple(sorted(unreadable, key=lambda bad: bad.row)))
@@ -99,28 +106,27 @@ def _header(value: bytes | None, value_bytes_max: int) -> bytes:
     return value[: header_bytes(value)]
 
 
-def _decode_columns(reader: AvroSchema, keys: Sequence[bytes | None], bodies: Sequence[bytes]) -> pl.DataFrame | None:
-    """All records at once, or None when one of them is not what it should be."""
-    try:
-        frame = pl.read_avro(BytesIO(_container(reader, bodies)))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+def _decode_columns(
+    writer: AvroSchema, reader: AvroSchema, keys: Sequence[bytes | None], bodies: Sequence[bytes]
+) -> pl.DataFrame | None:
+    """All records in the reader's columns, or None if one of them is unreadable or the schemas differ too much."""
+    columns = resolution(writer, reader)
+    if columns is None:
         return None
-    if frame.height != len(bodies) + 1 or frame.item(-1, reader.key_field) != _SENTINEL:
+    frame = read_block(writer, bodies)
+    if frame is None:
         return None
-    frame = frame.head(-1)
     delivered = pl.Series(keys, dtype=pl.Binary).cast(pl.String, strict=False)
     if not (frame[reader.key_field] == delivered).fill_null(False).all():
         return None
-    frame = _with_symbols(frame, reader)
+    frame = frame.select(columns)
     return frame if frame.select(_sound(reader).all()).item() else None
 
 
 def _decode_one_by_one(
     reader: AvroSchema, writer: AvroSchema, rows: Sequence[int], keys: Sequence[bytes | None], bodies: Sequence[bytes]
 ) -> tuple[pl.DataFrame, list[UnreadableRow]]:
-    """The slow way: each record on its own, so that a bad one harms no other. What is sound is read in columns after
-    all.
-    """
+    """Decode each record separately, so that an unreadable one affects no other; the rest becomes columns again."""
     bad: list[UnreadableRow] = []
     sound: list[tuple[int, bytes | None, bytes]] = []
     exact = writer.header == reader.header
@@ -136,18 +142,18 @@ def _decode_one_by_one(
         else:
             sound.append((row, key, body if exact else encode(reader, record, header=b"")))
     frame, outside = _halve_until_readable(reader, sound)
-    bad.extend(UnreadableRow(row=row, reason="malformed", text=_OUTSIDE) for row in outside)
+    bad.extend(UnreadableRow(row=row, reason="malformed", text=_OUT_OF_RANGE) for row in outside)
     return frame.with_columns(pl.lit(exact).alias(EXACT)), bad
 
 
 def _halve_until_readable(
     reader: AvroSchema, records: Sequence[tuple[int, bytes | None, bytes]]
 ) -> tuple[pl.DataFrame, list[int]]:
-    """The frame of the records (row, key, body), and the rows of those that are Avro but hold what no column can."""
+    """The frame of the records (row, key, body), and the rows of valid Avro with values that no column can hold."""
     if not records:
         return empty_frame(reader).drop(EXACT), []
     rows, keys, bodies = zip(*records, strict=True)
-    frame = _decode_columns(reader, keys, bodies)
+    frame = _decode_columns(reader, reader, keys, bodies)
     if frame is not None:
         return frame.with_columns(pl.Series(ROW, rows, dtype=pl.Int64)), []
     if len(records) == 1:
@@ -160,7 +166,7 @@ def _halve_until_readable(
 
 @cache
 def _sound(reader: AvroSchema) -> pl.Expr:
-    """One boolean a row: GUIDs are GUIDs, times and dates within the years 1 to 9999, no text at the top has a NUL."""
+    """One boolean a row: GUIDs, times, dates and enums are valid, texts at the top level contain no NUL."""
     checks: list[pl.Expr] = []
     for field in reader.json["fields"]:
         column = pl.col(field["name"])
@@ -175,7 +181,7 @@ def _sound(reader: AvroSchema) -> pl.Expr:
 
 
 def _sound_value(schema: Any, value: pl.Expr) -> Iterable[pl.Expr]:
-    """The checks of times and enums below a value: one boolean a row each, null where there is nothing to check."""
+    """The checks of times and enums inside a value: a boolean a row each, null if there is nothing to check."""
     if isinstance(schema, list):
         schema = schema[-1]
     if not isinstance(schema, dict):
@@ -203,109 +209,8 @@ def _is_guid(schema: Any) -> bool:
 @cache
 def empty_frame(reader: AvroSchema) -> pl.DataFrame:
     """A frame without rows, with the columns and types of every frame decoded for this reader."""
-    frame = _with_symbols(pl.read_avro(BytesIO(_container(reader, []))).head(0), reader)
-    return frame.with_columns(pl.lit(None, dtype=pl.Int64).alias(ROW), pl.lit(None, dtype=pl.Boolean).alias(EXACT))
-
-
-def _with_symbols(frame: pl.DataFrame, reader: AvroSchema) -> pl.DataFrame:
-    """Enums as text; null where the code names no symbol."""
-    return frame.with_columns(_symbols_of(reader))
-
-
-@cache
-def _symbols_of(reader: AvroSchema) -> tuple[pl.Expr, ...]:
-    return tuple(_symbols(field["type"], pl.col(field["name"])).alias(field["name"]) for field in reader.json["fields"])
-
-
-def _symbols(schema: Any, value: pl.Expr) -> pl.Expr:
-    if isinstance(schema, list):
-        schema = schema[-1]
-    if not isinstance(schema, dict):
-        return value
-    if schema["type"] == "enum":
-        return value.replace_strict(dict(enumerate(schema["symbols"])), default=None, return_dtype=pl.String)
-    if schema["type"] == "record" and any(_is_enum(field["type"]) for field in schema["fields"]):
-        return value.struct.with_fields(
-            _symbols(field["type"], pl.field(field["name"])).alias(field["name"])
-            for field in schema["fields"]
-            if _is_enum(field["type"])
-        )
-    return value
-
-
-def _is_enum(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema["type"] == "enum"
-
-
-def _container(reader: AvroSchema, bodies: Sequence[bytes]) -> bytes:
-    """An Avro object container file of one block: the records and the sentinel after them.
-
-    Source: https://avro.apache.org/docs/1.12.0/specification/#object-container-files
-    """
-    head, sentinel = _container_parts(reader)
-    block = b"".join(bodies) + sentinel
-    return b"".join((head, zigzag(len(bodies) + 1), zigzag(len(block)), block, _SYNC))
-
-
-@cache
-def _container_parts(reader: AvroSchema) -> tuple[bytes, bytes]:
-    schema = json.dumps(_for_columns(reader.json)).encode()
-    meta = (
-        b"\x04"
-        + text_bytes("avro.schema")
-        + zigzag(len(schema))
-        + schema
-        + text_bytes("avro.codec")
-        + text_bytes("null")
-    )
-    fields = reader.json["fields"]
-    sentinel = text_bytes(_SENTINEL) + b"".join(_zero(field["type"]) for field in fields[1:])
-    return b"Obj\x01" + meta + b"\x00" + _SYNC, sentinel
-
-
-def _for_columns(schema: Any) -> Any:
-    """The same encoding in the words that polars' Avro reader takes: enums as their codes, and no defaults."""
-    if isinstance(schema, list):
-        return [_for_columns(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("type") == "enum":
-        return "int"
-    kept = {name: part for name, part in schema.items() if name not in ("doc", "default")}
-    if _is_guid(kept):
-        return "string"
-    return {name: _for_columns(part) if name in ("type", "fields", "items") else part for name, part in kept.items()}
-
-
-def _zero(schema: Any) -> bytes:
-    """The encoding of the zero of a type: the empty text, 0, false, null where it is nullable, no items."""
-    if isinstance(schema, list):
-        return b"\x00" + (b"" if schema[0] == "null" else _zero(schema[0]))
-    if isinstance(schema, dict) and schema["type"] == "record":
-        return b"".join(_zero(field["type"]) for field in schema["fields"])
-    return b"\x00"
-
-
-def zigzag(number: int) -> bytes:
-    """An Avro int or long: zigzag, then 7 bits a byte, the lowest first."""
-    rest = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while rest > 0x7F:
-        out.append((rest & 0x7F) | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-_LENGTHS: Final = tuple(zigzag(length) for length in range(256))
-"""The lengths of ordinary texts, encoded once."""
-
-
-def text_bytes(text: str) -> bytes:
-    """An Avro string: its length in bytes, then UTF-8."""
-    data = text.encode()
-    length = len(data)
-    return (_LENGTHS[length] if length < len(_LENGTHS) else zigzag(length)) + data
+    columns = {field["name"]: column_type(field["type"]) for field in reader.json["fields"]}
+    return pl.DataFrame(schema={**columns, ROW: pl.Int64(), EXACT: pl.Boolean()})
 
 
 def join_columns(header: bytes, *columns: Iterable[bytes]) -> list[bytes]:

@@ -1,0 +1,43 @@
+"""The Avro encoding of single values, and the encoding of the smallest value of a type."""
+
+from typing import Any, Final
+
+
+def zigzag(number: int) -> bytes:
+    """An Avro int or long: zigzag, then 7 bits a byte, the lowest first."""
+    rest = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while rest > 0x7F:
+        out.append((rest & 0x7F) | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+_LENGTHS: Final = tuple(zigzag(length) for length in range(256))
+"""The lengths of ordinary texts, encoded once."""
+
+
+def text_bytes(text: str) -> bytes:
+    """An Avro string: its length in bytes, then UTF-8."""
+    return data_bytes(text.encode())
+
+
+def data_bytes(data: bytes) -> bytes:
+    """Avro bytes: their length, then the bytes."""
+    length = len(data)
+    return (_LENGTHS[length] if length < len(_LENGTHS) else zigzag(length)) + data
+
+
+def decimal_bytes(unscaled: int) -> bytes:
+    """An Avro decimal: its unscaled number as the shortest two's complement that keeps a bit for the sign."""
+    return data_bytes(unscaled.to_bytes((unscaled.bit_length() + 8) // 8, "big", signed=True))
+
+
+def zero_bytes(schema: Any) -> bytes:
+    """The zero of a type: the empty text, 0, false, the first symbol, null where it is nullable, no items."""
+    if isinstance(schema, list):
+        return b"\x00" + (b"" if schema[0] == "null" else zero_bytes(schema[0]))
+    if isinstance(schema, dict) and schema["type"] == "record":
+        return b"".join(zero_bytes(field["type"]) for field in schema["fields"])
+    return b"\x00"
