@@ -1,4 +1,4 @@
-"""Look whether everything is well, and say what to do where it is not. Changes nothing."""
+"""Check an installation and advise on problems. Changes nothing."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
 
 CLOCK_SECONDS_MAX: Final = 60.0
-"""Clocks do not decide anything here, but people compare the times they write."""
+"""No decision depends on a clock, but people compare the times that clocks write."""
 
 NUMBERS_LEFT_SHARE_MIN: Final = 0.1
 _CONNECT_SECONDS: Final = 3.0
@@ -33,7 +33,7 @@ _NO_SUCH_SCHEMA: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was looked at, and how it is or what to do."""
+    """The result of a check: its state, or advice."""
 
     what: str
     ok: bool
@@ -41,7 +41,7 @@ class Check:
 
 
 def examine(load: Callable[[], Settings]) -> Iterator[Check]:
-    """Look at one thing after the other, each of which may take some seconds; the settings first."""
+    """Run the checks in order, the settings first. Each may block for some seconds."""
     try:
         settings = load()
     except SettingsError as error:
@@ -63,7 +63,7 @@ def examine(load: Callable[[], Settings]) -> Iterator[Check]:
 
 
 def _look(what: str, look: Callable[[], str]) -> Check:
-    """A check that is well unless it raises what can be explained."""
+    """A check that fails if it raises an error that can be explained. Raises: any other error."""
     try:
         return Check(what=what, ok=True, text=look())
     except Exception as error:
@@ -75,7 +75,7 @@ def _look(what: str, look: Callable[[], str]) -> Check:
 
 def _configuration(settings: Settings) -> Check:
     if not settings.channels:
-        text = "no channel is configured: add [channels.NAME] to tenten.toml, or name the file in TENTEN_CONFIG"
+        text = "no channel is configured: add [channels.NAME] to tenten.toml, or set TENTEN_CONFIG to the file"
         return Check(what="configuration", ok=False, text=text)
     return Check(what="configuration", ok=True, text=f"channels {', '.join(settings.channels)}")
 
@@ -83,25 +83,25 @@ def _configuration(settings: Settings) -> Check:
 def _kafka(settings: Settings) -> Iterator[Check]:
     servers = settings.kafka.get("bootstrap.servers")
     if not servers:
-        text = "none is named: set KAFKA_BOOTSTRAP_SERVERS, or run `tenten local start`"
+        text = "not configured: set KAFKA_BOOTSTRAP_SERVERS, or run `tenten local start`"
         yield Check(what="broker", ok=False, text=text)
         return
     yield _security(settings)
-    asked = _ask_broker(settings)
-    if isinstance(asked, str):
-        yield Check(what="broker", ok=False, text=f"{servers}: {asked}")
+    cluster = _cluster(settings)
+    if isinstance(cluster, str):
+        yield Check(what="broker", ok=False, text=f"{servers}: {cluster}")
         return
-    yield Check(what="broker", ok=True, text=f"{servers} answers, {len(asked.brokers)} in the cluster")
-    yield _advertised(asked)
+    yield Check(what="broker", ok=True, text=f"{servers} answers, brokers in the cluster: {len(cluster.brokers)}")
+    yield _advertised(cluster)
     yield _look("topics", lambda: _topics(settings))
 
 
 def _security(settings: Settings) -> Check:
-    """Whether what is said about user and password is used at all."""
+    """Check that user and password are used if they are given."""
     protocol = settings.kafka.get("security.protocol", "plaintext").lower()
     named = sorted(name for name in settings.kafka if name.startswith("sasl."))
     if named and not protocol.startswith("sasl_"):
-        text = f"{', '.join(named)} count for nothing while security.protocol is {protocol}: set it to SASL_SSL"
+        text = f"{', '.join(named)} is ignored while security.protocol is {protocol}: set it to SASL_SSL"
         return Check(what="security", ok=False, text=text)
     mechanism = settings.kafka.get("sasl.mechanism", settings.kafka.get("sasl.mechanisms", "GSSAPI")).upper()
     needed = {"sasl.username", "sasl.password"} if mechanism == "PLAIN" or mechanism.startswith("SCRAM-") else set()
@@ -114,29 +114,29 @@ def _security(settings: Settings) -> Check:
     )
 
 
-def _ask_broker(settings: Settings) -> Any:
-    """What the brokers say of themselves (`ClusterMetadata`), or as text why they say nothing."""
+def _cluster(settings: Settings) -> Any:
+    """The cluster's metadata (`ClusterMetadata`), or as text the reason why there is none."""
     try:
         return admin_client(settings).list_topics(timeout=REQUEST_SECONDS)
     except TentenError as refusal:
         return str(refusal)
     except KafkaException as error:
-        said = error.args[0].str() if isinstance(error.args[0], KafkaError) else error.args[0]
-        return f"no answer: {said}; check bootstrap.servers and security.protocol, and whether the broker runs"
+        reason = error.args[0].str() if isinstance(error.args[0], KafkaError) else error.args[0]
+        return f"no answer: {reason}; check bootstrap.servers and security.protocol, and whether the broker runs"
 
 
 def _advertised(cluster: Any) -> Check:
-    """Whether the addresses that the brokers tell their clients can be reached from here."""
+    """Check that the addresses that the brokers advertise can be reached from here."""
     for broker in cluster.brokers.values():
         try:
             socket.create_connection((broker.host, broker.port), _CONNECT_SECONDS).close()
         except OSError as error:
             text = (
-                f"broker {broker.id} calls itself {broker.host}:{broker.port}, which cannot be reached from here "
+                f"broker {broker.id} advertises {broker.host}:{broker.port}, which cannot be reached from here "
                 f"({error}): correct advertised.listeners on the broker, or names and firewalls here"
             )
             return Check(what="advertised addresses", ok=False, text=text)
-    return Check(what="advertised addresses", ok=True, text="every broker can be reached at the address it names")
+    return Check(what="advertised addresses", ok=True, text="every broker can be reached at its advertised address")
 
 
 def _topics(settings: Settings) -> str:
@@ -156,7 +156,7 @@ def _registry(settings: Settings) -> str:
 def _headquarters(settings: Settings) -> Iterator[Check]:
     address = settings.headquarters.database
     if address is None:
-        yield Check(what="database of headquarters", ok=True, text="none is named here: headquarters is elsewhere")
+        yield Check(what="database of headquarters", ok=True, text="not configured here: headquarters is elsewhere")
         return
     check = _look("database of headquarters", lambda: _database(address, "headquarters"))
     yield check
@@ -183,20 +183,20 @@ def _database(address: str, which: Which) -> str:
 
 
 def _distribution(settings: Settings, name: str) -> str:
-    """Whether a snapshot that cannot be read stops a partition."""
-    waiting = stopped(settings, name)
-    if waiting:
-        first = waiting[0]
+    """Check that no unreadable snapshot stops a partition."""
+    partitions = stopped(settings, name)
+    if partitions:
+        first = partitions[0]
         raise TentenError(
-            f"{len(waiting)} partitions stand still, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
+            f"{len(partitions)} partitions are stopped, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
             f"{first.offset}: its snapshot cannot be read ({first.reason}); upgrade this channel, then run "
-            f"`tenten channel resync {name}` if it still does"
+            f"`tenten channel resync {name}` if it is still stopped"
         )
-    return "no partition stands still"
+    return "no partition is stopped"
 
 
 def _sequences(settings: Settings, engine: Engine) -> str:
-    """Every legal entity has one, as the settings say, and enough numbers are left."""
+    """Check that every legal entity has its sequences as configured, with enough numbers left."""
     with consistent_view(engine) as connection:
         rows = {row.legal_entity: row for row in connection.execute(select(number_sequences))}
         orders = {row.legal_entity: row for row in connection.execute(select(sales_order_sequences))}
@@ -204,45 +204,48 @@ def _sequences(settings: Settings, engine: Engine) -> str:
         numbers = legal_entity.account_numbers
         row = rows.get(name)
         if row is None or (row.format, row.continuous) != (numbers.format, numbers.continuous):
-            raise TentenError(f"that of {name} is not as tenten.toml says: run `tenten database upgrade headquarters`")
+            raise TentenError(
+                f"the sequence of {name} differs from tenten.toml: run `tenten database upgrade headquarters`"
+            )
         _check_left(name, row.format, row.next, "account numbers")
         order = orders.get(name)
         if order is None or order.format != legal_entity.sales_orders.format:
             raise TentenError(
-                f"that of sales orders of {name} is not as tenten.toml says: run `tenten database upgrade headquarters`"
+                f"the sequence of sales orders of {name} differs from tenten.toml: "
+                "run `tenten database upgrade headquarters`"
             )
         _check_left(name, order.format, order.next, "sales order numbers")
-    return f"{len(settings.legal_entities)} of account numbers and of sales orders, numbers are left in each"
+    return f"{len(settings.legal_entities)} each of account numbers and sales orders, numbers are left in each"
 
 
 def _check_left(name: str, written: str, following: int, what: str) -> None:
-    """Raises: `TentenError` when a sequence will soon have no number left."""
+    """Raises: `TentenError` if a sequence will soon have no numbers left."""
     total = 10 ** written.count("#")
     if total - following < total * NUMBERS_LEFT_SHARE_MIN:
-        raise TentenError(f"{name} has {max(0, total - following):,} {what} left: write a longer format for them")
+        raise TentenError(f"{name} has {max(0, total - following):,} {what} left: configure a longer format")
 
 
 def _transactions(settings: Settings, engine: Engine) -> str:
-    """Whether none waits for its customer for too long."""
+    """Check that no transaction waits for its customer for too long."""
     with consistent_view(engine) as connection:
-        found = transactions_status(connection, settings.headquarters.waiting_seconds_max)
-    if found.problem is not None:
-        raise TentenError(found.problem)
+        counts = transactions_status(connection, settings.headquarters.waiting_seconds_max)
+    if counts.problem is not None:
+        raise TentenError(counts.problem)
     return (
-        f"{found.waiting:,} wait for their customers, {found.blocked:,} are blocked, {found.rejected:,} rejected; "
-        f"{found.open_statements:,} statements are open"
+        f"{counts.waiting:,} wait for their customers, {counts.blocked:,} are blocked, {counts.rejected:,} rejected; "
+        f"{counts.open_statements:,} statements are open"
     )
 
 
 def _clock(engine: Engine) -> str:
-    """Whether this machine and headquarters' database agree about the time."""
+    """Check that this machine's clock agrees with that of headquarters' database."""
     with consistent_view(engine) as connection:
         before = datetime.now(UTC)
-        there = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-    seconds = (there - before).total_seconds()
+        database_time = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    seconds = (database_time - before).total_seconds()
     if abs(seconds) > CLOCK_SECONDS_MAX:
         raise TentenError(
-            f"this machine's is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} that of headquarters' "
-            "database: set up NTP"
+            f"this machine's clock is {abs(seconds):,.0f} s {'behind' if seconds > 0 else 'ahead of'} "
+            "that of headquarters' database: set up NTP"
         )
     return f"within {max(1.0, abs(seconds)):.0f} s of headquarters' database"

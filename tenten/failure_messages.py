@@ -1,8 +1,8 @@
-"""What a failure says to the person in front of the screen: one sentence, without personal data."""
+"""Failures in one sentence for the person at the terminal, without personal data."""
 
 
 def explain(error: Exception) -> str | None:
-    """The sentence; None for what nobody expected, a fault of the program's own."""
+    """The sentence; None for an unexpected error, which is a bug."""
     from confluent_kafka import KafkaException
     from sqlalchemy.exc import DBAPIError
 
@@ -35,7 +35,7 @@ def _of_kafka(error: Exception) -> str:
 
 
 def _of_database(error: Exception) -> str:
-    """Without the statement, and without the server's details: both may hold personal data."""
+    """The sentence without statement and server details, which may contain personal data."""
     from tenten.runtime.error_codes import error_code
 
     cause = getattr(error, "orig", None)
@@ -43,4 +43,4 @@ def _of_database(error: Exception) -> str:
     if code is None:
         first_line = str(cause).partition("\n")[0]
         return f"the database does not answer: {first_line}; see `tenten doctor`"
-    return f"the database refuses ({type(cause).__name__}, {code}); see `tenten doctor`"
+    return f"the database reported an error ({type(cause).__name__}, {code}); see `tenten doctor`"

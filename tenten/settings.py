@@ -1,4 +1,4 @@
-"""The settings of an installation: `load_settings` reads what is in force."""
+"""The settings of an installation; `load_settings` returns the effective ones."""
 
 from tenten.runtime.settings import (
     AccountNumbers,

@@ -42,13 +42,13 @@ class TopicStatus:
     topic: str
     partitions: int | None = None
     offsets: int | None = None
-    """Between first and last offset; more than there are records, since a compacted topic has holes."""
+    """Last minus first offset: an upper bound of the number of records, because a compacted topic has gaps."""
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberSequenceStatus:
-    """How far the account numbers of a legal entity have got."""
+    """The account numbers of a legal entity: the next, and how many are left."""
 
     format: str
     next: int
@@ -57,7 +57,7 @@ class NumberSequenceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadquartersStatus:
-    """What headquarters' database holds, and how many records it is behind."""
+    """Counts of headquarters' database, and its lag in records."""
 
     customers: int | None = None
     events: int | None = None
@@ -70,7 +70,7 @@ class HeadquartersStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStatus:
-    """What a channel's database holds, and how many records it is behind headquarters."""
+    """Counts of a channel's database, and its lag in records."""
 
     customers: int | None = None
     pending: int | None = None
@@ -89,7 +89,7 @@ class ChannelStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeStatus:
-    """Everything at once."""
+    """Topics, headquarters and channels."""
 
     topics: list[TopicStatus]
     headquarters: HeadquartersStatus
@@ -97,11 +97,11 @@ class WholeStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything could be looked at, and nothing waits for too long."""
+        """True if every part could be read, and no transaction waits for too long."""
         problems = [self.headquarters.problem, *(topic.problem for topic in self.topics)]
         if self.headquarters.transactions is not None:
             problems.append(self.headquarters.transactions.problem)
-        problems += [one.problem for one in self.channels.values()]
+        problems += [status.problem for status in self.channels.values()]
         return problems == [None] * len(problems)
 
 
@@ -113,7 +113,7 @@ class GroupLag:
     topic: str
     partition: int
     committed: int | None
-    """None: the group has never committed here, and will begin at the first record."""
+    """None: the group has never committed here, and starts at the first record."""
     end: int
     lag: int
 
@@ -137,10 +137,10 @@ def _channel_problem(problem: str) -> ChannelStatus:
     return ChannelStatus(problem=problem)
 
 
-def _or_problem(look: Callable[[], T], otherwise: Callable[[str], T]) -> T:
-    """What is seen, or why nothing is."""
+def _or_problem(read: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+    """The result, or `otherwise` with the problem. Raises: an error that cannot be explained."""
     try:
-        return look()
+        return read()
     except Exception as error:
         problem = explain(error)
         if problem is None:
@@ -151,20 +151,20 @@ def _or_problem(look: Callable[[], T], otherwise: Callable[[str], T]) -> T:
 def _topic_status(settings: Settings, topic: Topic) -> TopicStatus:
     name = settings.topic(topic)
 
-    def look() -> TopicStatus:
+    def read() -> TopicStatus:
         partitions = topic_ids(settings, [name])[name].partitions
         ends = last_stable_offsets(settings, name, partitions)
         starts = earliest_offsets(settings, name, partitions)
         return TopicStatus(topic=name, partitions=partitions, offsets=sum(ends.values()) - sum(starts.values()))
 
-    return _or_problem(look, lambda problem: TopicStatus(topic=name, problem=problem))
+    return _or_problem(read, lambda problem: TopicStatus(topic=name, problem=problem))
 
 
 def headquarters_status(settings: Settings) -> HeadquartersStatus:
-    """How headquarters stands. Raises: `SettingsError`, `DatabaseRefused`, `KafkaRefused`, `KafkaException`."""
+    """The status of headquarters. Raises: `SettingsError`, `DatabaseRefused`, `KafkaRefused`, `KafkaException`."""
     customers, log = headquarters.customers, headquarters.synchronization_log
     with _opened(settings.headquarters_database(), "headquarters") as connection:
-        known = _count(connection, select(func.count()).where(customers.c.erased_at.is_(None)))
+        known_customers = _count(connection, select(func.count()).where(customers.c.erased_at.is_(None)))
         events = _count(connection, select(func.count()).select_from(log))
         rejected = _count(connection, select(func.count()).where(log.c.outcome == _REJECTED))
         sequences = {
@@ -175,7 +175,7 @@ def headquarters_status(settings: Settings) -> HeadquartersStatus:
         }
         transactions = transactions_status(connection, settings.headquarters.waiting_seconds_max)
     return HeadquartersStatus(
-        customers=known,
+        customers=known_customers,
         events=events,
         rejected=rejected,
         lag=sum(lag.lag for lag in _worker_lag(settings, HEADQUARTERS)),
@@ -185,24 +185,24 @@ def headquarters_status(settings: Settings) -> HeadquartersStatus:
 
 
 def channel_status(settings: Settings, name: str) -> ChannelStatus:
-    """How a channel stands; its lag is None while no broker answers. Raises: `SettingsError`, `DatabaseRefused`."""
-    there = _or_problem(partial(status, settings, name), lambda _: None)
-    # A store that is cut off has a database all the same; what is wrong with that is raised here.
-    here = there or counts(settings, name)
+    """The status of a channel; its lag is None while no broker answers. Raises: `SettingsError`, `DatabaseRefused`."""
+    with_lag = _or_problem(partial(status, settings, name), lambda _: None)
+    # A store without a connection has its database; its problems are raised here.
+    counted = with_lag or counts(settings, name)
     outbox = channel.outbox
     unsettled = select(func.count()).where(outbox.c.settled_at.is_(None))
     with _opened(settings.channel(name).database, "channel") as connection:
         return ChannelStatus(
-            customers=here.customers,
-            pending=here.pending,
-            unsettled=here.unsettled,
+            customers=counted.customers,
+            pending=counted.pending,
+            unsettled=counted.unsettled,
             unsent=_count(connection, unsettled.where(outbox.c.sent_at.is_(None), outbox.c.outcome.is_(None))),
             rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
             oldest_unsettled_at=connection.scalar(
                 select(func.min(outbox.c.created_at)).where(outbox.c.settled_at.is_(None))
             ),
-            confirmed_at=None if there is None else there.confirmed_at,
-            lag=None if there is None else there.lag,
+            confirmed_at=None if with_lag is None else with_lag.confirmed_at,
+            lag=None if with_lag is None else with_lag.lag,
         )
 
 
@@ -227,7 +227,7 @@ def _worker_lag(settings: Settings, worker: Worker, channel_name: str = "") -> l
 
 
 def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:
-    """The lag in every partition of a topic; where nothing was ever committed, from the first record on."""
+    """The lag in every partition of a topic, from the first record where nothing was committed."""
     name = settings.topic(topic)
     partitions = topic_ids(settings, [name])[name].partitions
     ends = last_stable_offsets(settings, name, partitions)
@@ -247,27 +247,27 @@ def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:
 
 
 def _committed(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """What a group has committed for a topic, by partition. Asking makes us no member of it.
+    """The committed offsets of a group by partition. Does not join the group.
 
-    A consumer asks, and not the administration client: that one's answer crashes the interpreter (confluent-kafka 2.16)
-    while a new cluster has no coordinator for the group yet.
+    Uses a consumer because the administration client crashes the interpreter (confluent-kafka 2.16) while a new cluster
+    has no coordinator for the group yet.
     """
     consumer = Consumer(consumer_configuration(settings, **{"group.id": group}))
-    wanted = [TopicPartition(topic, partition) for partition in range(partitions)]
+    every = [TopicPartition(topic, partition) for partition in range(partitions)]
     try:
-        found: list[TopicPartition] = _patiently(
-            lambda: call_kafka(lambda: consumer.committed(wanted, timeout=REQUEST_SECONDS))
+        committed: list[TopicPartition] = _retrying(
+            lambda: call_kafka(lambda: consumer.committed(every, timeout=REQUEST_SECONDS))
         )
     finally:
         consumer.close()
-    for one in found:
-        if one.error is not None:
-            raise KafkaException(one.error)
-    return {one.partition: one.offset for one in found if one.offset >= 0}
+    for position in committed:
+        if position.error is not None:
+            raise KafkaException(position.error)
+    return {position.partition: position.offset for position in committed if position.offset >= 0}
 
 
-def _patiently(question: Callable[[], T]) -> T:
-    """The answer; asked again for some seconds, as a new cluster makes its coordinators when they are first needed."""
+def _retrying(question: Callable[[], T]) -> T:
+    """The answer; retried for some seconds, because a new cluster creates its coordinators when first needed."""
     deadline = time.monotonic() + REQUEST_SECONDS
     while True:
         try:
@@ -280,7 +280,7 @@ def _patiently(question: Callable[[], T]) -> T:
 
 @contextmanager
 def _opened(address: str, which: Which) -> Generator[Connection]:
-    """A look at a database, all at one moment. Raises: `DatabaseRefused`."""
+    """A read-only transaction. Raises: `DatabaseRefused`."""
     engine = open_database(address)
     try:
         check_version(engine, which)

@@ -1,6 +1,6 @@
-"""Keep processes of this program running: start them, start again what dies, and let them drain at the end.
+"""Keep processes of this program running: start them, restart those that die, and let them drain at the end.
 
-A process whose supervisor was killed ends by itself, within a second or two: it is told whose child it is.
+A process whose supervisor was killed ends within a second or two, because it knows its parent's id.
 """
 
 import os
@@ -22,10 +22,10 @@ log = get_logger(__name__)
 FIRST_PAUSE_SECONDS: Final = 0.5
 PAUSE_SECONDS_MAX: Final = 30.0
 STEADY_SECONDS: Final = 60.0
-"""A process that has run for so long counts as well: when it dies the pause begins small again."""
+"""When a process dies after running for this long, its pause is reset."""
 
 DRAIN_SECONDS_MAX: Final = 70.0
-"""How long the processes may take to end before they are killed: longer than any of them takes by itself."""
+"""How long the processes may take to end before they are killed; longer than any of them needs."""
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -37,7 +37,7 @@ class Program:
     name: str
     arguments: tuple[str, ...]
     failpoints: tuple[str, ...]
-    """Those that it passes; another process's must not reach it."""
+    """Only these are passed on to it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def supervise(programs: Sequence[Program], stop: Event) -> None:
 
 
 def _look_after(child: _Child) -> None:
-    """Start the process when it is due; note its death and when it is to come back."""
+    """Start the process at its time; if it has died, set the time of its next start."""
     now = time.monotonic()
     if child.process is None:
         if now >= child.start_at:
@@ -83,7 +83,7 @@ def _look_after(child: _Child) -> None:
 
 
 def _start(child: _Child) -> None:
-    # -P: a directory of the same name as one of our packages, where this was started, is none of ours.
+    # -P: packages in the working directory must not shadow ours.
     command = [sys.executable, "-P", "-m", "tenten.cli", *child.program.arguments, "--ends-with", str(os.getpid())]
     child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(child))
     child.started_at = time.monotonic()
@@ -92,7 +92,7 @@ def _start(child: _Child) -> None:
 
 
 def _environment(child: _Child) -> dict[str, str]:
-    """Ours; a failpoint only for the process that passes it, and only until it has died of it."""
+    """This process's environment; a failpoint only for the process that passes it, and only at its first start."""
     environment = dict(os.environ)
     point = environment.get(VARIABLE, "").partition("@")[0]
     if point not in child.program.failpoints or child.starts > 0:
@@ -103,7 +103,7 @@ def _environment(child: _Child) -> dict[str, str]:
 
 
 def _end(children: Sequence[_Child]) -> None:
-    """Let every process drain; kill what does not end."""
+    """Let every process drain; kill those that do not end in time."""
     running = [child.process for child in children if child.process is not None]
     for process in running:
         process.terminate()

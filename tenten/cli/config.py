@@ -1,4 +1,4 @@
-"""`tenten config`: what is in force."""
+"""`tenten config`: the effective settings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,14 +19,14 @@ def config() -> None:
 
 @app.command(epilog=examples("tenten config show", "tenten config show --kafka security.protocol=SASL_SSL --json"))
 def show(context: typer.Context, json: Json = False) -> None:
-    """Show what is in force: flags before environment before tenten.toml, then local servers. Secrets are masked."""
+    """Show the effective settings. Precedence: flags, environment, tenten.toml, local servers. Secrets are masked."""
     from tenten.runtime.settings import masked
 
     shown = masked(connected(context))
     if json:
         print_json(shown)
     else:
-        print_fields(_flat(shown))
+        print_fields(_flat(shown), names_as_given=True)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

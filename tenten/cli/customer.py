@@ -1,4 +1,4 @@
-"""`tenten customer`: what a clerk does, on the channel's own database; no line to anywhere is needed."""
+"""`tenten customer`: a clerk's commands, on the channel's own database, without a connection to headquarters."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tenten.cli.exit_codes import FAILED
+from tenten.cli.formats import word
 from tenten.cli.options import ChannelName, CustomerId, Json, Yes, confirm, examples, noun, pairs
 from tenten.cli.output import (
     print_fields,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tenten.producers.till.customers import CustomerView
 
 app = noun(
-    "The customers of a channel. Works on its own database, with or without a line to headquarters.",
+    "The customers of a channel. Works on its own database, without a connection to headquarters.",
     "tenten customer search houston lovelace",
 )
 
@@ -53,15 +54,15 @@ AddAddress = Annotated[
     typer.Option(
         metavar="PARTS",
         show_default=False,
-        help="One more address, for example 'purpose=DELIVERY; street=1 Main St; city=Houston; postal_code=77002'. "
+        help="Another address, for example 'purpose=DELIVERY; street=1 Main St; city=Houston; postal_code=77002'. "
         "Repeatable.",
     ),
 ]
 AddEmail = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="One more e-mail address. Repeatable.")
+    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="Another e-mail address. Repeatable.")
 ]
 AddPhone = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="One more phone number. Repeatable.")
+    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="Another phone number. Repeatable.")
 ]
 
 
@@ -93,9 +94,9 @@ def create(
     state: Text = None,
     postal_code: Text = None,
     country: Annotated[
-        str | None, typer.Option(metavar="TEXT", show_default=False, help="Unless said, the legal entity's.")
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="Default: the legal entity's country.")
     ] = None,
-    said: Set = None,
+    fields_set: Set = None,
     add_address: AddAddress = None,
     add_email: AddEmail = None,
     add_phone: AddPhone = None,
@@ -104,7 +105,7 @@ def create(
         typer.Option(
             metavar="GUID",
             show_default=False,
-            help="An id of your own: the same call again then makes no second customer.",
+            help="Your own id: a repeated call with the same id creates no second customer.",
         ),
     ] = None,
     sync: Annotated[
@@ -113,16 +114,16 @@ def create(
             metavar="SECONDS",
             min=0,
             show_default=False,
-            help="Wait so long for the account number, 0 not at all. Unless said, as the channel's `creation` has it.",
+            help="Wait for the account number; 0 does not wait. Default: the channel's `creation` setting.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Create a customer; at once, whether the line to headquarters is up or not.
+    """Create a customer, with or without a connection to headquarters.
 
-    What is not said comes from the channel's default customer. With --sync, or in a channel whose mode of creation is
-    sync, the command waits for headquarters' answer; when the time is up the customer is there all the same, pending.
-    A customer that breaks rules is refused with every reason, and nothing is written: exit code 1.
+    Missing fields come from the channel's default customer. With --sync, or if the channel's `creation` is sync, the
+    command waits for headquarters' reply; after that time the customer exists and is pending. A customer that breaks
+    rules is refused with every reason, and nothing is written: exit code 1.
     """
     from tenten.producers.till.sync_create import register_customer
 
@@ -142,7 +143,7 @@ def create(
         "country": country,
     }
     given = {name: text for name, text in texts.items() if text is not None}
-    fields = _fields(given | pairs(said or [], "--set"))
+    fields = _fields(given | pairs(fields_set or [], "--set"))
     _add(fields, add_address, add_email, add_phone)
     with opened_channel(context, channel) as opened, _refusals(json):
         view = register_customer(opened, customer_id=customer_id, sync_seconds=sync, **fields)
@@ -177,7 +178,7 @@ def edit(
     *,
     channel: ChannelName,
     customer_id: CustomerId,
-    said: Set = None,
+    fields_set: Set = None,
     add_address: AddAddress = None,
     add_email: AddEmail = None,
     add_phone: AddPhone = None,
@@ -186,14 +187,14 @@ def edit(
     remove_affiliation: Annotated[list[str] | None, typer.Option(metavar="NAME", show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Change fields of a customer, pending or not; the others stay.
+    """Change fields of a customer, pending or not; the others are unchanged.
 
-    A change that breaks rules is refused with every reason, and nothing is written: exit code 1. Where headquarters has
-    rejected an earlier change, this one takes it along.
+    A change that breaks rules is refused with every reason, and nothing is written: exit code 1. An earlier change that
+    headquarters has rejected is sent again with this one.
     """
     from tenten.producers.till.customers import edit_customer, show_customer
 
-    fields = _fields(pairs(said or [], "--set"))
+    fields = _fields(pairs(fields_set or [], "--set"))
     _add(fields, add_address, add_email, add_phone)
     if remove_address:
         fields["remove_addresses"] = remove_address
@@ -202,7 +203,7 @@ def edit(
     if remove_affiliation:
         fields["remove_affiliations"] = remove_affiliation
     if not fields:
-        raise typer.BadParameter("say what to change, for example --set last_name=King", param_hint="--set")
+        raise typer.BadParameter("name a change, for example --set last_name=King", param_hint="--set")
     with opened_channel(context, channel) as opened:
         before = show_customer(opened, customer_id)
         with _refusals(json, before):
@@ -212,7 +213,7 @@ def edit(
 
 @app.command(epilog=examples("tenten customer show houston 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"))
 def show(context: typer.Context, channel: ChannelName, customer_id: CustomerId, json: Json = False) -> None:
-    """Show a customer as the channel has it: headquarters' last word, with the channel's own changes on top."""
+    """Show a customer as the channel has it: headquarters' last snapshot with the channel's own unsettled changes."""
     from tenten.producers.till.customers import show_customer
 
     with opened_channel(context, channel) as opened:
@@ -226,21 +227,21 @@ def search(
     context: typer.Context,
     channel: ChannelName,
     text: Annotated[str, typer.Argument(metavar="TEXT", show_default=False)],
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of results.")] = 50,
     json: Json = False,
 ) -> None:
     """Find customers by account number, phone number, e-mail address, loyalty card, or beginnings of names."""
     from tenten.producers.till.search import search_customers
 
     with opened_channel(context, channel) as opened:
-        found = search_customers(opened, text, limit)
+        views = search_customers(opened, text, limit)
     if json:
-        print_json([_as_json(view) for view in found])
-    elif found:
-        rows = [(view.display_number, view.display_name, view.status.value, view.customer_id) for view in found]
+        print_json([_as_json(view) for view in views])
+    elif views:
+        rows = [(view.display_number, view.display_name, view.status, view.customer_id) for view in views]
         print_table(("number", "name", "status", "id"), rows)
     else:
-        report("Nobody found")
+        report("No customers found")
 
 
 @app.command(
@@ -249,18 +250,18 @@ def search(
 def discard(
     context: typer.Context, channel: ChannelName, customer_id: CustomerId, yes: Yes = False, json: Json = False
 ) -> None:
-    """Give up what headquarters has rejected of a customer; one that was never accepted is gone then."""
+    """Discard a customer's changes that headquarters has rejected; a customer that was never accepted is deleted."""
     from tenten.producers.till.customers import discard_rejected
 
     with opened_channel(context, channel) as opened:
-        confirm("Give up what headquarters has rejected of this customer?", yes)
+        confirm("Discard the changes of this customer that headquarters has rejected?", yes)
         view = discard_rejected(opened, customer_id)
     if view is not None:
         _show(view, json)
     elif json:
         print_json(None)
     else:
-        report("Nothing remains of this customer")
+        report("The customer is deleted")
 
 
 @app.command(
@@ -292,20 +293,19 @@ def import_command(
             "--map",
             metavar="COLUMN=field",
             show_default=False,
-            help="What a column says, where its name is not understood; nothing after = leaves it out. Repeatable.",
+            help="The field of a column whose name is not recognized; nothing after = ignores the column. Repeatable.",
         ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(metavar="COLUMN", show_default=False, help="The column that tells customers apart.")
+        str | None, typer.Option(metavar="COLUMN", show_default=False, help="The column that identifies customers.")
     ] = None,
     encoding: Annotated[str, typer.Option(metavar="E", help="The encoding of the file.")] = "utf-8-sig",
     json: Json = False,
 ) -> None:
     """Create or edit a customer for each line of a file.
 
-    A line that was imported before is a repeat and changes nothing, so an import that was interrupted is simply
-    started again. Lines that break rules are refused one by one, with every reason. Exit code 0 when every line was
-    taken, 1 when lines were refused; the others are imported all the same.
+    A line that was imported before changes nothing, so an interrupted import can be started again. Lines that break
+    rules are refused with every reason; the others are imported. Exit code 0 if no line was refused, else 1.
     """
     from tenten.producers.importing.customers import import_customers
 
@@ -322,7 +322,7 @@ def import_command(
 
 
 def _show_import(result: "ImportResult", json: bool) -> None:
-    refused = [{"line": one.line, "reasons": reasons_as_json(one.reasons)} for one in result.refused]
+    refused = [{"line": line.line, "reasons": reasons_as_json(line.reasons)} for line in result.refused]
     if json:
         counts = {"read": result.read, "created": result.created, "edited": result.edited, "repeated": result.repeated}
         columns = {"columns": dict(result.columns), "key": result.key, "unused": list(result.unused)}
@@ -365,7 +365,7 @@ def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[No
 
 
 def _fields(texts: Mapping[str, str]) -> "CustomerFields":
-    """What is said in plain text as fields. Raises: `typer.BadParameter`."""
+    """Texts as fields. Raises: `typer.BadParameter`."""
     from tenten.producers.till.customer_input import fields_from_texts
 
     rest = dict(texts)
@@ -388,7 +388,7 @@ def _names(text: str) -> list[str]:
 def _add(
     fields: "CustomerFields", addresses: list[str] | None, emails: list[str] | None, phones: list[str] | None
 ) -> None:
-    """Put the further addresses and contacts into the fields."""
+    """Add further addresses and contacts to the fields."""
     from tenten.producers.till.customer_input import NewContact
 
     if addresses:
@@ -419,16 +419,16 @@ def _show(view: "CustomerView", json: bool) -> None:
     if json:
         print_json(_as_json(view))
         return
-    shown = _as_json(view) | {"account_number": view.display_number}
+    shown = _as_json(view) | {"account_number": view.display_number, "updated_at": view.updated_at}
     lists = {name: shown.pop(name) for name in ("addresses", "contacts", "attributes", "reasons")}
     print_fields(shown.items())
     for address in view.state.addresses:
         mark = " (primary)" if address.address_id == view.state.primary_address else ""
         parts = (address.name, address.street, address.city, address.state, address.postal_code, address.country)
-        print_line(f"address  {address.purpose.lower()}{mark}: {', '.join(filter(None, parts))}  {address.address_id}")
+        print_line(f"address  {word(address.purpose)}{mark}: {', '.join(filter(None, parts))}  {address.address_id}")
     for contact in view.state.contacts:
         mark = " (primary)" if contact.contact_id in (view.state.primary_phone, view.state.primary_email) else ""
-        print_line(f"contact  {contact.kind.lower()}{mark}: {contact.value}  {contact.contact_id}")
+        print_line(f"contact  {word(contact.kind)}{mark}: {contact.value}  {contact.contact_id}")
     for attribute in lists["attributes"]:
         name = attribute.pop("name")
         print_line(f"attribute  {name}: {next(iter(attribute.values()), '')}")
@@ -436,7 +436,7 @@ def _show(view: "CustomerView", json: bool) -> None:
 
 
 def _as_json(view: "CustomerView") -> dict[str, Any]:
-    """The customer as one flat object: what headquarters adds, the status, then the fields of `CustomerState`."""
+    """The customer as one flat object: headquarters' fields, the status, then the fields of `CustomerState`."""
     from tenten.rules.customer import attribute_value
 
     state = view.state
@@ -454,5 +454,5 @@ def _as_json(view: "CustomerView") -> dict[str, Any]:
         "phone": values.get(state.primary_phone or ""),
         **asdict(state),
         "addresses": [asdict(address) | {"updated_at": address.updated_at.isoformat()} for address in state.addresses],
-        "attributes": [{"name": one.name, **attribute_value(one)} for one in state.attributes],
+        "attributes": [{"name": attribute.name, **attribute_value(attribute)} for attribute in state.attributes],
     }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = noun("The databases of headquarters and of the channels.", "tenten database upgrade all")
 upgrade = noun(
-    "Create the tables, or bring those of an earlier release to this one. Twice changes nothing more.",
+    "Create the tables, or migrate those of an earlier release. Idempotent.",
     "tenten database upgrade all",
 )
 app.add_typer(upgrade, name="upgrade")
@@ -30,22 +30,22 @@ def upgrade_headquarters_command(context: typer.Context) -> None:
 
 @upgrade.command("channel", epilog=examples("tenten database upgrade channel houston"))
 def upgrade_channel_command(context: typer.Context, name: ChannelArgument) -> None:
-    """A channel's tables; a SQLite file that is not there is made."""
+    """A channel's tables; a missing SQLite file is created."""
     upgrade_channel_database(connected(context), name)
 
 
 @upgrade.command("all", epilog=examples("tenten database upgrade all"))
 def upgrade_all_command(context: typer.Context) -> None:
-    """Every database that the settings name."""
+    """Every configured database."""
     upgrade_all(connected(context))
 
 
 def upgrade_all(settings: "Settings") -> None:
-    """Headquarters' database, unless the settings name none, and every channel's."""
+    """Upgrade headquarters' database, if it is configured, and every channel's."""
     if settings.headquarters.database is not None:
         upgrade_headquarters_database(settings)
     else:
-        report("headquarters: no database is named here, nothing to do")
+        report("headquarters: no database is configured here, nothing to do")
     for name in settings.channels:
         upgrade_channel_database(settings, name)
 

@@ -1,14 +1,15 @@
-"""`tenten day`: the ends of a channel's business days; each becomes a statement at headquarters."""
+"""`tenten day`: end-of-day events of a channel; each becomes a statement at headquarters."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenten.cli import selling
+from tenten.cli import formats, selling_input, selling_output
+from tenten.cli.formats import money
 from tenten.cli.options import ChannelName, Json, examples, noun
 from tenten.cli.output import print_json, print_table, report, report_reasons
-from tenten.cli.selling import DateOption, Limit
+from tenten.cli.selling_input import DateOption, Limit
 from tenten.cli.wiring import opened_channel
 from tenten.schemas.messages import reasons_as_json
 
@@ -16,38 +17,39 @@ if TYPE_CHECKING:
     from tenten.producers import EndOfDayView
 
 app = noun(
-    "The ends of a channel's business days. Works on its own database, with or without a line to headquarters.",
+    "End of day. Works on the channel's own database, without a connection to headquarters.",
     "tenten day close houston",
 )
 
-EndOfDayId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that `close` gave.", show_default=False)]
+EndOfDayId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that `close` returned.", show_default=False)]
 
 
 @app.command(epilog=examples("tenten day close houston", "tenten day close houston --date 2026-03-31"))
 def close(context: typer.Context, channel: ChannelName, date: DateOption = None, json: Json = False) -> None:
     """Close a business date: list its cash-and-carry transactions, with control totals.
 
-    Closing a date again lists what came since; where nothing did, nothing is written and the last end of day is shown.
+    Closing a date again lists the transactions recorded since; without any, nothing is written and the last end of day
+    is shown.
     """
     from tenten.producers import close_day
 
-    with opened_channel(context, channel) as opened, selling.refusals(json, _refused):
-        ends = close_day(opened, selling.business_date(date))
+    with opened_channel(context, channel) as opened, selling_output.refusals(json, _refused):
+        ends = close_day(opened, selling_input.business_date(date))
     _show(ends, json)
 
 
 @app.command(epilog=examples("tenten day show houston", "tenten day show houston --date 2026-03-31"))
 def show(context: typer.Context, channel: ChannelName, date: DateOption = None, json: Json = False) -> None:
-    """Show the ends of day of a business date, and what headquarters has said of them; none while it is open."""
+    """Show the end-of-day events of a business date and their status at headquarters; none while the date is open."""
     from tenten.producers import show_day
 
     with opened_channel(context, channel) as opened:
-        _show(show_day(opened, selling.business_date(date)), json)
+        _show(show_day(opened, selling_input.business_date(date)), json)
 
 
 @app.command("list", epilog=examples("tenten day list houston"))
 def list_command(context: typer.Context, channel: ChannelName, limit: Limit = 50, json: Json = False) -> None:
-    """List the ends of day of every business date, the newest first."""
+    """List the end-of-day events of every business date, newest first."""
     from tenten.producers import list_days
 
     with opened_channel(context, channel) as opened:
@@ -56,10 +58,10 @@ def list_command(context: typer.Context, channel: ChannelName, limit: Limit = 50
 
 @app.command(epilog=examples("tenten day resend houston 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"))
 def resend(context: typer.Context, channel: ChannelName, end_of_day_id: EndOfDayId, json: Json = False) -> None:
-    """Send an end of day that headquarters has rejected once more; any other is left alone and shown."""
+    """Send an end of day that headquarters has rejected again. Any other is shown unchanged."""
     from tenten.producers import resend_day
 
-    with opened_channel(context, channel) as opened, selling.refusals(json, _refused):
+    with opened_channel(context, channel) as opened, selling_output.refusals(json, _refused):
         end = resend_day(opened, end_of_day_id)
     _show([end], json)
 
@@ -76,7 +78,7 @@ def _show(ends: "Sequence[EndOfDayView]", json: bool) -> None:
             end.business_date,
             end.status,
             end.transactions,
-            [*map(_total, _as_json(end)["control_totals"])],
+            [f"{total.payment_method} {formats.amount(total.amount, total.currency)}" for total in end.control_totals],
             end.end_of_day_id,
         )
         for end in ends
@@ -90,19 +92,15 @@ def _refused(reasons: list[dict[str, str]]) -> list[dict[str, Any]]:
     return [{"end_of_day_id": None, "status": "rejected", "reasons": reasons}]
 
 
-def _total(total: dict[str, str]) -> str:
-    return f"{total['payment_method']} {total['amount']} {total['currency']}"
-
-
 def _as_json(end: "EndOfDayView") -> dict[str, Any]:
     """An end of day as one object; money as text, with the digits of its currency."""
     totals = [
         {
-            "currency": one.currency,
-            "payment_method": one.payment_method,
-            "amount": selling.money(one.amount, one.currency),
+            "currency": total.currency,
+            "payment_method": total.payment_method,
+            "amount": money(total.amount, total.currency),
         }
-        for one in end.control_totals
+        for total in end.control_totals
     ]
     return {
         "end_of_day_id": end.end_of_day_id,

@@ -1,7 +1,6 @@
-"""`tenten dead-letters`: records that headquarters could not read, and what is done about them.
+"""`tenten dead-letters`: records that headquarters could not read.
 
-A letter is called `0/17` (partition and offset) among those of async-customers, which most are, and
-`retail-transactions.dlq/0/17` among the others.
+A dead letter of async-customers is called `0/17` (partition and offset), any other `retail-transactions.dlq/0/17`.
 """
 
 import base64
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from tenten.schemas.topics import Topic
 
 app = noun(
-    "Records that headquarters could not read. They are kept byte for byte, with the reason.",
+    "Records that headquarters could not read, kept byte for byte with the reason.",
     "tenten dead-letters list",
 )
 
@@ -31,7 +30,7 @@ Places = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[PLACE]...",
-        help="Which ones, as `list` shows them: 0/17, or retail-transactions.dlq/0/17.",
+        help="Dead letters, as `list` shows them: 0/17, or retail-transactions.dlq/0/17.",
         show_default=False,
     ),
 ]
@@ -57,14 +56,14 @@ All = Annotated[bool, typer.Option("--all", help="Every open one.")]
 )
 def list_command(
     context: typer.Context,
-    every: Annotated[bool, typer.Option("--all", help="Also those that were replayed or discarded.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also dead letters that were replayed or discarded.")] = False,
     topic: TopicName = None,
     json: Json = False,
 ) -> None:
-    """List the dead letters about which nothing has been decided, of each topic the oldest first."""
+    """List open dead letters, those that were not replayed or discarded; of each topic the oldest first."""
     topics = _topics(topic)
     with headquarters_engine(context) as (settings, engine):
-        letters = [one for one in _letters(settings, engine, topics) if every or one.decision == "open"]
+        letters = [letter for letter in _letters(settings, engine, topics) if every or letter.decision == "open"]
     if json:
         print_json([_summary(letter) for letter in letters])
     elif letters:
@@ -94,7 +93,7 @@ def show(
     topic: TopicName = None,
     json: Json = False,
 ) -> None:
-    """Show one dead letter: where it came from, why it could not be read, its headers, and its bytes."""
+    """Show a dead letter: its origin, the reason why it could not be read, its headers and its bytes."""
     from tenten.consumers.headquarters.dead_letters import find_dead_letter
 
     wanted = _place(place, topic)
@@ -123,10 +122,9 @@ def show(
 def replay(
     context: typer.Context, places: Places = None, every: All = False, topic: TopicName = None, json: Json = False
 ) -> None:
-    """Send dead letters to the topic they came from once more, byte for byte: after an upgrade, for example.
+    """Send dead letters to their topic again, byte for byte, for example after an upgrade.
 
-    Twice does no harm: what headquarters has taken in meanwhile is a repeat. What still cannot be read is a new dead
-    letter.
+    Idempotent: headquarters recognizes repeats. A record that still cannot be read becomes a new dead letter.
     """
     from tenten.consumers.headquarters.dead_letters import replay as replay_letters
 
@@ -151,7 +149,7 @@ def discard(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Give dead letters up: they are no longer listed, and expire with their topic. What they said is lost then."""
+    """Discard dead letters: they are no longer listed, and expire with their topic. Their content is lost then."""
     from tenten.consumers.headquarters.dead_letters import decide
 
     wanted = _wanted(places, every, topic)
@@ -159,7 +157,7 @@ def discard(
     with headquarters_engine(context) as (settings, engine):
         letters = _chosen(settings, engine, topics, wanted)
         if letters:
-            confirm(f"Give up {len(letters)} dead letters?", yes)
+            confirm(f"Discard {len(letters)} dead letters?", yes)
         decide(settings, engine, letters, "discarded")
     if json:
         print_json({"discarded": len(letters)})
@@ -168,24 +166,24 @@ def discard(
 
 
 class _Place(NamedTuple):
-    """Where a dead letter stands: the name of its topic as the catalogue has it, partition and offset."""
+    """The position of a dead letter: its topic's name without prefix, partition and offset."""
 
     topic: str
     partition: int
     offset: int
 
 
-def _topics(said: str | None) -> "Sequence[Topic]":
-    """The dead letter topic of the topic that was named (or that topic itself); every one where none was.
+def _topics(name: str | None) -> "Sequence[Topic]":
+    """The dead letter topic of the named topic, or the named dead letter topic itself; all for None.
 
     Raises: `typer.BadParameter`.
     """
     from tenten.schemas.topics import DEAD_LETTERS_OF
 
-    found = [topic for read, topic in DEAD_LETTERS_OF.items() if said is None or said in (read, topic.name)]
+    found = [topic for read, topic in DEAD_LETTERS_OF.items() if name is None or name in (read, topic.name)]
     if not found:
         names = " or ".join(DEAD_LETTERS_OF)
-        raise typer.BadParameter(f"{said!r} has no dead letters: say {names}", param_hint="--topic")
+        raise typer.BadParameter(f"{name!r} has no dead letters: name {names}", param_hint="--topic")
     return found
 
 
@@ -196,9 +194,9 @@ def _letters(settings: "Settings", engine: "Engine", topics: "Sequence[Topic]") 
 
 
 def _wanted(places: list[str] | None, every: bool, topic: str | None) -> set[_Place] | None:
-    """Those that were named, None for every open one. Raises: `typer.BadParameter`."""
+    """The named dead letters, None for every open one. Raises: `typer.BadParameter`."""
     if every == bool(places):
-        raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or say --all", param_hint="PLACE")
+        raise typer.BadParameter("name dead letters as PARTITION/OFFSET, or use --all", param_hint="PLACE")
     return {_place(place, topic) for place in places} if places else None
 
 
@@ -211,18 +209,18 @@ def _chosen(
 
     if wanted is None:
         return [letter for letter in _letters(settings, engine, topics) if letter.decision == "open"]
-    named = [topic for topic in topics if topic.name in {one.topic for one in wanted}]
+    named = [topic for topic in topics if topic.name in {place.topic for place in wanted}]
     letters = _letters(settings, engine, named)
     found = {_Place(letter.topic.name, letter.partition, letter.offset): letter for letter in letters}
     for missing in sorted(wanted - found.keys()):
         [its_topic] = _topics(missing.topic)
-        place = place_of(its_topic, missing.partition, missing.offset)
-        raise NoSuchDeadLetter(f"there is no dead letter {place}: see `tenten dead-letters list --all`")
-    return [found[one] for one in sorted(wanted)]
+        name = place_of(its_topic, missing.partition, missing.offset)
+        raise NoSuchDeadLetter(f"there is no dead letter {name}: see `tenten dead-letters list --all`")
+    return [found[place] for place in sorted(wanted)]
 
 
 def _place(text: str, topic: str | None) -> _Place:
-    """PARTITION/OFFSET of the topic that was named, else of async-customers; or TOPIC/PARTITION/OFFSET.
+    """PARTITION/OFFSET of the named topic (default: async-customers), or TOPIC/PARTITION/OFFSET.
 
     Raises: `typer.BadParameter`.
     """
@@ -255,7 +253,7 @@ def _summary(letter: "DeadLetter") -> dict[str, Any]:
 
 
 def _complete(letter: "DeadLetter") -> dict[str, Any]:
-    """Everything; key and headers as text as far as they are text, the value in base64."""
+    """All fields; bytes in key and headers that are not text are escaped, the value is in base64."""
     return _summary(letter) | {
         "timestamp": datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds"),
         "key": None if letter.key is None else letter.key.decode(errors="backslashreplace"),

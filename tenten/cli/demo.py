@@ -1,4 +1,4 @@
-"""`tenten demo`: the whole way on this machine, to look at."""
+"""`tenten demo`: headquarters and three stores on this machine, to watch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +15,14 @@ def demo(
             metavar="PATH",
             file_okay=False,
             show_default=False,
-            help="Where to play, a new or empty directory; it is kept.",
+            help="A new or empty directory for its files, which is kept.",
         ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
 ) -> None:
-    """Headquarters and three stores on this machine, from till to account number and back; it checks itself.
+    """Headquarters and three stores on this machine, from till to account number and back, with a check at the end.
 
-    Starts servers of its own and ends them. Exit code 0 only when everything it checks at the end holds.
+    Starts its own servers and ends them. Exit code 0 only if every check passes.
     """
     from tenten.demo import run
 

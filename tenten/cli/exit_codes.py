@@ -7,4 +7,4 @@ FAILED: Final = 1
 USAGE: Final = 2
 """The command line or a setting is wrong."""
 UNHEALTHY: Final = 3
-"""It runs, and is not well."""
+"""It runs, and has problems."""

@@ -1,4 +1,4 @@
-"""`tenten status`, `lag` and `doctor`: how everything is."""
+"""`tenten status`, `lag` and `doctor`: health of topics, headquarters and channels."""
 
 from dataclasses import asdict
 
@@ -11,23 +11,23 @@ from tenten.cli.wiring import connected
 
 
 def status(context: typer.Context, json: Json = False) -> None:
-    """How everything stands: topics, headquarters, and every channel whose database can be reached from here.
+    """Show topics, headquarters, and every channel whose database can be reached from here.
 
-    Exit code 3 when a part cannot be looked at, or a transaction waits for its customer for longer than
-    waiting_seconds_max; it says why.
+    Exit code 3 if a part cannot be reached, or a transaction waits for its customer for longer than
+    waiting_seconds_max; the problem is shown.
     """
     from tenten.status import whole_status
 
-    found = whole_status(connected(context))
+    whole = whole_status(connected(context))
     if json:
-        print_json(asdict(found))
+        print_json(asdict(whole))
     else:
         print_table(
             ("topic", "partitions", "records", "problem"),
-            [(t.topic, t.partitions, t.offsets, t.problem) for t in found.topics],
+            [(topic.topic, topic.partitions, topic.offsets, topic.problem) for topic in whole.topics],
         )
         print_line("")
-        hq = found.headquarters
+        hq = whole.headquarters
         print_table(
             ("headquarters", "customers", "events", "rejected", "lag", "problem"),
             [("", hq.customers, hq.events, hq.rejected, hq.lag, hq.problem)],
@@ -35,37 +35,35 @@ def status(context: typer.Context, json: Json = False) -> None:
         print_line("")
         if hq.transactions is not None:
             columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag", "problem")
-            told = asdict(hq.transactions)
-            print_table(("transactions", *columns), [("", *(told[column] for column in columns))])
+            values = asdict(hq.transactions)
+            print_table(("transactions", *columns), [("", *(values[column] for column in columns))])
             print_line("")
-        rows = [
-            (name, one.customers, one.pending, one.unsettled, one.unsent, one.rejected, one.lag, one.problem)
-            for name, one in found.channels.items()
-        ]
-        print_table(("channel", "customers", "pending", "unsettled", "unsent", "rejected", "lag", "problem"), rows)
-    if not found.healthy:
+        columns = ("customers", "pending", "unsettled", "unsent", "rejected", "lag", "problem")
+        rows = [(name, *(getattr(channel, column) for column in columns)) for name, channel in whole.channels.items()]
+        print_table(("channel", *columns), rows)
+    if not whole.healthy:
         raise typer.Exit(UNHEALTHY)
 
 
 def lag(context: typer.Context, json: Json = False) -> None:
-    """How far each consumer group is behind the end of what it reads, by partition.
+    """Show how many records each consumer group is behind, by partition.
 
-    Of a channel this is what it has committed to Kafka; it goes by the positions in its own database.
+    A channel reads by the positions in its own database; it commits to Kafka for monitoring only.
     """
     from tenten.status import group_lags
 
-    found = group_lags(connected(context))
+    lags = group_lags(connected(context))
     if json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(lag) for lag in lags])
     else:
         columns = ("group", "topic", "partition", "committed", "end", "lag")
-        print_table(columns, [(one.group, one.topic, one.partition, one.committed, one.end, one.lag) for one in found])
+        print_table(columns, [tuple(getattr(lag, column) for column in columns) for lag in lags])
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:
-    """Check configuration, broker, topics, databases, clock and schema registry, and say what to do.
+    """Check configuration, broker, topics, databases, clock and schema registry, and advise on problems.
 
-    Exit code 3 when something is not well.
+    Exit code 3 if a check fails.
     """
     from tenten.doctor import Check, examine
 
@@ -73,11 +71,11 @@ def doctor(context: typer.Context, json: Json = False) -> None:
     for check in examine(lambda: connected(context)):
         checks.append(check)
         if not json:
-            print_line(f"{'ok  ' if check.ok else 'NOT '} {check.what}: {check.text}")
+            print_line(f"{'ok  ' if check.ok else 'FAIL'} {check.what}: {check.text}")
     healthy = all(check.ok for check in checks)
     if json:
         print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
     elif not healthy:
-        report("Not well: see the lines that begin with NOT")
+        report("Problems found: see the lines marked FAIL")
     if not healthy:
         raise typer.Exit(UNHEALTHY)

@@ -17,10 +17,10 @@ app = noun("Kafka and PostgreSQL on this machine, in the background.", "tenten l
 
 @app.command(epilog=examples("tenten local start", "tenten local start --json"))
 def start(context: typer.Context, json: Json = False) -> None:
-    """Start both servers and wait until they answer; what runs already stays as it is.
+    """Start both servers and wait until they answer. A running server is left as it is.
 
-    Their data lies in `data` of tenten.toml (.tenten), and is there again at the next start. Commands use these servers
-    wherever the settings name no broker or no database for headquarters.
+    They keep their data in `data` of tenten.toml (default: .tenten). Commands use these servers for a broker or a
+    database of headquarters that is not configured.
     """
     from tenten import local
 
@@ -37,7 +37,7 @@ def stop(context: typer.Context) -> None:
 
 @app.command(epilog=examples("tenten local status", "tenten local status --json"))
 def status(context: typer.Context, json: Json = False) -> None:
-    """Where the servers are. Exit code 3 unless both run."""
+    """Show the servers' addresses. Exit code 3 unless both run."""
     from tenten import local
 
     data = configured(context).data

@@ -1,4 +1,4 @@
-"""`tenten loyalty`: cards of customers, on the channel's own database; no line to anywhere is needed."""
+"""`tenten loyalty`: customers' cards, on the channel's own database, without a connection to headquarters."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tenten.schemas.messages import Reason
 
 app = noun(
-    "Loyalty cards. A customer gets one as soon as the account number is there.",
+    "Loyalty cards, issued to customers with an account number, or reserved for pending ones.",
     "tenten loyalty issue houston 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f LC-1001",
 )
 
@@ -41,15 +41,17 @@ def issue(
     customer_id: Owner,
     card: Card,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Where the account number is not there yet: issue the card when it is.")
+        bool,
+        typer.Option(
+            "--keep", help="Reserve the card for a pending customer; it is issued when the account number arrives."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
     """Issue a loyalty card to a customer.
 
-    A customer without an account number is refused, exit code 1; with --keep the card is kept, and `tenten channel
-    run` issues it as soon as the number is there. A card that another customer has is refused; the same card for the
-    same customer again changes nothing.
+    A customer without an account number is refused, exit code 1; with --keep the card is reserved, and `tenten channel
+    run` issues it when the number arrives. A card that another customer has is refused. Idempotent.
     """
     from tenten.producers.till.loyalty import issue_card, normal_card_number
     from tenten.runtime.errors import CustomerRejected
@@ -65,7 +67,7 @@ def issue(
 
 @app.command(epilog=examples("tenten loyalty show houston LC-1001"))
 def show(context: typer.Context, channel: ChannelName, card: Card, json: Json = False) -> None:
-    """Show a card: whose it is, whether it is issued or kept, and why it is kept. Exit code 1 when nobody has it."""
+    """Show a card: its customer, whether it is issued or reserved, and why. Exit code 1 if no customer has it."""
     from tenten.producers.till.loyalty import show_card
 
     with opened_channel(context, channel) as opened:

@@ -1,6 +1,6 @@
-"""`tenten`: the nouns put together, the options that stand anywhere, and how a failure ends the program.
+"""`tenten`: its nouns, the options that every command takes, and exit codes of failures.
 
-Whatever takes long to import (columns, Kafka, SQL) is imported by the command that needs it: a till waits for each.
+Slow imports (columns, Kafka, SQL) are left to the commands that need them, because a clerk waits for each.
 """
 
 import sys
@@ -22,8 +22,7 @@ from tenten.cli import (
     health,
     local,
     loyalty,
-    order,
-    sale,
+    selling,
     statement,
     topics,
     transactions,
@@ -37,8 +36,8 @@ _EVERYWHERE: Final = ("--config", "--kafka")
 
 app = noun(
     "Asynchronous customers between stores and headquarters: one event stream, one account number per customer.\n\n"
-    "--config and --kafka may stand before or after the command. Data goes to stdout, everything else to stderr. Exit "
-    "codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.",
+    "--config and --kafka may be given before or after the command. Data goes to stdout, everything else to stderr. "
+    "Exit codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.",
     "tenten up",
     "tenten customer create houston --first-name Ada --sync 5",
     "tenten status",
@@ -51,8 +50,8 @@ app.add_typer(transactions.app, name="transactions")
 app.add_typer(channel.app, name="channel")
 app.add_typer(customer.app, name="customer")
 app.add_typer(statement.app, name="statement")
-app.add_typer(order.app, name="order")
-app.add_typer(sale.app, name="sale")
+app.add_typer(selling.order, name="order")
+app.add_typer(selling.sale, name="sale")
 app.add_typer(day.app, name="day")
 app.add_typer(loyalty.app, name="loyalty")
 app.add_typer(dead_letters.app, name="dead-letters")
@@ -64,8 +63,8 @@ app.command(epilog=examples("tenten lag", "tenten lag --json"))(health.lag)
 app.command(epilog=examples("tenten doctor", "tenten doctor --json"))(health.doctor)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(show: bool) -> None:
+    if show:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -84,7 +83,7 @@ def tenten(
             "--config",
             metavar="PATH",
             show_default=False,
-            help="The configuration; else the file that TENTEN_CONFIG names, else tenten.toml here.",
+            help="The configuration file. Default: the file in TENTEN_CONFIG, else tenten.toml in this directory.",
         ),
     ] = None,
     kafka: Annotated[
@@ -92,14 +91,14 @@ def tenten(
         typer.Option(
             metavar="KEY=VALUE",
             show_default=False,
-            help="Any property of librdkafka, applied last. Repeatable.",
+            help="Any property of librdkafka; wins over all other settings. Repeatable.",
         ),
     ] = None,
     _: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Keep what was said for the command."""
+    """Keep the options for the command."""
     context.obj = EverywhereOptions(config=config_file, kafka=pairs(kafka or [], "--kafka"))
 
 
@@ -115,7 +114,7 @@ def main() -> NoReturn:
         error.show() if hasattr(error, "show") else report(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still in the buffer must not fail again at exit.
+        # The reader of our output has closed it. Flushing the rest of the buffer at exit must not fail again.
         sys.stdout = None
         sys.exit(FAILED)
     except Exception as error:
@@ -135,7 +134,7 @@ def _exit_code(error: Exception) -> int:
 
 
 def in_front(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--config` and `--kafka`, wherever they stand, before the command.
+    """The arguments with `--config` and `--kafka` moved before the command.
 
     >>> in_front(["status", "--config", "a.toml", "--json"])
     ['--config', 'a.toml', 'status', '--json']
@@ -143,15 +142,15 @@ def in_front(arguments: Sequence[str]) -> list[str]:
     front: list[str] = []
     rest: list[str] = []
     left = iter(arguments)
-    for one in left:
-        if one == "--":
-            rest += [one, *left]
-        elif one in _EVERYWHERE:
-            front += [one, *([] if (value := next(left, None)) is None else [value])]
-        elif one.startswith(tuple(f"{name}=" for name in _EVERYWHERE)):
-            front.append(one)
+    for argument in left:
+        if argument == "--":
+            rest += [argument, *left]
+        elif argument in _EVERYWHERE:
+            front += [argument, *([] if (value := next(left, None)) is None else [value])]
+        elif argument.startswith(tuple(f"{name}=" for name in _EVERYWHERE)):
+            front.append(argument)
         else:
-            rest.append(one)
+            rest.append(argument)
     return front + rest
 
 

@@ -1,4 +1,4 @@
-"""What the commands of every noun share: how a noun is declared, and the options that mean the same everywhere."""
+"""Shared by all commands: declaring a noun, and options with the same meaning everywhere."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ class EverywhereOptions:
 
 
 def everywhere(context: typer.Context) -> EverywhereOptions:
-    """What was said before or after the command."""
-    said = context.find_root().obj
-    return said if isinstance(said, EverywhereOptions) else EverywhereOptions()
+    """The options that were given before or after the command."""
+    options = context.find_root().obj
+    return options if isinstance(options, EverywhereOptions) else EverywhereOptions()
 
 
 def noun(text: str, *example: str) -> typer.Typer:
-    """A noun, to which its verbs are added. Help is plain text, so that examples stay as they are written."""
+    """A noun without verbs. Help is plain text, so that examples are not wrapped."""
     return typer.Typer(
         help=text,
         epilog=examples(*example) if example else None,
@@ -43,49 +43,49 @@ def noun(text: str, *example: str) -> typer.Typer:
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: lines that can be copied."""
+    """The end of a command's help: lines to copy."""
     return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
 
-def pairs(said: list[str], option: str) -> dict[str, str]:
+def pairs(texts: list[str], option: str) -> dict[str, str]:
     """`NAME=VALUE` options by name; the last one of a name counts. Raises: `typer.BadParameter`."""
-    found = {}
-    for one in said:
-        name, equals, value = one.partition("=")
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise typer.BadParameter(f"{one!r} is not NAME=VALUE", param_hint=option)
-        found[name.strip()] = value
-    return found
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        values[name.strip()] = value
+    return values
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; everything else goes to stderr.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel of tenten.toml.", show_default=False)]
 CustomerId = Annotated[str, typer.Argument(metavar="ID", help="The customer's GUID.", show_default=False)]
 OfChannel = Annotated[
     str | None, typer.Option("--channel", metavar="CHANNEL", show_default=False, help="Only those of this channel.")
 ]
-Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="The newest so many.")]
+Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Show the N newest.")]
 ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
 EndsWith = Annotated[
     int | None,
-    typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has gone."),
+    typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has ended."),
 ]
 
 
 def check_status(status: str | None, statuses: Collection[str]) -> None:
-    """Raises: `typer.BadParameter` for a `--status` that is none of these."""
+    """Raises: `typer.BadParameter` for a `--status` that is not one of these."""
     if status is not None and status not in statuses:
         raise typer.BadParameter(f"{status!r} is not one of {', '.join(statuses)}", param_hint="--status")
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Go on only with `--yes`, or when somebody at a terminal says so. Raises: `typer.Exit`, `typer.BadParameter`."""
+    """Return only with `--yes`, or when a person at a terminal agrees. Raises: `typer.Exit`, `typer.BadParameter`."""
     import sys
 
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{question} Say --yes to do it", param_hint="--yes")
+        raise typer.BadParameter(f"{question} Confirm with --yes", param_hint="--yes")
     if not typer.confirm(question, err=True):
         raise typer.Exit(1)

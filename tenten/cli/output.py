@@ -1,11 +1,13 @@
-"""What a command prints: data to stdout, everything else to stderr."""
+"""Printing: data to stdout, everything else to stderr."""
 
 import json
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from tenten.cli.formats import cell, heading
 
 if TYPE_CHECKING:
     from tenten.schemas.messages import Reason
@@ -14,7 +16,7 @@ _GAP: Final = "  "
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on one line, in UTF-8 whatever the terminal's encoding is."""
+    """Print one JSON document on one line, in UTF-8 regardless of the terminal's encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False, default=_plain).encode() + b"\n")
     sys.stdout.buffer.flush()
@@ -25,20 +27,23 @@ def _plain(value: Any) -> str:
 
 
 def print_line(text: str) -> None:
-    """One line for people."""
+    """Print one line for people to stdout."""
     print(_printable(text), flush=True)
 
 
 def report(text: str) -> None:
-    """One line about what is going on."""
+    """Print one line to stderr."""
     print(_printable(text), file=sys.stderr, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns under their names, as wide as what stands in them."""
+    """Print rows in columns under their names."""
     from rich.cells import cell_len
 
-    lines = [[column.upper() for column in columns], *([_cell(value) for value in row] for row in rows)]
+    lines = [
+        [heading(column).upper() for column in columns],
+        *([_printable(cell(value)) for value in row] for row in rows),
+    ]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         cells = [text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True)]
@@ -46,43 +51,34 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     sys.stdout.flush()
 
 
-def print_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """One line for each field that says something, the values under each other."""
-    shown = [(name, text) for name, value in fields if (text := _cell(value)) not in ("", "-")]
+def print_fields(fields: Iterable[tuple[str, object]], *, names_as_given: bool = False) -> None:
+    """Print one line for each field with a value, the values aligned."""
+    texts = ((name, _printable(cell(value))) for name, value in fields)
+    shown = [(name if names_as_given else heading(name), text) for name, text in texts if text not in ("", "-")]
     width = max((len(name) for name, _ in shown), default=0)
     for name, text in shown:
         print(f"{name:<{width}}{_GAP}{text}")
     sys.stdout.flush()
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return _printable(str(value))
-
-
 def _printable(text: str) -> str:
-    """The text without what would move the cursor or colour the terminal, and fit for its encoding."""
-    visible = "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
+    """The text without control characters, in characters that the terminal's encoding has."""
+    visible = "".join(
+        character if character.isprintable() else " " if character.isspace() else "\ufffd" for character in text
+    )
     encoding = sys.stdout.encoding or "utf-8"
     return visible.encode(encoding, errors="replace").decode(encoding)
 
 
 class Bar(Protocol):
-    """Told how much is done, and of how much where that is known."""
+    """Called with the amount done, and the total if it is known."""
 
     def __call__(self, done: float, total: float | None = None, what: str | None = None) -> None: ...
 
 
 @contextmanager
 def progress_bar(what: str, unit: str) -> Generator[Bar]:
-    """A bar on stderr with rate and time left; where that is no terminal, one line at the end."""
+    """A bar on stderr with rate and time left; one line at the end if stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -117,7 +113,21 @@ def progress_bar(what: str, unit: str) -> Generator[Bar]:
         yield move
 
 
+def reason_codes(reasons: Iterable[Mapping[str, str]]) -> str:
+    """The codes of headquarters' reasons, each once."""
+    return ", ".join(sorted({reason["code"] for reason in reasons}))
+
+
+def print_reasons(reasons: Sequence[Mapping[str, str]]) -> None:
+    """Print a table of headquarters' reasons, if there are any, after an empty line."""
+    if reasons:
+        print_line("")
+        print_table(
+            ("field", "code", "text"), [(reason["field"], reason["code"], reason["text"]) for reason in reasons]
+        )
+
+
 def report_reasons(reasons: "Iterable[Reason]") -> None:
-    """One line to stderr for each."""
+    """Print one line to stderr for each reason."""
     for reason in reasons:
         report(f"  {reason.field}: {reason.text}")

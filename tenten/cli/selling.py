@@ -1,273 +1,260 @@
-"""What `tenten order`, `tenten sale` and `tenten day` share: options, how they are understood, and what is shown."""
+"""`tenten order` and `tenten sale`: one definition of the commands that both have, and `create` of each."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from datetime import date
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
 import typer
 
-from tenten.cli.exit_codes import FAILED
-from tenten.cli.output import print_fields, print_json, print_line, print_table, report, report_reasons
-from tenten.schemas.messages import reasons_as_json
+from tenten.cli import selling_input, selling_output
+from tenten.cli.options import ChannelName, Json, examples, noun
+from tenten.cli.selling_input import (
+    Charges,
+    CurrencyOption,
+    CustomerOption,
+    DateOption,
+    Limit,
+    Lines,
+    OfDate,
+    OwnId,
+    Taxes,
+    TransactionId,
+)
+from tenten.cli.wiring import opened_channel
 
 if TYPE_CHECKING:
-    from tenten.producers import Item, TransactionView
-    from tenten.schemas.messages import CodedAmount, DeliveryAddress, Payment
+    from datetime import date
 
-Lines = Annotated[
-    list[str],
-    typer.Option(
-        "--line",
-        metavar="SKU:QUANTITY:PRICE",
-        show_default=False,
-        help="An article, how many, and the price of one, for example TEA:2:4.50. Repeatable.",
-    ),
-]
-CustomerOption = Annotated[
-    str | None,
-    typer.Option("--customer", metavar="ID", show_default=False, help="The customer's GUID, pending or not."),
-]
-Charges = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--charge",
-        metavar="CODE:AMOUNT",
-        show_default=False,
-        help="Freight, wrapping; negative for a discount on the whole. Repeatable.",
-    ),
-]
-Taxes = Annotated[
-    list[str] | None,
-    typer.Option("--tax", metavar="CODE:AMOUNT", show_default=False, help="A tax on it all. Repeatable."),
-]
-CurrencyOption = Annotated[
-    str | None,
-    typer.Option("--currency", metavar="C", show_default=False, help="ISO 4217. Unless said, the legal entity's."),
-]
-DateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--date",
-        metavar="YYYY-MM-DD",
-        show_default=False,
-        help="The business date. Unless said, today in the channel's time zone.",
-    ),
-]
-OwnId = Annotated[
-    str | None,
-    typer.Option(
-        "--transaction-id",
-        metavar="GUID",
-        show_default=False,
-        help="An id of your own: the same call again then records nothing more.",
-    ),
-]
-TransactionId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that `create` gave.", show_default=False)]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")]
-
-
-def _refused_order(reasons: list[dict[str, str]]) -> dict[str, Any]:
-    return {"transaction_id": None, "status": "rejected", "sales_order": None, "reasons": reasons}
-
-
-@contextmanager
-def refusals(json: bool, as_json: Callable[[list[dict[str, str]]], Any] = _refused_order) -> Generator[None]:
-    """Show every reason of what is refused, as JSON in the form of the command's answer, and end with exit code 1."""
-    from tenten.runtime.errors import TransactionRejected
-
-    try:
-        yield
-    except TransactionRejected as refusal:
-        if json:
-            print_json(as_json(reasons_as_json(refusal.reasons)))
-        else:
-            report("Refused, nothing was written:")
-            report_reasons(refusal.reasons)
-        raise typer.Exit(FAILED) from refusal
-
-
-def items(said: Sequence[str]) -> "list[Item]":
-    """`TEA:2:4.50` as articles; a colon may be part of the SKU. Raises: `typer.BadParameter`."""
     from tenten.producers import Item
+    from tenten.schemas.messages import CodedAmount, Payment
 
-    found = []
-    for one in said:
-        sku, quantity, price = _parts(one, "SKU:QUANTITY:PRICE", "--line")
-        found.append(Item(sku=sku, quantity=_number(quantity, "--line"), price=_number(price, "--line")))
-    return found
+_ID: Final = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 
 
-def coded_amounts(said: Sequence[str] | None, option: str) -> "list[CodedAmount]":
-    """`FREIGHT:5.00` as charges or taxes. Raises: `typer.BadParameter`."""
-    from tenten.schemas.messages import CodedAmount
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noun:
+    """A kind of transaction, and how its commands speak of it."""
 
-    split = (_parts(one, "CODE:AMOUNT", option) for one in said or ())
-    return [CodedAmount(code=code, amount=_number(amount, option)) for code, amount in split]
+    name: str
+    kind: str
+    """The value of `TransactionKind`."""
+    article_and_name: str
+    plural: str
+    show: str
 
-
-def payments(said: Sequence[str] | None) -> "list[Payment]":
-    """`CARD:9.00` as payments. Raises: `typer.BadParameter`."""
-    from tenten.schemas.messages import Payment
-
-    split = (_parts(one, "METHOD:AMOUNT", "--payment") for one in said or ())
-    return [Payment(method=method, amount=_number(amount, "--payment")) for method, amount in split]
-
-
-def business_date(said: str | None) -> date | None:
-    """The date that was said. Raises: `typer.BadParameter`."""
-    try:
-        return None if said is None else date.fromisoformat(said)
-    except ValueError:
-        raise typer.BadParameter(f"{said!r} is no date such as 2026-03-31", param_hint="--date") from None
-
-
-def _parts(said: str, form: str, option: str) -> list[str]:
-    parts = said.rsplit(":", form.count(":"))
-    if len(parts) <= form.count(":"):
-        raise typer.BadParameter(f"{said!r} is not {form}", param_hint=option)
-    return parts
-
-
-def _number(said: str, option: str) -> Decimal:
-    try:
-        number = Decimal(said.strip())
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite():
-        raise typer.BadParameter(f"{said!r} is no number such as 4.50", param_hint=option)
-    return number
-
-
-def show_recorded(view: "TransactionView", json: bool) -> None:
-    """What has just been recorded."""
-    if json:
-        print_json(as_json(view))
-    else:
-        print_line("  ".join((view.status, _total(view), _customer(view), view.transaction_id)))
-
-
-def show(view: "TransactionView", json: bool) -> None:
-    """Everything about one."""
-    sale = view.transaction
-    if json:
-        print_json(as_json(view))
-        return
-    print_fields(
-        (
-            ("id", view.transaction_id),
-            ("kind", sale.kind.lower().replace("_", " ")),
-            ("status", view.status),
-            ("sales order", view.sales_order),
-            ("business date", sale.business_date),
-            ("recorded at", sale.occurred_at.isoformat(timespec="seconds")),
-            ("customer", _customer(view)),
-            ("total", _total(view)),
-            ("delivery mode", sale.delivery_mode),
-            ("deliver to", _address(sale.delivery_address)),
-            ("end of day", view.end_of_day_id),
+    def as_typer(self) -> typer.Typer:
+        """The noun with its commands, but `create`."""
+        app = noun(
+            f"The {self.plural} of a channel. Works on its own database, without a connection to headquarters.",
+            f"tenten {self.name} list houston",
         )
+        _add_show(app, self)
+        _add_list(app, self)
+        _add_resend(app, self)
+        return app
+
+
+def _add_show(app: typer.Typer, of: Noun) -> None:
+    @app.command(help=of.show, epilog=examples(f"tenten {of.name} show houston {_ID}"))
+    def show(context: typer.Context, channel: ChannelName, transaction_id: TransactionId, json: Json = False) -> None:
+        from tenten.producers import show_transaction
+
+        with opened_channel(context, channel) as opened:
+            selling_output.show(show_transaction(opened, transaction_id), json)
+
+
+def _add_list(app: typer.Typer, of: Noun) -> None:
+    words = f"tenten {of.name} list houston"
+
+    @app.command(
+        "list",
+        help=f"List the channel's {of.plural}, newest first.",
+        epilog=examples(words, f"{words} --date 2026-03-31"),
     )
-    shown = as_json(view)
-    for line in shown["lines"]:
-        print_line(f"line     {line['sku']}: {line['quantity']} at {line['price']} = {line['amount']}")
-    for name in ("charge", "tax"):
-        for one in shown["charges" if name == "charge" else "taxes"]:
-            print_line(f"{name:<7}  {one['code']}: {one['amount']}")
-    for one in shown["payments"]:
-        print_line(f"payment  {one['method']}: {one['amount']}")
-    report_reasons(view.reasons)
+    def list_command(
+        context: typer.Context, channel: ChannelName, date: OfDate = None, limit: Limit = 50, json: Json = False
+    ) -> None:
+        from tenten.producers import list_transactions
+        from tenten.schemas.messages import TransactionKind
+
+        on = selling_input.business_date(date)
+        with opened_channel(context, channel) as opened:
+            views = list_transactions(opened, TransactionKind(of.kind), business_date=on, limit=limit)
+            selling_output.show_list(views, json)
 
 
-def show_list(views: "Sequence[TransactionView]", json: bool) -> None:
-    """One line each."""
-    if json:
-        print_json([as_json(view) for view in views])
-    elif views:
-        rows = [
-            (
-                view.transaction.business_date,
-                view.status,
-                _total(view),
-                _customer(view),
-                view.sales_order,
-                view.transaction_id,
-            )
-            for view in views
-        ]
-        print_table(("date", "status", "total", "customer", "sales order", "id"), rows)
-    else:
-        report("None found")
+def _add_resend(app: typer.Typer, of: Noun) -> None:
+    @app.command(
+        help=f"Send {of.article_and_name} that headquarters has rejected again. Any other is shown unchanged.",
+        epilog=examples(f"tenten {of.name} resend houston {_ID}"),
+    )
+    def resend(context: typer.Context, channel: ChannelName, transaction_id: TransactionId, json: Json = False) -> None:
+        from tenten.producers import resend_transaction
+
+        with opened_channel(context, channel) as opened, selling_output.refusals(json):
+            view = resend_transaction(opened, transaction_id)
+        selling_output.show_recorded(view, json)
 
 
-def as_json(view: "TransactionView") -> dict[str, Any]:
-    """An order or a cash-and-carry as one object; money as text, with the digits of its currency."""
-    from tenten.rules.customer import plain_decimal
-    from tenten.rules.transaction_rules import content_of
+order = Noun(
+    name="order",
+    kind="ORDER",
+    article_and_name="an order",
+    plural="orders",
+    show="Show an order, with its sales order number once headquarters has assigned it, or the reason for waiting.",
+).as_typer()
+sale = Noun(
+    name="sale",
+    kind="CASH_AND_CARRY",
+    article_and_name="a cash-and-carry sale",
+    plural="cash-and-carry sales",
+    show="Show a cash-and-carry sale and its status at headquarters.",
+).as_typer()
 
-    sale, customer = view.transaction, view.customer
-    content = content_of(sale)
-    lines = [
-        {
-            "sku": one.sku,
-            "quantity": plain_decimal(one.quantity),
-            "price": money(one.price, sale.currency),
-            "amount": money(one.amount, sale.currency),
-        }
-        for one in sale.lines
-    ]
+
+class _Input(TypedDict):
+    """The arguments that `record_order` and `record_sale` share."""
+
+    lines: "list[Item]"
+    customer_id: str | None
+    currency: str | None
+    charges: "list[CodedAmount]"
+    taxes: "list[CodedAmount]"
+    payments: "list[Payment]"
+    business_date: "date | None"
+    transaction_id: str | None
+
+
+def _input(
+    *,
+    lines: list[str],
+    customer_id: str | None,
+    charges: list[str] | None,
+    taxes: list[str] | None,
+    payments: list[str] | None,
+    currency: str | None,
+    date: str | None,
+    transaction_id: str | None,
+) -> _Input:
+    """The options as arguments. Raises: `typer.BadParameter`."""
     return {
-        "transaction_id": view.transaction_id,
-        "status": view.status.value,
-        "sales_order": view.sales_order,
-        "reasons": reasons_as_json(view.reasons),
-        "kind": sale.kind.lower(),
-        "business_date": sale.business_date.isoformat(),
-        "customer_id": sale.customer_id,
-        "customer": None
-        if customer is None
-        else {"account_number": customer.account_number, "display_name": customer.display_name},
-        "currency": sale.currency,
-        "total": money(sale.total, sale.currency),
-        "lines": lines,
-        "charges": [{"code": one.code, "amount": money(one.amount, sale.currency)} for one in sale.charges],
-        "taxes": [{"code": one.code, "amount": money(one.amount, sale.currency)} for one in sale.taxes],
-        "payments": [{"method": one.method, "amount": money(one.amount, sale.currency)} for one in sale.payments],
-        "delivery_mode": sale.delivery_mode,
-        "delivery_address": content["delivery_address"],
-        "end_of_day_id": view.end_of_day_id,
-        "occurred_at": sale.occurred_at.isoformat(),
-        "updated_at": view.updated_at.isoformat(),
+        "lines": selling_input.items(lines),
+        "customer_id": customer_id,
+        "currency": currency,
+        "charges": selling_input.coded_amounts(charges, "--charge"),
+        "taxes": selling_input.coded_amounts(taxes, "--tax"),
+        "payments": selling_input.payments(payments),
+        "business_date": selling_input.business_date(date),
+        "transaction_id": transaction_id,
     }
 
 
-def money(amount: Decimal, currency: str) -> str:
-    """The amount with the digits of its currency; with more where it has more.
+@order.command(
+    "create",
+    epilog=examples(
+        f"tenten order create houston --customer {_ID} --line TEA:2:4.50 --line CUP:1:12",
+        "tenten order create houston --line TEA:2:4.50 --charge FREIGHT:5.00 --tax TX:0.74 --payment CARD:14.74",
+    ),
+)
+def create_order(
+    context: typer.Context,
+    *,
+    channel: ChannelName,
+    lines: Lines,
+    customer_id: CustomerOption = None,
+    deliver_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS_ID",
+            show_default=False,
+            help="One of the customer's addresses; `tenten customer show` prints their ids.",
+        ),
+    ] = None,
+    charges: Charges = None,
+    taxes: Taxes = None,
+    payments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--payment",
+            metavar="METHOD:AMOUNT",
+            show_default=False,
+            help="A payment made in advance, CARD:10.00. Repeatable.",
+        ),
+    ] = None,
+    currency: CurrencyOption = None,
+    delivery_mode: Annotated[str, typer.Option(metavar="M", show_default=False, help="How it is delivered.")] = "",
+    date: DateOption = None,
+    transaction_id: OwnId = None,
+    json: Json = False,
+) -> None:
+    """Record an order, whether its customer has an account number yet or not.
 
-    >>> money(Decimal("4.5"), "USD"), money(Decimal("0.335"), "USD"), money(Decimal("4"), "JPY")
-    ('4.50', '0.335', '4')
+    A customer that headquarters does not know yet is sent with the order. An order that breaks a rule is refused with
+    every reason, and nothing is written: exit code 1.
     """
-    from tenten.rules.customer import plain_decimal
-    from tenten.rules.transaction_rules import minor_unit
+    from tenten.producers import record_order
 
-    counted = amount.quantize(minor_unit(currency))
-    return str(counted) if counted == amount else plain_decimal(amount)
+    with opened_channel(context, channel) as opened, selling_output.refusals(json):
+        entered = _input(
+            lines=lines,
+            customer_id=customer_id,
+            charges=charges,
+            taxes=taxes,
+            payments=payments,
+            currency=currency,
+            date=date,
+            transaction_id=transaction_id,
+        )
+        view = record_order(opened, **entered, deliver_to=deliver_to, delivery_mode=delivery_mode)
+    selling_output.show_recorded(view, json)
 
 
-def _total(view: "TransactionView") -> str:
-    return f"{money(view.transaction.total, view.transaction.currency)} {view.transaction.currency}"
+@sale.command(
+    "create",
+    epilog=examples(
+        "tenten sale create houston --line TEA:2:4.50",
+        "tenten sale create houston --line TEA:2:4.50 --payment CARD:5.00 --payment CASH:4.00",
+        f"tenten sale create houston --customer {_ID} --line CUP:-1:4.50",
+    ),
+)
+def create_sale(
+    context: typer.Context,
+    *,
+    channel: ChannelName,
+    lines: Lines,
+    customer_id: CustomerOption = None,
+    charges: Charges = None,
+    taxes: Taxes = None,
+    payments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--payment",
+            metavar="METHOD:AMOUNT",
+            show_default=False,
+            help="A payment. Default: the total as CASH. Repeatable.",
+        ),
+    ] = None,
+    currency: CurrencyOption = None,
+    date: DateOption = None,
+    transaction_id: OwnId = None,
+    json: Json = False,
+) -> None:
+    """Record a cash-and-carry sale. A negative quantity is a return.
 
+    A sale that breaks a rule is refused with every reason, and nothing is written: exit code 1. A sale of a date that
+    is already closed is listed when the date is closed again.
+    """
+    from tenten.producers import record_sale
 
-def _customer(view: "TransactionView") -> str:
-    """Number and name; a clerk never sees the GUID."""
-    if view.customer is not None:
-        return f"{view.customer.display_number} {view.customer.display_name}".rstrip()
-    return "-" if view.transaction.customer_id is None else "no longer here"
-
-
-def _address(address: "DeliveryAddress | None") -> str:
-    if address is None:
-        return ""
-    parts = (address.name, address.street, address.city, address.state, address.postal_code, address.country)
-    return ", ".join(filter(None, parts))
+    with opened_channel(context, channel) as opened, selling_output.refusals(json):
+        entered = _input(
+            lines=lines,
+            customer_id=customer_id,
+            charges=charges,
+            taxes=taxes,
+            payments=payments,
+            currency=currency,
+            date=date,
+            transaction_id=transaction_id,
+        )
+        view = record_sale(opened, **entered)
+    selling_output.show_recorded(view, json)

@@ -1,19 +1,18 @@
-"""`tenten statement`: what became of the ends of days, as headquarters has them."""
+"""`tenten statement`: headquarters' statements of the channels' end-of-day events."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import date
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
+from tenten.cli import formats
 from tenten.cli.options import ChannelName, Json, Newest, OfChannel, check_status, examples, noun
-from tenten.cli.output import print_fields, print_json, print_line, print_table, report
+from tenten.cli.output import print_fields, print_json, print_line, print_reasons, print_table, reason_codes, report
+from tenten.cli.selling_input import business_date
 from tenten.cli.wiring import at_headquarters
 
-app = noun("Statements: the ends of the channels' days, as headquarters posts them.", "tenten statement list")
-
-_LISTED_COLUMNS: Final = ("transaction_id", "status", "account_number", "currency", "total", "owned", "posted")
+app = noun("Statements: the channels' end-of-day events, as headquarters posts them.", "tenten statement list")
 
 
 @app.command(
@@ -30,36 +29,38 @@ def list_command(
     channel: OfChannel = None,
     status: Annotated[
         str | None,
-        typer.Option(metavar="STATUS", show_default=False, help="Only waiting, blocked, rejected or posted ones."),
+        typer.Option(
+            metavar="STATUS", show_default=False, help="Only those that are waiting, blocked, rejected or posted."
+        ),
     ] = None,
     limit: Newest = 100,
     json: Json = False,
 ) -> None:
-    """List statements, the newest first."""
+    """List statements, newest first."""
     from tenten.headquarters_views.statements import STATUSES, list_statements
 
     check_status(status, STATUSES)
     with at_headquarters(context) as headquarters:
-        found = list_statements(headquarters, channel=channel, status=status, statements_max=limit)
+        statements = list_statements(headquarters, channel=channel, status=status, statements_max=limit)
     if json:
-        rows = [asdict(one) for one in found]
+        rows = [asdict(statement) for statement in statements]
         for row in rows:
             del row["listed"]
         print_json(rows)
-    elif found:
+    elif statements:
         print_table(
             ("channel", "date", "number", "kind", "status", "listed", "reasons"),
             [
                 (
-                    one.channel_id,
-                    one.business_date,
-                    one.number,
-                    one.kind,
-                    one.status,
-                    one.listed_count,
-                    ", ".join(sorted({reason["code"] for reason in one.reasons})),
+                    statement.channel_id,
+                    statement.business_date,
+                    statement.number,
+                    formats.word(statement.kind),
+                    statement.status,
+                    statement.listed_count,
+                    reason_codes(statement.reasons),
                 )
-                for one in found
+                for statement in statements
             ],
         )
     else:
@@ -79,41 +80,46 @@ def show(
     number: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=1_000_000, show_default=False, help="Which one of that day; else the newest."
+            metavar="N", min=1, max=1_000_000, show_default=False, help="Its number on that date. Default: the newest."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show a statement: whether it is posted or why not, its totals, and every transaction that it lists."""
+    """Show a statement: whether it is posted or the reasons why not, its totals, and the transactions that it lists."""
     from tenten.headquarters_views.statements import find_statement
 
+    on = business_date(day, "DATE")
+    assert on is not None
     with at_headquarters(context) as headquarters:
-        found = find_statement(headquarters, channel, _day(day), number)
+        statement = find_statement(headquarters, channel, on, number)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(statement))
         return
-    shown = asdict(found)
-    listed = shown.pop("listed")
-    reasons = shown.pop("reasons")
-    control, totals = shown.pop("control_totals") or [], shown.pop("totals")
-    shown |= {"control_totals": [_amount(one) for one in control]}
-    shown |= {"totals": [_amount(one) for one in totals.get("amounts", [])]}
+    shown = asdict(statement) | {
+        "kind": formats.word(statement.kind),
+        "control_totals": _amounts(statement.control_totals or ()),
+        "totals": _amounts(statement.totals.get("amounts", [])),
+    }
+    del shown["listed"], shown["reasons"]
     print_fields(shown.items())
-    if reasons:
+    print_reasons(statement.reasons)
+    if statement.listed:
         print_line("")
-        print_table(("field", "code", "text"), [(one["field"], one["code"], one["text"]) for one in reasons])
-    if listed:
-        print_line("")
-        print_table(_LISTED_COLUMNS, [tuple(one[column] for column in _LISTED_COLUMNS) for one in listed])
+        print_table(
+            ("transaction", "status", "account number", "total", "owned", "posted"),
+            [
+                (
+                    listed.transaction_id,
+                    listed.status,
+                    listed.account_number,
+                    listed.total and formats.amount(listed.total, listed.currency or ""),
+                    listed.owned,
+                    listed.posted,
+                )
+                for listed in statement.listed
+            ],
+        )
 
 
-def _day(text: str) -> date:
-    """Raises: `typer.BadParameter`."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no date such as 2026-10-10", param_hint="DATE") from None
-
-
-def _amount(one: Mapping[str, Any]) -> str:
-    return f"{one['amount']} {one['currency']} {one['payment_method']}"
+def _amounts(totals: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [f"{formats.amount(total['amount'], total['currency'])} {total['payment_method']}" for total in totals]

@@ -21,7 +21,7 @@ def topics() -> None:
 @app.command(epilog=examples("tenten topics apply --dry-run", "tenten topics apply"))
 def apply(
     context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     json: Json = False,
 ) -> None:
     """Create missing topics, correct the settings of the others, and publish the Avro schemas.

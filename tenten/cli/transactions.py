@@ -1,17 +1,18 @@
-"""`tenten transactions`: the consumer that makes sales orders and statements of what the channels have sold."""
+"""`tenten transactions`: the worker that makes sales orders and statements, and views of transactions."""
 
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from tenten.cli import formats
 from tenten.cli.options import Json, Newest, OfChannel, check_status, examples, noun
-from tenten.cli.output import print_fields, print_json, print_line, print_table, report
+from tenten.cli.output import print_fields, print_json, print_reasons, print_table, reason_codes, report
 from tenten.cli.wiring import at_headquarters
 from tenten.cli.workers import add_headquarters_worker
 from tenten.workers import TRANSACTIONS
 
-app = noun("Orders, sales and ends of days at headquarters.", "tenten transactions run")
+app = noun("Orders, sales and end-of-day events at headquarters.", "tenten transactions run")
 
 
 add_headquarters_worker(
@@ -35,35 +36,37 @@ def list_command(
     status: Annotated[
         str | None,
         typer.Option(
-            metavar="STATUS", show_default=False, help="Only waiting, blocked, rejected or synchronized ones."
+            metavar="STATUS",
+            show_default=False,
+            help="Only those that are waiting, blocked, rejected or synchronized.",
         ),
     ] = None,
     limit: Newest = 100,
     json: Json = False,
 ) -> None:
-    """List orders and sales as headquarters has them, the newest first."""
+    """List orders and sales as headquarters has them, newest first."""
     from tenten.headquarters_views.transactions import STATUSES, list_transactions
 
     check_status(status, STATUSES)
     with at_headquarters(context) as headquarters:
-        found = list_transactions(headquarters, channel=channel, status=status, transactions_max=limit)
+        transactions = list_transactions(headquarters, channel=channel, status=status, transactions_max=limit)
     if json:
-        print_json([asdict(one) for one in found])
-    elif found:
+        print_json([asdict(transaction) for transaction in transactions])
+    elif transactions:
         print_table(
             ("transaction", "channel", "kind", "status", "sales order", "account number", "total", "reasons"),
             [
                 (
-                    one.transaction_id,
-                    one.channel_id,
-                    one.kind,
-                    one.status,
-                    one.sales_order,
-                    one.account_number,
-                    f"{one.total} {one.currency}",
-                    ", ".join(sorted({reason["code"] for reason in one.reasons})),
+                    transaction.transaction_id,
+                    transaction.channel_id,
+                    formats.word(transaction.kind),
+                    transaction.status,
+                    transaction.sales_order,
+                    transaction.account_number,
+                    formats.amount(transaction.total, transaction.currency),
+                    reason_codes(transaction.reasons),
                 )
-                for one in found
+                for transaction in transactions
             ],
         )
     else:
@@ -76,16 +79,18 @@ def show(
     transaction_id: Annotated[str, typer.Argument(metavar="TRANSACTION_ID", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Show an order or a sale as headquarters has it: its status, why, and what became of it."""
+    """Show an order or a sale as headquarters has it: status, reasons, and its sales order or statement."""
     from tenten.headquarters_views.transactions import find_transaction
 
     with at_headquarters(context) as headquarters:
-        found = asdict(find_transaction(headquarters, transaction_id))
+        transaction = find_transaction(headquarters, transaction_id)
     if json:
-        print_json(found)
+        print_json(asdict(transaction))
         return
-    reasons = found.pop("reasons")
-    print_fields(found.items())
-    if reasons:
-        print_line("")
-        print_table(("field", "code", "text"), [(one["field"], one["code"], one["text"]) for one in reasons])
+    shown = asdict(transaction) | {
+        "kind": formats.word(transaction.kind),
+        "total": formats.amount(transaction.total, transaction.currency),
+    }
+    del shown["reasons"], shown["currency"]
+    print_fields(shown.items())
+    print_reasons(transaction.reasons)

@@ -1,4 +1,4 @@
-"""The settings a command works with: what is configured, and for what is not, the local servers that run here."""
+"""The settings of a command: the configured ones, completed with local servers that run here."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ HEADQUARTERS_DATABASE: Final = "headquarters"
 
 
 def configured(context: typer.Context) -> "Settings":
-    """What flags, environment and tenten.toml say. Raises: `SettingsError`."""
+    """The settings from flags, environment and tenten.toml. Raises: `SettingsError`."""
     from tenten.runtime.settings import load_settings
 
-    said = everywhere(context)
-    return load_settings(said.config, said.kafka)
+    options = everywhere(context)
+    return load_settings(options.config, options.kafka)
 
 
 def connected(context: typer.Context) -> "Settings":
-    """The same, with the local servers of its `data` directory in place of a broker or database that is not named.
+    """The same, with the running local servers of the `data` directory for a broker or database that is not configured.
 
-    Where none run, what is not named stays so. Raises: `SettingsError`.
+    Raises: `SettingsError`.
     """
     settings = configured(context)
     if not needs_local_servers(settings):
@@ -43,7 +43,7 @@ def connected(context: typer.Context) -> "Settings":
 
 @contextmanager
 def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]":
-    """The channel of that name for as long as the block. Raises: `SettingsError`, `DatabaseRefused`."""
+    """The channel of that name, open until the block ends. Raises: `SettingsError`, `DatabaseRefused`."""
     from tenten.producers.till.open_channel import open_channel
 
     with open_channel(configured(context), name) as opened:
@@ -75,12 +75,12 @@ def at_headquarters(context: typer.Context) -> "Generator[Connection]":
 
 
 def needs_local_servers(settings: "Settings") -> bool:
-    """Whether the settings name no broker, or no database for headquarters."""
+    """Whether a broker or headquarters' database is not configured."""
     return not settings.kafka.get("bootstrap.servers") or settings.headquarters.database is None
 
 
 def with_local_servers(settings: "Settings", services: "LocalServices") -> "Settings":
-    """The settings with these servers where they name none."""
+    """The settings with these servers for those that are not configured."""
     from tenten.local import database_url
 
     kafka = {"bootstrap.servers": services.bootstrap_servers, **{k: v for k, v in settings.kafka.items() if v}}
@@ -90,7 +90,7 @@ def with_local_servers(settings: "Settings", services: "LocalServices") -> "Sett
 
 
 def make_local_database(settings: "Settings") -> None:
-    """Create headquarters' database when it lies on the local server of these settings; elsewhere it must exist."""
+    """Create headquarters' database if it is on the local server of these settings; elsewhere it must exist."""
     from tenten.local import create_database, database_url, status
 
     services = status(settings.data)

@@ -1,1 +1,1 @@
-"""What `transaction` and `statement` commands read of headquarters' database."""
+"""Queries of headquarters' database for the `transactions` and `statement` commands."""

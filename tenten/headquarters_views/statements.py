@@ -1,4 +1,4 @@
-"""Statements at headquarters: what each end of day came to, and why it is not posted yet."""
+"""Statements at headquarters: the totals of each end of day, and the reasons why it is not posted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ STATUSES: Final = (
     TransactionStatus.REJECTED,
     TransactionStatus.POSTED,
 )
-"""What a statement may be."""
+"""Statuses of a statement."""
 
 
 class NoSuchStatement(TentenError):
-    """No statement has this channel, day and number."""
+    """No statement has this channel, date and number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedTransaction:
-    """A transaction that a statement lists, as headquarters has it."""
+    """A transaction that a statement lists."""
 
     transaction_id: str
     owned: bool
-    """False: an earlier statement lists it too, and posts it."""
+    """False: an earlier statement lists and posts it."""
     status: str | None
-    """None: it has not come to headquarters."""
+    """None: headquarters has not received it."""
     account_number: str | None
     currency: str | None
     total: str | None
@@ -44,19 +44,19 @@ class ListedTransaction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """The statement of an end of day, or of what a channel did not list."""
+    """The statement of an end of day, or an adjustment: transactions that the channel did not list."""
 
     statement_id: str
     channel_id: str
     business_date: date
     number: int
-    """Of that channel and day, from 1."""
+    """Of that channel and date, from 1."""
     kind: str
     status: str
     reasons: Sequence[Mapping[str, str]]
-    """Why it is not posted: field, code and text of each."""
+    """Why it is not posted; each with field, code and text."""
     control_totals: Sequence[Mapping[str, str]] | None
-    """By currency and payment method, as the channel has them; an adjustment has none."""
+    """The channel's totals by currency and payment method; None for an adjustment."""
     totals: Mapping[str, Any]
     """Once posted: the number of its transactions, and amounts as above."""
     closed_at: datetime
@@ -65,13 +65,13 @@ class Statement:
     posted_at: datetime | None
     listed_count: int
     listed: tuple[ListedTransaction, ...] | None = None
-    """None where they were not asked for."""
+    """None in lists."""
 
 
 def list_statements(
     headquarters: Connection, *, channel: str | None, status: str | None, statements_max: int
 ) -> list[Statement]:
-    """The newest statements first, of one channel or one status where such is named."""
+    """Statements, newest first, of this channel and status if given."""
     query = select(statements).order_by(statements.c.received_at.desc(), statements.c.number.desc())
     if channel is not None:
         query = query.where(statements.c.channel_id == channel)
@@ -83,7 +83,7 @@ def list_statements(
 
 
 def find_statement(headquarters: Connection, channel: str, day: date, number: int | None) -> Statement:
-    """The statement of this number, else the newest of that day, with what it lists. Raises: `NoSuchStatement`."""
+    """The statement of this number, default the newest of the date, with its list. Raises: `NoSuchStatement`."""
     query = select(statements).where(statements.c.channel_id == channel, statements.c.business_date == day)
     if number is not None:
         query = query.where(statements.c.number == number)
@@ -114,17 +114,17 @@ def _statement(row: Row[Any], listed_count: int) -> Statement:
 
 
 def _counts(headquarters: Connection, ids: Sequence[str]) -> dict[str, int]:
-    """By statement: how many transactions it lists; none where it lists none."""
-    of_each = (
-        select(statement_listed.c.statement_id, func.count().label("how_many"))
+    """The number of listed transactions by statement; statements without any are missing."""
+    by_statement = (
+        select(statement_listed.c.statement_id, func.count().label("transactions"))
         .where(is_one_of(headquarters, statement_listed.c.statement_id, ids))
         .group_by(statement_listed.c.statement_id)
     )
-    return {row.statement_id: row.how_many for row in headquarters.execute(of_each)}
+    return {row.statement_id: row.transactions for row in headquarters.execute(by_statement)}
 
 
 def _listed(headquarters: Connection, statement_id: str) -> tuple[ListedTransaction, ...]:
-    """What a statement lists, in the order of the ids, which is about that of their making."""
+    """The transactions that a statement lists, by id, which is about the order of their recording."""
     sold, lines = retail_transactions, statement_lines
     query = (
         select(

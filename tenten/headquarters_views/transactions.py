@@ -1,4 +1,4 @@
-"""How orders, sales and ends of days stand at headquarters: what waits, what somebody has to mend, and for how long."""
+"""Orders, sales and end-of-day events at headquarters: waiting, blocked and rejected ones, and since when."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ STATUSES: Final = (
     TransactionStatus.REJECTED,
     TransactionStatus.SYNCHRONIZED,
 )
-"""What a transaction at headquarters may be."""
+"""Statuses of a transaction at headquarters."""
 
 OPEN: Final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED)
-"""What has not come to an end yet, a transaction as well as a statement."""
+"""Statuses that are not final, of transactions and statements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionsStatus:
-    """How many transactions are no sales order and in no statement yet, and why."""
+    """Counts of transactions that are not completed."""
 
     waiting: int
     """For their customers."""
     blocked: int
-    """By what somebody has to mend."""
+    """They need manual correction; see `reasons`."""
     rejected: int
     oldest_waiting_seconds: int | None
-    """How long the oldest waiting one has been here; None when none waits."""
+    """Since when the oldest waiting transaction waits; None if none waits."""
     open_statements: int
-    """Ends of days that are not posted: waiting or blocked."""
+    """Statements that are not posted: waiting or blocked."""
     lag: int | None = None
-    """Records of retail-transactions that headquarters has not taken in; None where Kafka was not asked."""
+    """Records of retail-transactions that headquarters has not ingested; None if Kafka was not asked."""
     problem: str | None = None
-    """Set when one waits for longer than `waiting_seconds_max`."""
+    """Set if a transaction waits for longer than `waiting_seconds_max`."""
 
 
 def transactions_status(headquarters: Connection, waiting_seconds_max: int) -> TransactionsStatus:
-    """Count what is not done. Reads headquarters' database only."""
+    """Count transactions that are not completed. Reads headquarters' database only."""
     status = retail_transactions.c.status
     counted = (*OPEN, TransactionStatus.REJECTED)
-    of_each = select(status, func.count().label("how_many")).where(status.in_(counted)).group_by(status)
-    counts = {row.status: row.how_many for row in headquarters.execute(of_each)}
+    by_status = select(status, func.count().label("transactions")).where(status.in_(counted)).group_by(status)
+    counts = {row.status: row.transactions for row in headquarters.execute(by_status)}
     oldest = headquarters.execute(
         select(retail_transactions.c.channel_id, retail_transactions.c.received_at)
         .where(status == TransactionStatus.WAITING)
@@ -61,8 +61,8 @@ def transactions_status(headquarters: Connection, waiting_seconds_max: int) -> T
     if oldest is not None and seconds is not None and seconds > waiting_seconds_max:
         problem = (
             f"a transaction of {oldest.channel_id} has waited for its customer for {seconds:,.0f} s, longer than "
-            f"waiting_seconds_max allows ({waiting_seconds_max:,} s): see with `tenten lag` whether headquarters keeps "
-            f"up, and with `tenten channel status {oldest.channel_id}` whether that channel's customers are sent"
+            f"waiting_seconds_max allows ({waiting_seconds_max:,} s): check with `tenten lag` whether headquarters "
+            f"keeps up, and with `tenten channel status {oldest.channel_id}` whether that channel's customers are sent"
         )
     return TransactionsStatus(
         waiting=counts.get(TransactionStatus.WAITING, 0),
@@ -76,7 +76,7 @@ def transactions_status(headquarters: Connection, waiting_seconds_max: int) -> T
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionAtHeadquarters:
-    """An order or a cash-and-carry transaction, as headquarters has it."""
+    """An order or a cash-and-carry sale at headquarters."""
 
     transaction_id: str
     channel_id: str
@@ -84,41 +84,41 @@ class TransactionAtHeadquarters:
     business_date: date
     status: str
     reasons: Sequence[Mapping[str, str]]
-    """Why it is blocked or rejected: field, code and text of each."""
+    """Why it is blocked or rejected; each with field, code and text."""
     customer_id: str | None
     account_number: str | None
     sales_order: str | None
     statement_id: str | None
-    """In which it is posted."""
+    """The statement that posts it."""
     currency: str
     total: str
     repeats: int
-    """How often it came again."""
+    """How often it was received again."""
     received_at: datetime
     changed_at: datetime
-    """Since when it has this status."""
+    """When it got this status."""
 
 
 def list_transactions(
     headquarters: Connection, *, channel: str | None, status: str | None, transactions_max: int
 ) -> list[TransactionAtHeadquarters]:
-    """The newest transactions first, of one channel or one status where such is named."""
+    """Transactions, newest first, of this channel and status if given."""
     query = _transactions().order_by(retail_transactions.c.received_at.desc(), retail_transactions.c.transaction_id)
     if channel is not None:
         query = query.where(retail_transactions.c.channel_id == channel)
     if status is not None:
         query = query.where(retail_transactions.c.status == status)
-    return _found(headquarters, query.limit(transactions_max))
+    return _read(headquarters, query.limit(transactions_max))
 
 
 def find_transaction(headquarters: Connection, transaction_id: str) -> TransactionAtHeadquarters:
-    """One transaction. Raises: `NoSuchTransaction`."""
+    """The transaction with this id. Raises: `NoSuchTransaction`."""
     if GUID.fullmatch(transaction_id):
-        wanted = _transactions().where(retail_transactions.c.transaction_id == transaction_id)
-        for one in _found(headquarters, wanted):
-            return one
+        query = _transactions().where(retail_transactions.c.transaction_id == transaction_id)
+        for transaction in _read(headquarters, query):
+            return transaction
     raise NoSuchTransaction(
-        f"headquarters has no transaction {transaction_id}: it has not come, or could not be read "
+        f"headquarters has no transaction {transaction_id}: it was not received, or could not be read "
         "(`tenten dead-letters list --topic retail-transactions`)"
     )
 
@@ -132,7 +132,7 @@ def _transactions() -> Select[tuple[object, ...]]:
     )
 
 
-def _found(headquarters: Connection, query: Select[tuple[object, ...]]) -> list[TransactionAtHeadquarters]:
+def _read(headquarters: Connection, query: Select[tuple[object, ...]]) -> list[TransactionAtHeadquarters]:
     return [
         TransactionAtHeadquarters(
             transaction_id=row.transaction_id,

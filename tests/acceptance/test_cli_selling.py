@@ -64,8 +64,8 @@ def test_an_order_is_recorded_listed_and_shown(store: Tenten) -> None:
     assert store.ok("sale", "list", "houston", "--json").json == []
 
 
-def test_a_clerk_sees_number_and_name_and_never_the_customers_guid(store: Tenten) -> None:
-    """Pending sync stands where the account number will be."""
+def test_texts_have_number_and_name_of_the_customer_and_no_guid(store: Tenten) -> None:
+    """A pending customer is shown as `Pending sync`."""
     # given
     ada = customer(store)
     # when
@@ -80,7 +80,7 @@ def test_a_clerk_sees_number_and_name_and_never_the_customers_guid(store: Tenten
 
 
 def test_sales_and_returns_are_closed_with_their_day(store: Tenten) -> None:
-    """What is not said to be paid otherwise is cash; a day that is closed again lists what came since."""
+    """Without payments a sale is paid in cash; closing a day again lists the sales recorded since."""
     # given
     date = ("--date", "2026-03-31")
     store.ok("sale", "create", "houston", "--line", "TEA:2:4.50", "--payment", "CARD:5", "--payment", "CASH:4", *date)
@@ -117,8 +117,8 @@ def test_sales_and_returns_are_closed_with_their_day(store: Tenten) -> None:
     assert "CARD 5.00 USD" in store.ok("day", "show", "houston", *date).out
 
 
-def test_the_same_transaction_id_again_records_nothing_more(store: Tenten) -> None:
-    """Whoever got no answer repeats the call."""
+def test_repeated_transaction_id_records_nothing(store: Tenten) -> None:
+    """A call without an answer can be repeated."""
     # given
     words = ("sale", "create", "houston", "--line", "TEA:2:4.50", "--json", "--transaction-id")
     own = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
@@ -127,27 +127,27 @@ def test_the_same_transaction_id_again_records_nothing_more(store: Tenten) -> No
     assert len(store.ok("sale", "list", "houston", "--json").json) == 1
 
 
-def test_what_breaks_rules_is_refused_with_every_reason(store: Tenten) -> None:
+def test_order_that_breaks_rules_is_refused_with_every_reason(store: Tenten) -> None:
     """Exit code 1, and nothing is recorded; without --json the reasons are lines on stderr."""
     # given
     words = ("order", "create", "houston", "--line", "TEA:-2:4.50", "--currency", "US")
     # when
-    refused, told = store.run(*words, "--json"), store.run(*words)
+    refused, as_text = store.run(*words, "--json"), store.run(*words)
     # then
-    assert (refused.code, told.code, told.out) == (1, 1, "")
+    assert (refused.code, as_text.code, as_text.out) == (1, 1, "")
     assert {name: refused.json[name] for name in ("transaction_id", "status", "sales_order")} == {
         "transaction_id": None,
         "status": "rejected",
         "sales_order": None,
     }
-    assert {one["field"] for one in refused.json["reasons"]} == {"currency", "lines/1/quantity"}
-    assert "lines/1/quantity" in told.err
-    assert "Traceback" not in told.err
+    assert {reason["field"] for reason in refused.json["reasons"]} == {"currency", "lines/1/quantity"}
+    assert "lines/1/quantity" in as_text.err
+    assert "Traceback" not in as_text.err
     assert store.ok("order", "list", "houston", "--json").json == []
 
 
-def test_what_cannot_be_understood_is_a_usage_error(store: Tenten) -> None:
-    """Exit code 2, with the form that is wanted."""
+def test_invalid_option_value_is_a_usage_error(store: Tenten) -> None:
+    """Exit code 2; the message shows the expected form."""
     for words in (
         ("sale", "create", "houston", "--line", "TEA:2"),
         ("sale", "create", "houston", "--line", "TEA:two:4.50"),

@@ -124,5 +124,5 @@ def test_doctor_tells_when_nobody_listens_and_when_credentials_count_for_nothing
     """A broker that is not there, and a user name without SASL, are both named."""
     ended = here.run("doctor", "--kafka", "bootstrap.servers=127.0.0.1:1", "--kafka", "sasl.username=ada")
     assert ended.code == 3
-    assert "NOT  broker: 127.0.0.1:1: no answer" in ended.out
+    assert "FAIL broker: 127.0.0.1:1: no answer" in ended.out
     assert "security.protocol" in ended.out

@@ -94,13 +94,13 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
     assert (newest["number"], newest["status"], newest["reasons"]) == (2, "blocked", [MISSING])
     standing = {one["transaction_id"]: (one["status"], one["owned"], one["posted"]) for one in newest["listed"]}
     assert standing == {str(sold): ("synchronized", False, False), str(first): (None, True, False)}
-    assert "12.5 USD cash" in text
+    assert "12.50 USD cash" in text
     assert str(sold) in text
     assert MISSING["text"] in blocked_text
 
 
 def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_url: str) -> None:
-    """The newest first, of one channel or status where asked; one that is not there is exit code 1 with a sentence."""
+    """Newest first, filtered by channel or status; an unknown id is exit code 1 with a sentence."""
     company = ready_company
     # given
     old = insert_transaction(headquarters_url, "blocked", waited=timedelta(hours=1))
@@ -121,15 +121,15 @@ def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_u
     assert company.run("transactions", "list", "--status", "lost").code == 2
 
 
-def test_wrong_words_about_a_statement_are_a_usage_error(ready_company: Tenten) -> None:
-    """What is no date is said so, and never sent to a database."""
+def test_invalid_date_or_number_of_a_statement_is_a_usage_error(ready_company: Tenten) -> None:
+    """An invalid date is refused before it reaches the database."""
     for words in (("houston", "yesterday"), ("houston", DAY, "--number", "0"), ("houston",)):
         ended = ready_company.run("statement", "show", *words)
         assert (ended.code, ended.out) == (2, "")
 
 
 def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten, headquarters_url: str) -> None:
-    """Status and doctor say so with exit code 3, and what to do; a limit that is not reached is well."""
+    """Status and doctor exit with 3 and advice; within the limit both are healthy."""
     company = ready_company
     # given
     for status in ("waiting", "blocked", "blocked", "rejected", "synchronized"):
@@ -138,29 +138,29 @@ def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten,
     insert_statement(headquarters_url, "waiting")
     # when
     unhealthy = company.run("status", "--json")
-    told = company.run("status")
+    as_text = company.run("status")
     advised = company.run("doctor")
     lags = company.ok("lag", "--json").json
     file = company.directory / "tenten.toml"
     file.write_text(file.read_text().replace("[headquarters]", "[headquarters]\nwaiting_seconds_max = 100000"))
-    well = company.ok("status", "--json").json["headquarters"]["transactions"]
+    healthy = company.ok("status", "--json").json["headquarters"]["transactions"]
     # then
-    assert unhealthy.code == told.code == advised.code == 3
+    assert unhealthy.code == as_text.code == advised.code == 3
     found = unhealthy.json["headquarters"]["transactions"]
     names = ("waiting", "blocked", "rejected", "open_statements", "lag")
     assert {name: found[name] for name in names} == dict(zip(names, (2, 2, 1, 1, 0), strict=True))
     assert found["oldest_waiting_seconds"] >= 7200
     assert "a transaction of seattle" in found["problem"]
-    assert "waiting_seconds_max" in told.out
-    assert "NOT  transactions: a transaction of seattle" in advised.out
-    assert well["problem"] is None
+    assert "waiting_seconds_max" in as_text.out
+    assert "FAIL transactions: a transaction of seattle" in advised.out
+    assert healthy["problem"] is None
     assert "ok   transactions: 2 wait for their customers" in company.ok("doctor").out
     groups = {(one["group"].rpartition("-")[2], one["topic"].partition("-")[2]) for one in lags}
     assert ("transactions", "retail-transactions") in groups
 
 
-def test_doctor_says_when_sales_order_numbers_run_out(ready_company: Tenten, headquarters_url: str) -> None:
-    """A sequence that is nearly used up is told before an order has no number."""
+def test_doctor_fails_when_sales_order_numbers_run_out(ready_company: Tenten, headquarters_url: str) -> None:
+    """The check of a sequence fails before an order has no number."""
     # given
     assert "sales orders, numbers are left in each" in ready_company.ok("doctor").out
     with psycopg.connect(headquarters_url) as connection:
@@ -169,4 +169,4 @@ def test_doctor_says_when_sales_order_numbers_run_out(ready_company: Tenten, hea
     ended = ready_company.run("doctor")
     # then
     assert ended.code == 3
-    assert "NOT  number sequences: usrt has 1 sales order numbers left" in ended.out
+    assert "FAIL number sequences: usrt has 1 sales order numbers left" in ended.out

@@ -1,0 +1,160 @@
+"""Orders and cash-and-carry sales of a channel, as text and as JSON; refusals of `order`, `sale` and `day`."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tenten.cli import formats
+from tenten.cli.exit_codes import FAILED
+from tenten.cli.formats import money
+from tenten.cli.output import print_fields, print_json, print_line, print_table, report, report_reasons
+from tenten.schemas.messages import reasons_as_json
+
+if TYPE_CHECKING:
+    from tenten.producers import TransactionView
+    from tenten.schemas.messages import DeliveryAddress
+
+
+def _refused(reasons: list[dict[str, str]]) -> dict[str, Any]:
+    return {"transaction_id": None, "status": "rejected", "sales_order": None, "reasons": reasons}
+
+
+@contextmanager
+def refusals(json: bool, as_json: Callable[[list[dict[str, str]]], Any] = _refused) -> Generator[None]:
+    """Show every reason of a refusal, as JSON in the form of the command's result, and end with exit code 1."""
+    from tenten.runtime.errors import TransactionRejected
+
+    try:
+        yield
+    except TransactionRejected as refusal:
+        if json:
+            print_json(as_json(reasons_as_json(refusal.reasons)))
+        else:
+            report("Refused, nothing was written:")
+            report_reasons(refusal.reasons)
+        raise typer.Exit(FAILED) from refusal
+
+
+def show_recorded(view: "TransactionView", json: bool) -> None:
+    """Show, on one line, a transaction that was just recorded."""
+    if json:
+        print_json(as_json(view))
+    else:
+        print_line("  ".join((view.status, _total(view), _customer(view), view.transaction_id)))
+
+
+def show(view: "TransactionView", json: bool) -> None:
+    """Show a transaction with its lines."""
+    shown = as_json(view)
+    if json:
+        print_json(shown)
+        return
+    sale = view.transaction
+    print_fields(
+        (
+            ("id", view.transaction_id),
+            ("kind", sale.kind),
+            ("status", view.status),
+            ("sales order", view.sales_order),
+            ("business date", sale.business_date),
+            ("recorded at", sale.occurred_at),
+            ("customer", _customer(view)),
+            ("total", _total(view)),
+            ("delivery mode", sale.delivery_mode),
+            ("deliver to", _address(sale.delivery_address)),
+            ("end of day", view.end_of_day_id),
+        )
+    )
+    for line in shown["lines"]:
+        print_line(f"line     {line['sku']}: {line['quantity']} at {line['price']} = {line['amount']}")
+    for charge in shown["charges"]:
+        print_line(f"charge   {charge['code']}: {charge['amount']}")
+    for tax in shown["taxes"]:
+        print_line(f"tax      {tax['code']}: {tax['amount']}")
+    for payment in shown["payments"]:
+        print_line(f"payment  {payment['method']}: {payment['amount']}")
+    report_reasons(view.reasons)
+
+
+def show_list(views: "Sequence[TransactionView]", json: bool) -> None:
+    """Show transactions, each on one line."""
+    if json:
+        print_json([as_json(view) for view in views])
+    elif views:
+        rows = [
+            (
+                view.transaction.business_date,
+                view.status,
+                _total(view),
+                _customer(view),
+                view.sales_order,
+                view.transaction_id,
+            )
+            for view in views
+        ]
+        print_table(("date", "status", "total", "customer", "sales order", "id"), rows)
+    else:
+        report("None found")
+
+
+def as_json(view: "TransactionView") -> dict[str, Any]:
+    """A transaction as one object; amounts are text, with the digits of their currency."""
+    from tenten.rules.customer import plain_decimal
+    from tenten.rules.transaction_rules import content_of
+
+    sale, customer = view.transaction, view.customer
+    content = content_of(sale)
+    lines = [
+        {
+            "sku": line.sku,
+            "quantity": plain_decimal(line.quantity),
+            "price": money(line.price, sale.currency),
+            "amount": money(line.amount, sale.currency),
+        }
+        for line in sale.lines
+    ]
+    return {
+        "transaction_id": view.transaction_id,
+        "status": view.status.value,
+        "sales_order": view.sales_order,
+        "reasons": reasons_as_json(view.reasons),
+        "kind": sale.kind.lower(),
+        "business_date": sale.business_date.isoformat(),
+        "customer_id": sale.customer_id,
+        "customer": None
+        if customer is None
+        else {"account_number": customer.account_number, "display_name": customer.display_name},
+        "currency": sale.currency,
+        "total": money(sale.total, sale.currency),
+        "lines": lines,
+        "charges": [{"code": charge.code, "amount": money(charge.amount, sale.currency)} for charge in sale.charges],
+        "taxes": [{"code": tax.code, "amount": money(tax.amount, sale.currency)} for tax in sale.taxes],
+        "payments": [
+            {"method": payment.method, "amount": money(payment.amount, sale.currency)} for payment in sale.payments
+        ],
+        "delivery_mode": sale.delivery_mode,
+        "delivery_address": content["delivery_address"],
+        "end_of_day_id": view.end_of_day_id,
+        "occurred_at": sale.occurred_at.isoformat(),
+        "updated_at": view.updated_at.isoformat(),
+    }
+
+
+def _total(view: "TransactionView") -> str:
+    return formats.amount(view.transaction.total, view.transaction.currency)
+
+
+def _customer(view: "TransactionView") -> str:
+    """Number and name, never the GUID."""
+    if view.customer is not None:
+        return f"{view.customer.display_number} {view.customer.display_name}".rstrip()
+    return "-" if view.transaction.customer_id is None else "no longer here"
+
+
+def _address(address: "DeliveryAddress | None") -> str:
+    if address is None:
+        return ""
+    parts = (address.name, address.street, address.city, address.state, address.postal_code, address.country)
+    return ", ".join(filter(None, parts))
