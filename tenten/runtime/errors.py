@@ -5,6 +5,7 @@ what to do, and no personal data.
 
 TentenError
 ├── SettingsError               tenten.toml, the environment or an option is wrong
+├── NotInstalled                an optional dependency is missing
 ├── KafkaRefused                wrong password, missing privilege or topic
 ├── TopicChanged                a topic was recreated, or has another number of partitions
 ├── TransactionFailed           a Kafka transaction was aborted (transient)
@@ -36,6 +37,13 @@ class TentenError(Exception):
 
 class SettingsError(TentenError):
     """A setting is missing or wrong; the message names it and says what to write instead."""
+
+
+class NotInstalled(TentenError):
+    """An optional dependency is missing; the message says how to install it."""
+
+    def __init__(self, missing: str, extra: str) -> None:
+        super().__init__(f"{missing} is not installed: pip install 'tenten-commerce[{extra}]'")
 
 
 class KafkaRefused(TentenError):

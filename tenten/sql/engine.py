@@ -8,15 +8,19 @@ reading might never get it.
 import re
 import sqlite3
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
-from tenten.runtime.errors import DatabaseRefused
+from tenten.runtime.errors import DatabaseRefused, NotInstalled
+from tenten.runtime.private_files import create_private_file
 from tenten.sql.sqlite_queue import BUSY_SECONDS, write_turn
 from tenten.sql.try_until import try_until
+
+if TYPE_CHECKING:
+    import psycopg
 
 _READING: Final = "tenten_reading"
 """Execution option of a connection whose transactions only read."""
@@ -24,18 +28,18 @@ _READING: Final = "tenten_reading"
 _POSTGRESQL: Final = {
     "application_name": "tenten",
     "connect_timeout": 10,
-    # A line that was cut without a word is noticed by both ends within half a minute, not after two hours: ...
+    # Both ends notice a broken connection within half a minute instead of two hours: ...
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
-    # ... a dead or frozen process must not keep its locks from the others.
-    # A plan is for the rows that are there now: these tables fill and empty all the time, and ten thousand rows take a
-    # minute by a plan that was made for none and kept.
+    # ... a dead or frozen process must not keep its locks.
+    # No cached plans: these tables fill and empty all the time, and ten thousand rows take a minute with a plan that
+    # was made for an empty table.
     "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s -c plan_cache_mode=force_custom_plan "
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25s",
 }
-"""Parameters of a connection; those in the address win."""
+"""Parameters of a connection; those in the address take precedence."""
 
 _POSTGRESQL_REFUSALS: Final[Mapping[str, str]] = {
     "password authentication failed": "refuses the user or password: correct the address",
@@ -45,21 +49,22 @@ _POSTGRESQL_REFUSALS: Final[Mapping[str, str]] = {
     'role ".*" does not exist': "does not have this user: create it, or correct the address",
     'database ".*" does not exist': "does not have this database: create it, or correct the address",
 }
-"""What the server says while a connection is made comes without a code, so it is known by a pattern of its text."""
+"""By pattern of the text: errors while connecting have no code."""
 
 _SQLITE_REFUSALS: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: its directory must exist and be writable",
-    sqlite3.SQLITE_NOTADB: "is no SQLite database: correct the address",
-    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup, or let the channel begin anew",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database: correct the address",
+    sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a backup, or start the channel with a new database",
     sqlite3.SQLITE_READONLY: "cannot be written: correct its permissions",
     sqlite3.SQLITE_PERM: "cannot be written: correct its permissions",
 }
 
 
 def open_database(url: str) -> Engine:
-    """The database at a plain `postgresql://` or `sqlite:///` address. Connects when it is first used, not here.
+    """The database at a plain `postgresql://` or `sqlite:///` address. Connects at its first use, not here.
 
-    What refuses the connection for good is raised then, as `DatabaseRefused`.
+    A connection that can never succeed raises `DatabaseRefused` then.
+    Raises: `NotInstalled`.
     """
     address = make_url(url)
     if address.drivername == "postgresql":
@@ -68,17 +73,21 @@ def open_database(url: str) -> Engine:
 
 
 def _open_postgresql(address: URL) -> Engine:
+    try:
+        import psycopg
+    except ImportError:
+        raise NotInstalled("PostgreSQL's client", "postgresql") from None
     parameters = {name: value for name, value in _POSTGRESQL.items() if name not in address.query}
     if "options" in address.query:
-        # Of a setting that is there twice PostgreSQL takes the last.
+        # PostgreSQL takes the last of several values.
         parameters["options"] = f"{_POSTGRESQL['options']} {address.query['options']}"
-    # hide_parameters: what a statement was given never reaches an error's text, and so no log.
+    # hide_parameters: values never reach an error's text, and so no log.
     engine = create_engine(
         address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, connect_args=parameters
     )
 
     @event.listens_for(engine, "do_connect")
-    def connect(_: Any, __: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> psycopg.Connection[Any]:
+    def connect(_: Any, __: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> "psycopg.Connection[Any]":
         try:
             return psycopg.connect(*arguments, **parameters)
         except psycopg.OperationalError as error:
@@ -96,6 +105,10 @@ def _open_sqlite(address: URL) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, _: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> sqlite3.Connection:
+        # Otherwise SQLite would create it with the permissions of the umask. The -wal and -shm files take those of the
+        # database. SQLite reports errors.
+        with suppress(OSError):
+            create_private_file(Path(str(address.database)))
         with _sqlite_refusals(address):
             connection: sqlite3.Connection = dialect.connect(*arguments, **parameters)
             try:
@@ -133,7 +146,7 @@ def _sqlite_refusals(address: URL) -> Generator[None]:
 
 
 def _switched_to_wal(connection: sqlite3.Connection) -> bool:
-    """Whether the file is in WAL mode; not yet while another is just switching it, for whom SQLite does not wait."""
+    """Whether the file is in WAL mode. False while another connection is switching the mode (SQLite does not wait)."""
     try:
         return bool(connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",))
     except sqlite3.OperationalError as error:
@@ -144,7 +157,7 @@ def _switched_to_wal(connection: sqlite3.Connection) -> bool:
 
 @contextmanager
 def consistent_view(engine: Engine) -> Generator[Connection]:
-    """A transaction for reading only: however many statements, they see one state, and no writer waits for them."""
+    """A read-only transaction: all its statements see one state, and it blocks no writer."""
     options: dict[str, Any] = {_READING: True}
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}

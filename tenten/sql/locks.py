@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenten.runtime.errors import LockHeld
+from tenten.runtime.private_files import FILE_MODE
 from tenten.sql.try_until import POLL_SECONDS, try_until
 
 
@@ -98,7 +99,7 @@ def _lock_key(name: str) -> int:
 @contextmanager
 def _file_lock(engine: Engine, name: str, wait_seconds: float | None) -> Generator[DatabaseLock | None]:
     """A lock on a file beside the database, released by the system when a process dies; None when it is held."""
-    file = FileLock(f"{engine.url.database}.{name}.lock")
+    file = FileLock(f"{engine.url.database}.{name}.lock", mode=FILE_MODE)
     try:
         file.acquire(timeout=-1 if wait_seconds is None else wait_seconds, poll_interval=POLL_SECONDS)
     except Timeout:

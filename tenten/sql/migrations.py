@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.dialects.postgresql import insert
 
 from tenten.runtime.errors import DatabaseRefused
+from tenten.runtime.private_files import create_private_directory
 from tenten.runtime.settings import LegalEntity
 from tenten.schemas.tables.headquarters import number_sequences, sales_order_sequences
 from tenten.sql.engine import consistent_view
@@ -19,10 +20,10 @@ _MIGRATIONS: Final = Path(str(files("tenten.schemas"))) / "migrations"
 
 
 def upgrade_headquarters(engine: Engine, legal_entities: Mapping[str, LegalEntity]) -> None:
-    """Bring headquarters' tables to this release, and its number sequences to the settings. Twice changes nothing more.
+    """Bring headquarters' tables to this release, and its number sequences to the settings. Idempotent.
 
-    A sequence that exists takes format and continuity from the settings, and never the next number.
-    Raises: `DatabaseRefused` when the database is a channel's, or of a newer release.
+    An existing sequence takes format and continuity from the settings, never the next number.
+    Raises: `DatabaseRefused` for a channel's database, or one of a newer release.
     """
     with engine.begin() as connection:
         _upgrade(connection, "headquarters")
@@ -46,37 +47,34 @@ def upgrade_headquarters(engine: Engine, legal_entities: Mapping[str, LegalEntit
 
 
 def upgrade_channel(engine: Engine) -> None:
-    """Bring a channel's tables to this release; a SQLite file that is not there is made. Twice changes nothing more.
+    """Bring a channel's tables to this release; creates a missing SQLite file, readable by its owner only. Idempotent.
 
-    Raises: `DatabaseRefused` when the database is headquarters', or of a newer release.
+    Raises: `DatabaseRefused` for headquarters' database, or one of a newer release.
     """
     if engine.dialect.name == "sqlite":
-        Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+        create_private_directory(Path(str(engine.url.database)).parent)
     with engine.begin() as connection:
         _upgrade(connection, "channel")
 
 
 def check_version(engine: Engine, which: Which) -> None:
-    """Say no to a database whose tables are not those of this release.
-
-    Raises: `DatabaseRefused`.
-    """
+    """Raises: `DatabaseRefused` when the tables are not those of this release."""
     advice = f"run `tenten database upgrade {which if which == 'headquarters' else 'channel NAME'}`"
     if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
-        raise DatabaseRefused(f"there is no database {engine.url.database} yet: {advice}")
+        raise DatabaseRefused(f"the database {engine.url.database} does not exist yet: {advice}")
     with consistent_view(engine) as connection:
         found = _revision(connection, which)
     if found != _head(which):
-        raise DatabaseRefused(f"the database at {_shown(engine)} is not of this release yet: {advice}")
+        raise DatabaseRefused(f"the database at {_shown(engine)} is not upgraded to this release: {advice}")
 
 
 def _upgrade(connection: Connection, which: Which) -> None:
-    # Slow to import, and only upgrades need it.
+    # Imported here: it is slow, and only upgrades need it.
     from alembic import command
     from alembic.config import Config
 
     if connection.dialect.name == "postgresql":
-        # Two upgrades at once: the second finds nothing left to do. SQLite has one writer anyway.
+        # Of two concurrent upgrades the second finds nothing to do. SQLite has only one writer.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.upgrade', 0))"))
     if _revision(connection, which) == _head(which):
         return
@@ -88,14 +86,14 @@ def _upgrade(connection: Connection, which: Which) -> None:
 
 
 def _revision(connection: Connection, which: Which) -> str | None:
-    """The revision of the tables, None when there are none.
+    """The revision of the tables; None for an empty database.
 
-    Raises: `DatabaseRefused` when they are those of the other kind, or of a newer release.
+    Raises: `DatabaseRefused` for tables of the other kind, or of a newer release.
     """
     other: Which = "channel" if which == "headquarters" else "headquarters"
     tables = inspect(connection)
     if tables.has_table(_version_table(other)):
-        raise DatabaseRefused(f"{_shown(connection.engine)} is a database of {other}: {which} needs one of its own")
+        raise DatabaseRefused(f"{_shown(connection.engine)} is a {other} database: {which} needs its own")
     if not tables.has_table(_version_table(which)):
         return None
     found = str(connection.scalar(text(f"SELECT version_num FROM {_version_table(which)}")))  # noqa: S608 - our own name
@@ -105,17 +103,17 @@ def _revision(connection: Connection, which: Which) -> str | None:
 
 
 def _version_table(which: Which) -> str:
-    """A table for each kind, so that one is never taken for the other."""
+    """One table per kind, which tells the kinds apart."""
     return f"{which}_version"
 
 
 def _head(which: Which) -> str:
-    """The newest revision: the number that its file's name begins with."""
+    """The newest revision: the number at the start of its file name."""
     return max(file.name.partition("_")[0] for file in (_MIGRATIONS / which / "versions").glob("[0-9]*.py"))
 
 
 def _escaped(path: Path) -> str:
-    """For alembic's configuration, in which a percent sign has a meaning."""
+    """Escape percent signs for alembic's configuration."""
     return str(path).replace("%", "%%")
 
 

@@ -1,7 +1,4 @@
-"""Waiting until another connection, of this or another process, has committed something: as soon as it has.
-
-PostgreSQL tells by notifications; SQLite is asked, a few microseconds each time, whether its file has changed.
-"""
+"""Wait for another connection's commit, of this or another process (LISTEN/NOTIFY; `PRAGMA data_version` on SQLite)."""
 
 import time
 from collections.abc import Generator
@@ -9,29 +6,28 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any, Final
 
-from psycopg import Connection as PostgresConnection
 from sqlalchemy import Connection, Engine, text
 
 SETTLED_CHANNEL: Final = "tenten_settled"
-"""PostgreSQL: notified in every transaction that settles or rejects, for those who wait for an account number."""
+"""PostgreSQL channel, notified by every transaction that settles or rejects an event."""
 
 _LISTEN_SECONDS: Final = 0.2
-"""How often a listener looks whether it is to end."""
+"""How often a listener checks for `stop`."""
 
-_LOOK_SECONDS: Final = 0.005
-_QUIET_LOOK_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.005
+_QUIET_POLL_SECONDS: Final = 0.02
 _QUIET_SECONDS: Final = 10.0
-"""How often a SQLite database is asked whether somebody has written; less often after so long without a change."""
+"""Poll intervals for a SQLite database (a few microseconds each); the longer one after this time without a change."""
 
 
 class CommitListener:
-    """Waits on a connection for it alone, on which each statement is a transaction."""
+    """Listens on an autocommit connection that serves nothing else meanwhile."""
 
     def __init__(self, connection: Connection, *channels: str) -> None:
         self._driver: Any = connection.connection.driver_connection
-        self._is_postgresql = isinstance(self._driver, PostgresConnection)
+        self._is_postgresql = connection.dialect.name == "postgresql"
         self._changed_at = time.monotonic()
-        # Before the caller reads anything, so that nothing falls between.
+        # Before the caller reads anything, so that no commit is missed.
         if self._is_postgresql:
             for channel in channels:
                 connection.execute(text(f"LISTEN {channel}"))
@@ -39,10 +35,9 @@ class CommitListener:
             self._seen = self._data_version()
 
     def wait(self, seconds_max: float, stop: Event | None = None) -> None:
-        """Return at once when something was committed since the last time, else as soon as it is; at the latest after
-        that time, or when `stop` is set.
+        """Return as soon as something was committed since the last call, `seconds_max` passed or `stop` was set.
 
-        Raises: what the database's driver raises.
+        Raises: errors of the database's driver.
         """
         stop = stop or Event()
         give_up_at = time.monotonic() + seconds_max
@@ -55,14 +50,14 @@ class CommitListener:
                 return
             else:
                 is_quiet = time.monotonic() - self._changed_at > _QUIET_SECONDS
-                stop.wait(min(_QUIET_LOOK_SECONDS if is_quiet else _LOOK_SECONDS, left_seconds))
+                stop.wait(min(_QUIET_POLL_SECONDS if is_quiet else _POLL_SECONDS, left_seconds))
 
     def _data_version(self) -> Any:
         """Changes with every commit of another connection, of this or another process."""
         return self._driver.execute("PRAGMA data_version").fetchone()
 
     def forget(self) -> None:
-        """Listen no longer, so that the connection can serve others."""
+        """Stop listening, so that the connection can be reused."""
         if self._is_postgresql:
             self._driver.execute("UNLISTEN *")
             list(self._driver.notifies(timeout=0))
@@ -70,7 +65,7 @@ class CommitListener:
 
 @contextmanager
 def listening(engine: Engine, *channels: str) -> Generator[CommitListener]:
-    """A `CommitListener` on a connection of its own for as long as the block; a broken connection is thrown away."""
+    """A `CommitListener` on a connection of its own; a broken connection is discarded."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         try:
             wake = CommitListener(connection, *channels)

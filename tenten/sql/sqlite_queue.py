@@ -7,6 +7,8 @@ from typing import Final
 from filelock import FileLock, Timeout
 from sqlalchemy import URL
 
+from tenten.runtime.private_files import FILE_MODE
+
 BUSY_SECONDS: Final = 10
 """How long a transaction waits for SQLite's write lock before that counts as busy."""
 
@@ -21,7 +23,7 @@ def write_turn(address: URL) -> Generator[None]:
     other would always be faster: a till would wait for seconds, or fail. Falls back to SQLite's own busy handler when
     the queue lock is unavailable.
     """
-    queue = FileLock(f"{address.database}.turn.lock")
+    queue = FileLock(f"{address.database}.turn.lock", mode=FILE_MODE)
     with suppress(OSError, Timeout):
         queue.acquire(timeout=BUSY_SECONDS, poll_interval=_POLL_SECONDS)
     try:

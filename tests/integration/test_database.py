@@ -340,8 +340,8 @@ def test_database_of_the_other_kind_is_refused(headquarters_url: str) -> None:
             check_version(engine, "channel")
 
         # then
-        assert "is a database of headquarters: channel needs one of its own" in str(at_upgrade.value)
-        assert "is a database of headquarters" in str(at_start.value)
+        assert "is a headquarters database: channel needs its own" in str(at_upgrade.value)
+        assert "is a headquarters database" in str(at_start.value)
 
 
 # Opening
@@ -420,7 +420,7 @@ def test_postgresql_connection_ends_with_its_process_or_its_line(headquarters_ur
 
 @pytest.mark.parametrize(
     ("content", "advice"),
-    [(b"no database " * 100, "is no SQLite database: correct the address"), (None, "its directory must exist")],
+    [(b"no database " * 100, "is not a SQLite database: correct the address"), (None, "its directory must exist")],
 )
 def test_sqlite_that_cannot_be_opened_is_refused_with_advice(
     tmp_path: Path, content: bytes | None, advice: str
