@@ -1,0 +1,178 @@
+"""Every log event of the product: its level, its fields and its meaning. A test compares this page with the code.
+
+`channel` is the channel's name, or `headquarters`. `error` is the type of an exception, `code` its code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEvent:
+    """A log event; `meaning` says when it is logged, and what to do if anything."""
+
+    level: Literal["info", "warning", "error"]
+    fields: tuple[str, ...]
+    meaning: str
+
+
+LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
+    # Every worker.
+    "retry_started": LogEvent(
+        level="warning",
+        fields=("process", "channel", "error", "code"),
+        meaning="A transient failure: the work is retried until it succeeds. Logged once per outage.",
+    ),
+    "retry_recovered": LogEvent(
+        level="info", fields=("process", "channel"), meaning="The work succeeds again; ends `retry_started`."
+    ),
+    "kafka_error": LogEvent(
+        level="warning",
+        fields=("code", "advice"),
+        meaning="A Kafka client reports an error. Logged again only after a minute without it.",
+    ),
+    # Both workers of headquarters.
+    "slot_acquired": LogEvent(
+        level="info", fields=("slot",), meaning="The worker reserved this slot, which is part of its transactional id."
+    ),
+    "partitions_assigned": LogEvent(
+        level="info", fields=("session", "partitions"), meaning="The consumer group gave partitions to this worker."
+    ),
+    "partitions_revoked": LogEvent(
+        level="info", fields=("session", "partitions"), meaning="The consumer group took partitions from this worker."
+    ),
+    "transaction_failed": LogEvent(
+        level="warning",
+        fields=("session", "code", "fatal"),
+        meaning="A Kafka transaction was aborted; its batch is read again. `fatal`: the producer is replaced.",
+    ),
+    # Headquarters: customers.
+    "batch_synchronized": LogEvent(
+        level="info",
+        fields=("records", "snapshots", "individual_events", "dead_letters", "next_offsets"),
+        meaning="A batch of customer events was committed. `individual_events` could not use the bulk path.",
+    ),
+    "batch_rejected_by_database": LogEvent(
+        level="warning",
+        fields=("events", "error", "code"),
+        meaning="The database rejected a batch of customer events; its halves are tried until the events that cause "
+        "it are known.",
+    ),
+    "number_sequence_nearly_used_up": LogEvent(
+        level="warning",
+        fields=("legal_entity", "next", "last"),
+        meaning="Few account numbers are left: give the legal entity a longer number format.",
+    ),
+    # Headquarters: transactions.
+    "transactions_taken_in": LogEvent(
+        level="info",
+        fields=("sales", "ends_of_days", "forwarded", "dead_letters", "next_offsets"),
+        meaning="A batch of orders, sales and ends of day was committed. `forwarded` are embedded customer events.",
+    ),
+    "batch_refused": LogEvent(
+        level="warning",
+        fields=("transactions", "error"),
+        meaning="The database rejected a batch of transactions; its halves are tried until the transactions that "
+        "cause it are known.",
+    ),
+    "released": LogEvent(
+        level="info",
+        fields=("transactions", "statements"),
+        meaning="Waiting transactions were released, and statements updated.",
+    ),
+    "round_refused": LogEvent(
+        level="warning",
+        fields=("code",),
+        meaning="The database rejected a release pass; its transactions are released one at a time.",
+    ),
+    "transaction_waits_too_long": LogEvent(
+        level="warning",
+        fields=("channel", "transaction_id", "waiting_seconds"),
+        meaning="A transaction waits for its customer for longer than `waiting_seconds_max`.",
+    ),
+    "answers_sent": LogEvent(level="info", fields=("answers",), meaning="Replies to transactions were sent."),
+    # Channel: relay.
+    "relay_works": LogEvent(
+        level="info", fields=("channel",), meaning="The relay recovered; ends `relay_interrupted`."
+    ),
+    "relay_interrupted": LogEvent(
+        level="warning",
+        fields=("channel", "error", "code", "advice"),
+        meaning="The relay cannot send and retries; `advice` says what to do.",
+    ),
+    "relay_waiting": LogEvent(
+        level="warning", fields=("channel", "rows"), meaning="The broker has not acknowledged a batch for seconds."
+    ),
+    "relay_goes_on": LogEvent(
+        level="info", fields=("channel", "waited_seconds"), meaning="The broker acknowledged the batch."
+    ),
+    "sent_again": LogEvent(
+        level="info", fields=("rows",), meaning="Outbox rows without a reply were queued to be sent again."
+    ),
+    "pruned": LogEvent(
+        level="info", fields=("rows",), meaning="Settled outbox rows were deleted after their retention."
+    ),
+    # Channel: distribution.
+    "batch_applied": LogEvent(
+        level="info",
+        fields=(
+            "channel",
+            "topic",
+            "records",
+            "inserted",
+            "updated",
+            "edited",
+            "removed",
+            "next_offsets",
+            "seconds",
+        ),
+        meaning="A batch of snapshots was committed. `edited`: with unsettled local edits on top.",
+    ),
+    "partition_stopped": LogEvent(
+        level="error",
+        fields=("channel", "partition", "offset", "reason", "text"),
+        meaning="A snapshot cannot be read: its partition is paused and retried, the others continue.",
+    ),
+    "partition_goes_on": LogEvent(
+        level="info",
+        fields=("channel", "partition"),
+        meaning="A paused partition was resumed; ends `partition_stopped`.",
+    ),
+    "resync_needed": LogEvent(
+        level="warning",
+        fields=("channel", "because"),
+        meaning="The positions are unusable; a resync starts automatically.",
+    ),
+    "resyncing": LogEvent(
+        level="info", fields=("channel", "done", "total"), meaning="Progress of a resync, in records."
+    ),
+    "resynced": LogEvent(
+        level="info", fields=("channel", "topic", "next_offsets"), meaning="A resync is complete up to these offsets."
+    ),
+    # Channel: settlement.
+    "replies_settled": LogEvent(
+        level="info",
+        fields=("channel", "partition", "replies", "next_offset", "seconds"),
+        meaning="A batch of headquarters' replies was committed.",
+    ),
+    "reply_unreadable": LogEvent(
+        level="error",
+        fields=("channel", "partition", "offset"),
+        meaning="A reply cannot be read and was skipped; its event stays unsettled and is sent again.",
+    ),
+    "replies_gone": LogEvent(
+        level="warning",
+        fields=("channel", "next_offset"),
+        meaning="Replies were deleted before this channel read them; events without a reply are sent again.",
+    ),
+    # `tenten up`.
+    "process_started": LogEvent(level="info", fields=("process", "pid"), meaning="A process was started."),
+    "process_died": LogEvent(
+        level="warning",
+        fields=("process", "code", "again_in_seconds"),
+        meaning="A process ended by itself; it is started again after a pause.",
+    ),
+    "processes_ended": LogEvent(level="info", fields=("processes",), meaning="All processes were stopped."),
+}
+"""By name, in the order in which the workers appear in the documentation."""
