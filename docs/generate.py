@@ -13,6 +13,7 @@ from typing import Final
 from tenten import workers
 from tenten.cli import exit_codes
 from tenten.rules.reason_codes import REASON_CODES
+from tenten.runtime.log_events import LOG_EVENTS
 from tenten.schemas import topics
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -103,8 +104,21 @@ def process_page() -> str:
     )
 
 
+def log_event_page() -> str:
+    """Every log event with its fields."""
+    text = (
+        "Logs go to stderr: readable lines on a terminal, logfmt otherwise; `TENTEN_LOG_FORMAT` chooses `console`, "
+        "`logfmt` or `json`. Each line has `timestamp`, `level`, `event`, and the fields of its event. `channel` is the "
+        "name of the channel, or `headquarters`; `error` is the type of an exception and `code` its code."
+    )
+    rows = [(f"`{name}`", event.level, _codes(event.fields), event.meaning) for name, event in LOG_EVENTS.items()]
+    columns = ("event", "level", "fields", "meaning")
+    return _page("Log events", "tenten/runtime/log_events.py", text, _table(columns, rows))
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "exit-codes.md": exit_code_page,
+    "log-events.md": log_event_page,
     "processes.md": process_page,
     "reason-codes.md": reason_codes,
     "topics.md": topic_page,
