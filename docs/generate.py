@@ -108,7 +108,7 @@ def log_event_page() -> str:
     """Every log event with its fields."""
     text = (
         "Logs go to stderr: readable lines on a terminal, logfmt otherwise; `TENTEN_LOG_FORMAT` chooses `console`, "
-        "`logfmt` or `json`. Each line has `timestamp`, `level`, `event`, and the fields of its event. `channel` is the "
+        "`logfmt` or `json`. Each line has `timestamp`, `level`, `event` and the fields of its event. `channel` is the "
         "name of the channel, or `headquarters`; `error` is the type of an exception and `code` its code."
     )
     rows = [(f"`{name}`", event.level, _codes(event.fields), event.meaning) for name, event in LOG_EVENTS.items()]
