@@ -17,7 +17,7 @@ from benchmarks.measuring import Result, Run, Scale, memory_peak, rates
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import Database, Stage, stage
-from tenten.producers.outbox import WAKE_CHANNEL
+from tenten.producers.outbox.table import WAKE_CHANNEL
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 AT_LEAST: Final = 0.3

@@ -1,6 +1,6 @@
-"""A scene for tests of what runs in a store: a channel open for work, headquarters' word as rows, and its topic.
+"""An open channel for tests of a store, with headquarters' replies written as rows, and a reader of its topics.
 
-What headquarters would say is written here as rows and not by the code that does it in production.
+Replies are written here as rows, independently of the production code.
 """
 
 import time
@@ -32,13 +32,13 @@ from tests.settings_file import USRT, default_customer, general, kafka
 
 HOUSTON: Final = "houston"
 DEADLINE_SECONDS: Final = 60.0
-"""By then whatever a test waits for has happened, or never will."""
+"""The deadline of every wait."""
 
 REASON: Final = Reason(field="last_name", code="too_long", text="This may have 100 characters at most.")
 
 
 class Store:
-    """The channel `houston`, open, and a look into its tables and its topic."""
+    """The open channel `houston`, with its tables and topics."""
 
     def __init__(self, settings: Settings, opened: OpenChannel, toml: Path) -> None:
         self.settings = settings
@@ -51,7 +51,7 @@ class Store:
             return [dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()]
 
     def counts(self) -> dict[str, int]:
-        """How many rows there are of what a clerk's change writes."""
+        """The row counts of the tables that a change of a customer writes."""
         tables = (channel.customers, channel.customer_addresses, channel.customer_contacts, channel.outbox)
         return {table.name: len(self.rows(table)) for table in tables}
 
@@ -59,13 +59,13 @@ class Store:
         """The customers' events in the outbox, oldest first."""
         return [decoded(row["payload"]) for row in self.rows(channel.outbox) if row["aggregatetype"] == "customer"]
 
-    def told(self) -> list[RetailTransaction]:
-        """The orders, cash-and-carry and ends of day in the outbox, oldest first."""
+    def transactions(self) -> list[RetailTransaction]:
+        """The orders, sales and ends of day in the outbox, oldest first."""
         rows = self.rows(channel.outbox)
         return [decoded_transaction(row["payload"]) for row in rows if row["aggregatetype"] == "retail_transaction"]
 
-    def answer(self, event_id: str, outcome: str, **columns: Any) -> None:
-        """Settle an event as settlement does; a rejected one stays open."""
+    def reply(self, event_id: str, outcome: str, **columns: Any) -> None:
+        """Settle an event as settlement does; a rejected event stays unsettled."""
         values = {"sent_at": _now(), "outcome": outcome, **columns}
         if outcome != "rejected":
             values["settled_at"] = _now()
@@ -73,12 +73,12 @@ class Store:
             connection.execute(update(channel.outbox).where(channel.outbox.c.id == event_id).values(values))
 
     def reject(self, event_id: str) -> None:
-        """Headquarters says no to an event."""
+        """Headquarters rejects an event."""
         reasons = [{"field": REASON.field, "code": REASON.code, "text": REASON.text}]
-        self.answer(event_id, "rejected", reasons=reasons)
+        self.reply(event_id, "rejected", reasons=reasons)
 
     def synchronize(self, customer_id: str, account_number: str, version: int = 1) -> None:
-        """Headquarters takes the customer as it is here: its events are settled, and its snapshot has come."""
+        """Headquarters accepts the customer unchanged: its events are settled, and its snapshot has arrived."""
         settled = {"sent_at": _now(), "settled_at": _now(), "outcome": "synchronized", "version": version}
         with self.channel.engine.begin() as connection:
             before = read_customers(connection, CHANNEL_TABLES, [customer_id])
@@ -90,15 +90,15 @@ class Store:
 
     @contextmanager
     def relaying(self) -> Iterator[None]:
-        """The relay in a thread, for as long as the block. What it dies of is raised."""
+        """Run the relay in a thread during the block. Raises: the relay's error."""
         stop = Event()
-        died: list[BaseException] = []
+        errors: list[BaseException] = []
 
         def run() -> None:
             try:
                 relay.run(HOUSTON, self.settings, stop)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to have it
-                died.append(error)
+            except BaseException as error:  # noqa: BLE001 - the test raises it
+                errors.append(error)
 
         thread = Thread(target=run)
         thread.start()
@@ -108,8 +108,8 @@ class Store:
             stop.set()
             thread.join(DEADLINE_SECONDS)
         assert not thread.is_alive()
-        if died:
-            raise died[0]
+        if errors:
+            raise errors[0]
 
     def wait_until_sent(self) -> None:
         """Wait until every row of the outbox is marked as sent."""
@@ -118,7 +118,7 @@ class Store:
         )
 
     def topic(self, topic: Topic = ASYNC_CUSTOMERS) -> list[Message]:
-        """Every record of a topic, those of a partition in order."""
+        """All records of a topic, those of a partition in order."""
         name = self.settings.topic(topic)
         consumer = Consumer(consumer_configuration(self.settings, **{"group.id": name, "enable.partition.eof": True}))
         open_partitions = set(range(self.settings.partitions_of(topic)))
@@ -137,38 +137,38 @@ class Store:
 
 
 def event_ids(messages: Sequence[Message]) -> list[str]:
-    """The ids that the records' headers carry."""
+    """The ids in the headers of these records."""
     return [str(dict(message.headers() or [])["id"], "ascii") for message in messages]  # type: ignore[arg-type]  # bytes
 
 
 def decoded(payload: bytes | None) -> CustomerEvent:
-    """The event that a payload holds."""
+    """The event in a payload."""
     return event_from_avro(WriterSchemas().decode(payload or b"", contract("CustomerEvent")))
 
 
 def decoded_transaction(payload: bytes | None) -> RetailTransaction:
-    """The order, cash-and-carry or end of day that a payload holds."""
+    """The order, sale or end of day in a payload."""
     return transaction_from_avro(WriterSchemas().decode(payload or b"", contract("RetailTransaction")))
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Return as soon as the condition holds."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited for {seconds:g} s in vain for {what}"
         time.sleep(0.005)
 
 
 @contextmanager
 def set_store(directory: Path, url: str, *, bootstrap_servers: str | None = None, prefix: str = "") -> Iterator[Store]:
-    """The channel with its tables, at that address; its topics too when a broker is given."""
-    lent = {"customer_group": "10", "receipt_preference": "email", "affiliations": ["friends"]}
+    """The channel with its tables in this database; with its topics, if a broker is given."""
+    defaults = {"customer_group": "10", "receipt_preference": "email", "affiliations": ["friends"]}
     parts = [
         general(prefix),
         kafka(bootstrap_servers or "127.0.0.1:1"),
         USRT,
         settings_file.channel(HOUSTON, url, address_books=["US"]),
-        default_customer(HOUSTON, lent),
+        default_customer(HOUSTON, defaults),
         settings_file.channel("dallas"),
     ]
     document = "\n".join(parts)

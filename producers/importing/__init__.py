@@ -1,1 +1,1 @@
-"""Customers from a file."""
+"""Import customers from files."""

@@ -1,11 +1,11 @@
-"""Which column of a file says what: named by the user, else guessed from names that such files commonly have."""
+"""Column mapping for imports: named by the user, else guessed from common column names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from tenten.producers.till.customer_input import TEXT_FIELDS, is_text_field
+from tenten.producers.till.text_input import TEXT_FIELDS, is_text_field
 from tenten.runtime.errors import ImportRejected
 
 KEY: Final = "key"
@@ -62,32 +62,32 @@ _COMMON_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "affiliations": ("affiliations", "affiliation"),
 }
-"""Letters and digits only, in lower case: `First Name`, `first_name` and `FirstName` are the same."""
+"""Normalised to lower-case letters and digits: `First Name`, `first_name` and `FirstName` are the same."""
 
 _FIELD_OF: Final = {name: field for field, names in _COMMON_NAMES.items() for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """What each column of a file is used for."""
+    """The use of each column of a file."""
 
     fields: Mapping[str, str]
-    """The field that each used column says."""
+    """The field of each used column."""
     key: str | None
-    """The column that tells customers apart; None: the whole line does."""
+    """The column that identifies customers; None: the whole line does."""
 
 
 def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str | None) -> Columns:
-    """What the columns of a file are used for; where two look like the same field, the first is used.
+    """The use of these columns; of two columns that look like the same field, the first is used.
 
-    `mapping` names the field of a column, or nothing to leave the column out, and wins over what is guessed.
-    Raises: `ImportRejected` for a column or field that does not exist, and when no column is of any use.
+    `mapping` is the field of each named column, empty to ignore the column, and overrides guesses.
+    Raises: `ImportRejected` for an unknown column or field, and when no column is usable.
     """
     present = list(columns)
     for column in (*mapping, *([key] if key is not None else ())):
         if column not in present:
             raise ImportRejected(
-                f"there is no column {column}{_meant(column, present)}: there are {', '.join(present)}"
+                f"there is no column {column}{_suggestion(column, present)}; the columns are {', '.join(present)}"
             )
     check_mapping(mapping)
     fields = {column: field for column, field in mapping.items() if field}
@@ -102,31 +102,30 @@ def choose_columns(columns: Iterable[str], mapping: Mapping[str, str], key: str 
             fields[column] = field
     if not fields:
         raise ImportRejected(
-            f"no column says anything known about a customer: name them with --map COLUMN=field; the fields are "
-            f"{', '.join(TEXT_FIELDS)}"
+            f"no column has a known name: map columns with --map COLUMN=field; the fields are {', '.join(TEXT_FIELDS)}"
         )
     return Columns(fields=fields, key=guessed_key)
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Look whether every field of the mapping exists, and is named once. Raises: `ImportRejected`."""
+    """Check that every field of the mapping exists, and is mapped once. Raises: `ImportRejected`."""
     for column, field in mapping.items():
         if field and not is_text_field(field):
             raise ImportRejected(
-                f"--map {column}={field}: there is no field {field}{_meant(field, TEXT_FIELDS)}; the fields are "
+                f"--map {column}={field}: unknown field {field}{_suggestion(field, TEXT_FIELDS)}; the fields are "
                 f"{', '.join(TEXT_FIELDS)} and attributes/NAME"
             )
-    named = [field for field in mapping.values() if field]
-    twice = sorted({field for field in named if named.count(field) > 1})
-    if twice:
-        raise ImportRejected(f"more than one column is mapped to {', '.join(twice)}: leave all but one out")
+    fields = [field for field in mapping.values() if field]
+    repeated = sorted({field for field in fields if fields.count(field) > 1})
+    if repeated:
+        raise ImportRejected(f"more than one column is mapped to {', '.join(repeated)}: map only one")
 
 
 def guess(column: str) -> str | None:
-    """The field, or `key`, that a column of this name commonly says."""
+    """The field, or `key`, that a column of this name commonly has; None for an unknown name."""
     return _FIELD_OF.get("".join(filter(str.isalnum, column)).lower())
 
 
-def _meant(word: str, possible: Iterable[str]) -> str:
-    near = get_close_matches(word, list(possible), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _suggestion(word: str, possible: Iterable[str]) -> str:
+    matches = get_close_matches(word, list(possible), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""

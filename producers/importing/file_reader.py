@@ -1,7 +1,7 @@
-"""The lines of a file with customers, CSV or JSON Lines, each with its number in the file.
+"""Read the lines of a CSV or JSON Lines file, each with its number in the file, in bounded memory.
 
-Reads on and on in bounded memory. What is wrong with a single line is that line's problem; what is wrong with the
-file as a whole is `ImportRejected`, before the first line is given.
+An error in a single line is that line's `problem`; an error of the whole file raises `ImportRejected` before the first
+line is returned.
 """
 
 import codecs
@@ -24,20 +24,18 @@ _JSON_SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line, or one record of several where a quoted text goes on: what stands in each column, or why it cannot be
-    read.
-    """
+    """A line, or a record of several lines with a quoted line break: its cells, or the reason why it is unreadable."""
 
     number: int
-    """Where it begins in the file, counted from 1."""
+    """The number of its first line in the file, counted from 1."""
     cells: dict[str, str]
     nested: tuple[str, ...] = ()
-    """Members of a JSON object that are lists or objects themselves: no cells."""
+    """Members of a JSON object that are lists or objects, which are not cells."""
     problem: Reason | None = None
 
 
 class LineFile:
-    """A file of customers, open for reading once from its start to its end."""
+    """A file of customers that can be read once."""
 
     def __init__(self, file: TextIO, path: Path) -> None:
         self._file = file
@@ -50,11 +48,11 @@ class LineFile:
 
     @property
     def share(self) -> float:
-        """How much of the file has been read, from 0 to 1."""
+        """The share of the file that has been read, from 0 to 1."""
         return min(1.0, self._file.buffer.tell() / self._bytes)
 
     def lines(self) -> Iterator[Line]:
-        """The lines, blank ones left out."""
+        """The lines that are not blank."""
         return self._json_lines() if self.is_json else self._csv_lines()
 
     def _start_csv(self, path: Path) -> None:
@@ -69,7 +67,7 @@ class LineFile:
             raise ImportRejected(f"the first line of {path} does not name columns: {error}") from error
         repeated = sorted({name for name in names if name and names.count(name) > 1})
         if repeated:
-            raise ImportRejected(f"{path} has more than one column {', '.join(repeated)}: rename all but one")
+            raise ImportRejected(f"{path} has more than one column {', '.join(repeated)}: rename all but one of them")
         if not any(names):
             raise ImportRejected(f"the first line of {path} is blank: it must name the columns")
         self.columns = tuple(names)
@@ -82,7 +80,7 @@ class LineFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield _unreadable(number, f"The quotes or the length of this line are wrong ({error}).")
+                yield _unreadable(number, f"Malformed quotes, or a line that is too long ({error}).")
                 continue
             if not cells:
                 continue
@@ -98,13 +96,13 @@ class LineFile:
             if not text.strip():
                 continue
             try:
-                # Numbers as they are written: 007 is no number in JSON, but 1.50 must stay 1.50.
+                # Numbers keep their spelling: 1.50 must not become 1.5.
                 record = json.loads(text, parse_int=str, parse_float=str)
             except (ValueError, RecursionError) as error:
-                yield _unreadable(number, f"This line is not JSON: {getattr(error, 'msg', 'too deep')}.")
+                yield _unreadable(number, f"Not valid JSON: {getattr(error, 'msg', 'nested too deeply')}.")
                 continue
             if not isinstance(record, dict):
-                yield _unreadable(number, "This line is no JSON object.")
+                yield _unreadable(number, "Not a JSON object.")
                 continue
             nested = tuple(name for name, value in record.items() if isinstance(value, dict | list))
             cells = {name: _text(value) for name, value in record.items() if name not in nested}
@@ -113,10 +111,9 @@ class LineFile:
 
 @contextmanager
 def open_lines(path: Path, encoding: str) -> Iterator[LineFile]:
-    """The file, read through once to prove its encoding, then open at its start.
+    """Open the file at its start, after reading it once to check its encoding.
 
-    Raises: `ImportRejected` for a file that is not there, an encoding that does not exist or does not fit, a broken
-    header.
+    Raises: `ImportRejected` for a missing file, an unknown or wrong encoding, a malformed header.
     """
     try:
         _check_encoding(path, encoding)
@@ -130,7 +127,7 @@ def _check_encoding(path: Path, encoding: str) -> None:
     try:
         decoder = codecs.getincrementaldecoder(encoding)(errors="strict")
     except LookupError:
-        raise ImportRejected(f"there is no encoding {encoding}: choose utf-8, latin-1, cp1252 or utf-16") from None
+        raise ImportRejected(f"unknown encoding {encoding}: choose utf-8, latin-1, cp1252 or utf-16") from None
     line = 1
     with path.open("rb") as file:
         while True:
@@ -147,7 +144,7 @@ def _check_encoding(path: Path, encoding: str) -> None:
 
 
 def _bounded(file: TextIO) -> Iterator[str]:
-    """The physical lines; of one that has no end only the beginning, which nothing will take for a line."""
+    """The physical lines; lines that are too long are cut, so that they cannot be parsed."""
     while text := file.readline(LINE_CHARACTERS_MAX):
         if len(text) == LINE_CHARACTERS_MAX and not text.endswith("\n"):
             while (rest := file.readline(LINE_CHARACTERS_MAX)) and not rest.endswith("\n"):
@@ -157,7 +154,7 @@ def _bounded(file: TextIO) -> Iterator[str]:
 
 
 def _delimiter(header: str) -> str:
-    """What divides the header into the most columns."""
+    """The delimiter that divides the header into the most columns."""
     counts = {delimiter: len(next(csv.reader([header], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
     return max(counts, key=lambda delimiter: counts[delimiter])
 

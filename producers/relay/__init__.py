@@ -1,1 +1,1 @@
-"""The P-job: from the outbox to the topics."""
+"""The relay (P-job): publishes the outbox to Kafka."""

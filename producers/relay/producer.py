@@ -1,4 +1,4 @@
-"""The way from a channel to its topics: an idempotent producer, and what the topics are now."""
+"""The relay's Kafka producer and the current ids of its topics."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from tenten.kafka.client_errors import ErrorListener
 from tenten.kafka.records import Headers, produce
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
-from tenten.producers.outbox import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX, UnsentRow
+from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX, UnsentRow
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
@@ -22,46 +22,46 @@ from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, Topic
 
 log = get_logger(__name__)
 
-_ANSWER_SECONDS: Final = 1.0
-"""How long the broker is given to answer at the start before it is asked again."""
+_CONNECT_SECONDS: Final = 1.0
+"""The timeout of one attempt to reach the broker at the start."""
 
 _ACK_SECONDS: Final = 0.1
-_AWAY_SECONDS: Final = 3.0
-"""After so long without an acknowledgement the log says so."""
+_UNAVAILABLE_SECONDS: Final = 3.0
+"""Without an acknowledgement for this time, the broker is logged as unavailable."""
 
 _DRAIN_SECONDS: Final = 5.0
-"""How long the last batch is waited for when the relay shall end."""
+"""How long to wait for the last batch when the relay stops."""
 
 PRODUCER: Final[dict[str, Any]] = {
-    # A retry is neither a duplicate nor out of order: the broker knows what it has by sequence numbers (five in
-    # flight at most).
+    # Retries neither duplicate nor reorder records: the broker recognises them by sequence number (with at most five
+    # requests in flight).
     "enable.idempotence": True,
     "acks": "all",
     "max.in.flight.requests.per.connection": 5,
-    # Never give a record up and go on with the next: while the line is down everything waits, in its order. What
-    # waits is one batch, and it is in the database as well.
+    # Never drop a record and continue with the next: while the broker is unavailable all records wait, in their order.
+    # At most one batch waits in memory, and the database has it as well.
     "message.timeout.ms": 0,
-    # The line heals within a second, and a broker that is away is not flooded.
+    # Reconnect within a second without flooding an unavailable broker.
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 1_000,
-    # A backlog travels in large requests, which cost the broker a fraction. A single record does not wait so long:
+    # A backlog is sent in large requests, which cost the broker a fraction. A single record does not wait this long:
     # waiting for its acknowledgement flushes it at once.
     "linger.ms": 20,
-    # Less than the topic takes, so that only this client ever refuses one for its size, and that one alone.
+    # Less than the topic's limit, so that only this client rejects a record for its size, and no other with it.
     "message.max.bytes": SENT_BYTES_MAX,
-    # An acknowledged batch is an empty queue without errors: no call per record.
+    # No callback per record: an empty queue without errors means that the batch is acknowledged.
     "delivery.report.only.error": True,
 }
 
 
 _TOPICS: Final = {CUSTOMER: ASYNC_CUSTOMERS, RETAIL_TRANSACTION: RETAIL_TRANSACTIONS}
-"""Where rows go, by aggregate type."""
+"""The topic of rows, by aggregate type."""
 
 
 class DeliveryFailed(KafkaException):
-    """Kafka has refused records, or the producer is of no use any more; the rows stay unsent. Carries the error."""
+    """Kafka has rejected records, or the producer has failed; the rows stay unsent. The argument is the error."""
 
 
 class Batch(NamedTuple):
@@ -69,68 +69,68 @@ class Batch(NamedTuple):
 
     rows: list[UnsentRow]
     topic_ids: Mapping[str, str]
-    """What their topics were before they were sent, by aggregate type: at worst they are sent again."""
+    """The ids of their topics before sending, by aggregate type. An outdated id only causes the rows to be re-sent."""
     too_large: list[UnsentRow]
-    """Rows that cannot be sent."""
+    """Rows that cannot be sent because of their size."""
 
     @property
     def sequences(self) -> list[int]:
-        """What names the rows in the outbox."""
+        """The sequences of the rows."""
         return [row.sequence for row in self.rows]
 
 
 NO_BATCH: Final = Batch([], {}, [])
 
 
-class Route(NamedTuple):
-    """How rows of one aggregate type travel."""
+class TopicRoute(NamedTuple):
+    """The topic, framing and record key of rows of one aggregate type."""
 
     topic: str
     framing: Callable[[bytes], bytes] | None
-    """What puts payloads behind the header that readers expect; None when they stay as they are."""
+    """Replaces the header of payloads with the one that readers expect; None to leave payloads unchanged."""
     key: str | None
-    """The key of every record; None where it is the aggregate's id."""
+    """The key of every record; None for the aggregate's id."""
 
 
-class Line:
-    """The way to the topics: a producer, and what the topics are now. Use it as a context manager."""
+class RelayProducer:
+    """An idempotent producer for the outbox of a channel. Use it as a context manager."""
 
     def __init__(self, settings: Settings, channel: str) -> None:
         self.settings = settings
         self.channel = channel
         self.topics: Mapping[str, TopicInfo] = {}
-        """What each topic is, by its name with prefix."""
+        """The current topics, by name with prefix."""
         self.topic_ids: Mapping[str, str] = {}
-        """Their ids, by the aggregate type of the rows that go there."""
-        self._routes: Mapping[str, Route] = {}
+        """The current topic ids, by aggregate type of the rows."""
+        self._routes: Mapping[str, TopicRoute] = {}
         self._failed: dict[str, KafkaError] = {}
-        self._hearing = ErrorListener()
+        self._error_listener = ErrorListener()
 
     def __enter__(self) -> Self:
-        own = {**PRODUCER, "on_delivery": self._delivery_failed, "error_cb": self._hearing}
+        own = {**PRODUCER, "on_delivery": self._delivery_failed, "error_cb": self._error_listener}
         self._producer = Producer(producer_configuration(self.settings, **own))
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What is still on its way is in the outbox, unsent.
+        # Records that are not acknowledged stay unsent in the outbox.
         self._producer.purge()
         self._producer.close()
 
     def connect(self, stop: Event) -> bool:
-        """Wait until the broker answers, then learn what there is to know; False when told to stop meanwhile.
+        """Wait for the broker, then read topic ids and publish the schemas; False when `stop` is set before that.
 
         Raises: `KafkaRefused`, `KafkaException`, `RegistryUnavailable`, `RegistryRefused`.
         """
         while not stop.is_set():
             try:
-                self._producer.list_topics(self.settings.topic(ASYNC_CUSTOMERS), timeout=_ANSWER_SECONDS)
+                self._producer.list_topics(self.settings.topic(ASYNC_CUSTOMERS), timeout=_CONNECT_SECONDS)
             except KafkaException as error:
                 if not is_transient(error):
                     raise
                 self._producer.poll(0)
-                self._hearing.check()
+                self._error_listener.check()
                 continue
-            self.look()
+            self.refresh_topics()
             headers = publish_schemas(self.settings)
             self._routes = {
                 CUSTOMER: self._route(ASYNC_CUSTOMERS, headers, key=None),
@@ -139,17 +139,17 @@ class Line:
             return True
         return False
 
-    def _route(self, topic: Topic, headers: Mapping[str, bytes], key: str | None) -> Route:
-        return Route(self.settings.topic(topic), framing(headers[topic.value], topic.value), key)
+    def _route(self, topic: Topic, headers: Mapping[str, bytes], key: str | None) -> TopicRoute:
+        return TopicRoute(self.settings.topic(topic), framing(headers[topic.value], topic.value), key)
 
-    def look(self) -> None:
-        """Learn what the topics are now. Raises: `KafkaRefused`, `KafkaException`."""
+    def refresh_topics(self) -> None:
+        """Read the current topic ids. Raises: `KafkaRefused`, `KafkaException`."""
         names = {kind: self.settings.topic(topic) for kind, topic in _TOPICS.items()}
         self.topics = topic_ids(self.settings, names.values())
         self.topic_ids = {kind: self.topics[name].topic_id for kind, name in names.items()}
 
     def send(self, rows: Sequence[UnsentRow], stop: Event) -> Batch:
-        """Hand these rows to the producer, in this order. Waits only for room in its queue."""
+        """Queue these rows for sending, in this order. Blocks only while the producer's queue is full."""
         if not rows:
             return NO_BATCH
         produce, routes = self._producer.produce, self._routes
@@ -162,7 +162,7 @@ class Line:
             try:
                 produce(topic, value, key or aggregate_id, headers=[("id", event_id), ("type", kind)])
             except BufferError:
-                if not self._send_slowly(row, value, stop):
+                if not self._send_when_free(row, value, stop):
                     break
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
@@ -174,22 +174,22 @@ class Line:
         kinds = {row.aggregate_type for row in sent}
         return Batch(sent, {kind: self.topic_ids[kind] for kind in kinds}, too_large)
 
-    def _send_slowly(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
-        """Hand one row to the producer once there is room; False when told to stop before."""
+    def _send_when_free(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
+        """Queue one row as soon as the producer's queue has room; False when `stop` is set before that."""
         route = self._routes[row.aggregate_type]
         headers: Headers = [("id", row.event_id), ("type", row.type)]
         return produce(self._producer, route.topic, route.key or row.aggregate_id, value, headers=headers, stop=stop)
 
     def acknowledged(self, batch: Batch, stop: Event) -> list[int]:
-        """Wait until the broker has the batch, however long; gives the sequences of the rows that it has.
+        """Wait, without limit, until the broker has the batch, and return the sequences of the acknowledged rows.
 
-        Not those of a key of which it refused one: none may overtake another. None when told to stop and it takes
-        too long.
+        If the broker rejected a record, all rows with its key are left out, so that none overtakes another. When
+        `stop` is set, waits for a few more seconds and then returns an empty list.
         """
         if not batch.rows:
             return []
         started = time.monotonic()
-        waiting = False
+        unavailable = False
         stop_at = None
         while self._producer.flush(_ACK_SECONDS):
             now = time.monotonic()
@@ -197,11 +197,11 @@ class Line:
                 stop_at = stop_at or now + _DRAIN_SECONDS
                 if now > stop_at:
                     return []
-            if not waiting and now - started > _AWAY_SECONDS:
-                waiting = True
-                log.warning("relay_waiting", channel=self.channel, rows=len(batch.rows))
-        if waiting:
-            log.info("relay_goes_on", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
+            if not unavailable and now - started > _UNAVAILABLE_SECONDS:
+                unavailable = True
+                log.warning("broker_unavailable", channel=self.channel, rows=len(batch.rows))
+        if unavailable:
+            log.info("relay_resumed", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
         failpoint("relay.after_ack")
         return batch.sequences if not self._failed else self._without_failed(batch)
 
@@ -212,12 +212,12 @@ class Line:
         ]
 
     def check(self) -> None:
-        """Raises: `DeliveryFailed` when the broker has refused records."""
+        """Raises: `DeliveryFailed` when the broker has rejected records."""
         for error in self._failed.values():
             raise DeliveryFailed(error)
 
     def serve(self) -> None:
-        """Let the client say what it has to say."""
+        """Serve delivery and error callbacks."""
         self._producer.poll(0)
 
     def _delivery_failed(self, error: KafkaError | None, message: Message) -> None:
@@ -226,12 +226,12 @@ class Line:
 
 
 def framing(header: bytes, name: str = ASYNC_CUSTOMERS.value) -> Callable[[bytes], bytes] | None:
-    """What puts records of this contract behind the header that their topic's readers expect; None when they stay as
-    they are.
+    """A function that replaces the header of payloads with this one, which the topic's readers expect; None if payloads
+    have it already.
     """
     schema = contract(name)
     if header == schema.header:
-        # Without a registry the header names the schema a record was written with, whatever release that was.
+        # Without a registry each payload keeps the header of the schema it was written with, of any release.
         return None
 
     def framed(payload: bytes) -> bytes:

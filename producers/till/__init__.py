@@ -1,1 +1,1 @@
-"""What a clerk or an integrator does in a store: customers, orders, sales, cards, ends of day."""
+"""Customers, orders, sales, loyalty cards and ends of day in a store."""

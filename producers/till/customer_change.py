@@ -1,8 +1,6 @@
-"""A change of a customer in a channel: its rows, its event, and the snapshot it is laid on, made as values and
-written as one.
+"""One change of a customer as a value: the row before and after, its event, and the base snapshot.
 
-Who makes a change has locked the customer's row and then read which of its events still count. `write` belongs to the
-same SQL transaction.
+Lock the customer's row and read its overlay events before making a change; call `write` in the same SQL transaction.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +11,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.avro.wire import contract, encode
-from tenten.producers import outbox
-from tenten.producers.outbox import OutboxEvent
+from tenten.producers.outbox import customer_events
+from tenten.producers.outbox.customer_events import OutboxEvent
 from tenten.rules.customer import changed_paths
 from tenten.schemas.messages import Customer, CustomerEvent, CustomerState, EventKind, SupersededEvent, to_avro
 from tenten.schemas.tables.channel import customers, snapshots
@@ -24,17 +22,17 @@ from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, write_custo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One event of one customer, with the row before (None: created) and after it."""
+    """One event of one customer, with the customer's row before (None: created) and after it."""
 
     before: StoredCustomer | None
     after: StoredCustomer
     event: CustomerEvent
     snapshot: Customer | None
-    """What the edit is laid on, where the row still was the last snapshot."""
+    """The base snapshot to store, where the row had no edits before."""
 
 
 def created(*, channel_id: str, customer_id: str, event_id: str, state: CustomerState, now: datetime) -> Change:
-    """A new customer, pending."""
+    """A new, pending customer."""
     return Change(
         before=None,
         after=StoredCustomer(customer_id=customer_id, account_number=None, version=0, updated_at=now, state=state),
@@ -60,9 +58,11 @@ def edited(
     state: CustomerState,
     now: datetime,
 ) -> Change:
-    """The edit that makes the customer this state; `events` are all of his that still count, oldest first."""
+    """The edit that changes the customer to this state. `events` are all overlay events, oldest first."""
     supersedes = [
-        SupersededEvent(event_id=one.event.event_id, changed=one.event.changed) for one in events if not one.settled
+        SupersededEvent(event_id=event.event.event_id, changed=event.event.changed)
+        for event in events
+        if not event.settled
     ]
     return Change(
         before=before,
@@ -82,16 +82,14 @@ def edited(
     )
 
 
-def says_something(change: Change, events: Sequence[OutboxEvent]) -> bool:
-    """Whether an edit is worth sending: it changes something, or comes after a rejection and sends once more what was
-    refused.
-    """
-    unsettled = [one for one in events if not one.settled]
+def must_be_sent(change: Change, events: Sequence[OutboxEvent]) -> bool:
+    """True if an edit changes something, or follows a rejection and so sends the rejected changes again."""
+    unsettled = [event for event in events if not event.settled]
     return bool(change.event.changed) or (bool(unsettled) and unsettled[-1].rejected)
 
 
-def existing(connection: Connection, customer_ids: Iterable[str]) -> set[str]:
-    """Those of the customers that the channel has."""
+def existing_ids(connection: Connection, customer_ids: Iterable[str]) -> set[str]:
+    """The subset of `customer_ids` that exist in the channel."""
     return set(
         connection.scalars(
             select(customers.c.customer_id).where(is_one_of(connection, customers.c.customer_id, customer_ids))
@@ -100,7 +98,7 @@ def existing(connection: Connection, customer_ids: Iterable[str]) -> set[str]:
 
 
 def snapshot_of(stored: StoredCustomer) -> Customer | None:
-    """The snapshot that a row without edits on it is; None before the first one."""
+    """The snapshot that equals a row without edits; None before the first snapshot."""
     if stored.version == 0 or stored.account_number is None:
         return None
     return Customer(
@@ -113,7 +111,7 @@ def snapshot_of(stored: StoredCustomer) -> Customer | None:
 
 
 def write(connection: Connection, changes: Sequence[Change], now: datetime) -> None:
-    """Write these changes, in this order where they are of one customer. A fixed number of statements."""
+    """Write these changes; changes of one customer take effect in this order. A fixed number of statements."""
     before: dict[str, StoredCustomer] = {}
     after: dict[str, StoredCustomer] = {}
     for change in changes:
@@ -121,19 +119,23 @@ def write(connection: Connection, changes: Sequence[Change], now: datetime) -> N
         if change.before is not None and customer_id not in after:
             before[customer_id] = change.before
         after[customer_id] = change.after
-    _keep_snapshots(connection, [change.snapshot for change in changes if change.snapshot is not None])
+    _store_snapshots(connection, [change.snapshot for change in changes if change.snapshot is not None])
     write_customers(connection, CHANNEL_TABLES, list(after.values()), before)
-    outbox.append(connection, [change.event for change in changes], now)
+    customer_events.append(connection, [change.event for change in changes], now)
 
 
-def _keep_snapshots(connection: Connection, kept: Sequence[Customer]) -> None:
-    """Keep what the first edit on a snapshot is laid on, unless the same or a newer one is kept already."""
-    if not kept:
+def _store_snapshots(connection: Connection, base_snapshots: Sequence[Customer]) -> None:
+    """Store the base snapshots of first edits, unless the same or a newer version is stored already."""
+    if not base_snapshots:
         return
     schema = contract("Customer")
     rows = [
-        {"customer_id": one.customer_id, "version": one.version, "snapshot": encode(schema, to_avro(one))}
-        for one in kept
+        {
+            "customer_id": snapshot.customer_id,
+            "version": snapshot.version,
+            "snapshot": encode(schema, to_avro(snapshot)),
+        }
+        for snapshot in base_snapshots
     ]
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(snapshots)
     newer = insert.on_conflict_do_update(

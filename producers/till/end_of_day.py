@@ -1,8 +1,8 @@
-"""Ends of day of a channel: close a business date, show and list what was closed, send a rejected one again.
+"""Ends of day of a channel: close a business date, show and list ends of day, send a rejected one again.
 
-An end of day lists the cash-and-carry of its date that no earlier one lists, and carries their control totals.
-Recording holds the days open, closing holds them shut: so in the order of the outbox everything that comes before an
-end of day of its date is listed by it, and nothing is listed twice.
+An end of day lists the cash-and-carry sales of its date that no earlier one lists, and carries their control totals.
+Recording takes the end-of-day lock shared, closing takes it exclusively: an end of day lists every sale of its date
+that precedes it in the outbox, and no sale is listed twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from tenten.producers import outbox
-from tenten.producers.till.customers import new_id, reading, writing
+from tenten.producers.outbox.table import delete_row
+from tenten.producers.till.caller_fields import transaction_reasons
+from tenten.producers.till.customers import new_id
+from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
+from tenten.producers.till.transaction_draft import today
 from tenten.producers.till.transaction_views import LIMIT_MAX, normal_ids, payments_of
-from tenten.producers.till.transactions import append, lock_days, pending_again, today
 from tenten.rules.transaction_rules import LISTED_MAX, control_totals, totals_as_json
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import (
@@ -40,27 +43,27 @@ _NEWEST_FIRST = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndOfDayView:
-    """An end of day as the channel has it, with headquarters' newest answer."""
+    """An end of day with headquarters' newest reply."""
 
     end_of_day_id: str
     business_date: date
     transactions: int
-    """How many cash-and-carry transactions it lists."""
+    """The number of cash-and-carry sales that it lists."""
     control_totals: tuple[ControlTotal, ...]
     status: TransactionStatus
     reasons: tuple[Reason, ...]
-    """Why headquarters has rejected it, or what its statement waits for."""
+    """Why headquarters has rejected it, or what its statement waits for; fields are named as in the input."""
     closed_at: datetime
     updated_at: datetime
 
 
 def close_day(channel: OpenChannel, business_date: date | None = None) -> list[EndOfDayView]:
-    """Close a business date, unless said otherwise today's in the channel's time zone. Needs no line to anywhere.
+    """Close a business date; default: today in the channel's time zone. Works offline.
 
-    What was recorded since it was closed last goes into another end of day; where nothing was, nothing is written and
-    the last one is given. One, or several when there are more transactions than one may list; a date without any
-    sale has an empty one. Orders are not listed: they become sales orders.
-    Blocks until the recordings under way are done. Raises: `TransactionRejected`, `DatabaseRefused`.
+    Returns a new end of day with the sales recorded since the last one, or several if there are more sales than one
+    may list; without such sales, nothing is written and the last end of day is returned. The end of day of a date
+    without any sale is empty. Orders are not listed: they become sales orders.
+    Blocks until the recordings in progress are committed. Raises: `TransactionRejected`, `DatabaseRefused`.
     """
     business_date = today(channel) if business_date is None else business_date
     with writing(channel) as connection:
@@ -69,19 +72,20 @@ def close_day(channel: OpenChannel, business_date: date | None = None) -> list[E
         last = _read_days(connection, business_date, 1)
         if last and not sales:
             return last
-        taken_in = all(one.status in _TAKEN_IN for one in _read_days(connection, business_date, LIMIT_MAX))
-        parts = [sales[at : at + LISTED_MAX] for at in range(0, max(1, len(sales)), LISTED_MAX)]
+        all_accepted = all(day.status in _ACCEPTED for day in _read_days(connection, business_date, LIMIT_MAX))
+        parts = [sales[start : start + LISTED_MAX] for start in range(0, max(1, len(sales)), LISTED_MAX)]
         return [
-            _close(connection, channel, business_date, part, complete=taken_in and part is parts[-1]) for part in parts
+            _close(connection, channel, business_date, part, complete=all_accepted and part is parts[-1])
+            for part in parts
         ]
 
 
-_TAKEN_IN: Final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED, TransactionStatus.POSTED)
-"""What headquarters has for certain: the list of any other may still be rejected, and come later."""
+_ACCEPTED: Final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED, TransactionStatus.POSTED)
+"""Statuses of accepted ends of day; any other may still be rejected and sent again."""
 
 
 def _unlisted(connection: Connection, business_date: date) -> Sequence[RowMapping]:
-    """What no end of day of this date lists, locked in the order of the ids, as settlement does."""
+    """The sales that no end of day of this date lists, locked in settlement's order, by id."""
     query = (
         select(transactions.c.transaction_id, transactions.c.currency, transactions.c.content)
         .where(
@@ -98,7 +102,7 @@ def _unlisted(connection: Connection, business_date: date) -> Sequence[RowMappin
 def _close(
     connection: Connection, channel: OpenChannel, business_date: date, sales: Sequence[RowMapping], *, complete: bool
 ) -> EndOfDayView:
-    """Write one end of day that lists these."""
+    """Write one end of day that lists these sales."""
     now = datetime.now(UTC)
     totals = control_totals((sale["currency"], payments_of(sale["content"])) for sale in sales)
     end = RetailTransaction(
@@ -130,7 +134,7 @@ def _close(
 
 
 def show_day(channel: OpenChannel, business_date: date | None = None) -> list[EndOfDayView]:
-    """The ends of day of a business date, unless said otherwise today's, the newest first; none while it is open.
+    """The ends of day of a business date (default: today), the newest first; empty while the date is open.
 
     Raises: `DatabaseRefused`.
     """
@@ -140,30 +144,33 @@ def show_day(channel: OpenChannel, business_date: date | None = None) -> list[En
 
 
 def list_days(channel: OpenChannel, limit: int = 50) -> list[EndOfDayView]:
-    """The ends of day of every date, the newest first, at most `limit` (and 1,000). Raises: `DatabaseRefused`."""
+    """The ends of day of all dates, the newest first, at most `limit` (and at most 1,000).
+
+    Raises: `DatabaseRefused`.
+    """
     with reading(channel) as connection:
         return _read_days(connection, None, max(0, min(limit, LIMIT_MAX)))
 
 
 def resend_day(channel: OpenChannel, end_of_day_id: str) -> EndOfDayView:
-    """Send a rejected end of day once more, listing what it listed; show any other as it is.
+    """Send a rejected end of day again with the same list; one in another state is returned unchanged.
 
     Raises: `NoSuchTransaction`, `TransactionRejected`, `DatabaseRefused`.
     """
-    chosen = select(end_of_days).where(end_of_days.c.end_of_day_id.in_(normal_ids(end_of_day_id)))
+    by_id = select(end_of_days).where(end_of_days.c.end_of_day_id.in_(normal_ids(end_of_day_id)))
     with writing(channel) as connection:
         lock_days(connection, shared=True)
-        for row in connection.execute(chosen.with_for_update()).mappings():
+        for row in connection.execute(by_id.with_for_update()).mappings():
             if row["status"] == TransactionStatus.REJECTED:
-                outbox.take_out(connection, row["end_of_day_id"])
-                append(connection, channel, _as_it_was(connection, channel, row))
-                pending_again(connection, end_of_days.c.end_of_day_id, row["end_of_day_id"])
-        for row in connection.execute(chosen).mappings():
+                delete_row(connection, row["end_of_day_id"])
+                append(connection, channel, _as_closed(connection, channel, row))
+                reset_to_pending(connection, end_of_days.c.end_of_day_id, row["end_of_day_id"])
+        for row in connection.execute(by_id).mappings():
             return _view(row)
     raise NoSuchTransaction(f"there is no end of day {end_of_day_id} in this channel")
 
 
-def _as_it_was(connection: Connection, channel: OpenChannel, row: RowMapping) -> RetailTransaction:
+def _as_closed(connection: Connection, channel: OpenChannel, row: RowMapping) -> RetailTransaction:
     listed = (
         select(transactions.c.transaction_id)
         .where(transactions.c.business_date == row["business_date"])
@@ -179,7 +186,7 @@ def _as_it_was(connection: Connection, channel: OpenChannel, row: RowMapping) ->
         legal_entity=channel.legal_entity_id,
         listed=tuple(connection.scalars(listed)),
         control_totals=_totals(row["control_totals"]),
-        # Others may have been closed meanwhile.
+        # Other ends of day of the date may have been closed meanwhile.
         complete=False,
     )
 
@@ -198,7 +205,7 @@ def _view(row: Mapping[str, Any] | RowMapping) -> EndOfDayView:
         transactions=row["transactions"],
         control_totals=_totals(row["control_totals"]),
         status=TransactionStatus(row["status"]),
-        reasons=reasons_from_json(row["reasons"]),
+        reasons=transaction_reasons(reasons_from_json(row["reasons"])),
         closed_at=row["closed_at"],
         updated_at=row["updated_at"],
     )
@@ -206,6 +213,8 @@ def _view(row: Mapping[str, Any] | RowMapping) -> EndOfDayView:
 
 def _totals(stored: Sequence[Mapping[str, str]]) -> tuple[ControlTotal, ...]:
     return tuple(
-        ControlTotal(currency=one["currency"], payment_method=one["payment_method"], amount=Decimal(one["amount"]))
-        for one in stored
+        ControlTotal(
+            currency=total["currency"], payment_method=total["payment_method"], amount=Decimal(total["amount"])
+        )
+        for total in stored
     )

@@ -1,13 +1,13 @@
-"""Loyalty cards: issued to customers with an account number, and on wish kept for those who still wait for theirs.
+"""Loyalty cards: issued to customers with an account number, or reserved for pending customers.
 
     with open_channel(load_settings(), "houston") as houston:
-        issue_card(houston, ada.customer_id, "LC-1001", keep=True)     # kept, or issued where the number is there
+        issue_card(houston, ada.customer_id, "LC-1001", keep=True)     # reserved, or issued to a numbered customer
 
 An issued card is a row of `loyalty_cards` and, by an ordinary edit in the same SQL transaction, the customer's
-attribute `loyalty_card`: so headquarters and every channel learn of it as of any other change. A customer's newest
-card is the one in the attribute; earlier ones stay his. The relay issues kept cards as soon as their customers have
-account numbers, each in one SQL transaction that takes the card from kept to issued: a crash repeats none, and two
-processes at once issue it once.
+attribute `loyalty_card`, which reaches headquarters and every channel as any change does. The attribute has the
+customer's newest card; earlier cards remain the customer's. The relay issues reserved cards once their customers have
+account numbers, each in one SQL transaction that changes the card's status: each card is issued exactly once, even
+after a crash or by two processes.
 """
 
 import re
@@ -15,35 +15,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy import Connection, Text, cast, exists, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tenten.producers import outbox
-from tenten.producers.till import customer_change as changes
-from tenten.producers.till.customer_input import Entering, with_fields
-from tenten.producers.till.customers import CustomerStatus, new_id, reading, refuse, views, writing
+from tenten.producers.outbox.table import CUSTOMER, REJECTED
+from tenten.producers.till import customer_change
+from tenten.producers.till.customer_merge import merge_input
+from tenten.producers.till.customer_views import CustomerStatus, lock_customer, read_views
+from tenten.producers.till.customers import context, new_id, overlay_events_of, reject, reject_customer
+from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
-from tenten.rules.customer_rules import reasons
 from tenten.runtime.errors import NoSuchCustomer
 from tenten.schemas.messages import Reason
-from tenten.schemas.tables.channel import customers, loyalty_cards
-from tenten.schemas.tables.channel import outbox as outbox_rows
+from tenten.schemas.tables.channel import customers, loyalty_cards, outbox
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
 
 ATTRIBUTE: Final = "loyalty_card"
-"""The attribute that carries a customer's card, and the field of reasons about cards."""
+"""The attribute with a customer's card, and the field of reasons about cards."""
 
 CARDS_MAX: Final = 100
-"""So many kept cards are issued at a time, so that the outbox does not wait for more."""
+"""The most reserved cards that are issued at a time, so that the outbox is not delayed."""
 
 _HOLDERS_MAX: Final = 100
 _CARD_NUMBER: Final = re.compile("[A-Za-z0-9-]{4,30}")
 
 
 class CardStatus(StrEnum):
-    """What became of a card that was asked for."""
+    """The status of a requested card; a reserved card is `kept`."""
 
     KEPT = "kept"
     ISSUED = "issued"
@@ -57,7 +56,7 @@ class CardView:
     customer_id: str
     status: CardStatus
     reasons: tuple[Reason, ...] = ()
-    """Why a kept card is not issued yet, or never will be."""
+    """Why a reserved card is not issued yet."""
 
 
 _MALFORMED: Final = Reason(
@@ -66,92 +65,94 @@ _MALFORMED: Final = Reason(
 _PENDING: Final = Reason(
     field=ATTRIBUTE,
     code="pending",
-    text="This customer has no account number yet: issue the card when it is there, or have it kept until then.",
+    text="This customer has no account number yet: issue the card once the number arrives, or reserve it (--keep).",
 )
 _TAKEN: Final = Reason(
-    field=ATTRIBUTE, code="taken", text="Another customer of this channel has this card: take another one."
+    field=ATTRIBUTE, code="taken", text="Another customer of this channel has this card: choose another card."
 )
-_WAITS: Final = Reason(
+_RESERVED: Final = Reason(
     field=ATTRIBUTE,
     code="pending",
-    text="This customer has no account number yet: the card is issued by itself when it is there.",
+    text="This customer has no account number yet: the card is issued automatically once the number arrives.",
 )
-_WAITS_FOR_THE_CLERK: Final = Reason(
+_CUSTOMER_REJECTED: Final = Reason(
     field=ATTRIBUTE,
     code="rejected",
-    text="Headquarters has rejected this customer: correct the customer, and the card is issued by itself.",
+    text="Headquarters has rejected this customer: correct the customer, and the card is issued automatically.",
 )
-_GONE: Final = Reason(
+_NO_CUSTOMER: Final = Reason(
     field=ATTRIBUTE,
     code="unknown_customer",
-    text="The customer is no longer in this channel (discarded, erased, or outside its filter): while that is so the "
-    "card is not issued.",
+    text="The customer is no longer in this channel (discarded, erased, or outside its filter), so the card cannot be "
+    "issued.",
 )
 
 
 def issue_card(channel: OpenChannel, customer_id: str, card_number: str, *, keep: bool = False) -> CardView:
-    """Give a customer a card. While the account number is not there that is refused; or, with `keep`, the card is kept
-    and issued by the relay when the number has come.
+    """Issue a card to a customer. For a pending customer this is rejected; with `keep`, the card is reserved instead,
+    and the relay issues it once the account number arrives.
 
-    The same card for the same customer again changes nothing; one that was kept is issued if it can be by now.
+    Idempotent; a reserved card is issued if the customer has an account number by now.
 
-    Raises: `NoSuchCustomer`; `CustomerRejected` with every reason (`pending`, `taken`, `card_number`, or what is wrong
-    with the customer), `DatabaseRefused`; nothing is written then.
+    Raises: `NoSuchCustomer`; `CustomerRejected` with every reason (`pending`, `taken`, `card_number`, or the rules that
+    the customer breaks), `DatabaseRefused`; nothing is written then.
     """
-    refuse(() if _CARD_NUMBER.fullmatch(card_number.strip()) else (_MALFORMED,))
+    reject(() if _CARD_NUMBER.fullmatch(card_number.strip()) else (_MALFORMED,))
     number = normal_card_number(card_number)
     with reading(channel) as connection:
         holders = holders_of(connection, number)
     now = datetime.now(UTC)
     with writing(channel) as connection:
-        customer = _locked(connection, customer_id)
+        customer = lock_customer(connection, customer_id)
         is_pending = customer.account_number is None
-        # Nobody else asks for a card of this customer meanwhile: the row is locked.
-        is_known = owners_of(connection, number) == [customer.customer_id]
-        _claim(connection, number, customer.customer_id, now)
+        # No other process requests a card for this customer meanwhile: the row is locked.
+        is_requested = owners_of(connection, number) == [customer.customer_id]
+        _reserve(connection, number, customer.customer_id, now)
         is_taken = bool({*owners_of(connection, number), *holders} - {customer.customer_id})
-        is_early = is_pending and not keep and not is_known
-        refuse([*([_TAKEN] if is_taken else []), *([_PENDING] if is_early else [])])
+        is_too_early = is_pending and not keep and not is_requested
+        reject([*([_TAKEN] if is_taken else []), *([_PENDING] if is_too_early else [])])
         if not is_pending:
-            _issue(connection, channel, customer, number, now, judged=True)
+            _issue(connection, channel, customer, number, now, validated=True)
     return show_card(channel, number)
 
 
-def issue_kept_cards(channel: OpenChannel, look: Connection | None = None) -> int:
-    """Issue kept cards whose customers have account numbers by now, those asked for first, 100 at most; how many.
+def issue_reserved_cards(channel: OpenChannel, connection: Connection | None = None) -> int:
+    """Issue at most 100 reserved cards of customers with account numbers, oldest request first; return how many.
 
-    `look` asks whether there are any, in one statement, and is all that is used where there are none; a connection of
-    the channel's own where none is given. Other processes may do the same at the same moment. What is wrong with a
-    customer besides does not stop it: headquarters judges the edit, as any.
-    Raises: what the database raises.
+    `connection` (default: one of the channel's) is used for one query for such cards; each card is issued on a
+    connection of its own. Several processes may do this at the same time. The customers are not validated: headquarters
+    validates the edit, as any other.
+    Raises: the database's errors.
     """
-    if look is not None:
-        due = _due(look)
+    if connection is not None:
+        issuable = _issuable(connection)
     else:
-        with channel.reading() as connection:
-            due = _due(connection)
-    return sum(_issue_kept(channel, number, customer_id) for number, customer_id in due)
+        with channel.reading() as own_connection:
+            issuable = _issuable(own_connection)
+    return sum(_issue_reserved(channel, number, customer_id) for number, customer_id in issuable)
 
 
 def show_card(channel: OpenChannel, card_number: str) -> CardView:
-    """The card, kept or issued here, or issued elsewhere and brought by its customer.
+    """The card, reserved or issued in this channel, or issued in another one.
 
-    Raises: `NoSuchCustomer` where nobody has it, `DatabaseRefused`.
+    Raises: `NoSuchCustomer` when no customer has it, `DatabaseRefused`.
     """
     number = normal_card_number(card_number)
     with reading(channel) as connection:
         card = _card(connection, number)
         if card is not None:
             customer_id, status = card
-            why = _why_kept(connection, customer_id) if status is CardStatus.KEPT else ()
-            return CardView(card_number=number, customer_id=customer_id, status=status, reasons=why)
+            reasons = _why_reserved(connection, customer_id) if status is CardStatus.KEPT else ()
+            return CardView(card_number=number, customer_id=customer_id, status=status, reasons=reasons)
         for holder in holders_of(connection, number):
             return CardView(card_number=number, customer_id=holder, status=CardStatus.ISSUED)
-    raise NoSuchCustomer("no customer of this channel has this card: it was never asked for, or its customer has left")
+    raise NoSuchCustomer(
+        "no customer of this channel has this card: it was never requested, or its customer has left the channel"
+    )
 
 
 def normal_card_number(text: str) -> str:
-    """A card number as it is kept, however it is written.
+    """The stored form of a card number.
 
     >>> normal_card_number(" lc-1001 ")
     'LC-1001'
@@ -160,32 +161,32 @@ def normal_card_number(text: str) -> str:
 
 
 def could_be_card(text: str) -> bool:
-    """Whether a clerk who searches for this may mean a card: names have no digits."""
-    return _CARD_NUMBER.fullmatch(text.strip()) is not None and any(one.isdigit() for one in text)
+    """True if a searched text could be a card number: names have no digits."""
+    return _CARD_NUMBER.fullmatch(text.strip()) is not None and any(character.isdigit() for character in text)
 
 
 def owners_of(connection: Connection, number: str) -> list[str]:
-    """Whose card this is by what was asked for in this channel: one customer, or none."""
+    """The customer for whom the card was requested in this channel, at most one."""
     card = _card(connection, number)
     return [] if card is None else [card[0]]
 
 
 def holders_of(connection: Connection, number: str) -> list[str]:
-    """The customers who carry this card, wherever it was issued. Reads the attributes of every customer once."""
+    """The customers whose attribute has this card, wherever it was issued. Scans the attributes of all customers."""
     if not _CARD_NUMBER.fullmatch(number):
         return []
-    # The text of the attributes finds candidates the same way on both databases; the value itself decides.
-    carries = cast(customers.c.attributes, Text).like(f'%"{ATTRIBUTE}"%"{number}"%')
-    query = select(customers.c.customer_id, customers.c.attributes).where(carries).limit(_HOLDERS_MAX)
+    # Matching the text of the attributes finds candidates on both databases; the exact value decides.
+    has_card = cast(customers.c.attributes, Text).like(f'%"{ATTRIBUTE}"%"{number}"%')
+    query = select(customers.c.customer_id, customers.c.attributes).where(has_card).limit(_HOLDERS_MAX)
     return [
         row.customer_id
         for row in connection.execute(query)
-        if any(one["name"] == ATTRIBUTE and one.get("text") == number for one in row.attributes)
+        if any(attribute["name"] == ATTRIBUTE and attribute.get("text") == number for attribute in row.attributes)
     ]
 
 
 def _card(connection: Connection, number: str) -> tuple[str, CardStatus] | None:
-    """Who asked for the card in this channel, and what became of it; None where nobody did, or it is no card."""
+    """The customer and the status of a card that was requested in this channel; None for any other text."""
     if not _CARD_NUMBER.fullmatch(number):
         return None
     query = select(loyalty_cards.c.customer_id, loyalty_cards.c.status).where(loyalty_cards.c.card_number == number)
@@ -193,24 +194,11 @@ def _card(connection: Connection, number: str) -> tuple[str, CardStatus] | None:
     return None if row is None else (row.customer_id, CardStatus(row.status))
 
 
-def _locked(connection: Connection, customer_id: str) -> StoredCustomer:
-    """The customer, locked until the transaction ends. Raises: `NoSuchCustomer`."""
-    try:
-        wanted = [str(UUID(customer_id))]
-    except ValueError:
-        wanted = []
-    for stored in read_customers(connection, CHANNEL_TABLES, wanted, for_update=True).values():
-        return stored
-    raise NoSuchCustomer(
-        f"there is no customer {customer_id} in this channel: it was never here, was erased, or left its filter"
-    )
-
-
-def _claim(connection: Connection, number: str, customer_id: str, now: datetime) -> None:
-    """Keep the card for the customer, unless somebody has it. Waits for who is just claiming it."""
+def _reserve(connection: Connection, number: str, customer_id: str, now: datetime) -> None:
+    """Reserve the card for the customer, unless a customer has it. Blocks while another process is reserving it."""
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(loyalty_cards)
-    claimed = insert.values(card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now)
-    connection.execute(claimed.on_conflict_do_nothing())
+    reserved = insert.values(card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now)
+    connection.execute(reserved.on_conflict_do_nothing())
 
 
 def _issue(
@@ -220,66 +208,65 @@ def _issue(
     number: str,
     now: datetime,
     *,
-    judged: bool,
+    validated: bool,
 ) -> bool:
-    """Take the card from kept to issued and give it to the customer, whose row is locked; False, and nothing written,
-    where it is not kept any more. Raises: with `judged`, `CustomerRejected`.
+    """Change the card from reserved to issued and add it to the customer, whose row is locked; False, with nothing
+    written, if the card is no longer reserved. Raises: if `validated`, `CustomerRejected`.
     """
     issued = update(loyalty_cards).values(status=CardStatus.ISSUED.value, issued_at=now)
-    kept = (loyalty_cards.c.card_number == number, loyalty_cards.c.status == CardStatus.KEPT.value)
-    if connection.execute(issued.where(*kept)).rowcount != 1:
+    reserved = (loyalty_cards.c.card_number == number, loyalty_cards.c.status == CardStatus.KEPT.value)
+    if connection.execute(issued.where(*reserved)).rowcount != 1:
         return False
-    events = outbox.events_of(connection, [customer.customer_id], channel.writers).get(customer.customer_id, [])
-    entering = Entering(country=channel.country, now=now, new_id=new_id)
-    state = with_fields(customer.state, {"attributes": {ATTRIBUTE: number}}, entering)
-    change = changes.edited(
+    events = overlay_events_of(connection, channel, customer)
+    state = merge_input(customer.state, {"attributes": {ATTRIBUTE: number}}, context(channel, now))
+    change = customer_change.edited(
         channel_id=channel.name, event_id=new_id(), before=customer, events=events, state=state, now=now
     )
-    if changes.says_something(change, events):
-        refuse(reasons(state) if judged else ())
-        changes.write(connection, [change], now)
+    if customer_change.must_be_sent(change, events):
+        if validated:
+            reject_customer(state)
+        customer_change.write(connection, [change], now)
     return True
 
 
-def _due(connection: Connection) -> list[tuple[str, str]]:
-    """Card numbers and customers of kept cards whose customers have account numbers."""
-    return [(row.card_number, row.customer_id) for row in connection.execute(_DUE)]
+def _issuable(connection: Connection) -> list[tuple[str, str]]:
+    """Card numbers and customers of reserved cards whose customers have account numbers."""
+    return [(row.card_number, row.customer_id) for row in connection.execute(_ISSUABLE)]
 
 
-_DUE: Final = (
+_ISSUABLE: Final = (
     select(loyalty_cards.c.card_number, loyalty_cards.c.customer_id)
     .join(customers, customers.c.customer_id == loyalty_cards.c.customer_id)
-    # Written out, so that an index of kept cards alone can serve.
+    # A literal, so that the partial index of reserved cards applies.
     .where(loyalty_cards.c.status == literal_column("'kept'"), customers.c.account_number.is_not(None))
-    # On top of what headquarters has rejected the card would be rejected, too.
+    # An edit that follows a rejected change would be rejected, too.
     .where(
         ~exists().where(
-            outbox_rows.c.aggregateid == loyalty_cards.c.customer_id,
-            outbox_rows.c.aggregatetype == outbox.CUSTOMER,
-            outbox_rows.c.settled_at.is_(None),
-            outbox_rows.c.outcome == outbox.REJECTED,
+            outbox.c.aggregateid == loyalty_cards.c.customer_id,
+            outbox.c.aggregatetype == CUSTOMER,
+            outbox.c.settled_at.is_(None),
+            outbox.c.outcome == REJECTED,
         )
     )
     .order_by(loyalty_cards.c.asked_at, loyalty_cards.c.card_number)
     .limit(CARDS_MAX)
 )
-"""Made once: a relay asks a hundred times a second, and making it took longer than answering it."""
+"""Built once: the relay runs it about a hundred times a second, and building takes longer than executing."""
 
 
-def _issue_kept(channel: OpenChannel, number: str, customer_id: str) -> bool:
-    """Issue one kept card, in one SQL transaction; whether this call did."""
+def _issue_reserved(channel: OpenChannel, number: str, customer_id: str) -> bool:
+    """Issue one reserved card in one SQL transaction; True if this call did."""
     with channel.engine.begin() as connection:
-        found = read_customers(connection, CHANNEL_TABLES, [customer_id], for_update=True)
-        customer = found.get(customer_id)
+        customer = read_customers(connection, CHANNEL_TABLES, [customer_id], for_update=True).get(customer_id)
         if customer is None or customer.account_number is None:
             return False
-        return _issue(connection, channel, customer, number, datetime.now(UTC), judged=False)
+        return _issue(connection, channel, customer, number, datetime.now(UTC), validated=False)
 
 
-def _why_kept(connection: Connection, customer_id: str) -> tuple[Reason, ...]:
-    """Why a kept card is not issued yet."""
-    for customer in views(connection, [customer_id]):
+def _why_reserved(connection: Connection, customer_id: str) -> tuple[Reason, ...]:
+    """Why a reserved card is not issued yet."""
+    for customer in read_views(connection, [customer_id]):
         if customer.account_number is not None and customer.status is not CustomerStatus.REJECTED:
             return ()
-        return (_WAITS_FOR_THE_CLERK if customer.status is CustomerStatus.REJECTED else _WAITS,)
-    return (_GONE,)
+        return (_CUSTOMER_REJECTED if customer.status is CustomerStatus.REJECTED else _RESERVED,)
+    return (_NO_CUSTOMER,)

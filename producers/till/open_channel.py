@@ -1,4 +1,4 @@
-"""A channel, open for work: its settings and its database."""
+"""An open channel: its settings and its database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ from tenten.sql.migrations import check_version
 
 
 class OpenChannel:
-    """A channel's database, open until `close`, and what the settings say of the channel. Threads may share it."""
+    """A channel's database, open until `close`, and the channel's settings. Thread-safe."""
 
     def __init__(self, settings: Settings, name: str, engine: Engine) -> None:
         self.settings = settings
         self.name = name
-        """The channel id, under which it speaks to headquarters."""
+        """The channel id in events."""
         self.engine = engine
         self.writers = WriterSchemas()
-        """Who wrote what lies in the channel's own database."""
+        """The Avro schemas of the payloads in the channel's own database."""
         self._channel: Channel = settings.channel(name)
         self._legal_entity: LegalEntity = settings.legal_entity_of(name)
 
@@ -36,7 +36,7 @@ class OpenChannel:
         self.close()
 
     def close(self) -> None:
-        """Close the database's connections. Twice is fine."""
+        """Close the database's connections. Idempotent."""
         self.engine.dispose()
 
     @property
@@ -46,16 +46,16 @@ class OpenChannel:
 
     @property
     def legal_entity_id(self) -> str:
-        """The legal entity its customers belong to."""
+        """The legal entity of the channel's customers."""
         return self._channel.legal_entity
 
     @property
     def default_type(self) -> CustomerType:
-        """What a new customer is when neither said nor plain from its names."""
+        """The type of a new customer when neither the input nor its names determine one."""
         return self._channel.default_customer.customer_type
 
     def default_customer(self, customer_type: CustomerType) -> CustomerState:
-        """What a new customer is before anything is said of it."""
+        """A new customer with the channel's defaults, before any input."""
         default = self._channel.default_customer
         return CustomerState(
             legal_entity=self._channel.legal_entity,
@@ -70,7 +70,7 @@ class OpenChannel:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection for questions, which sees one state: it waits for no writer, and makes none wait."""
+        """A read-only connection that sees one state and blocks no writer."""
         with consistent_view(self.engine) as connection:
             yield connection
 
@@ -78,8 +78,7 @@ class OpenChannel:
 def open_channel(settings: Settings, name: str) -> OpenChannel:
     """Open a channel's database. Use it as a context manager, or `close` it.
 
-    Raises: `SettingsError` for a channel that the settings do not have, `DatabaseRefused` when its tables are not
-    those of this release.
+    Raises: `SettingsError` for an unknown channel, `DatabaseRefused` when the tables are not those of this release.
     """
     engine = open_database(settings.channel(name).database)
     try:

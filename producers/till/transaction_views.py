@@ -1,4 +1,4 @@
-"""Orders and cash-and-carry as a channel has them: as rows, as values, and as a clerk sees them."""
+"""Orders and cash-and-carry sales of a channel as a clerk sees them, and their rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, select
 
-from tenten.producers.till.customers import CustomerView, reading, views
+from tenten.producers.till import customer_views
+from tenten.producers.till.caller_fields import transaction_reasons
+from tenten.producers.till.customer_views import CustomerView
+from tenten.producers.till.database_session import reading
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import plain_decimal
 from tenten.rules.transaction_rules import content_of
@@ -33,35 +36,35 @@ LIMIT_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionView:
-    """An order or a cash-and-carry as the channel has it, with headquarters' newest answer."""
+    """An order or a cash-and-carry sale with headquarters' newest reply."""
 
     transaction: RetailTransaction
-    """Without the customer's event: that one lies in the outbox."""
+    """Without the customer's event, which only the outbox has."""
     customer: CustomerView | None
-    """As the channel shows him now; None for a sale to nobody in particular, and when he is no longer here."""
+    """The customer as the channel shows it now; None without a customer, or when it is no longer in the channel."""
     status: TransactionStatus
     sales_order: str | None
     reasons: tuple[Reason, ...]
-    """Why headquarters has rejected it, or what it waits for."""
+    """Why headquarters has rejected it, or what it waits for; fields are named as in the input."""
     end_of_day_id: str | None
-    """The end of day that lists it."""
+    """The end of day that lists the sale."""
     updated_at: datetime
 
     @property
     def transaction_id(self) -> str:
-        """Its GUID."""
+        """The transaction's GUID."""
         return self.transaction.transaction_id
 
     @property
     def customer_number(self) -> str | None:
-        """The customer's account number or `Pending sync`; None without a customer here."""
+        """The customer's account number or `Pending sync`; None without a customer in the channel."""
         return None if self.customer is None else self.customer.display_number
 
 
 def show_transaction(channel: OpenChannel, transaction_id: str) -> TransactionView:
-    """An order or cash-and-carry as the channel has it. Raises: `NoSuchTransaction`, `DatabaseRefused`."""
+    """An order or a cash-and-carry sale. Raises: `NoSuchTransaction`, `DatabaseRefused`."""
     with reading(channel) as connection:
-        return only_view(connection, channel, transaction_id)
+        return read_view(connection, channel, transaction_id)
 
 
 def list_transactions(
@@ -72,7 +75,8 @@ def list_transactions(
     status: TransactionStatus | None = None,
     limit: int = 50,
 ) -> list[TransactionView]:
-    """Orders and cash-and-carry, or those of one kind, date or status; the newest first, at most `limit` (and 1,000).
+    """Orders and cash-and-carry sales, the newest first, at most `limit` (and at most 1,000); filtered by kind, date
+    and status, where given.
 
     Raises: `DatabaseRefused`.
     """
@@ -86,19 +90,19 @@ def list_transactions(
     newest = [transactions.c[name].desc() for name in ("business_date", "occurred_at", "transaction_id")]
     with reading(channel) as connection:
         ids = connection.scalars(query.order_by(*newest).limit(max(0, min(limit, LIMIT_MAX)))).all()
-        found = {view.transaction_id: view for view in read_views(connection, channel, ids)}
-    return [found[one] for one in ids]
+        views = {view.transaction_id: view for view in read_views(connection, channel, ids)}
+    return [views[transaction_id] for transaction_id in ids]
 
 
-def only_view(connection: Connection, channel: OpenChannel, transaction_id: str) -> TransactionView:
-    """The transaction of this id. Raises: `NoSuchTransaction`."""
+def read_view(connection: Connection, channel: OpenChannel, transaction_id: str) -> TransactionView:
+    """The view of one transaction. Raises: `NoSuchTransaction`."""
     for view in read_views(connection, channel, normal_ids(transaction_id)):
         return view
-    raise NoSuchTransaction(f"there is no order and no cash-and-carry {transaction_id} in this channel")
+    raise NoSuchTransaction(f"there is no order or cash-and-carry sale {transaction_id} in this channel")
 
 
 def normal_ids(transaction_id: str) -> list[str]:
-    """The id in its normal form; nothing when it is none."""
+    """The id in its normal form; empty for a malformed id."""
     try:
         return [str(UUID(transaction_id))]
     except ValueError:
@@ -106,19 +110,18 @@ def normal_ids(transaction_id: str) -> list[str]:
 
 
 def read_views(connection: Connection, channel: OpenChannel, transaction_ids: Sequence[str]) -> list[TransactionView]:
-    """Those of the transactions that exist. At most five statements."""
+    """The views of the transactions that exist. At most five statements."""
     query = select(transactions).where(is_one_of(connection, transactions.c.transaction_id, transaction_ids))
     rows = connection.execute(query).mappings().all()
-    customers = {
-        view.customer_id: view for view in views(connection, list({row["customer_id"] for row in rows} - {None}))
-    }
+    customer_ids = list({row["customer_id"] for row in rows} - {None})
+    customers = {view.customer_id: view for view in customer_views.read_views(connection, customer_ids)}
     return [
         TransactionView(
             transaction=from_row(channel, row),
             customer=customers.get(row["customer_id"]),
             status=TransactionStatus(row["status"]),
             sales_order=row["sales_order"],
-            reasons=reasons_from_json(row["reasons"]),
+            reasons=transaction_reasons(reasons_from_json(row["reasons"])),
             end_of_day_id=row["end_of_day_id"],
             updated_at=row["updated_at"],
         )
@@ -144,7 +147,7 @@ def as_row(transaction: RetailTransaction) -> dict[str, Any]:
 
 
 def from_row(channel: OpenChannel, row: RowMapping) -> RetailTransaction:
-    """The transaction that a row of `transactions` holds, without a customer's event."""
+    """The transaction in a row of `transactions`, without a customer's event."""
     content = row["content"]
     address = content["delivery_address"]
     return RetailTransaction(
@@ -168,12 +171,18 @@ def from_row(channel: OpenChannel, row: RowMapping) -> RetailTransaction:
             )
             for line in content["lines"]
         ),
-        charges=tuple(CodedAmount(code=one["code"], amount=Decimal(one["amount"])) for one in content["charges"]),
-        taxes=tuple(CodedAmount(code=one["code"], amount=Decimal(one["amount"])) for one in content["taxes"]),
+        charges=_coded_amounts(content["charges"]),
+        taxes=_coded_amounts(content["taxes"]),
         payments=payments_of(content),
     )
 
 
 def payments_of(content: dict[str, Any]) -> tuple[Payment, ...]:
     """The payments in the content of a row."""
-    return tuple(Payment(method=one["method"], amount=Decimal(one["amount"])) for one in content["payments"])
+    return tuple(
+        Payment(method=payment["method"], amount=Decimal(payment["amount"])) for payment in content["payments"]
+    )
+
+
+def _coded_amounts(stored: Sequence[dict[str, str]]) -> tuple[CodedAmount, ...]:
+    return tuple(CodedAmount(code=amount["code"], amount=Decimal(amount["amount"])) for amount in stored)

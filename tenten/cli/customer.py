@@ -24,9 +24,7 @@ from tenten.cli.wiring import opened_channel
 from tenten.schemas.messages import reasons_as_json
 
 if TYPE_CHECKING:
-    from tenten.producers.importing.customers import ImportResult
-    from tenten.producers.till.customer_input import CustomerFields, NewAddress
-    from tenten.producers.till.customers import CustomerView
+    from tenten.producers import CustomerFields, CustomerView, ImportResult, NewAddress
 
 app = noun(
     "The customers of a channel. Works on its own database, without a connection to headquarters.",
@@ -125,7 +123,7 @@ def create(
     command waits for headquarters' reply; after that time the customer exists and is pending. A customer that breaks
     rules is refused with every reason, and nothing is written: exit code 1.
     """
-    from tenten.producers.till.sync_create import register_customer
+    from tenten.producers import register_customer
 
     texts = {
         "title": title,
@@ -192,7 +190,7 @@ def edit(
     A change that breaks rules is refused with every reason, and nothing is written: exit code 1. An earlier change that
     headquarters has rejected is sent again with this one.
     """
-    from tenten.producers.till.customers import edit_customer, show_customer
+    from tenten.producers import edit_customer, show_customer
 
     fields = _fields(pairs(fields_set or [], "--set"))
     _add(fields, add_address, add_email, add_phone)
@@ -214,7 +212,7 @@ def edit(
 @app.command(epilog=examples("tenten customer show houston 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"))
 def show(context: typer.Context, channel: ChannelName, customer_id: CustomerId, json: Json = False) -> None:
     """Show a customer as the channel has it: headquarters' last snapshot with the channel's own unsettled changes."""
-    from tenten.producers.till.customers import show_customer
+    from tenten.producers import show_customer
 
     with opened_channel(context, channel) as opened:
         _show(show_customer(opened, customer_id), json)
@@ -231,7 +229,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Find customers by account number, phone number, e-mail address, loyalty card, or beginnings of names."""
-    from tenten.producers.till.search import search_customers
+    from tenten.producers import search_customers
 
     with opened_channel(context, channel) as opened:
         views = search_customers(opened, text, limit)
@@ -251,7 +249,7 @@ def discard(
     context: typer.Context, channel: ChannelName, customer_id: CustomerId, yes: Yes = False, json: Json = False
 ) -> None:
     """Discard a customer's changes that headquarters has rejected; a customer that was never accepted is deleted."""
-    from tenten.producers.till.customers import discard_rejected
+    from tenten.producers import discard_rejected
 
     with opened_channel(context, channel) as opened:
         confirm("Discard the changes of this customer that headquarters has rejected?", yes)
@@ -307,7 +305,7 @@ def import_command(
     A line that was imported before changes nothing, so an interrupted import can be started again. Lines that break
     rules are refused with every reason; the others are imported. Exit code 0 if no line was refused, else 1.
     """
-    from tenten.producers.importing.customers import import_customers
+    from tenten.producers import import_customers
 
     fields_of_columns = pairs(mapping or [], "--map")
     with opened_channel(context, channel) as opened, progress_bar("import", "lines") as bar:
@@ -322,18 +320,18 @@ def import_command(
 
 
 def _show_import(result: "ImportResult", json: bool) -> None:
-    refused = [{"line": line.line, "reasons": reasons_as_json(line.reasons)} for line in result.refused]
+    refused = [{"line": line.line, "reasons": reasons_as_json(line.reasons)} for line in result.rejected]
     if json:
         counts = {"read": result.read, "created": result.created, "edited": result.edited, "repeated": result.repeated}
         columns = {"columns": dict(result.columns), "key": result.key, "unused": list(result.unused)}
         print_json(counts | {"refused": refused} | columns)
     else:
-        for line in result.refused:
+        for line in result.rejected:
             for reason in line.reasons:
                 report(f"line {line.line}: {reason.field}: {reason.text}")
         print_line(
             f"{result.read:,} read: {result.created:,} created, {result.edited:,} edited, "
-            f"{result.repeated:,} repeated, {len(result.refused):,} refused"
+            f"{result.repeated:,} repeated, {len(result.rejected):,} refused"
         )
         if result.unused:
             report(f"Not used: {', '.join(result.unused)}; name the field of a column with --map COLUMN=field")
@@ -366,7 +364,7 @@ def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[No
 
 def _fields(texts: Mapping[str, str]) -> "CustomerFields":
     """Texts as fields. Raises: `typer.BadParameter`."""
-    from tenten.producers.till.customer_input import fields_from_texts
+    from tenten.producers import fields_from_texts
 
     rest = dict(texts)
     books = rest.pop("address_books", None)
@@ -389,7 +387,7 @@ def _add(
     fields: "CustomerFields", addresses: list[str] | None, emails: list[str] | None, phones: list[str] | None
 ) -> None:
     """Add further addresses and contacts to the fields."""
-    from tenten.producers.till.customer_input import NewContact
+    from tenten.producers import NewContact
 
     if addresses:
         fields["add_addresses"] = [_address(parts) for parts in addresses]
@@ -403,7 +401,7 @@ def _address(text: str) -> "NewAddress":
     """`street=1 Main St; city=Houston` as an address. Raises: `typer.BadParameter`."""
     from dataclasses import fields as fields_of
 
-    from tenten.producers.till.customer_input import NewAddress
+    from tenten.producers import NewAddress
 
     parts = pairs(_names(text), "--add-address")
     known = [field.name for field in fields_of(NewAddress)]

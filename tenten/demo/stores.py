@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Engine, distinct, func, select
 
-from tenten.producers.outbox import CUSTOMER
+from tenten.producers.outbox.table import CUSTOMER
 from tenten.rules.number_sequence import number_format
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables import channel, headquarters

@@ -1,4 +1,4 @@
-"""Async and sync creation, the whole way: real relay, real headquarters, real settlement, on PostgreSQL and SQLite."""
+"""Async and sync creation end to end, with real relay, headquarters and settlement, on PostgreSQL and SQLite."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import ColumnElement, func, select
 
-from tenten.producers import CustomerStatus, CustomerView, OpenChannel, outbox, show_customer
+from tenten.producers import CustomerStatus, CustomerView, OpenChannel, register_customer, show_customer
+from tenten.producers.outbox.retention import mark_unsent
 from tenten.producers.till.customers import new_id
-from tenten.producers.till.sync_create import register_customer
 from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows, set_flow
 from tests.scenes import DEADLINE_SECONDS, wait_for
 
 DROPPED = 1_000
-"""So many answers come too late."""
+"""The number of late replies."""
 
 TILLS = 4
 
@@ -33,37 +33,37 @@ def flow(
 
 
 def ada(opened: OpenChannel, *, customer_id: str | None = None, sync_seconds: float | None = None) -> CustomerView:
-    """A new customer by the channel's mode, unless told otherwise."""
+    """A new customer, by default in the channel's creation mode."""
     return register_customer(
         opened, customer_id=customer_id, sync_seconds=sync_seconds, first_name="Ada", last_name="Lovelace"
     )
 
 
-def test_async_creation_waits_for_nothing(flow: Flow) -> None:
-    """The customer is pending and there at once, however long a sync creation would wait."""
+def test_async_creation_returns_immediately(flow: Flow) -> None:
+    """The customer is pending at once, however long a sync creation would wait."""
     with flow.with_channel(HOUSTON, creation="async", sync_seconds=3600).opened() as houston:
         assert ada(houston).status is CustomerStatus.PENDING
         assert len(rows(houston, channel.outbox)) == 1
 
 
-def test_sync_creation_gives_the_account_number(flow: Flow) -> None:
-    """With everything running the clerk reads the number in the answer itself."""
+def test_sync_creation_returns_the_account_number(flow: Flow) -> None:
+    """With all processes running, the returned customer has its number."""
     flow = flow.with_channel(HOUSTON, creation="sync", sync_seconds=DEADLINE_SECONDS)
     with flow.opened() as houston, flow.scene.headquarters(), flow.running(*PARTS):
         made = ada(houston)
     assert (made.status, made.account_number) == (CustomerStatus.SYNCHRONIZED, "C-00000001")
 
 
-def test_said_seconds_win_over_the_mode_of_the_channel(flow: Flow) -> None:
-    """In an async channel one customer can be waited for, and in a sync channel one need not be."""
+def test_sync_seconds_override_the_mode_of_the_channel(flow: Flow) -> None:
+    """In an async channel a creation can wait, and in a sync channel it can return at once."""
     with flow.opened() as houston, flow.scene.headquarters(), flow.running(*PARTS):
         assert ada(houston, sync_seconds=DEADLINE_SECONDS).status is CustomerStatus.SYNCHRONIZED
     with flow.with_channel(HOUSTON, creation="sync", sync_seconds=3600).opened() as houston:
         assert ada(houston, sync_seconds=0).status is CustomerStatus.PENDING
 
 
-def test_sync_creation_gives_a_rejection_with_its_reasons(flow: Flow) -> None:
-    """Where headquarters says no, here because its numbers are used up, the clerk is told at once."""
+def test_sync_creation_returns_a_rejection_with_its_reasons(flow: Flow) -> None:
+    """A rejection by headquarters, here because the account numbers are used up, is returned at once."""
     # given
     flow.scene.query("UPDATE number_sequences SET next = 100000000 WHERE legal_entity = 'usrt'")
     # when
@@ -74,8 +74,8 @@ def test_sync_creation_gives_a_rejection_with_its_reasons(flow: Flow) -> None:
     assert [reason.code for reason in made.reasons] == ["number_sequence_used_up"]
 
 
-def test_with_the_line_down_a_sync_customer_is_async_and_heals(flow: Flow) -> None:
-    """Nothing runs: the customer is pending when the time is up, and has its number once the line is back."""
+def test_sync_creation_is_async_while_disconnected(flow: Flow) -> None:
+    """Without any process running, the customer is pending after the timeout; it gets its number after reconnecting."""
     flow = flow.with_channel(HOUSTON, creation="sync", sync_seconds=0.2)
     with flow.opened() as houston:
         # given
@@ -89,35 +89,37 @@ def test_with_the_line_down_a_sync_customer_is_async_and_heals(flow: Flow) -> No
         assert len(rows(houston, channel.outbox)) == len(rows(houston, channel.customers)) == 1
 
 
-def test_answers_that_come_too_late_make_no_second_customer(flow: Flow) -> None:
-    """A thousand sync creations time out though headquarters has made the customer, and the tills say all of it once
-    more: a thousand customers, a thousand numbers without a gap.
+def test_late_replies_create_no_second_customer(flow: Flow) -> None:
+    """A thousand sync creations time out although headquarters has created the customers, and the tills repeat all
+    calls: a thousand customers with a thousand consecutive numbers.
     """
     customer_ids = [new_id() for _ in range(DROPPED)]
     with flow.opened() as houston, flow.scene.headquarters(), ThreadPoolExecutor(TILLS) as tills:
 
         def registered() -> list[CustomerView]:
-            return list(tills.map(lambda one: ada(houston, customer_id=one, sync_seconds=0.005), customer_ids))
+            return list(
+                tills.map(lambda customer_id: ada(houston, customer_id=customer_id, sync_seconds=0.005), customer_ids)
+            )
 
         with flow.running("relay"):
-            # given: nothing settles, so each answer is lost to the call that waits for it
+            # given: settlement does not run, so each reply is too late for the call that waits for it
             first = registered()
-            wait_for(lambda: len(at_headquarters(flow)) == DROPPED, "headquarters to have them all")
-            # when: headquarters has committed, and every till tries again
+            wait_for(lambda: len(at_headquarters(flow)) == DROPPED, "headquarters to have all customers")
+            # when: every till repeats its call after headquarters has committed
             again = registered()
-            # and what was sent may be sent twice, as after any lost acknowledgement
+            # and all rows are sent twice, as after a lost acknowledgement
             wait_for(lambda: unsent(houston) == 0, "everything to be marked as sent")
             with houston.engine.begin() as connection:
-                outbox.mark_unsent(connection, [row["sequence"] for row in rows(houston, channel.outbox)])
-            wait_for(lambda: repeated_at_headquarters(flow) == DROPPED, "headquarters to have everything twice")
-        # then: to each till the customer is pending, and nothing was written twice
+                mark_unsent(connection, [row["sequence"] for row in rows(houston, channel.outbox)])
+            wait_for(lambda: repeated_at_headquarters(flow) == DROPPED, "headquarters to have every event twice")
+        # then: each till sees a pending customer, and nothing was written twice
         assert {view.status for view in first + again} == {CustomerStatus.PENDING}
         assert [view.customer_id for view in again] == customer_ids
         assert {row["customer_id"] for row in rows(houston, channel.customers)} == set(customer_ids)
         assert len(rows(houston, channel.outbox)) == DROPPED
-        # when the answers come at last
+        # when the replies arrive
         with flow.running("settlement"):
-            wait_for(lambda: unsettled(houston) == 0, "the answers")
+            wait_for(lambda: unsettled(houston) == 0, "the replies")
         # then
         assert numbers_in(houston) == numbers_at_headquarters(flow) == NUMBERS
         assert {row["outcome"] for row in rows(houston, channel.outbox)} == {"synchronized"}
@@ -129,7 +131,7 @@ NUMBERS = [f"C-{number:08d}" for number in range(1, DROPPED + 1)]
 
 
 def at_headquarters(flow: Flow) -> list[dict[str, str]]:
-    """Every customer that headquarters has."""
+    """All customers at headquarters."""
     return flow.scene.query("SELECT customer_id::text, account_number FROM customers ORDER BY account_number")
 
 
@@ -139,23 +141,23 @@ def numbers_at_headquarters(flow: Flow) -> list[str]:
 
 
 def numbers_in(houston: OpenChannel) -> list[str]:
-    """The account numbers that the channel's customers have, in order; the pending ones are left out."""
+    """The account numbers of the channel's customers, in order, without pending customers."""
     return sorted(row["account_number"] for row in rows(houston, channel.customers) if row["account_number"])
 
 
 def repeated_at_headquarters(flow: Flow) -> int:
-    """How many events headquarters has read more than once."""
+    """The number of events that headquarters has read more than once."""
     [row] = flow.scene.query("SELECT count(*) AS events FROM synchronization_log WHERE repeats > 0")
     return int(row["events"])
 
 
 def unsent(houston: OpenChannel) -> int:
-    """How many rows of the outbox the relay has not marked as sent."""
+    """The number of outbox rows that are not marked as sent."""
     return _count(houston, channel.outbox.c.sent_at.is_(None))
 
 
 def unsettled(houston: OpenChannel) -> int:
-    """How many rows of the outbox have no answer."""
+    """The number of outbox rows without a reply."""
     return _count(houston, channel.outbox.c.settled_at.is_(None))
 
 

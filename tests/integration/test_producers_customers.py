@@ -1,4 +1,4 @@
-"""Customers of a channel: create, edit, show, discard. On PostgreSQL and SQLite, without any broker."""
+"""Customers of a channel: create, edit, show, discard. On PostgreSQL and SQLite, without a broker."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -48,12 +48,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = (
         request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     )
-    with set_store(tmp_path, url) as made:
-        yield made
+    with set_store(tmp_path, url) as scene:
+        yield scene
 
 
-def test_a_new_customer_is_pending_and_its_event_is_in_the_outbox(store: Store) -> None:
-    """Creating needs no line: the clerk sees a pending customer, and the event waits with everything about him."""
+def test_new_customer_is_pending_and_its_event_is_in_the_outbox(store: Store) -> None:
+    """Creating works offline: the customer is pending, and the outbox has an event with the whole customer."""
     # when
     ada = create_customer(store.channel, first_name="Ada", last_name="Lovelace", email="ada@example.com")
     # then
@@ -81,20 +81,22 @@ def test_a_new_customer_is_pending_and_its_event_is_in_the_outbox(store: Store) 
     assert (row["id"], row["sent_at"], row["settled_at"]) == (written.event_id, None, None)
 
 
-def test_what_is_not_said_comes_from_the_channel(store: Store) -> None:
-    """Language, currency, group, receipts, affiliations, address books and the country are lent to a new person."""
+def test_omitted_fields_are_filled_with_the_channels_defaults(store: Store) -> None:
+    """Language, currency, group, receipts, affiliations, address books and country of a new person."""
     # when
     ada = create_customer(store.channel, first_name="Ada", address=NewAddress(city="Houston")).state
     # then
     assert (ada.legal_entity, ada.language, ada.currency) == ("usrt", "en-US", "USD")
     assert (ada.customer_group, ada.receipt_preference) == ("10", ReceiptPreference.EMAIL)
     assert (ada.affiliations, ada.address_books) == (("friends",), ("US",))
-    assert [(one.purpose, one.country, one.city) for one in ada.addresses] == [("HOME", "US", "Houston")]
+    assert [(address.purpose, address.country, address.city) for address in ada.addresses] == [
+        ("HOME", "US", "Houston")
+    ]
     assert ada.primary_address == ada.addresses[0].address_id
 
 
-def test_a_customer_with_an_organization_name_alone_is_an_organization(store: Store) -> None:
-    """An organization's address is for business, and a person keeps his kind when he names his employer."""
+def test_customer_with_only_an_organization_name_is_an_organization(store: Store) -> None:
+    """An organization's address is for business; a person who names an employer is still a person."""
     # when
     works = create_customer(
         store.channel, organization_name="Analytical Engines", address=NewAddress(country="Germany")
@@ -102,13 +104,13 @@ def test_a_customer_with_an_organization_name_alone_is_an_organization(store: St
     ada = create_customer(store.channel, last_name="Lovelace", organization_name="Analytical Engines")
     # then
     assert works.state.customer_type is CustomerType.ORGANIZATION
-    assert [(one.purpose, one.country) for one in works.state.addresses] == [("BUSINESS", "DE")]
+    assert [(address.purpose, address.country) for address in works.state.addresses] == [("BUSINESS", "DE")]
     assert works.display_name == "Analytical Engines"
     assert ada.state.customer_type is CustomerType.PERSON
 
 
-def test_phone_numbers_and_e_mail_addresses_are_normalised(store: Store) -> None:
-    """However a clerk writes them, they are kept in the form that a search can find."""
+def test_phone_numbers_and_email_addresses_are_normalised(store: Store) -> None:
+    """Values are stored in the form that a search can find, however they were entered."""
     # when
     ada = create_customer(
         store.channel,
@@ -119,7 +121,7 @@ def test_phone_numbers_and_e_mail_addresses_are_normalised(store: Store) -> None
     )
     # then
     assert ada.state.last_name == "Lovelace"
-    assert {(one.kind, one.value, one.marketing_consent) for one in ada.state.contacts} == {
+    assert {(contact.kind, contact.value, contact.marketing_consent) for contact in ada.state.contacts} == {
         ("PHONE", "+17135550123", False),
         ("EMAIL", "Ada@example.com", False),
         ("PHONE", "+4930901820", True),
@@ -127,19 +129,19 @@ def test_phone_numbers_and_e_mail_addresses_are_normalised(store: Store) -> None
     assert contact(ada, "+17135550123").contact_id == ada.state.primary_phone
 
 
-def test_a_refused_customer_gives_every_reason_and_writes_nothing(store: Store) -> None:
-    """All that is wrong is said at once, before anything is written."""
+def test_invalid_customer_is_rejected_with_every_reason_and_writes_nothing(store: Store) -> None:
+    """All reasons are given at once, before anything is written."""
     # when
-    with pytest.raises(CustomerRejected) as refusal:
+    with pytest.raises(CustomerRejected) as rejection:
         create_customer(store.channel, first_name="A" * 101, phone="12", email="ada", address=NewAddress(country="XX"))
     # then
-    codes = {reason.code for reason in refusal.value.reasons}
+    codes = {reason.code for reason in rejection.value.reasons}
     assert codes == {"too_long", "invalid_phone", "invalid_email", "unknown_country"}
     assert set(store.counts().values()) == {0}
 
 
-def test_the_same_customer_id_again_makes_no_second_customer(store: Store) -> None:
-    """A program that got no answer repeats the call: one customer, one event, and later edits stay."""
+def test_create_is_idempotent_by_customer_id(store: Store) -> None:
+    """A repeated call creates no second customer or event, and keeps later edits."""
     # given
     create_customer(store.channel, customer_id=GUID, last_name="Lovelace")
     edited = edit_customer(store.channel, GUID, last_name="King")
@@ -150,8 +152,8 @@ def test_the_same_customer_id_again_makes_no_second_customer(store: Store) -> No
     assert store.counts()["outbox"] == 2
 
 
-def test_the_same_event_id_again_writes_nothing(store: Store) -> None:
-    """An event has one place in the outbox, whether it creates or edits."""
+def test_create_and_edit_are_idempotent_by_event_id(store: Store) -> None:
+    """An event is written once, whether it creates or edits."""
     # given
     ada = create_customer(store.channel, event_id=GUID, last_name="Lovelace")
     edit_customer(store.channel, ada.customer_id, event_id=OTHER_GUID, first_name="Ada")
@@ -161,23 +163,25 @@ def test_the_same_event_id_again_writes_nothing(store: Store) -> None:
     again = edit_customer(store.channel, ada.customer_id, event_id=OTHER_GUID, first_name="Ada")
     # then
     assert again.state.first_name == "Augusta"
-    assert [one.event_id for one in store.events()][:2] == [GUID, OTHER_GUID]
+    assert [event.event_id for event in store.events()][:2] == [GUID, OTHER_GUID]
     assert store.counts() == {"customers": 1, "customer_addresses": 0, "customer_contacts": 0, "outbox": 3}
 
 
-def test_one_customer_created_by_many_at_once_is_one(store: Store) -> None:
-    """The same call from several tills at the same moment makes one customer with one event."""
+def test_concurrent_creates_with_one_customer_id_create_one_customer(store: Store) -> None:
+    """The same call from several tills at the same moment creates one customer with one event."""
     # when
     with ThreadPoolExecutor(4) as tills:
-        made = [tills.submit(create_customer, store.channel, customer_id=GUID, last_name="Lovelace") for _ in range(8)]
-        views = [one.result() for one in made]
+        futures = [
+            tills.submit(create_customer, store.channel, customer_id=GUID, last_name="Lovelace") for _ in range(8)
+        ]
+        views = [future.result() for future in futures]
     # then
-    assert {one.customer_id for one in views} == {GUID}
+    assert {view.customer_id for view in views} == {GUID}
     assert (store.counts()["customers"], store.counts()["outbox"]) == (1, 1)
 
 
-def test_an_edit_carries_its_own_paths_and_every_unsettled_event(store: Store) -> None:
-    """Each edit says what it changed, and brings along what headquarters has not settled, with the paths of each."""
+def test_edit_carries_its_own_paths_and_supersedes_every_unsettled_event(store: Store) -> None:
+    """Each edit has the paths it changed, and the ids and paths of all events that headquarters has not settled."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     edit_customer(store.channel, ada.customer_id, first_name="Ada")
@@ -195,8 +199,8 @@ def test_an_edit_carries_its_own_paths_and_every_unsettled_event(store: Store) -
     assert (seen.unsettled, seen.status) == (3, CustomerStatus.PENDING)
 
 
-def test_the_first_edit_on_a_snapshot_keeps_it_as_its_base(store: Store) -> None:
-    """The last snapshot is kept under the edits, and a second edit leaves it as it was."""
+def test_first_edit_stores_the_base_snapshot(store: Store) -> None:
+    """The first edit stores the last snapshot, and a second edit leaves it unchanged."""
     # given
     ada = synchronized(store)
     # when
@@ -208,12 +212,12 @@ def test_the_first_edit_on_a_snapshot_keeps_it_as_its_base(store: Store) -> None
     snapshot = WriterSchemas().decode(kept["snapshot"], contract("Customer"))
     assert (kept["version"], snapshot["version"], snapshot["account_number"]) == (7, 7, "C-00000001")
     assert (snapshot["customer"]["first_name"], snapshot["customer"]["last_name"]) == ("Ada", "Lovelace")
-    assert [one.based_on_version for one in store.events()] == [0, 7, 7]
-    assert [one.event_id for one in store.events()[2].supersedes] == [store.events()[1].event_id]
+    assert [event.based_on_version for event in store.events()] == [0, 7, 7]
+    assert [superseded.event_id for superseded in store.events()[2].supersedes] == [store.events()[1].event_id]
 
 
-def test_an_edit_that_changes_nothing_writes_nothing(store: Store) -> None:
-    """Saying what is there already leaves outbox and customer alone."""
+def test_edit_without_changes_writes_nothing(store: Store) -> None:
+    """Entering the current values again leaves outbox and customer unchanged."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace", email="ada@example.com", address=NewAddress(city="Bath"))
     # when
@@ -225,8 +229,8 @@ def test_an_edit_that_changes_nothing_writes_nothing(store: Store) -> None:
     assert store.counts()["outbox"] == 1
 
 
-def test_a_refused_edit_leaves_the_customer_as_it_was(store: Store) -> None:
-    """A correction is judged by the same rules as a new customer."""
+def test_rejected_edit_leaves_the_customer_unchanged(store: Store) -> None:
+    """An edit is validated by the same rules as a new customer."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     # when
@@ -236,8 +240,8 @@ def test_a_refused_edit_leaves_the_customer_as_it_was(store: Store) -> None:
     assert show_customer(store.channel, ada.customer_id) == ada
 
 
-def test_a_rejection_is_shown_and_the_next_edit_takes_the_rejected_one_along(store: Store) -> None:
-    """The clerk sees why, corrects, and the correction carries the rest of what was refused."""
+def test_rejection_is_shown_and_superseded_by_the_next_edit(store: Store) -> None:
+    """The clerk reads the reasons, and the correction carries the other rejected changes."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     [created] = store.events()
@@ -251,8 +255,8 @@ def test_a_rejection_is_shown_and_the_next_edit_takes_the_rejected_one_along(sto
     assert store.events()[1].supersedes == (SupersededEvent(event_id=created.event_id, changed=created.changed),)
 
 
-def test_after_a_rejection_the_same_can_be_sent_once_more(store: Store) -> None:
-    """An edit without a change is meaningful then: headquarters may have changed its rules."""
+def test_edit_without_changes_after_a_rejection_sends_again(store: Store) -> None:
+    """Headquarters may have changed its rules, so an edit without changes is useful then."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     store.reject(store.events()[0].event_id)
@@ -260,11 +264,11 @@ def test_after_a_rejection_the_same_can_be_sent_once_more(store: Store) -> None:
     edit_customer(store.channel, ada.customer_id)
     # then
     created, again = store.events()
-    assert (again.changed, [one.event_id for one in again.supersedes]) == ((), [created.event_id])
+    assert (again.changed, [superseded.event_id for superseded in again.supersedes]) == ((), [created.event_id])
 
 
-def test_discarding_a_rejected_edit_shows_the_snapshot_again(store: Store) -> None:
-    """What was refused is given up; an edit that still is on its way stays visible."""
+def test_discarding_a_rejected_edit_restores_the_snapshot(store: Store) -> None:
+    """The rejected edit is discarded; an edit that is still unsettled stays visible."""
     # given
     ada = synchronized(store)
     edit_customer(store.channel, ada.customer_id, first_name="Augusta")
@@ -280,8 +284,8 @@ def test_discarding_a_rejected_edit_shows_the_snapshot_again(store: Store) -> No
     assert len(store.rows(channel.snapshots)) == 1
 
 
-def test_discarding_the_only_edit_leaves_nothing_behind(store: Store) -> None:
-    """Without edits the customer is the snapshot, and no base is kept any more."""
+def test_discarding_the_only_edit_deletes_the_base_snapshot(store: Store) -> None:
+    """Without edits the customer equals the snapshot, and no base is stored."""
     # given
     ada = synchronized(store)
     edit_customer(store.channel, ada.customer_id, last_name="King", address=NewAddress(city="Bath"))
@@ -294,8 +298,8 @@ def test_discarding_the_only_edit_leaves_nothing_behind(store: Store) -> None:
     assert store.rows(channel.snapshots) == []
 
 
-def test_discarding_a_customer_that_was_never_accepted_removes_it(store: Store) -> None:
-    """Headquarters has never had him, so nothing remains to be shown."""
+def test_discarding_a_never_accepted_customer_deletes_it(store: Store) -> None:
+    """Headquarters never accepted the customer, so nothing remains."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace", email="ada@example.com")
     store.reject(store.events()[0].event_id)
@@ -308,8 +312,8 @@ def test_discarding_a_customer_that_was_never_accepted_removes_it(store: Store) 
     assert store.counts() == {"customers": 0, "customer_addresses": 0, "customer_contacts": 0, "outbox": 1}
 
 
-def test_a_rejection_that_a_later_edit_has_taken_along_cannot_be_discarded(store: Store) -> None:
-    """The later edit carries the rejected one to headquarters; giving it up here would only hide it."""
+def test_rejection_superseded_by_a_later_edit_cannot_be_discarded(store: Store) -> None:
+    """The later edit carries the rejected changes to headquarters, so nothing is discarded."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     store.reject(store.events()[0].event_id)
@@ -322,7 +326,7 @@ def test_a_rejection_that_a_later_edit_has_taken_along_cannot_be_discarded(store
 
 
 def test_addresses_and_contacts_are_added_changed_and_removed(store: Store) -> None:
-    """Each one is a path of its own, and what is primary never points at nothing."""
+    """Each has its own path, and primary ids never refer to a removed one."""
     # given
     ada = create_customer(
         store.channel,
@@ -343,7 +347,7 @@ def test_addresses_and_contacts_are_added_changed_and_removed(store: Store) -> N
         remove_contacts=[ada.state.primary_email or ""],
     )
     # then
-    assert [(one.address_id, one.city, one.country) for one in seen.state.addresses] == [
+    assert [(address.address_id, address.city, address.country) for address in seen.state.addresses] == [
         (austin.address_id, "Dallas", "US")
     ]
     assert seen.state.addresses[0].updated_at > austin.updated_at
@@ -362,7 +366,7 @@ def test_addresses_and_contacts_are_added_changed_and_removed(store: Store) -> N
 
 
 def test_affiliations_and_attributes_are_added_and_removed_by_name(store: Store) -> None:
-    """An attribute takes its kind from its value; None takes it away."""
+    """An attribute has the type of its value; None removes it."""
     # given
     ada = create_customer(
         store.channel,
@@ -394,8 +398,8 @@ def test_affiliations_and_attributes_are_added_and_removed_by_name(store: Store)
     }
 
 
-def test_two_clerks_at_one_customer_both_succeed(store: Store) -> None:
-    """Whoever comes second sees the first one's change, and takes it along."""
+def test_concurrent_edits_of_one_customer_all_succeed(store: Store) -> None:
+    """Each edit sees the previous ones and supersedes them."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     # when
@@ -405,40 +409,40 @@ def test_two_clerks_at_one_customer_both_succeed(store: Store) -> None:
     # then
     seen = show_customer(store.channel, ada.customer_id)
     assert len(seen.state.attributes) == 8
-    assert [len(one.supersedes) for one in store.events()] == list(range(9))
+    assert [len(event.supersedes) for event in store.events()] == list(range(9))
 
 
-def test_an_unknown_field_is_a_mistake_of_the_program(store: Store) -> None:
-    """A typing error in a field's name never passes unnoticed."""
+def test_unknown_field_raises_a_type_error(store: Store) -> None:
+    """A misspelt field name never passes unnoticed."""
     with pytest.raises(TypeError, match="surname"):
-        create_customer(store.channel, surname="Lovelace")  # type: ignore[call-arg]  # that is the point
+        create_customer(store.channel, surname="Lovelace")  # type: ignore[call-arg]  # the point of this test
 
 
 @pytest.mark.parametrize("customer_id", [GUID, "C-00000001", "", "'; DROP TABLE customers"])
-def test_a_customer_that_is_not_there_is_named(store: Store, customer_id: str) -> None:
-    """Whatever is given as an id, the answer is that there is no such customer."""
+def test_unknown_customer_id_raises_no_such_customer(store: Store, customer_id: str) -> None:
+    """This holds for any text as an id."""
     with pytest.raises(NoSuchCustomer):
         show_customer(store.channel, customer_id)
     with pytest.raises(NoSuchCustomer):
         edit_customer(store.channel, customer_id, last_name="King")
 
 
-def test_a_database_that_cannot_be_written_is_said_loudly(store: Store) -> None:
-    """The clerk learns that nothing was written, without a word of the customer in the message."""
+def test_read_only_database_raises_without_personal_data(store: Store) -> None:
+    """The message says that nothing was written, and has no data of the customer."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     make_read_only(store.channel.engine)
     # when
-    with pytest.raises(DatabaseRefused, match="nothing was written") as refusal:
+    with pytest.raises(DatabaseRefused, match="nothing was written") as rejection:
         create_customer(store.channel, last_name="Babbage")
     # then
-    assert "Babbage" not in str(refusal.value)
+    assert "Babbage" not in str(rejection.value)
     assert show_customer(store.channel, ada.customer_id) == ada
     assert store.counts()["outbox"] == 1
 
 
 def make_read_only(engine: Engine) -> None:
-    """Have the database refuse writes on every new connection."""
+    """Make the database reject writes on every new connection."""
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             name = connection.scalar(text("SELECT current_database()"))
@@ -448,8 +452,8 @@ def make_read_only(engine: Engine) -> None:
     engine.dispose()
 
 
-def test_a_full_disk_is_said_loudly_and_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """When there is no space for the event, there is no customer either."""
+def test_full_disk_raises_and_writes_no_partial_customer(tmp_path: Path) -> None:
+    """Without space for the event, the customer is not written either."""
     with set_store(tmp_path, "sqlite:///houston.db") as store:
         # given
         @event.listens_for(store.channel.engine, "connect")
@@ -467,13 +471,13 @@ def test_a_full_disk_is_said_loudly_and_leaves_nothing_half_written(tmp_path: Pa
 
 
 def create_until_full(opened: OpenChannel) -> None:
-    """Create customers until there is no space left, which is soon."""
+    """Create customers until no space is left."""
     for number in range(1000):
         create_customer(opened, last_name=f"Lovelace {number}", address=NewAddress(street="x" * 200))
 
 
 @pytest.mark.parametrize(("point", "customers"), [("customers.before_commit", 0), ("customers.after_commit", 1)])
-def test_a_killed_till_has_written_all_or_nothing(store: Store, point: str, customers: int) -> None:
+def test_killed_till_has_written_all_or_nothing(store: Store, point: str, customers: int) -> None:
     """SIGKILL before the commit leaves nothing, after it the customer with its event."""
     # given
     code = (
@@ -495,8 +499,8 @@ def test_a_killed_till_has_written_all_or_nothing(store: Store, point: str, cust
             assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
 
 
-def test_a_channel_whose_tables_are_missing_says_what_to_run(tmp_path: Path, new_database: NewDatabase) -> None:
-    """Opening a database without tables gives advice, not an error of SQL."""
+def test_opening_a_database_without_tables_names_the_command(tmp_path: Path, new_database: NewDatabase) -> None:
+    """The message names the command instead of an SQL error."""
     with set_store(tmp_path, "sqlite:///houston.db") as store:
         empty = store.settings.model_copy(
             update={
@@ -508,7 +512,7 @@ def test_a_channel_whose_tables_are_missing_says_what_to_run(tmp_path: Path, new
 
 
 def synchronized(store: Store) -> CustomerView:
-    """A customer that headquarters knows, at version 7."""
+    """A customer that headquarters has accepted, at version 7."""
     ada = create_customer(store.channel, first_name="Ada", last_name="Lovelace")
     store.synchronize(ada.customer_id, "C-00000001", version=7)
     return show_customer(store.channel, ada.customer_id)
@@ -516,11 +520,11 @@ def synchronized(store: Store) -> CustomerView:
 
 def contact(view: CustomerView, value: str) -> Contact:
     """The contact with this value."""
-    [found] = [one for one in view.state.contacts if one.value == value]
-    return found
+    [match] = [contact for contact in view.state.contacts if contact.value == value]
+    return match
 
 
 def by_city(view: CustomerView, city: str) -> Address:
     """The address in this city."""
-    [found] = [one for one in view.state.addresses if one.city == city]
-    return found
+    [match] = [address for address in view.state.addresses if address.city == city]
+    return match

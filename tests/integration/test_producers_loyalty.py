@@ -1,4 +1,4 @@
-"""Loyalty cards: refused, kept, issued once. On PostgreSQL and SQLite; the whole way at the end."""
+"""Loyalty cards: rejected, reserved, issued once. On PostgreSQL and SQLite; end to end in the last test."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +10,20 @@ import pytest
 from sqlalchemy import Connection, delete, event
 
 from tenten.producers import (
+    CardStatus,
+    CardView,
     CustomerStatus,
     CustomerView,
     create_customer,
     discard_rejected,
     edit_customer,
+    issue_card,
+    register_customer,
     search_customers,
+    show_card,
     show_customer,
 )
-from tenten.producers.till.loyalty import CardStatus, CardView, issue_card, issue_kept_cards, show_card
-from tenten.producers.till.sync_create import register_customer
+from tenten.producers.till.loyalty import issue_reserved_cards
 from tenten.runtime.errors import CustomerRejected, NoSuchCustomer
 from tenten.schemas.messages import Attribute
 from tenten.schemas.tables import channel
@@ -39,8 +43,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = (
         request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     )
-    with set_store(tmp_path, url) as made:
-        yield made
+    with set_store(tmp_path, url) as scene:
+        yield scene
 
 
 def pending(store: Store, last_name: str = "Lovelace") -> str:
@@ -56,13 +60,13 @@ def numbered(store: Store, last_name: str = "Lovelace", account_number: str = "C
 
 
 def card_of(view: CustomerView) -> list[Attribute]:
-    """What the customer carries as its card."""
-    return [one for one in view.state.attributes if one.name == "loyalty_card"]
+    """The customer's attribute with the card."""
+    return [attribute for attribute in view.state.attributes if attribute.name == "loyalty_card"]
 
 
-def codes(refused: pytest.ExceptionInfo[CustomerRejected]) -> list[tuple[str, str]]:
-    """Fields and codes of a refusal."""
-    return [(reason.field, reason.code) for reason in refused.value.reasons]
+def codes(rejection: pytest.ExceptionInfo[CustomerRejected]) -> list[tuple[str, str]]:
+    """The fields and codes of a rejection."""
+    return [(reason.field, reason.code) for reason in rejection.value.reasons]
 
 
 def written(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -70,8 +74,8 @@ def written(store: Store) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return store.rows(channel.loyalty_cards), store.rows(channel.outbox)
 
 
-def test_a_customer_with_an_account_number_gets_the_card(store: Store) -> None:
-    """The row and the edit that tells everybody of it are written together; the number is kept in capitals."""
+def test_numbered_customer_gets_the_card(store: Store) -> None:
+    """Card and edit are written together; the card number is stored in capitals."""
     # given
     ada = numbered(store)
     # when
@@ -86,31 +90,31 @@ def test_a_customer_with_an_account_number_gets_the_card(store: Store) -> None:
     assert (edited.customer_id, edited.changed) == (ada, ("attributes/loyalty_card",))
 
 
-def test_a_pending_customer_is_refused_and_nothing_is_written(store: Store) -> None:
-    """Until the account number is there the clerk reads why there is no card yet."""
+def test_card_for_a_pending_customer_is_rejected(store: Store) -> None:
+    """Nothing is written, and the clerk reads the reason."""
     # given
     ada = pending(store)
     before = written(store)
     # when
-    with pytest.raises(CustomerRejected) as refused:
+    with pytest.raises(CustomerRejected) as rejection:
         issue_card(store.channel, ada, CARD)
     # then
-    assert codes(refused) == [("loyalty_card", "pending")]
-    assert "no account number yet" in refused.value.reasons[0].text
+    assert codes(rejection) == [("loyalty_card", "pending")]
+    assert "no account number yet" in rejection.value.reasons[0].text
     assert written(store) == before
 
 
-def test_a_kept_card_is_issued_once_when_the_account_number_has_come(store: Store) -> None:
-    """Nothing happens before; then one edit is written, and never a second."""
+def test_reserved_card_is_issued_once_after_the_account_number_arrives(store: Store) -> None:
+    """Nothing is written before that, and exactly one edit then."""
     # given
     ada = pending(store)
-    kept = issue_card(store.channel, ada, CARD, keep=True)
-    assert (kept.status, [reason.code for reason in kept.reasons]) == (CardStatus.KEPT, ["pending"])
+    reserved = issue_card(store.channel, ada, CARD, keep=True)
+    assert (reserved.status, [reason.code for reason in reserved.reasons]) == (CardStatus.KEPT, ["pending"])
     assert card_of(show_customer(store.channel, ada)) == []
-    assert issue_kept_cards(store.channel) == 0
+    assert issue_reserved_cards(store.channel) == 0
     # when
     store.synchronize(ada, "C-00000001")
-    issued = [issue_kept_cards(store.channel) for _ in range(3)]
+    issued = [issue_reserved_cards(store.channel) for _ in range(3)]
     # then
     assert issued == [1, 0, 0]
     assert show_card(store.channel, CARD) == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
@@ -118,20 +122,20 @@ def test_a_kept_card_is_issued_once_when_the_account_number_has_come(store: Stor
     assert len(store.events()) == 2
 
 
-def test_a_connection_of_the_callers_own_can_look(store: Store) -> None:
-    """The relay asks on the connection that it has; what is found is issued all the same."""
+def test_issue_reserved_cards_accepts_callers_connection(store: Store) -> None:
+    """The relay queries on its own connection; the cards are issued all the same."""
     # given
     ada = pending(store)
     issue_card(store.channel, ada, CARD, keep=True)
     # when, then
     with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        assert issue_kept_cards(store.channel, connection) == 0
+        assert issue_reserved_cards(store.channel, connection) == 0
         store.synchronize(ada, "C-00000001")
-        assert issue_kept_cards(store.channel, connection) == 1
+        assert issue_reserved_cards(store.channel, connection) == 1
 
 
-def test_two_processes_at_once_issue_a_kept_card_once(store: Store) -> None:
-    """Whoever comes second finds it issued."""
+def test_concurrent_processes_issue_a_reserved_card_once(store: Store) -> None:
+    """The second process finds it issued."""
     # given
     cards = [f"LC-{number}" for number in range(2000, 2020)]
     for number, card in enumerate(cards):
@@ -142,41 +146,41 @@ def test_two_processes_at_once_issue_a_kept_card_once(store: Store) -> None:
 
     def relay() -> int:
         start.wait()
-        return issue_kept_cards(store.channel)
+        return issue_reserved_cards(store.channel)
 
     # when
     with ThreadPoolExecutor(2) as relays:
-        issued = [one.result() for one in [relays.submit(relay) for _ in range(2)]]
+        issued = [future.result() for future in [relays.submit(relay) for _ in range(2)]]
     # then
     assert sum(issued) == len(cards)
     assert {row["status"] for row in store.rows(channel.loyalty_cards)} == {"issued"}
     assert len(store.events()) == 2 * len(cards)
 
 
-def test_a_crash_before_the_commit_leaves_the_card_kept(store: Store) -> None:
-    """Neither row nor edit is written; the next one issues the card."""
+def test_crash_before_the_commit_leaves_the_card_reserved(store: Store) -> None:
+    """Neither card nor edit is written; the next run issues the card."""
     # given
     ada = pending(store)
     issue_card(store.channel, ada, CARD, keep=True)
     store.synchronize(ada, "C-00000001")
     before = written(store)
 
-    def dies(_: Connection) -> None:
+    def crash(_: Connection) -> None:
         raise KeyboardInterrupt
 
     # when
-    event.listen(store.channel.engine, "commit", dies)
+    event.listen(store.channel.engine, "commit", crash)
     with pytest.raises(KeyboardInterrupt):
-        issue_kept_cards(store.channel)
-    event.remove(store.channel.engine, "commit", dies)
+        issue_reserved_cards(store.channel)
+    event.remove(store.channel.engine, "commit", crash)
     # then
     assert written(store) == before
-    assert [issue_kept_cards(store.channel) for _ in range(2)] == [1, 0]
+    assert [issue_reserved_cards(store.channel) for _ in range(2)] == [1, 0]
     assert len(store.events()) == 2
 
 
-def test_a_card_of_another_customer_is_taken(store: Store) -> None:
-    """Issued or kept, a card has one customer; every reason is given at once."""
+def test_card_of_another_customer_is_rejected(store: Store) -> None:
+    """Issued or reserved, a card has one customer; every reason is given at once."""
     # given
     ada, charles = numbered(store), pending(store, "Babbage")
     issue_card(store.channel, ada, CARD)
@@ -187,34 +191,34 @@ def test_a_card_of_another_customer_is_taken(store: Store) -> None:
         (ada, OTHER_CARD, ["taken"]),
         (charles, CARD, ["taken", "pending"]),
     ):
-        with pytest.raises(CustomerRejected) as refused:
+        with pytest.raises(CustomerRejected) as rejection:
             issue_card(store.channel, customer_id, card)
-        assert codes(refused) == [("loyalty_card", code) for code in expected]
-    with pytest.raises(CustomerRejected) as refused:
+        assert codes(rejection) == [("loyalty_card", code) for code in expected]
+    with pytest.raises(CustomerRejected) as rejection:
         issue_card(store.channel, charles, CARD, keep=True)
-    assert codes(refused) == [("loyalty_card", "taken")]
+    assert codes(rejection) == [("loyalty_card", "taken")]
     assert written(store) == before
 
 
-def test_a_card_that_was_issued_in_another_channel_is_taken_and_shown(store: Store) -> None:
-    """The customer's attribute tells of it, though this channel never issued it."""
+def test_card_issued_in_another_channel_is_known(store: Store) -> None:
+    """The customer's attribute has it, though this channel never issued it."""
     # given
     ada, charles = numbered(store), numbered(store, "Babbage", "C-00000002")
     edit_customer(store.channel, ada, attributes={"loyalty_card": CARD})
     # when, then
     assert show_card(store.channel, CARD) == CardView(card_number=CARD, customer_id=ada, status=CardStatus.ISSUED)
-    with pytest.raises(CustomerRejected) as refused:
+    with pytest.raises(CustomerRejected) as rejection:
         issue_card(store.channel, charles, CARD)
-    assert codes(refused) == [("loyalty_card", "taken")]
-    # and for its own customer there is nothing to tell anybody
+    assert codes(rejection) == [("loyalty_card", "taken")]
+    # and issuing it again to its own customer writes nothing
     events = len(store.events())
     assert issue_card(store.channel, ada, CARD).status is CardStatus.ISSUED
     assert len(store.events()) == events
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_the_same_card_again_is_returned_as_it_is(store: Store, keep: bool) -> None:
-    """A till that has to repeat its call writes nothing more."""
+def test_issuing_the_same_card_again_is_idempotent(store: Store, keep: bool) -> None:
+    """A till that repeats its call writes nothing."""
     # given
     ada, charles = numbered(store), pending(store, "Babbage")
     first = [issue_card(store.channel, ada, CARD), issue_card(store.channel, charles, OTHER_CARD, keep=True)]
@@ -226,8 +230,8 @@ def test_the_same_card_again_is_returned_as_it_is(store: Store, keep: bool) -> N
     assert written(store) == before
 
 
-def test_asking_for_a_kept_card_issues_it_when_the_number_is_there(store: Store) -> None:
-    """The clerk need not wait for the relay."""
+def test_requesting_a_reserved_card_again_issues_it(store: Store) -> None:
+    """Once the number has arrived, the clerk need not wait for the relay."""
     # given
     ada = pending(store)
     issue_card(store.channel, ada, CARD, keep=True)
@@ -235,34 +239,34 @@ def test_asking_for_a_kept_card_issues_it_when_the_number_is_there(store: Store)
     # when
     assert issue_card(store.channel, ada, CARD).status is CardStatus.ISSUED
     # then
-    assert issue_kept_cards(store.channel) == 0
+    assert issue_reserved_cards(store.channel) == 0
     assert len(store.events()) == 2
 
 
-def test_one_card_for_two_customers_at_once_goes_to_one(store: Store) -> None:
-    """The other is refused."""
+def test_concurrent_requests_give_a_card_to_one_customer(store: Store) -> None:
+    """The others are rejected."""
     # given
     customer_ids = [numbered(store, f"Lovelace {number}", f"C-{number}") for number in range(4)]
     start = Barrier(len(customer_ids))
 
-    def ask(customer_id: str) -> str:
+    def request_card(customer_id: str) -> str:
         start.wait()
         try:
             return issue_card(store.channel, customer_id, CARD).customer_id
-        except CustomerRejected as refusal:
-            return refusal.reasons[0].code
+        except CustomerRejected as rejection:
+            return rejection.reasons[0].code
 
     # when
     with ThreadPoolExecutor(len(customer_ids)) as tills:
-        answers = list(tills.map(ask, customer_ids))
+        answers = list(tills.map(request_card, customer_ids))
     # then
     [row] = store.rows(channel.loyalty_cards)
     assert sorted(answers) == sorted([row["customer_id"], "taken", "taken", "taken"])
     assert len(store.events()) == len(customer_ids) + 1
 
 
-def test_a_new_card_takes_the_place_of_the_old_one(store: Store) -> None:
-    """The customer carries the newest; the old one stays his, and nobody else gets it."""
+def test_new_card_replaces_the_old_one_in_the_attribute(store: Store) -> None:
+    """The old card remains the customer's, and no other customer gets it."""
     # given
     ada = numbered(store)
     issue_card(store.channel, ada, CARD)
@@ -273,8 +277,8 @@ def test_a_new_card_takes_the_place_of_the_old_one(store: Store) -> None:
     assert [show_card(store.channel, card).customer_id for card in (CARD, OTHER_CARD)] == [ada, ada]
 
 
-def test_the_card_of_a_customer_who_is_gone_stays_kept(store: Store) -> None:
-    """It is never issued, does not stand in the way of others, and the clerk reads why."""
+def test_card_of_a_deleted_customer_stays_reserved(store: Store) -> None:
+    """It is never issued, does not block others, and the clerk reads the reason."""
     # given
     ada, charles = pending(store), pending(store, "Babbage")
     issue_card(store.channel, ada, CARD, keep=True)
@@ -283,27 +287,27 @@ def test_the_card_of_a_customer_who_is_gone_stays_kept(store: Store) -> None:
     with store.channel.engine.begin() as connection:
         connection.execute(delete(channel.customers).where(channel.customers.c.customer_id == ada))
     # when
-    assert [issue_kept_cards(store.channel) for _ in range(2)] == [1, 0]
+    assert [issue_reserved_cards(store.channel) for _ in range(2)] == [1, 0]
     # then
     card = show_card(store.channel, CARD)
     assert (card.status, [reason.code for reason in card.reasons]) == (CardStatus.KEPT, ["unknown_customer"])
     assert show_card(store.channel, OTHER_CARD).status is CardStatus.ISSUED
 
 
-def test_the_card_of_a_rejected_customer_waits_for_the_clerk(store: Store) -> None:
-    """Headquarters has said no: what is kept says that the customer must be corrected."""
+def test_card_of_a_rejected_customer_waits_for_a_correction(store: Store) -> None:
+    """The reason says that the customer must be corrected."""
     # given
     ada = pending(store)
     issue_card(store.channel, ada, CARD, keep=True)
     # when
     store.reject(store.events()[0].event_id)
     # then
-    assert issue_kept_cards(store.channel) == 0
+    assert issue_reserved_cards(store.channel) == 0
     assert [reason.code for reason in show_card(store.channel, CARD).reasons] == ["rejected"]
 
 
-def test_a_card_is_not_issued_on_top_of_a_change_that_was_rejected(store: Store) -> None:
-    """The edit that carries it would be rejected, too; once the clerk has taken the change back, the card is issued."""
+def test_card_is_not_issued_after_a_rejected_change(store: Store) -> None:
+    """The edit with the card would be rejected, too; after the change is discarded, the card is issued."""
     # given
     ada = pending(store)
     issue_card(store.channel, ada, CARD, keep=True)
@@ -312,15 +316,15 @@ def test_a_card_is_not_issued_on_top_of_a_change_that_was_rejected(store: Store)
     store.reject(store.events()[-1].event_id)
     before = written(store)
     # when, then
-    assert issue_kept_cards(store.channel) == 0
+    assert issue_reserved_cards(store.channel) == 0
     assert written(store) == before
     assert [reason.code for reason in show_card(store.channel, CARD).reasons] == ["rejected"]
     discard_rejected(store.channel, ada)
-    assert issue_kept_cards(store.channel) == 1
+    assert issue_reserved_cards(store.channel) == 1
 
 
-def test_the_kept_card_of_a_customer_who_is_discarded_is_free(store: Store) -> None:
-    """Headquarters never took the customer, so nobody has the card."""
+def test_reserved_card_of_a_discarded_customer_is_free(store: Store) -> None:
+    """Headquarters never accepted the customer, so no customer has the card."""
     # given
     ada, charles = pending(store), pending(store, "Babbage")
     issue_card(store.channel, ada, CARD, keep=True)
@@ -333,50 +337,50 @@ def test_the_kept_card_of_a_customer_who_is_discarded_is_free(store: Store) -> N
 
 
 @pytest.mark.parametrize("card", ["", "LC1", "L" * 31, "LC 1001", "LC_1001", "ŁC-1001", "LC-1001\x00"])
-def test_what_is_no_card_number_is_refused(store: Store, card: str) -> None:
+def test_malformed_card_number_is_rejected(store: Store, card: str) -> None:
     """Letters, digits and hyphens, 4 to 30."""
-    with pytest.raises(CustomerRejected) as refused:
+    with pytest.raises(CustomerRejected) as rejection:
         issue_card(store.channel, numbered(store), card, keep=True)
-    assert codes(refused) == [("loyalty_card", "card_number")]
+    assert codes(rejection) == [("loyalty_card", "card_number")]
     assert store.rows(channel.loyalty_cards) == []
 
 
 @pytest.mark.parametrize("customer_id", [GUID, "nobody"])
-def test_a_customer_that_is_not_there_gets_no_card(store: Store, customer_id: str) -> None:
-    """Nothing is written for nobody."""
+def test_unknown_customer_gets_no_card(store: Store, customer_id: str) -> None:
+    """Nothing is written."""
     with pytest.raises(NoSuchCustomer):
         issue_card(store.channel, customer_id, CARD, keep=True)
     assert store.rows(channel.loyalty_cards) == []
 
 
 @pytest.mark.parametrize("card", [CARD, "no card at all", "\x00"])
-def test_a_card_that_nobody_has_is_said_so(store: Store, card: str) -> None:
-    """The clerk reads a sentence."""
+def test_unknown_card_raises_a_sentence(store: Store, card: str) -> None:
+    """The clerk reads that no customer has the card."""
     with pytest.raises(NoSuchCustomer, match="has this card"):
         show_card(store.channel, card)
 
 
-def test_a_customer_is_found_by_card(store: Store) -> None:
-    """However the number is written; kept, issued here, or issued elsewhere."""
+def test_customer_is_found_by_card(store: Store) -> None:
+    """However the number is written; reserved, issued here, or issued in another channel."""
     # given
     ada, charles, mary = numbered(store), pending(store, "Babbage"), numbered(store, "Somerville", "C-00000002")
     issue_card(store.channel, ada, CARD)
     issue_card(store.channel, charles, OTHER_CARD, keep=True)
     edit_customer(store.channel, mary, attributes={"loyalty_card": "LC-1003", "note": "asked for LC-1004"})
     # when
-    found = {
-        text: [one.customer_id for one in search_customers(store.channel, text)]
+    matches = {
+        text: [view.customer_id for view in search_customers(store.channel, text)]
         for text in ("lc-1001", OTHER_CARD, " Lc-1003 ", "LC-1004")
     }
     # then
-    assert found == {"lc-1001": [ada], OTHER_CARD: [charles], " Lc-1003 ": [mary], "LC-1004": []}
+    assert matches == {"lc-1001": [ada], OTHER_CARD: [charles], " Lc-1003 ": [mary], "LC-1004": []}
 
 
 @pytest.mark.parametrize("houston", ["postgresql", "sqlite"])
-def test_a_kept_card_reaches_another_channel(
+def test_reserved_card_reaches_another_channel(
     houston: str, tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
 ) -> None:
-    """Asked for while the customer was pending, issued when the number came, and known in the next store."""
+    """Requested for a pending customer, issued after the number arrives, and known in the next store."""
     # given
     flow = set_flow(tmp_path, bootstrap_servers, prefix, new_database, houston)
     with flow.opened(HOUSTON) as store, flow.opened(DALLAS) as other:

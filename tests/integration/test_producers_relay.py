@@ -1,4 +1,4 @@
-"""The relay: from the outbox of a channel to its two topics, on PostgreSQL and SQLite, with a real broker."""
+"""The relay publishes the outbox of a channel to its two topics. On PostgreSQL and SQLite, with a real broker."""
 
 import time
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ from tenten.producers import (
     close_day,
     create_customer,
     edit_customer,
-    outbox,
     record_order,
     record_sale,
     resend_transaction,
     show_customer,
     show_transaction,
 )
-from tenten.producers.relay import maintenance as chores
+from tenten.producers.outbox import table
+from tenten.producers.relay import maintenance
 from tenten.producers.relay import run as relay
-from tenten.producers.relay.producer import DeliveryFailed, Line
+from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
 from tenten.runtime.errors import KafkaRefused, LockHeld, TopicChanged
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Attribute, to_avro
@@ -49,12 +49,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, bootstrap_servers: str
     url = (
         request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     )
-    with set_store(tmp_path, url, bootstrap_servers=bootstrap_servers, prefix=prefix) as made:
-        yield made
+    with set_store(tmp_path, url, bootstrap_servers=bootstrap_servers, prefix=prefix) as scene:
+        yield scene
 
 
 def test_every_row_is_sent_once_keyed_by_its_customer(store: Store) -> None:
-    """Records carry the payload byte for byte, the id and the type; the rows are marked with time and topic."""
+    """Records have the payload byte for byte, the id and the type; the rows are marked with time and topic."""
     # given
     created = [create_customer(store.channel, last_name=f"Lovelace {number}") for number in range(20)]
     edit_customer(store.channel, created[0].customer_id, first_name="Ada")
@@ -73,8 +73,8 @@ def test_every_row_is_sent_once_keyed_by_its_customer(store: Store) -> None:
     assert all(row["settled_at"] is None for row in rows.values())
 
 
-def test_the_events_of_a_customer_stay_in_their_order(store: Store) -> None:
-    """Edits of several customers in turn arrive, customer by customer, as they were made."""
+def test_events_of_a_customer_are_sent_in_order(store: Store) -> None:
+    """Alternating edits of several customers arrive, customer by customer, in their order."""
     # given
     people = [create_customer(store.channel, last_name=f"Lovelace {number}").customer_id for number in range(3)]
     # when
@@ -93,12 +93,12 @@ def test_the_events_of_a_customer_stay_in_their_order(store: Store) -> None:
     assert arrived == made
 
 
-def test_an_idle_relay_wakes_at_once(store: Store) -> None:
-    """A new row is on its way within a fraction of a second, not at the next round of some schedule."""
+def test_idle_relay_is_notified_of_new_rows(store: Store) -> None:
+    """A new row is sent within a fraction of a second, not at the next poll."""
     create_customer(store.channel, last_name="First")
     with store.relaying():
         store.wait_until_sent()
-        took = []
+        latencies = []
         for number in range(10):
             # given
             time.sleep(0.05)
@@ -106,15 +106,15 @@ def test_an_idle_relay_wakes_at_once(store: Store) -> None:
             # when
             create_customer(store.channel, last_name=f"Lovelace {number}")
             store.wait_until_sent()
-            took.append(time.monotonic() - began)
+            latencies.append(time.monotonic() - began)
     # then
-    assert sorted(took)[len(took) // 2] < 0.5
+    assert sorted(latencies)[len(latencies) // 2] < 0.5
 
 
-def test_a_lower_number_that_is_committed_later_is_sent_too(store: Store) -> None:
-    """A slow transaction draws its number first and commits last; nobody has gone past it for good."""
+def test_row_committed_out_of_order_is_still_sent(store: Store) -> None:
+    """A slow transaction draws its sequence first and commits last."""
     if store.channel.engine.dialect.name == "sqlite":
-        # One writer at a time: the row with the lower number is there first. It is put there late by hand.
+        # SQLite has one writer at a time, so the row with the lower sequence is deleted and inserted late by hand.
         first = create_customer(store.channel, last_name="Slow")
         [late] = store.rows(channel.outbox)
         with store.channel.engine.begin() as connection:
@@ -145,8 +145,8 @@ def test_a_lower_number_that_is_committed_later_is_sent_too(store: Store) -> Non
     assert {row["aggregateid"] for row in store.rows(channel.outbox)} >= {first.customer_id}
 
 
-def test_a_second_relay_of_the_channel_is_refused(store: Store) -> None:
-    """Two would bring a customer's events out of order."""
+def test_second_relay_of_a_channel_is_refused(store: Store) -> None:
+    """Two relays would send a customer's events out of order."""
     create_customer(store.channel, last_name="Lovelace")
     with store.relaying():
         store.wait_until_sent()
@@ -154,15 +154,15 @@ def test_a_second_relay_of_the_channel_is_refused(store: Store) -> None:
             relay.run(HOUSTON, store.settings, Event())
 
 
-def test_a_topic_that_does_not_exist_is_said_at_the_start(store: Store) -> None:
-    """The message says what to run; waiting would not help."""
+def test_missing_topic_is_refused_at_the_start(store: Store) -> None:
+    """The message names the command; waiting would not help."""
     elsewhere = store.settings.model_copy(update={"prefix": store.settings.prefix + "nowhere-"})
     with pytest.raises(KafkaRefused, match="tenten topics apply"):
         relay.run(HOUSTON, elsewhere, Event())
 
 
-def test_without_a_broker_the_relay_waits_and_ends_when_told_to(store: Store) -> None:
-    """Nothing is marked, nothing is lost, and a shutdown is not held up."""
+def test_relay_without_a_broker_waits_until_stopped(store: Store) -> None:
+    """Nothing is marked, nothing is lost, and a shutdown is not delayed."""
     # given
     create_customer(store.channel, last_name="Lovelace")
     stop = Event()
@@ -179,12 +179,12 @@ def test_without_a_broker_the_relay_waits_and_ends_when_told_to(store: Store) ->
 
 
 def without_broker(settings: Settings) -> Settings:
-    """The same settings with an address at which nobody answers."""
+    """The settings with the address of no broker."""
     return settings.model_copy(update={"kafka": {"bootstrap.servers": "127.0.0.1:1"}})
 
 
-def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> None:
-    """And at once when their topic is gone; never those that have an answer, or wait for the clerk."""
+def test_rows_without_a_reply_are_sent_again_after_an_hour(store: Store) -> None:
+    """And at once when their topic was deleted; never rows with a reply or a rejection."""
     # given
     states = ["unanswered", "another topic", "recent", "settled", "rejected"]
     for state in states:
@@ -193,24 +193,24 @@ def test_rows_without_an_answer_are_sent_again_after_an_hour(store: Store) -> No
         store.wait_until_sent()
     ids = [row["id"] for row in store.rows(channel.outbox)]
     topic_ids = {"customer": store.rows(channel.outbox)[0]["sent_topic_id"]}
-    store.answer(ids[3], "synchronized", version=1)
+    store.reply(ids[3], "synchronized", version=1)
     store.reject(ids[4])
     with store.channel.engine.begin() as connection:
         changed = update(channel.outbox).values(sent_at=LONG_AGO)
         connection.execute(changed.where(channel.outbox.c.id.in_([ids[0], ids[3], ids[4]])))
-        gone = update(channel.outbox).values(sent_topic_id="gone")
-        connection.execute(gone.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
+        deleted = update(channel.outbox).values(sent_topic_id="deleted")
+        connection.execute(deleted.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
     # when
     with store.channel.engine.begin() as connection:
-        chores.send_again(connection, datetime.now(UTC) - timedelta(hours=1), topic_ids)
+        maintenance.requeue_overdue(connection, datetime.now(UTC) - timedelta(hours=1), topic_ids)
     with store.relaying():
         store.wait_until_sent()
     # then
     sent = event_ids(store.topic())
-    assert {one: sent.count(one) for one in ids} == dict(zip(ids, [2, 2, 1, 1, 1], strict=True))
+    assert {row_id: sent.count(row_id) for row_id in ids} == dict(zip(ids, [2, 2, 1, 1, 1], strict=True))
 
 
-def test_what_is_settled_or_rejected_is_not_sent(store: Store) -> None:
+def test_settled_rows_are_not_sent(store: Store) -> None:
     """An erased customer's unsent events never leave the store."""
     # given
     for _ in range(3):
@@ -226,8 +226,8 @@ def test_what_is_settled_or_rejected_is_not_sent(store: Store) -> None:
     assert sorted(event_ids(store.topic())) == sorted(ids[1:])
 
 
-def test_an_event_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: Store) -> None:
-    """The clerk sees why, as with any rejection, and the others go their way."""
+def test_too_large_event_is_rejected_and_blocks_no_other(store: Store) -> None:
+    """The clerk reads the reason, as with any rejection, and the other events are sent."""
     # given
     huge = create_customer(store.channel, last_name="Huge")
     other = create_customer(store.channel, last_name="Other")
@@ -249,8 +249,8 @@ def test_an_event_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store:
 
 
 @pytest.mark.parametrize("point", ["relay.after_select", "relay.after_produce", "relay.after_ack", "relay.after_mark"])
-def test_a_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: str) -> None:
-    """SIGKILL at any point, then another relay: every event arrives, repeats allowed, each customer's in order."""
+def test_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: str) -> None:
+    """SIGKILL at any point, then another relay: every event arrives, possibly repeated, each customer's in order."""
     # given
     people = [create_customer(store.channel, last_name=f"Lovelace {number}").customer_id for number in range(5)]
     for person in people:
@@ -270,48 +270,50 @@ def test_a_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: s
     assert sorted(first_arrivals) == sorted(event.event_id for event in events)
     for person in people:
         mine = [event.event_id for event in events if event.customer_id == person]
-        assert [one for one in first_arrivals if one in mine] == mine
+        assert [event_id for event_id in first_arrivals if event_id in mine] == mine
 
 
 def test_unsent_rows_are_bounded_in_number_and_in_bytes(store: Store) -> None:
-    """A batch never takes more memory than it may, but always one row; what is on its way is left out exactly."""
+    """A batch has at least one row and stays within its limits; excluded rows are left out exactly."""
     # given
     for number in range(6):
         create_customer(store.channel, last_name=f"Lovelace {number}")
     # when
     with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        every = outbox.unsent(connection, 100, 1_000_000)
-        few = outbox.unsent(connection, 2, 1_000_000)
-        small = outbox.unsent(connection, 100, 1)
-        others = outbox.unsent(connection, 100, 1_000_000, [every[1].sequence, every[2].sequence, every[4].sequence])
+        all_rows = table.unsent(connection, 100, 1_000_000)
+        limited = table.unsent(connection, 2, 1_000_000)
+        small = table.unsent(connection, 100, 1)
+        others = table.unsent(
+            connection, 100, 1_000_000, [all_rows[1].sequence, all_rows[2].sequence, all_rows[4].sequence]
+        )
         # then
-        assert [row.sequence for row in every] == list(connection.scalars(select(channel.outbox.c.sequence)))
-    assert few == every[:2]
-    assert small == every[:1]
-    assert others == [every[0], every[3], every[5]]
-    assert [decoded(row.payload).event_id for row in every] == [row.event_id for row in every]
+        assert [row.sequence for row in all_rows] == list(connection.scalars(select(channel.outbox.c.sequence)))
+    assert limited == all_rows[:2]
+    assert small == all_rows[:1]
+    assert others == [all_rows[0], all_rows[3], all_rows[5]]
+    assert [decoded(row.payload).event_id for row in all_rows] == [row.event_id for row in all_rows]
 
 
-def test_old_settled_rows_are_pruned_and_those_still_shown_are_kept(store: Store) -> None:
-    """A row goes once it is old and the snapshot with its version has come."""
+def test_old_settled_rows_are_pruned_after_their_snapshot(store: Store) -> None:
+    """A row is deleted once it is old and the snapshot with its version has arrived."""
     # given
     shown, pending, old = (create_customer(store.channel, last_name=name) for name in ("Shown", "Pending", "Old"))
     store.synchronize(old.customer_id, "C-00000001")
-    store.answer(store.rows(channel.outbox)[0]["id"], "synchronized", version=1)
+    store.reply(store.rows(channel.outbox)[0]["id"], "synchronized", version=1)
     # when
     with store.channel.engine.begin() as connection:
-        chores.prune(connection, datetime.now(UTC) + timedelta(days=1))
+        maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1))
     # then
     assert [row["aggregateid"] for row in store.rows(channel.outbox)] == [shown.customer_id, pending.customer_id]
 
 
-def test_the_topics_are_noted_and_another_partition_count_stops_the_relay(store: Store) -> None:
-    """With other partitions the same key would go elsewhere."""
+def test_changed_partition_count_stops_the_relay(store: Store) -> None:
+    """The topics are recorded; with other partitions the same key would be sent elsewhere."""
     # given
     with store.relaying():
-        wait_until(lambda: len(store.rows(channel.topics)) == 2, "the topics to be noted")
-    noted = {(row["topic"], row["partitions"]) for row in store.rows(channel.topics)}
-    assert noted == {(store.settings.topic(topic), PARTITIONS) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
+        wait_until(lambda: len(store.rows(channel.topics)) == 2, "the topics to be recorded")
+    recorded = {(row["topic"], row["partitions"]) for row in store.rows(channel.topics)}
+    assert recorded == {(store.settings.topic(topic), PARTITIONS) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
     with store.channel.engine.begin() as connection:
         connection.execute(update(channel.topics).values(partitions=PARTITIONS + 1))
     # then
@@ -319,8 +321,8 @@ def test_the_topics_are_noted_and_another_partition_count_stops_the_relay(store:
         relay.run(HOUSTON, store.settings, Event())
 
 
-def test_sales_go_to_their_own_topic_in_order_keyed_by_the_channel(store: Store) -> None:
-    """Orders, cash-and-carry and ends of day stand in one partition as they were made; customers go their own way."""
+def test_transactions_are_sent_to_their_topic_in_order_keyed_by_channel(store: Store) -> None:
+    """Orders, sales and ends of day are in one partition in their order; customers' events go to the other topic."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     made = [record_order(store.channel, lines=[TEA], customer_id=ada.customer_id).transaction_id]
@@ -348,28 +350,28 @@ def test_sales_go_to_their_own_topic_in_order_keyed_by_the_channel(store: Store)
     }
 
 
-def test_a_sale_sent_to_a_topic_that_is_gone_is_sent_again_and_customers_are_not(store: Store) -> None:
-    """Each row is judged by the topic that it belongs to."""
+def test_sale_sent_to_a_deleted_topic_is_sent_again(store: Store) -> None:
+    """Customers' events are not: each row is compared with the topic of its own type."""
     # given
     create_customer(store.channel, last_name="Lovelace")
-    lost, kept = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
+    lost, other = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
     with store.relaying():
         store.wait_until_sent()
     ids = {row["aggregatetype"]: row["sent_topic_id"] for row in store.rows(channel.outbox)}
     with store.channel.engine.begin() as connection:
-        gone = update(channel.outbox).values(sent_topic_id="gone")
-        connection.execute(gone.where(channel.outbox.c.id == lost))
+        deleted = update(channel.outbox).values(sent_topic_id="deleted")
+        connection.execute(deleted.where(channel.outbox.c.id == lost))
         # when
-        chores.send_again(connection, LONG_AGO, ids)
+        maintenance.requeue_overdue(connection, LONG_AGO, ids)
     with store.relaying():
         store.wait_until_sent()
     # then
-    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [lost, kept, lost]
+    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [lost, other, lost]
     assert len(store.topic()) == 1
 
 
-def test_a_sale_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: Store) -> None:
-    """The clerk sees it as rejected, with the reason, and the next one goes its way."""
+def test_too_large_sale_is_rejected_and_blocks_no_other(store: Store) -> None:
+    """It is shown as rejected, with the reason, and the next sale is sent."""
     # given
     huge, other = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
     with store.channel.engine.begin() as connection:
@@ -381,7 +383,7 @@ def test_a_sale_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: S
         wait_until(lambda: show_transaction(store.channel, huge).status == "rejected", "the rejection")
     # then
     assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other]
-    assert [one.code for one in show_transaction(store.channel, huge).reasons] == ["too_large"]
+    assert [reason.code for reason in show_transaction(store.channel, huge).reasons] == ["too_large"]
     # when
     assert resend_transaction(store.channel, huge).status == "pending"
     with store.relaying():
@@ -390,27 +392,27 @@ def test_a_sale_too_large_for_the_topic_is_rejected_and_holds_up_nobody(store: S
     assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other, huge]
 
 
-def test_what_the_broker_refuses_of_a_key_keeps_back_all_of_that_key(store: Store) -> None:
+def test_record_rejected_by_the_broker_holds_back_its_key(store: Store) -> None:
     """No later sale of the channel is marked sent while an earlier one is not; a customer's event is."""
     # given
     create_customer(store.channel, last_name="Lovelace")
     for _ in range(2):
         record_sale(store.channel, lines=[TEA])
-    refused = store.settings.topic(RETAIL_TRANSACTIONS)
+    topic = store.settings.topic(RETAIL_TRANSACTIONS)
     admin = admin_client(store.settings)
-    alter = ConfigResource(ConfigResource.Type.TOPIC, refused, incremental_configs=[_limit("100")])
+    alter = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[_limit("100")])
     for altered in admin.incremental_alter_configs([alter]).values():
         altered.result()
     # when
-    with Line(store.settings, HOUSTON) as line, autocommit(store) as connection:
-        assert line.connect(Event())
-        batch = line.send(outbox.unsent(connection, 100, 1_000_000), Event())
-        acknowledged = line.acknowledged(batch, Event())
+    with RelayProducer(store.settings, HOUSTON) as producer, autocommit(store) as connection:
+        assert producer.connect(Event())
+        batch = producer.send(table.unsent(connection, 100, 1_000_000), Event())
+        acknowledged = producer.acknowledged(batch, Event())
         # then
         [event, *_] = store.rows(channel.outbox)
         assert acknowledged == [event["sequence"]]
         with pytest.raises(DeliveryFailed):
-            line.check()
+            producer.check()
 
 
 def _limit(size: str) -> ConfigEntry:
@@ -423,13 +425,13 @@ def autocommit(store: Store) -> Connection:
 
 
 def test_old_settled_sales_are_pruned(store: Store) -> None:
-    """The row goes, the sale stays."""
+    """The row is deleted, the sale stays."""
     # given
     settled, pending = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
-    store.answer(settled, "synchronized")
+    store.reply(settled, "synchronized")
     # when
     with store.channel.engine.begin() as connection:
-        chores.prune(connection, datetime.now(UTC) + timedelta(days=1))
+        maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1))
     # then
     assert [row["id"] for row in store.rows(channel.outbox)] == [pending]
     assert show_transaction(store.channel, settled).transaction_id == settled

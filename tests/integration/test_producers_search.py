@@ -1,4 +1,4 @@
-"""A clerk's search, on PostgreSQL and SQLite."""
+"""Search in a channel, on PostgreSQL and SQLite."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def names(store: Store, text: str, limit: int = 50) -> list[str]:
-    """What the search finds, best first."""
+    """The names of the matches, best first."""
     return [view.display_name for view in search_customers(store.channel, text, limit)]
 
 
@@ -49,35 +49,35 @@ def names(store: Store, text: str, limit: int = 50) -> list[str]:
         (" \x00 ", []),
     ],
 )
-def test_names_are_found_by_the_beginnings_of_their_words(store: Store, text: str, expected: list[str]) -> None:
-    """In any order, whatever the case and the alphabet; signs of SQL patterns are only signs."""
+def test_names_are_found_by_word_prefixes(store: Store, text: str, expected: list[str]) -> None:
+    """In any order and case; characters of SQL patterns are literal."""
     assert names(store, text) == expected
 
 
 @pytest.mark.parametrize("text", ["+17135550123", "(713) 555-0123", "713.555.0123", "1 713 555 0123"])
-def test_a_phone_number_is_found_however_it_is_written(store: Store, text: str) -> None:
-    """The clerk types what the customer says."""
+def test_phone_number_is_found_in_any_format(store: Store, text: str) -> None:
+    """The clerk types the number as the customer gives it."""
     assert names(store, text) == ["Ada Maria Byron"]
 
 
-def test_an_e_mail_address_is_found(store: Store) -> None:
-    """Its domain in any case."""
+def test_email_address_is_found(store: Store) -> None:
+    """With its domain in any case."""
     assert names(store, " Ada@EXAMPLE.com ") == ["Ada Lovelace"]
 
 
-def test_an_account_number_is_found_before_everything_else(store: Store) -> None:
-    """It is what a clerk reads from a card, in any case; a customer may be called like it."""
+def test_account_number_is_found_first(store: Store) -> None:
+    """In any case, before a customer whose name equals it."""
     # given
     [ada] = search_customers(store.channel, "ada lovelace")
     store.synchronize(ada.customer_id, "C-00000042")
     create_customer(store.channel, organization_name="c-00000042 Ltd")
     # then
     assert names(store, "c-00000042") == ["Ada Lovelace", "c-00000042 Ltd"]
-    assert [one.account_number for one in search_customers(store.channel, "C-00000042", 1)] == ["C-00000042"]
+    assert [view.account_number for view in search_customers(store.channel, "C-00000042", 1)] == ["C-00000042"]
 
 
-def test_there_are_never_more_than_asked_for_and_the_best_come_first(store: Store) -> None:
-    """The full name first, then names that begin like it, then the others by name."""
+def test_search_respects_limit_and_ranks_results(store: Store) -> None:
+    """The full name first, then names that begin with the text, then others by name."""
     # given
     for number in range(20):
         create_customer(store.channel, first_name=f"Kim{number:02d}", last_name="Park")

@@ -1,4 +1,4 @@
-"""Orders, cash-and-carry and ends of day of a channel. On PostgreSQL and SQLite, without any broker."""
+"""Orders, sales and ends of day of a channel. On PostgreSQL and SQLite, without a broker."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,8 +58,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = (
         request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     )
-    with set_store(tmp_path, url) as made:
-        yield made
+    with set_store(tmp_path, url) as scene:
+        yield scene
 
 
 @pytest.fixture
@@ -79,18 +79,18 @@ def payloads(store: Store) -> dict[str, bytes]:
     return {row["id"]: row["payload"] for row in store.rows(channel.outbox)}
 
 
-def answer(store: Store, transaction_id: str, status: str) -> None:
-    """Headquarters' answer, as settlement takes it in."""
+def reply(store: Store, transaction_id: str, status: str) -> None:
+    """Write headquarters' reply as settlement does."""
     reasons = [{"field": "lines/1/sku", "code": "unknown", "text": "There is no such article."}]
-    answered = {"status": status, "answer": 1, "reasons": reasons if status == "rejected" else None}
+    values = {"status": status, "answer": 1, "reasons": reasons if status == "rejected" else None}
     with store.channel.engine.begin() as connection:
         for key in (channel.transactions.c.transaction_id, channel.end_of_days.c.end_of_day_id):
-            connection.execute(update(key.table).where(key == transaction_id).values(answered))
+            connection.execute(update(key.table).where(key == transaction_id).values(values))
         settled = {"sent_at": datetime.now(UTC), "settled_at": datetime.now(UTC), "outcome": "synchronized"}
         connection.execute(update(channel.outbox).where(channel.outbox.c.id == transaction_id).values(settled))
 
 
-def test_an_order_is_pending_and_everything_about_it_is_in_the_outbox(store: Store, ada: CustomerView) -> None:
+def test_order_is_pending_and_complete_in_the_outbox(store: Store, ada: CustomerView) -> None:
     """Amounts and total are computed, the address is copied, and one row waits for the relay."""
     # when
     order = record_order(
@@ -108,17 +108,17 @@ def test_an_order_is_pending_and_everything_about_it_is_in_the_outbox(store: Sto
     assert (order.status, order.sales_order, order.reasons) == (TransactionStatus.PENDING, None, ())
     assert (order.customer_number, order.customer) == ("Pending sync", ada)
     assert show_transaction(store.channel, order.transaction_id) == order
-    [told] = store.told()
-    assert replace(told, customer_event=None, customer_event_id=None) == order.transaction
-    assert (told.channel_id, told.kind, told.legal_entity) == (HOUSTON, TransactionKind.ORDER, "usrt")
-    assert (told.customer_id, told.currency, told.business_date) == (ada.customer_id, "USD", FIRST)
-    assert told.lines == (
+    [sent] = store.transactions()
+    assert replace(sent, customer_event=None, customer_event_id=None) == order.transaction
+    assert (sent.channel_id, sent.kind, sent.legal_entity) == (HOUSTON, TransactionKind.ORDER, "usrt")
+    assert (sent.customer_id, sent.currency, sent.business_date) == (ada.customer_id, "USD", FIRST)
+    assert sent.lines == (
         TransactionLine(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"), amount=Decimal("9.00")),
         TransactionLine(sku="TIN", quantity=Decimal("0.5"), price=Decimal("0.33"), amount=Decimal("0.17")),
     )
-    assert told.total == Decimal("14.91")
-    assert told.payments == (Payment(method="CARD", amount=Decimal("10.00")),)
-    assert told.delivery_address == DeliveryAddress(
+    assert sent.total == Decimal("14.91")
+    assert sent.payments == (Payment(method="CARD", amount=Decimal("10.00")),)
+    assert sent.delivery_address == DeliveryAddress(
         address_id=ada.state.primary_address or "",
         street="1 Main Street",
         city="Houston",
@@ -132,20 +132,20 @@ def test_an_order_is_pending_and_everything_about_it_is_in_the_outbox(store: Sto
     assert UUID(order.transaction_id).version == 7
 
 
-def test_a_sale_to_nobody_in_particular_is_paid_in_cash(store: Store) -> None:
-    """Without a customer and without payments, all of it is cash; what is returned is given back."""
+def test_sale_without_payments_is_paid_in_cash(store: Store) -> None:
+    """Without a customer and without payments, the total is cash, and a return pays out."""
     # when
     sale = record_sale(store.channel, lines=[TEA, CUP_BACK])
     # then
-    [told] = store.told()
-    assert (told.kind, told.customer_id, told.total) == (TransactionKind.CASH_AND_CARRY, None, Decimal("-3.00"))
-    assert told.payments == (Payment(method="CASH", amount=Decimal("-3.00")),)
+    [sent] = store.transactions()
+    assert (sent.kind, sent.customer_id, sent.total) == (TransactionKind.CASH_AND_CARRY, None, Decimal("-3.00"))
+    assert sent.payments == (Payment(method="CASH", amount=Decimal("-3.00")),)
     assert (sale.customer, sale.customer_number, sale.end_of_day_id) == (None, None, None)
     assert store.rows(channel.outbox)[0]["type"] == "CashAndCarrySold"
 
 
-def test_the_business_date_is_today_where_the_channel_is(store: Store, tmp_path: Path) -> None:
-    """On the other side of the date line it is another day, all day long."""
+def test_business_date_is_today_in_the_channels_time_zone(store: Store, tmp_path: Path) -> None:
+    """Across the date line the date differs all day."""
     # given
     zone = "Pacific/Kiritimati"
     houston = store.settings.channels[HOUSTON].model_copy(update={"time_zone": zone})
@@ -160,10 +160,10 @@ def test_the_business_date_is_today_where_the_channel_is(store: Store, tmp_path:
 
 
 @pytest.mark.parametrize("record", [record_order, record_sale])
-def test_the_newest_unsettled_event_goes_along_unchanged(
+def test_transaction_carries_the_newest_unsettled_event(
     store: Store, ada: CustomerView, record: Callable[..., Any]
 ) -> None:
-    """The event of the creation, then the one of the edit, then the rejected one; a settled customer brings none."""
+    """The event of the creation, then of the edit, then of the rejected edit; none for a settled customer."""
     # given
     record(store.channel, customer_id=ada.customer_id, lines=[TEA])
     edit_customer(store.channel, ada.customer_id, first_name="Augusta")
@@ -175,7 +175,7 @@ def test_the_newest_unsettled_event_goes_along_unchanged(
     settled = record(store.channel, customer_id=ada.customer_id, lines=[TEA])
     # then
     created, edited = event_ids(store)
-    carried = [(one.customer_event_id, one.customer_event) for one in store.told()]
+    carried = [(transaction.customer_event_id, transaction.customer_event) for transaction in store.transactions()]
     bytes_of = payloads(store)
     assert carried == [
         (created, bytes_of[created]),
@@ -186,19 +186,19 @@ def test_the_newest_unsettled_event_goes_along_unchanged(
     assert settled.customer_number == "C-00000001"
 
 
-def test_another_customers_event_does_not_go_along(store: Store, ada: CustomerView) -> None:
-    """An order of somebody settled carries nobody's event, however many are on their way."""
+def test_transaction_carries_no_other_customers_event(store: Store, ada: CustomerView) -> None:
+    """An order of a settled customer has no event, however many others are unsettled."""
     # given
     store.synchronize(ada.customer_id, "C-00000001")
     create_customer(store.channel, last_name="Babbage")
     # when
     record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
     # then
-    assert [one.customer_event_id for one in store.told()] == [None]
+    assert [transaction.customer_event_id for transaction in store.transactions()] == [None]
 
 
-def test_the_same_id_again_records_nothing_more(store: Store, ada: CustomerView) -> None:
-    """Whatever else is said then: the first word counts, and is shown."""
+def test_recording_is_idempotent_by_transaction_id(store: Store, ada: CustomerView) -> None:
+    """The first call counts, whatever else later calls contain."""
     # given
     first = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA], transaction_id=GUID)
     # when
@@ -206,98 +206,98 @@ def test_the_same_id_again_records_nothing_more(store: Store, ada: CustomerView)
     sold = record_sale(store.channel, lines=[TEA], transaction_id=GUID)
     # then
     assert first == again == sold
-    assert len(store.rows(channel.transactions)) == len(store.told()) == 1
+    assert len(store.rows(channel.transactions)) == len(store.transactions()) == 1
 
 
-def test_one_sale_recorded_by_many_at_once_is_one(store: Store) -> None:
-    """The same call from several threads at the same moment makes one transaction with one row in the outbox."""
+def test_concurrent_calls_with_one_id_record_one_sale(store: Store) -> None:
+    """The same call from several threads at the same moment records one transaction with one outbox row."""
     # when
     with ThreadPoolExecutor(4) as tills:
-        made = [tills.submit(record_sale, store.channel, lines=[TEA], transaction_id=GUID) for _ in range(8)]
-        views = [one.result() for one in made]
+        futures = [tills.submit(record_sale, store.channel, lines=[TEA], transaction_id=GUID) for _ in range(8)]
+        views = [future.result() for future in futures]
     # then
-    assert {one.transaction_id for one in views} == {GUID}
-    assert len(store.rows(channel.transactions)) == len(store.told()) == 1
+    assert {view.transaction_id for view in views} == {GUID}
+    assert len(store.rows(channel.transactions)) == len(store.transactions()) == 1
 
 
 def nothing_written(store: Store) -> bool:
-    """Whether there is neither a transaction nor a row of one in the outbox."""
-    return store.rows(channel.transactions) == [] and store.told() == []
+    """True without any transaction, and without one in the outbox."""
+    return store.rows(channel.transactions) == [] and store.transactions() == []
 
 
-ORDER_REFUSALS: Sequence[tuple[dict[str, Any], set[tuple[str, str]]]] = [
+ORDER_REJECTIONS: Sequence[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     ({"lines": []}, {("lines", "required")}),
     ({"lines": [TEA] * 1_001}, {("lines", "too_many")}),
-    ({"lines": [CUP_BACK]}, {("lines/1/quantity", "out_of_range")}),
-    ({"lines": [replace(TEA, quantity=Decimal(0))]}, {("lines/1/quantity", "out_of_range")}),
-    ({"lines": [replace(TEA, quantity=Decimal("NaN"))]}, {("lines/1/quantity", "out_of_range")}),
-    ({"lines": [replace(TEA, quantity=Decimal("1e400"))]}, {("lines/1/quantity", "out_of_range")}),
-    ({"lines": [replace(TEA, quantity=Decimal("1e-7"))]}, {("lines/1/quantity", "too_precise")}),
+    ({"lines": [CUP_BACK]}, {("lines[0].quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal(0))]}, {("lines[0].quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("NaN"))]}, {("lines[0].quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("1e400"))]}, {("lines[0].quantity", "out_of_range")}),
+    ({"lines": [replace(TEA, quantity=Decimal("1e-7"))]}, {("lines[0].quantity", "too_precise")}),
     (
         {"lines": [replace(TEA, quantity=Decimal("1e14"), price=Decimal("1e14"))]},
-        {("lines/1/amount", "out_of_range"), ("total", "out_of_range")},
+        {("lines[0].amount", "out_of_range"), ("total", "out_of_range")},
     ),
-    ({"lines": [replace(TEA, price=Decimal(-1))]}, {("lines/1/price", "out_of_range")}),
+    ({"lines": [replace(TEA, price=Decimal(-1))]}, {("lines[0].price", "out_of_range")}),
     (
         {"lines": [TEA, replace(TEA, sku=" ", price=Decimal("Infinity"))]},
-        {("lines/2/sku", "required"), ("lines/2/price", "out_of_range")},
+        {("lines[1].sku", "required"), ("lines[1].price", "out_of_range")},
     ),
-    ({"lines": [replace(TEA, sku="T\x00")]}, {("lines/1/sku", "nul")}),
+    ({"lines": [replace(TEA, sku="T\x00")]}, {("lines[0].sku", "nul")}),
     ({"lines": [replace(TEA, sku="T\udcff")]}, {("lines", "not_unicode")}),
     ({"currency": "US"}, {("currency", "unknown_currency")}),
     (
         {"currency": "JPY", "charges": [CodedAmount(code="F", amount=Decimal("0.5"))]},
-        {("charges/1/amount", "too_precise")},
+        {("charges[0].amount", "too_precise")},
     ),
     (
         {"charges": [CodedAmount(code="", amount=Decimal("sNaN"))]},
-        {("charges/1/code", "required"), ("charges/1/amount", "out_of_range")},
+        {("charges[0].code", "required"), ("charges[0].amount", "out_of_range")},
     ),
     (
         {"charges": [CodedAmount(code="F", amount=Decimal("9e999999"))] * 2},
-        {("charges/1/amount", "out_of_range"), ("charges/2/amount", "out_of_range"), ("total", "out_of_range")},
+        {("charges[0].amount", "out_of_range"), ("charges[1].amount", "out_of_range"), ("total", "out_of_range")},
     ),
-    ({"taxes": [CodedAmount(code="TX", amount=Decimal("0.001"))]}, {("taxes/1/amount", "too_precise")}),
+    ({"taxes": [CodedAmount(code="TX", amount=Decimal("0.001"))]}, {("taxes[0].amount", "too_precise")}),
     ({"payments": [Payment(method="CARD", amount=Decimal("9.01"))]}, {("payments", "does_not_add_up")}),
     ({"delivery_mode": "x" * 61}, {("delivery_mode", "too_long")}),
-    ({"deliver_to": GUID}, {("delivery_address", "no_customer")}),
+    ({"deliver_to": GUID}, {("deliver_to", "no_customer")}),
     ({"transaction_id": "17"}, {("transaction_id", "invalid_id")}),
 ]
 
 
-@pytest.mark.parametrize(("said", "reasons"), ORDER_REFUSALS)
-def test_an_order_that_breaks_rules_is_refused_with_every_reason(
-    sqlite_store: Store, said: dict[str, Any], reasons: set[tuple[str, str]]
+@pytest.mark.parametrize(("changes", "reasons"), ORDER_REJECTIONS)
+def test_invalid_order_is_rejected_with_every_reason(
+    sqlite_store: Store, changes: dict[str, Any], reasons: set[tuple[str, str]]
 ) -> None:
     """And nothing is written."""
     # when
-    with pytest.raises(TransactionRejected) as refused:
-        record_order(sqlite_store.channel, **{"lines": [TEA], **said})
+    with pytest.raises(TransactionRejected) as rejection:
+        record_order(sqlite_store.channel, **{"lines": [TEA], **changes})
     # then
-    assert {(one.field, one.code) for one in refused.value.reasons} == reasons
+    assert {(reason.field, reason.code) for reason in rejection.value.reasons} == reasons
     assert nothing_written(sqlite_store)
 
 
 @pytest.fixture
 def sqlite_store(tmp_path: Path) -> Iterator[Store]:
-    """A channel on SQLite, for what no database has a part in."""
-    with set_store(tmp_path, "sqlite:///houston.db") as made:
-        yield made
+    """A channel on SQLite, for tests that do not depend on the database."""
+    with set_store(tmp_path, "sqlite:///houston.db") as scene:
+        yield scene
 
 
-def test_a_sale_is_paid_in_full(store: Store) -> None:
-    """What is taken along without being paid is refused."""
+def test_sale_that_is_not_paid_in_full_is_rejected(store: Store) -> None:
+    """Payments must equal the total."""
     # when
-    with pytest.raises(TransactionRejected) as refused:
+    with pytest.raises(TransactionRejected) as rejection:
         record_sale(store.channel, lines=[TEA], payments=[Payment(method="CARD", amount=Decimal("8.99"))])
     # then
-    assert [(one.field, one.code) for one in refused.value.reasons] == [("payments", "does_not_add_up")]
+    assert [(reason.field, reason.code) for reason in rejection.value.reasons] == [("payments", "does_not_add_up")]
     assert nothing_written(store)
 
 
 @pytest.mark.parametrize("customer_id", [GUID, "Ada", ""])
-def test_a_customer_who_is_not_here_is_refused(store: Store, customer_id: str) -> None:
-    """A GUID that the channel does not have, and what is none."""
+def test_transaction_of_an_unknown_customer_is_rejected(store: Store, customer_id: str) -> None:
+    """A GUID that the channel does not have, and malformed ids."""
     with pytest.raises(NoSuchCustomer):
         record_order(store.channel, customer_id=customer_id, lines=[TEA])
     with pytest.raises(NoSuchCustomer):
@@ -305,22 +305,22 @@ def test_a_customer_who_is_not_here_is_refused(store: Store, customer_id: str) -
     assert nothing_written(store)
 
 
-def test_an_address_that_is_not_the_customers_is_refused(store: Store, ada: CustomerView) -> None:
-    """Together with everything else that is wrong."""
+def test_address_of_another_customer_is_rejected(store: Store, ada: CustomerView) -> None:
+    """Together with every other reason."""
     # given
     other = create_customer(store.channel, last_name="Babbage", address=NewAddress(city="London"))
     # when
-    with pytest.raises(TransactionRejected) as refused:
+    with pytest.raises(TransactionRejected) as rejection:
         record_order(store.channel, customer_id=ada.customer_id, deliver_to=other.state.primary_address, lines=[])
     # then
-    assert [(one.field, one.code) for one in refused.value.reasons] == [
-        ("delivery_address", "unknown_reference"),
+    assert [(reason.field, reason.code) for reason in rejection.value.reasons] == [
+        ("deliver_to", "unknown_reference"),
         ("lines", "required"),
     ]
     assert nothing_written(store)
 
 
-def test_a_customer_too_large_to_go_along_is_refused_at_the_till(store: Store, ada: CustomerView) -> None:
+def test_customer_too_large_for_the_record_is_rejected_at_the_till(store: Store, ada: CustomerView) -> None:
     """Not hours later by the relay."""
     # given
     notes = {f"note {number}": "x" * 1_000 for number in range(99)}
@@ -336,12 +336,12 @@ def test_a_customer_too_large_to_go_along_is_refused_at_the_till(store: Store, a
 
 
 def test_transactions_are_listed_newest_first(store: Store) -> None:
-    """By business date, then by time; of one kind, date or status; and bounded."""
+    """By business date, then by time; of one kind, date or status; and limited."""
     # given
     sale = record_sale(store.channel, lines=[TEA], business_date=SECOND)
     orders = [record_order(store.channel, lines=[TEA], business_date=FIRST) for _ in range(3)]
-    answer(store, orders[0].transaction_id, "synchronized")
-    ids = [one.transaction_id for one in orders]
+    reply(store, orders[0].transaction_id, "synchronized")
+    ids = [order.transaction_id for order in orders]
     # then
     assert listed(store) == [sale.transaction_id, *reversed(ids)]
     assert listed(store, TransactionKind.ORDER) == [*reversed(ids)]
@@ -351,24 +351,24 @@ def test_transactions_are_listed_newest_first(store: Store) -> None:
 
 
 def listed(store: Store, *arguments: Any, **options: Any) -> list[str]:
-    """The ids that a list gives."""
-    return [one.transaction_id for one in list_transactions(store.channel, *arguments, **options)]
+    """The ids of the listed transactions."""
+    return [view.transaction_id for view in list_transactions(store.channel, *arguments, **options)]
 
 
-def test_what_is_not_there_is_said_so(store: Store) -> None:
-    """To show or to send again."""
-    for ask in (show_transaction, resend_transaction, resend_day):
+def test_unknown_transaction_raises_no_such_transaction(store: Store) -> None:
+    """To show it or to send it again."""
+    for call in (show_transaction, resend_transaction, resend_day):
         for transaction_id in (GUID, "17"):
             with pytest.raises(NoSuchTransaction):
-                ask(store.channel, transaction_id)
+                call(store.channel, transaction_id)
 
 
-def test_a_rejected_order_is_sent_again_with_its_customers_newest_event(store: Store, ada: CustomerView) -> None:
-    """It is pending again, behind everything that is in the outbox; the number of its newest answer stays."""
+def test_rejected_order_is_sent_again_with_the_newest_event(store: Store, ada: CustomerView) -> None:
+    """It is pending again, at the end of the outbox; its reply counter is unchanged."""
     # given
     order = record_order(store.channel, customer_id=ada.customer_id, deliver_to=ada.state.primary_address, lines=[TEA])
-    answer(store, order.transaction_id, "rejected")
-    assert [one.code for one in show_transaction(store.channel, order.transaction_id).reasons] == ["unknown"]
+    reply(store, order.transaction_id, "rejected")
+    assert [reason.code for reason in show_transaction(store.channel, order.transaction_id).reasons] == ["unknown"]
     edit_customer(store.channel, ada.customer_id, first_name="Augusta")
     # when
     again = resend_transaction(store.channel, order.transaction_id)
@@ -377,39 +377,39 @@ def test_a_rejected_order_is_sent_again_with_its_customers_newest_event(store: S
     assert again.transaction == order.transaction
     row = store.rows(channel.outbox)[-1]
     assert (row["id"], row["sent_at"], row["settled_at"], row["outcome"]) == (order.transaction_id, None, None, None)
-    [told] = store.told()
-    assert (told.customer_event_id, told.total) == (event_ids(store)[1], Decimal("9.00"))
+    [sent] = store.transactions()
+    assert (sent.customer_event_id, sent.total) == (event_ids(store)[1], Decimal("9.00"))
     assert [row["answer"] for row in store.rows(channel.transactions)] == [1]
 
 
-def test_a_rejected_sale_whose_outbox_row_is_pruned_is_sent_again(store: Store) -> None:
-    """Months later there is no row left; it is made anew from the transaction."""
+def test_rejected_sale_with_a_pruned_outbox_row_is_sent_again(store: Store) -> None:
+    """The row is recreated from the transaction."""
     # given
     sale = record_sale(store.channel, lines=[TEA])
-    answer(store, sale.transaction_id, "rejected")
-    [before] = store.told()
+    reply(store, sale.transaction_id, "rejected")
+    [before] = store.transactions()
     with store.channel.engine.begin() as connection:
         connection.execute(channel.outbox.delete())
     # when
     resend_transaction(store.channel, sale.transaction_id)
     # then
-    assert store.told() == [before]
+    assert store.transactions() == [before]
 
 
 @pytest.mark.parametrize("status", ["pending", "waiting", "blocked", "synchronized"])
-def test_what_is_not_rejected_is_not_sent_again(store: Store, status: str) -> None:
-    """It is shown as it is."""
+def test_only_rejected_transactions_are_sent_again(store: Store, status: str) -> None:
+    """Others are returned unchanged."""
     # given
     sale = record_sale(store.channel, lines=[TEA])
-    answer(store, sale.transaction_id, status)
+    reply(store, sale.transaction_id, status)
     before = store.rows(channel.outbox)
     # then
     assert resend_transaction(store.channel, sale.transaction_id).status == status
     assert store.rows(channel.outbox) == before
 
 
-def test_closing_a_day_lists_its_sales_and_adds_up_their_payments(store: Store) -> None:
-    """Sales of that date alone, orders not; one control total a currency and payment method."""
+def test_end_of_day_lists_sales_and_control_totals(store: Store) -> None:
+    """Only sales of that date, no orders; one control total per currency and payment method."""
     # given
     card = [Payment(method="CARD", amount=Decimal("5.00")), Payment(method="CASH", amount=Decimal("4.00"))]
     sales = [
@@ -430,20 +430,20 @@ def test_closing_a_day_lists_its_sales_and_adds_up_their_payments(store: Store) 
     assert (end.business_date, end.status, end.transactions) == (FIRST, TransactionStatus.PENDING, 3)
     assert end.control_totals == totals
     assert show_day(store.channel, FIRST) == list_days(store.channel) == [end]
-    told = store.told()[-1]
-    assert (told.kind, told.transaction_id, told.business_date) == (
+    sent = store.transactions()[-1]
+    assert (sent.kind, sent.transaction_id, sent.business_date) == (
         TransactionKind.END_OF_DAY,
         end.end_of_day_id,
         FIRST,
     )
-    assert (sorted(told.listed), told.control_totals) == (sorted(one.transaction_id for one in sales), totals)
+    assert (sorted(sent.listed), sent.control_totals) == (sorted(sale.transaction_id for sale in sales), totals)
     assert store.rows(channel.outbox)[-1]["type"] == "DayClosed"
-    assert {show_transaction(store.channel, one.transaction_id).end_of_day_id for one in sales} == {end.end_of_day_id}
+    assert {show_transaction(store.channel, sale.transaction_id).end_of_day_id for sale in sales} == {end.end_of_day_id}
     assert show_transaction(store.channel, other.transaction_id).end_of_day_id is None
 
 
-def test_closing_twice_writes_nothing_more(store: Store) -> None:
-    """The last end of day is given."""
+def test_closing_a_day_twice_writes_nothing(store: Store) -> None:
+    """The last end of day is returned."""
     # given
     record_sale(store.channel, lines=[TEA], business_date=FIRST)
     first = close_day(store.channel, FIRST)
@@ -451,11 +451,11 @@ def test_closing_twice_writes_nothing_more(store: Store) -> None:
     again = close_day(store.channel, FIRST)
     # then
     assert again == first
-    assert len(store.told()) == 2
+    assert len(store.transactions()) == 2
 
 
-def test_a_sale_that_comes_late_is_listed_by_another_end_of_day(store: Store) -> None:
-    """Just that one; and closing once more gives the last."""
+def test_late_sale_is_listed_by_another_end_of_day(store: Store) -> None:
+    """Only that sale; closing again returns the last one."""
     # given
     record_sale(store.channel, lines=[TEA], business_date=FIRST)
     first = close_day(store.channel, FIRST)
@@ -463,66 +463,66 @@ def test_a_sale_that_comes_late_is_listed_by_another_end_of_day(store: Store) ->
     # when
     second = close_day(store.channel, FIRST)
     # then
-    assert store.told()[-1].listed == (late.transaction_id,)
+    assert store.transactions()[-1].listed == (late.transaction_id,)
     assert close_day(store.channel, FIRST) == second != first
     assert show_day(store.channel, FIRST) == [*second, *first]
 
 
-def test_a_date_without_sales_has_an_empty_end_of_day(store: Store) -> None:
-    """Once; headquarters knows then that nothing is missing."""
+def test_date_without_sales_has_one_empty_end_of_day(store: Store) -> None:
+    """It tells headquarters that nothing is missing."""
     # when
     [end] = close_day(store.channel, FIRST)
     # then
     assert close_day(store.channel, FIRST) == [end]
     assert (end.transactions, end.control_totals) == (0, ())
-    [told] = store.told()
-    assert (told.listed, told.control_totals) == ((), ())
+    [sent] = store.transactions()
+    assert (sent.listed, sent.control_totals) == ((), ())
 
 
-def test_more_sales_than_one_may_list_make_several_ends_of_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each lists as many as it may, and has the control totals of those."""
+def test_many_sales_are_split_into_several_ends_of_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lists at most the maximum, and has the control totals of its own list."""
     # given
     monkeypatch.setattr(days, "LISTED_MAX", 2)
     sales = [record_sale(store.channel, lines=[TEA], business_date=FIRST).transaction_id for _ in range(5)]
     # when
     ends = close_day(store.channel, FIRST)
     # then
-    assert [one.transactions for one in ends] == [2, 2, 1]
-    assert [one.control_totals[0].amount for one in ends] == [Decimal(18), Decimal(18), Decimal(9)]
-    told = store.told()[5:]
-    assert sorted(one for part in told for one in part.listed) == sorted(sales)
-    assert [part.complete for part in told] == [False, False, True]
+    assert [end.transactions for end in ends] == [2, 2, 1]
+    assert [end.control_totals[0].amount for end in ends] == [Decimal(18), Decimal(18), Decimal(9)]
+    sent = store.transactions()[5:]
+    assert sorted(transaction_id for part in sent for transaction_id in part.listed) == sorted(sales)
+    assert [part.complete for part in sent] == [False, False, True]
 
 
-def test_an_end_of_day_on_top_of_a_rejected_one_may_not_be_all(store: Store) -> None:
-    """What the rejected one lists may still come: headquarters must not take it for forgotten."""
+def test_end_of_day_after_a_rejected_one_is_not_complete(store: Store) -> None:
+    """The sales of the rejected one may still arrive."""
     # given
     record_sale(store.channel, lines=[TEA], business_date=FIRST)
     [first] = close_day(store.channel, FIRST)
-    answer(store, first.end_of_day_id, "rejected")
+    reply(store, first.end_of_day_id, "rejected")
     record_sale(store.channel, lines=[TEA], business_date=FIRST)
     # when
     close_day(store.channel, FIRST)
     # then
-    assert [one.complete for one in store.told() if one.listed] == [True, False]
+    assert [transaction.complete for transaction in store.transactions() if transaction.listed] == [True, False]
 
 
-def test_a_rejected_end_of_day_is_sent_again_as_it_was(store: Store) -> None:
-    """It lists what it listed, not what came since, and says that this may not be all."""
+def test_rejected_end_of_day_is_sent_again_with_the_same_list(store: Store) -> None:
+    """Without later sales, and marked as possibly incomplete."""
     # given
     for _ in range(3):
         record_sale(store.channel, lines=[TEA], business_date=FIRST)
     [end] = close_day(store.channel, FIRST)
-    before = store.told()[-1]
+    before = store.transactions()[-1]
     record_sale(store.channel, lines=[TEA], business_date=FIRST)
     assert resend_day(store.channel, end.end_of_day_id) == end
-    answer(store, end.end_of_day_id, "rejected")
+    reply(store, end.end_of_day_id, "rejected")
     # when
     again = resend_day(store.channel, end.end_of_day_id)
     # then
     assert (again.status, again.reasons) == (TransactionStatus.PENDING, ())
-    assert (before.complete, store.told()[-1]) == (True, replace(before, complete=False))
-    assert len(store.told()) == 5
+    assert (before.complete, store.transactions()[-1]) == (True, replace(before, complete=False))
+    assert len(store.transactions()) == 5
 
 
 def test_days_closed_while_tills_sell_list_every_sale_once(store: Store) -> None:
@@ -543,42 +543,42 @@ def test_days_closed_while_tills_sell_list_every_sale_once(store: Store) -> None
         sold, _ = sorted(selling), list(closing)
     close_day(store.channel, FIRST)
     # then
-    told = store.told()
-    ends = [one for one in told if one.kind is TransactionKind.END_OF_DAY]
-    assert sorted(one for end in ends for one in end.listed) == sold
+    sent = store.transactions()
+    ends = [transaction for transaction in sent if transaction.kind is TransactionKind.END_OF_DAY]
+    assert sorted(transaction_id for end in ends for transaction_id in end.listed) == sold
     seen: set[str] = set()
-    for one in told:
-        if one.kind is TransactionKind.END_OF_DAY:
-            assert set(one.listed) == seen
-            assert [total.amount for total in one.control_totals] == ([Decimal(9) * len(seen)] if seen else [])
+    for transaction in sent:
+        if transaction.kind is TransactionKind.END_OF_DAY:
+            assert set(transaction.listed) == seen
+            assert [total.amount for total in transaction.control_totals] == ([Decimal(9) * len(seen)] if seen else [])
             seen = set()
         else:
-            seen.add(one.transaction_id)
+            seen.add(transaction.transaction_id)
     assert {row["end_of_day_id"]: row["transactions"] for row in store.rows(channel.end_of_days)} == {
         end.transaction_id: len(end.listed) for end in ends
     }
 
 
-def test_a_rejected_customer_whose_order_waits_is_not_discarded(store: Store, ada: CustomerView) -> None:
-    """The order could never find its customer; nor could a rejected one, should it be sent again."""
+def test_rejected_customer_with_an_unfinished_order_cannot_be_discarded(store: Store, ada: CustomerView) -> None:
+    """The order needs its customer; so does a rejected order that is sent again."""
     # given
     order = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA])
     store.reject(event_ids(store)[0])
     # when
     with pytest.raises(CustomerRejected, match="on its way"):
         discard_rejected(store.channel, ada.customer_id)
-    answer(store, order.transaction_id, "rejected")
+    reply(store, order.transaction_id, "rejected")
     with pytest.raises(CustomerRejected, match="on its way"):
         discard_rejected(store.channel, ada.customer_id)
-    answer(store, order.transaction_id, "synchronized")
+    reply(store, order.transaction_id, "synchronized")
     # then
     assert discard_rejected(store.channel, ada.customer_id) is None
     shown = show_transaction(store.channel, order.transaction_id)
     assert (shown.customer, shown.transaction.customer_id) == (None, ada.customer_id)
 
 
-def test_an_id_may_be_a_customers_and_a_transactions(store: Store, ada: CustomerView) -> None:
-    """Who has one GUID for a customer and its first order finds both."""
+def test_customer_and_transaction_may_share_an_id(store: Store, ada: CustomerView) -> None:
+    """Both are found by a GUID that is used for a customer and its first order."""
     # given
     order = record_order(store.channel, customer_id=ada.customer_id, lines=[TEA], transaction_id=ada.customer_id)
     # when

@@ -1,4 +1,4 @@
-"""Sync creation: waiting for headquarters' answer, on PostgreSQL and SQLite."""
+"""Sync creation: waiting for headquarters' reply, on PostgreSQL and SQLite."""
 
 import time
 from collections.abc import Iterator
@@ -9,8 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from tenten.producers import CustomerStatus, create_customer, wait_until_settled
-from tenten.producers.till.sync_create import register_customer
+from tenten.producers import CustomerStatus, create_customer, register_customer, wait_until_settled
 from tenten.runtime.errors import NoSuchCustomer
 from tests.conftest import NewDatabase
 from tests.producer_scene import REASON, Store, set_store, wait_until
@@ -24,12 +23,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = (
         request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
     )
-    with set_store(tmp_path, url) as made:
-        yield made
+    with set_store(tmp_path, url) as scene:
+        yield scene
 
 
-def test_waiting_ends_as_soon_as_the_account_number_is_there(store: Store) -> None:
-    """The answer is not waited for a moment longer than it takes."""
+def test_waiting_ends_when_the_account_number_arrives(store: Store) -> None:
+    """Long before the timeout."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     # when
@@ -42,7 +41,7 @@ def test_waiting_ends_as_soon_as_the_account_number_is_there(store: Store) -> No
 
 
 def test_waiting_ends_with_a_rejection(store: Store) -> None:
-    """The clerk learns at once that headquarters has said no, and why."""
+    """The clerk reads at once that headquarters has rejected the customer, and why."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     store.reject(store.events()[0].event_id)
@@ -52,8 +51,8 @@ def test_waiting_ends_with_a_rejection(store: Store) -> None:
     assert (seen.status, seen.reasons) == (CustomerStatus.REJECTED, (REASON,))
 
 
-def test_when_the_time_is_up_the_customer_is_simply_pending(store: Store) -> None:
-    """There is no second path to headquarters, and so no second customer."""
+def test_customer_is_pending_after_the_timeout(store: Store) -> None:
+    """The same event stays in the outbox, so there is no second customer."""
     # given
     ada = create_customer(store.channel, last_name="Lovelace")
     started = time.monotonic()
@@ -64,28 +63,28 @@ def test_when_the_time_is_up_the_customer_is_simply_pending(store: Store) -> Non
     assert 0.3 <= time.monotonic() - started < 20
 
 
-def test_waiting_for_a_customer_that_is_not_there_is_refused(store: Store) -> None:
-    """Nothing would ever come."""
+def test_waiting_for_an_unknown_customer_raises(store: Store) -> None:
+    """It would never be settled."""
     with pytest.raises(NoSuchCustomer):
         wait_until_settled(store.channel, GUID, 60)
 
 
-def test_more_may_wait_than_can_be_told(store: Store) -> None:
-    """A process listens on a few connections only; everybody else has the answer as well."""
+def test_waiters_beyond_listener_limit_poll(store: Store) -> None:
+    """A process listens on a few connections only; other waiters get the reply as well."""
     # given
     people = [create_customer(store.channel, last_name=f"Lovelace {number}").customer_id for number in range(12)]
     # when
     with ThreadPoolExecutor(len(people)) as clerks:
-        waiting = [clerks.submit(wait_until_settled, store.channel, one, 60) for one in people]
-        for number, one in enumerate(people):
-            store.synchronize(one, f"C-{number}")
-        seen = [one.result(timeout=30).account_number for one in waiting]
+        waiting = [clerks.submit(wait_until_settled, store.channel, customer_id, 60) for customer_id in people]
+        for number, customer_id in enumerate(people):
+            store.synchronize(customer_id, f"C-{number}")
+        seen = [future.result(timeout=30).account_number for future in waiting]
     # then
     assert seen == [f"C-{number}" for number in range(12)]
 
 
-def test_a_clerk_who_waits_takes_no_connection_from_the_others(store: Store) -> None:
-    """What waiting has used serves others again, and is told of nothing any more."""
+def test_waiting_returns_its_connections_to_the_pool(store: Store) -> None:
+    """They listen to nothing any more."""
     # when
     for number in range(30):
         register_customer(store.channel, last_name=f"Lovelace {number}", sync_seconds=0.001)
@@ -96,8 +95,8 @@ def test_a_clerk_who_waits_takes_no_connection_from_the_others(store: Store) -> 
             assert connection.scalars(text("SELECT pg_listening_channels()")).all() == []
 
 
-def test_a_lost_connection_ends_no_waiting(tmp_path: Path, new_database: NewDatabase) -> None:
-    """Who can no longer be told looks by himself."""
+def test_waiting_survives_a_lost_listening_connection(tmp_path: Path, new_database: NewDatabase) -> None:
+    """Without notifications it polls."""
     url = new_database()
     with set_store(tmp_path, url) as store, ThreadPoolExecutor(1) as clerk:
         # given
@@ -110,8 +109,8 @@ def test_a_lost_connection_ends_no_waiting(tmp_path: Path, new_database: NewData
         assert waiting.result(timeout=30).account_number == "C-00000001"
 
 
-def test_a_customer_that_is_written_is_never_refused(tmp_path: Path, new_database: NewDatabase) -> None:
-    """The database goes away while a sync creation waits: the clerk has a pending customer, and no error."""
+def test_recorded_customer_is_returned_when_the_database_disappears(tmp_path: Path, new_database: NewDatabase) -> None:
+    """The database disappears while a sync creation waits: the call returns a pending customer and raises no error."""
     url = new_database()
     with set_store(tmp_path, url) as store, ThreadPoolExecutor(1) as clerk:
         # given
@@ -129,12 +128,12 @@ LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query 
 
 
 def listeners(url: str) -> int:
-    """How many connections listen and have done nothing since."""
+    """The number of connections whose last statement was LISTEN."""
     with psycopg.connect(url) as connection:
         return len(connection.execute(f"SELECT pid {LISTENERS}".encode()).fetchall())
 
 
 def cut_listeners(url: str) -> int:
-    """End these connections; how many there were."""
+    """Terminate these connections and return their number."""
     with psycopg.connect(url) as connection:
         return len(connection.execute(f"SELECT pg_terminate_backend(pid) {LISTENERS}".encode()).fetchall())

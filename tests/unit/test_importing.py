@@ -1,4 +1,4 @@
-"""Files of customers: which columns are understood, how lines are read, what plain text says."""
+"""Import files: column names, lines, and texts as customer input."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 
 from tenten.producers.importing.column_mapping import choose_columns, guess
 from tenten.producers.importing.file_reader import LINE_CHARACTERS_MAX, Line, open_lines
-from tenten.producers.till.customer_input import TEXT_FIELDS, NewAddress, fields_from_texts
+from tenten.producers.till.customer_input import NewAddress
+from tenten.producers.till.text_input import TEXT_FIELDS, fields_from_texts
 from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import CustomerType, ReceiptPreference
 
@@ -36,18 +37,18 @@ from tenten.schemas.messages import CustomerType, ReceiptPreference
         ("", None),
     ],
 )
-def test_common_names_of_columns_are_understood(column: str, field: str | None) -> None:
-    """However they are written; what is not known is left alone."""
+def test_common_column_names_are_recognised(column: str, field: str | None) -> None:
+    """However they are written; unknown names are ignored."""
     assert guess(column) == field
 
 
-def test_every_field_is_understood_by_its_own_name() -> None:
-    """A file whose columns are called like the fields needs no mapping."""
+def test_field_names_are_recognised_as_column_names() -> None:
+    """A file whose columns are named like the fields needs no mapping."""
     assert {guess(field) for field in TEXT_FIELDS} == set(TEXT_FIELDS)
 
 
-def test_what_the_user_names_wins_over_what_is_guessed() -> None:
-    """A named field is not guessed for another column, and a column with nothing behind it is left out."""
+def test_mapping_overrides_guesses() -> None:
+    """A mapped field is not guessed for another column, and a column mapped to nothing is ignored."""
     # when
     columns = choose_columns(
         ["Mobile", "Phone", "Email", "No", "Name"], {"Phone": "phone", "Email": "", "Name": "last_name"}, "No"
@@ -57,7 +58,7 @@ def test_what_the_user_names_wins_over_what_is_guessed() -> None:
     assert columns.key == "No"
 
 
-def test_of_two_columns_that_look_like_one_field_the_first_is_used() -> None:
+def test_first_of_two_columns_for_one_field_is_used() -> None:
     """The other one is reported as unused."""
     assert choose_columns(["Phone", "Mobile"], {}, None).fields == {"Phone": "phone"}
 
@@ -66,22 +67,22 @@ def test_of_two_columns_that_look_like_one_field_the_first_is_used() -> None:
     ("mapping", "key", "message"),
     [
         ({"Frist": "first_name"}, None, r"no column Frist \(did you mean First\?\)"),
-        ({"First": "frist_name"}, None, r"no field frist_name \(did you mean first_name\?\)"),
+        ({"First": "frist_name"}, None, r"unknown field frist_name \(did you mean first_name\?\)"),
         ({"First": "last_name", "Last": "last_name"}, None, "more than one column is mapped to last_name"),
         ({}, "Number", "no column Number"),
-        ({}, None, "no column says anything known"),
-        ({"First": "attributes/"}, None, "no field attributes/"),
+        ({}, None, "no column has a known name"),
+        ({"First": "attributes/"}, None, "unknown field attributes/"),
     ],
 )
-def test_a_mapping_that_makes_no_sense_is_refused(mapping: dict[str, str], key: str | None, message: str) -> None:
-    """With the nearest name that exists."""
+def test_invalid_mapping_is_refused(mapping: dict[str, str], key: str | None, message: str) -> None:
+    """With the nearest existing name."""
     with pytest.raises(ImportRejected, match=message):
         choose_columns(["First", "Last"], mapping, key)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_what_divides_the_header(tmp_path: Path, delimiter: str) -> None:
-    """A comma within a quoted name divides nothing."""
+def test_delimiter_is_detected_in_the_header(tmp_path: Path, delimiter: str) -> None:
+    """A comma within a quoted name is not a delimiter."""
     # given
     header, row = ["First", '"Last, maiden"', "City"], ["Ada", "Lovelace", '"Bath, UK"']
     # when
@@ -91,7 +92,7 @@ def test_the_delimiter_is_what_divides_the_header(tmp_path: Path, delimiter: str
 
 
 def test_lines_have_the_numbers_that_an_editor_shows(tmp_path: Path) -> None:
-    """Quoted line breaks and blank lines count, and a broken line does not hide the next one."""
+    """Quoted line breaks and blank lines count, and a malformed line does not hide the next one."""
     # given
     text = '\ufeffA,B\n"one\ntwo",x\n\n"bad" quote,y\n1,2,3\nlast,z'
     # when
@@ -102,8 +103,8 @@ def test_lines_have_the_numbers_that_an_editor_shows(tmp_path: Path) -> None:
     assert lines[-1].cells == {"A": "last", "B": "z"}
 
 
-def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path: Path) -> None:
-    """Only its beginning is ever held, and the line behind it is read."""
+def test_endless_line_is_rejected_in_bounded_memory(tmp_path: Path) -> None:
+    """Only its beginning is held in memory, and the next line is read."""
     # given
     text = f'{{"first_name": "{"x" * (3 * LINE_CHARACTERS_MAX)}"}}\n{{"first_name": "Ada"}}\n'
     # when
@@ -113,15 +114,15 @@ def test_a_line_without_an_end_is_refused_in_bounded_memory(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["[1]", "1", '"x"', "null", "{", "[" * 100_000, '{"a": 1} x'])
-def test_what_is_no_json_object_is_refused_as_a_line(tmp_path: Path, text: str) -> None:
-    """Whatever it is, the line has a number and a reason."""
+def test_line_that_is_not_a_json_object_is_rejected(tmp_path: Path, text: str) -> None:
+    """With its number and a reason."""
     [line] = read(tmp_path, text, "people.jsonl")
     assert line.problem is not None
     assert line.problem.code == "unreadable"
 
 
-def test_json_values_become_the_texts_they_are_written_as(tmp_path: Path) -> None:
-    """A postal code stays what it is, nothing is empty, and lists are no cells."""
+def test_json_values_keep_their_spelling(tmp_path: Path) -> None:
+    """A postal code keeps its digits, null is empty, and lists are not cells."""
     # when
     [line] = read(tmp_path, '{"a": 77001, "b": 1.50, "c": true, "d": null, "e": "x", "f": [1]}', "people.ndjson")
     # then
@@ -136,14 +137,12 @@ def test_json_values_become_the_texts_they_are_written_as(tmp_path: Path) -> Non
         (b"\n", "utf-8", "is blank"),
         (b"A,B,A\n", "utf-8", "more than one column A"),
         (b"A\n1\n\xe9\n", "utf-8", "line 3 of .* is not utf-8"),
-        (b"A\n", "klingon", "no encoding klingon"),
+        (b"A\n", "klingon", "unknown encoding klingon"),
         (b'"A\n', "utf-8", "does not name columns"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_refused_as_a_whole(
-    tmp_path: Path, content: bytes, encoding: str, message: str
-) -> None:
-    """Before the first line is given."""
+def test_invalid_file_is_refused_as_a_whole(tmp_path: Path, content: bytes, encoding: str, message: str) -> None:
+    """Before the first line is returned."""
     # given
     file = tmp_path / "people.csv"
     file.write_bytes(content)
@@ -152,7 +151,7 @@ def test_a_file_that_makes_no_sense_is_refused_as_a_whole(
         pass
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     """With its name."""
     with (
         pytest.raises(ImportRejected, match=r"nowhere\.csv cannot be read"),
@@ -161,7 +160,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_in_another_encoding_is_read_with_it(tmp_path: Path) -> None:
+def test_file_in_another_encoding_is_read(tmp_path: Path) -> None:
     """UTF-16, as spreadsheets write it."""
     # given
     file = tmp_path / "people.csv"
@@ -180,8 +179,8 @@ def read(directory: Path, text: str, name: str = "people.csv") -> list[Line]:
         return list(opened.lines())
 
 
-def test_plain_text_says_fields_addresses_and_choices() -> None:
-    """What a command line or a file says in texts becomes values of their types."""
+def test_texts_become_fields_addresses_and_choices() -> None:
+    """Texts of a command line or a file become values of the fields' types."""
     # when
     fields = fields_from_texts(
         {
@@ -209,12 +208,12 @@ def test_plain_text_says_fields_addresses_and_choices() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"surname": "x"}, "there is no field surname"),
-        ({"customer_type": "robot"}, "customer_type is one of person, organization"),
-        ({"receipt_preference": "fax"}, "receipt_preference is one of none, print, email, both"),
+        ({"surname": "x"}, "unknown field surname"),
+        ({"customer_type": "robot"}, "customer_type must be one of person, organization"),
+        ({"receipt_preference": "fax"}, "receipt_preference must be one of none, print, email, both"),
     ],
 )
-def test_plain_text_that_is_not_understood_is_refused(texts: dict[str, str], message: str) -> None:
-    """With what there is to choose from."""
+def test_unknown_fields_and_choices_are_rejected(texts: dict[str, str], message: str) -> None:
+    """With the existing ones."""
     with pytest.raises(ValueError, match=message):
         fields_from_texts(texts)

@@ -1,4 +1,4 @@
-"""What a clerk says folded into a customer, and the relay's framing: rules without a server."""
+"""Merging customer input, and the relay's framing."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.wire import confluent_header, contract, decode_body, encode
-from tenten.producers.outbox import multirange
+from tenten.producers.outbox.table import multirange
 from tenten.producers.relay.producer import framing
-from tenten.producers.till.customer_input import CustomerFields, Entering, NewAddress, with_fields
+from tenten.producers.till.customer_input import CustomerFields, NewAddress
+from tenten.producers.till.customer_merge import InputContext, merge_input
 from tenten.rules.customer import changed_paths
 from tenten.rules.customer_rules import reasons
 from tenten.schemas.messages import (
@@ -28,16 +29,16 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 
 
-def entering() -> Entering:
-    """A clerk of a store in the United States, whose new ids are counted."""
+def context() -> InputContext:
+    """A store in the United States, with numbered new ids."""
     numbers = count(1)
-    return Entering(country="US", now=NOW, new_id=lambda: f"0197a3f2-8a41-7c3e-9d55-{next(numbers):012x}")
+    return InputContext(country="US", now=NOW, new_id=lambda: f"0197a3f2-8a41-7c3e-9d55-{next(numbers):012x}")
 
 
 @st.composite
 def fields(draw: st.DrawFn) -> CustomerFields:
-    """Something said of a customer."""
-    said: CustomerFields = {
+    """Some customer input."""
+    values: CustomerFields = {
         "first_name": draw(st.sampled_from(NAMES)),
         "email": draw(st.sampled_from(EMAILS)),
         "phone": draw(st.sampled_from(PHONES)),
@@ -47,22 +48,22 @@ def fields(draw: st.DrawFn) -> CustomerFields:
         "attributes": {"size": draw(st.none() | st.integers(0, 50) | st.decimals("0", "9", places=2) | st.booleans())},
         "remove_affiliations": draw(st.lists(st.sampled_from(("VIP", "staff/family")), max_size=2)),
     }
-    return {name: said[name] for name in draw(st.sets(st.sampled_from(sorted(said))))}  # type: ignore[return-value, literal-required]  # some of its own fields
+    return {name: values[name] for name in draw(st.sets(st.sampled_from(sorted(values))))}  # type: ignore[return-value, literal-required]  # a subset of the fields
 
 
 @given(valid_states(), fields())
-def test_saying_the_same_twice_changes_nothing_more(state: CustomerState, said: CustomerFields) -> None:
-    """An edit that is repeated is no edit, and what a valid customer becomes is canonical."""
+def test_merging_the_same_input_twice_is_idempotent(state: CustomerState, entered: CustomerFields) -> None:
+    """A repeated edit changes nothing, and the merged customer is canonical."""
     # when
-    once = with_fields(state, said, entering())
+    once = merge_input(state, entered, context())
     # then
-    assert with_fields(once, said, entering()) == once == canonical(once)
-    assert changed_paths(once, with_fields(once, said, entering())) == ()
+    assert merge_input(once, entered, context()) == once == canonical(once)
+    assert changed_paths(once, merge_input(once, entered, context())) == ()
 
 
 @given(valid_states(), fields())
-def test_what_is_not_said_stays(state: CustomerState, said: CustomerFields) -> None:
-    """No path changes but those of what was said."""
+def test_omitted_fields_are_unchanged(state: CustomerState, entered: CustomerFields) -> None:
+    """Only paths of the given fields change."""
     # given
     paths_of = {
         "first_name": ("first_name",),
@@ -72,53 +73,53 @@ def test_what_is_not_said_stays(state: CustomerState, said: CustomerFields) -> N
         "attributes": ("attributes/size",),
         "remove_affiliations": ("affiliations/VIP", "affiliations/staff/family"),
     }
-    allowed = tuple(path for name in said for path in paths_of[name])
+    allowed = tuple(path for name in entered for path in paths_of[name])
     # when
-    after = with_fields(state, said, entering())
+    after = merge_input(state, entered, context())
     # then
     assert all(path.startswith(allowed) for path in changed_paths(state, after))
 
 
-def test_what_has_no_normal_form_is_kept_and_refused_with_a_reason() -> None:
-    """The clerk sees his own words beside the reason."""
+def test_value_without_a_normal_form_is_kept_and_rejected() -> None:
+    """The clerk sees the entered text beside the reason."""
     # when
-    state = with_fields(
+    state = merge_input(
         CustomerState(legal_entity="usrt", last_name="Lovelace"),
         {"phone": " 12 ", "email": "ada at example", "address": NewAddress(country="Atlantis")},
-        entering(),
+        context(),
     )
     # then
-    assert {one.value for one in state.contacts} == {"12", "ada at example"}
+    assert {contact.value for contact in state.contacts} == {"12", "ada at example"}
     assert state.addresses[0].country == "Atlantis"
     assert {reason.code for reason in reasons(state)} == {"invalid_phone", "invalid_email", "unknown_country"}
 
 
-def test_a_value_that_is_there_already_becomes_the_primary_one() -> None:
-    """The same e-mail address never stands there twice."""
+def test_existing_value_becomes_the_primary_one() -> None:
+    """The same e-mail address is never stored twice."""
     # given
     other = Contact(contact_id=GUID, kind="EMAIL", value="ada@example.com")
-    state = with_fields(CustomerState(legal_entity="usrt"), {"email": "countess@example.com"}, entering())
-    state = with_fields(state, {"put_contacts": [other]}, entering())
+    state = merge_input(CustomerState(legal_entity="usrt"), {"email": "countess@example.com"}, context())
+    state = merge_input(state, {"put_contacts": [other]}, context())
     # when
-    after = with_fields(state, {"email": "ada@EXAMPLE.com"}, entering())
+    after = merge_input(state, {"email": "ada@EXAMPLE.com"}, context())
     # then
     assert after.contacts == state.contacts
     assert after.primary_email == GUID
 
 
-def test_an_empty_value_takes_the_primary_one_away() -> None:
+def test_empty_value_removes_the_primary_contact() -> None:
     """And nothing else."""
     # given
-    said: CustomerFields = {"email": "ada@example.com", "phone": "713 555 0123", "attributes": {"size": Decimal(1)}}
-    state = with_fields(CustomerState(legal_entity="usrt"), said, entering())
+    entered: CustomerFields = {"email": "ada@example.com", "phone": "713 555 0123", "attributes": {"size": Decimal(1)}}
+    state = merge_input(CustomerState(legal_entity="usrt"), entered, context())
     # when
-    after = with_fields(state, {"email": ""}, entering())
+    after = merge_input(state, {"email": ""}, context())
     # then
-    assert (after.primary_email, [one.value for one in after.contacts]) == (None, ["+17135550123"])
+    assert (after.primary_email, [contact.value for contact in after.contacts]) == (None, ["+17135550123"])
 
 
-def test_with_a_registry_an_event_gets_its_header_and_keeps_its_bytes() -> None:
-    """Without one it stays as it was written."""
+def test_registry_header_replaces_the_fingerprint_header() -> None:
+    """The body keeps its bytes; without a registry the payload is unchanged."""
     # given
     schema = contract("CustomerEvent")
     event = CustomerEvent(
@@ -135,7 +136,7 @@ def test_with_a_registry_an_event_gets_its_header_and_keeps_its_bytes() -> None:
 
 
 @given(st.sets(st.integers(1, 60)))
-def test_a_multirange_has_exactly_the_numbers_it_was_made_of(numbers: set[int]) -> None:
+def test_multirange_has_exactly_its_numbers(numbers: set[int]) -> None:
     """Neighbours are one range, and no number between two ranges is in it."""
     # when
     ranges = [part.split(",") for part in multirange(list(numbers)).strip("{}[)").split("),[") if part]

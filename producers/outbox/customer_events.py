@@ -1,0 +1,144 @@
+"""Customers' events in the outbox: append them, and read those that headquarters has not settled.
+
+Results are complete only when the customers' rows were locked before reading.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, exists, or_, select, update
+
+from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.producers.outbox import table
+from tenten.producers.outbox.table import CUSTOMER, REJECTED, NewRow
+from tenten.schemas.messages import (
+    CustomerEvent,
+    EventKind,
+    Reason,
+    event_from_avro,
+    reasons_from_json,
+    to_avro,
+)
+from tenten.schemas.tables.channel import customers, outbox
+from tenten.sql.arrays import is_one_of
+
+_DISCARDED: Final = "discarded"
+
+_TYPES: Final = {
+    EventKind.CREATED: "CustomerCreated",
+    EventKind.EDITED: "CustomerEdited",
+    EventKind.ERASED: "CustomerErased",
+    EventKind.TOUCHED: "CustomerTouched",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEvent:
+    """An event of the overlay: unsettled, or settled in a version that no snapshot in this channel has reached."""
+
+    event: CustomerEvent
+    rejected: bool
+    reasons: tuple[Reason, ...]
+    settled: bool
+
+
+def append(connection: Connection, events: Sequence[CustomerEvent], created_at: datetime) -> None:
+    """Append these events in this order; the relay is notified when the transaction commits."""
+    schema = contract("CustomerEvent")
+    rows = [
+        NewRow(event.event_id, CUSTOMER, event.customer_id, _TYPES[event.kind], encode(schema, to_avro(event)))
+        for event in events
+    ]
+    table.append(connection, rows, created_at)
+
+
+def as_appended(event: CustomerEvent) -> OutboxEvent:
+    """The `OutboxEvent` for an event that was just appended."""
+    return OutboxEvent(event=event, rejected=False, reasons=(), settled=False)
+
+
+def newest_unsettled(connection: Connection, customer_id: str) -> tuple[str, bytes] | None:
+    """Id and payload of the customer's newest event that is unsent, sent without a reply, or rejected."""
+    query = (
+        select(outbox.c.id, outbox.c.payload)
+        .where(outbox.c.aggregateid == customer_id, outbox.c.aggregatetype == CUSTOMER, outbox.c.settled_at.is_(None))
+        .order_by(outbox.c.sequence.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else (row.id, bytes(row.payload))
+
+
+def overlay_events(
+    connection: Connection, customer_ids: Iterable[str], writers: WriterSchemas
+) -> dict[str, list[OutboxEvent]]:
+    """The overlay's events by customer, oldest first; customers without any are left out.
+
+    Raises: `Unreadable` for a payload whose schema is not among `writers`.
+    """
+    above_snapshot = exists().where(
+        customers.c.customer_id == outbox.c.aggregateid, outbox.c.version > customers.c.version
+    )
+    query = (
+        select(
+            outbox.c.aggregateid,
+            outbox.c.payload,
+            outbox.c.outcome,
+            outbox.c.reasons,
+            outbox.c.settled_at,
+        )
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.aggregatetype == CUSTOMER)
+        .where(or_(outbox.c.settled_at.is_(None), above_snapshot))
+        .order_by(outbox.c.sequence)
+    )
+    events: dict[str, list[OutboxEvent]] = {}
+    for row in connection.execute(query):
+        record = writers.decode(bytes(row.payload), contract("CustomerEvent"))
+        events.setdefault(row.aggregateid, []).append(
+            OutboxEvent(
+                event=event_from_avro(record),
+                rejected=row.outcome == REJECTED,
+                reasons=reasons_from_json(row.reasons),
+                settled=row.settled_at is not None,
+            )
+        )
+    return events
+
+
+class OutboxSummary(NamedTuple):
+    """The unsettled events of a customer."""
+
+    unsettled: int
+    rejected: bool
+    """True if the newest unsettled event is rejected."""
+    reasons: tuple[Reason, ...]
+    """The reasons of that rejection."""
+
+
+def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, OutboxSummary]:
+    """The summary of each customer with unsettled events. Reads no payload."""
+    query = (
+        select(outbox.c.aggregateid, outbox.c.outcome, outbox.c.reasons)
+        .where(is_one_of(connection, outbox.c.aggregateid, customer_ids), outbox.c.aggregatetype == CUSTOMER)
+        .where(outbox.c.settled_at.is_(None))
+        .order_by(outbox.c.sequence)
+    )
+    result: dict[str, OutboxSummary] = {}
+    for row in connection.execute(query):
+        rejected = row.outcome == REJECTED
+        earlier = result[row.aggregateid].unsettled if row.aggregateid in result else 0
+        reasons = reasons_from_json(row.reasons) if rejected else ()
+        result[row.aggregateid] = OutboxSummary(earlier + 1, rejected, reasons)
+    return result
+
+
+def discard_rejected(connection: Connection, customer_id: str, settled_at: datetime) -> None:
+    """Settle the customer's rejected events as discarded by the clerk."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.aggregateid == customer_id, outbox.c.aggregatetype == CUSTOMER)
+        .where(outbox.c.settled_at.is_(None), outbox.c.outcome == REJECTED)
+        .values(settled_at=settled_at, outcome=_DISCARDED)
+    )

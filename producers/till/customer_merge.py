@@ -1,0 +1,248 @@
+"""Merge customer input into a customer, normalised. Pure: no database, no clock.
+
+Texts are trimmed and composed (Unicode NFC), phone numbers become E.164, e-mail addresses and countries their normal
+form. A value without a normal form is kept as entered, and the rules reject it with a reason.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from tenten.producers.till.customer_input import AttributeValue, CustomerFields, NewAddress
+from tenten.rules.customer_rules import normal_email, normal_phone
+from tenten.rules.limits import country_code
+from tenten.schemas.messages import (
+    EMAIL,
+    PHONE,
+    Address,
+    Attribute,
+    Contact,
+    CustomerState,
+    CustomerType,
+    ReceiptPreference,
+    canonical,
+)
+
+PLAIN_TEXTS: Final = (
+    "title",
+    "first_name",
+    "middle_name",
+    "last_name",
+    "organization_name",
+    "language",
+    "currency",
+    "customer_group",
+    "tax_number",
+)
+"""The fields that are stored as entered, but trimmed and composed."""
+
+ADDRESS_PARTS: Final = ("purpose", "name", "street", "city", "county", "state", "postal_code", "country")
+
+_PRIMARY: Final = {PHONE: "primary_phone", EMAIL: "primary_email"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputContext:
+    """The context in which input is read."""
+
+    country: str
+    """ISO 3166 alpha-2: the default for new addresses and for phone numbers without `+`."""
+    now: datetime
+    new_id: Callable[[], str]
+    """Returns the id for the next new address or contact."""
+
+
+def merge_input(state: CustomerState, fields: CustomerFields, context: InputContext) -> CustomerState:
+    """The customer with the input merged in. Idempotent, except for `add_` fields.
+
+    Raises: `TypeError` for an unknown field.
+    """
+    unknown = sorted(fields.keys() - CustomerFields.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unknown customer field: {', '.join(unknown)}")
+    state = _with_scalars(state, fields)
+    state = _with_addresses(state, fields, context)
+    state = _with_contacts(state, fields, context)
+    state = _with_primaries(state, fields)
+    affiliations = {*state.affiliations, *map(clean, fields.get("add_affiliations", ()))}
+    affiliations -= set(map(clean, fields.get("remove_affiliations", ())))
+    return canonical(
+        replace(
+            state,
+            affiliations=tuple(affiliations),
+            attributes=_attributes(state.attributes, fields.get("attributes", {})),
+        )
+    )
+
+
+def clean(text: str) -> str:
+    """The text without surrounding space, in Unicode's composed form, so that equal names look and sort the same."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _with_scalars(state: CustomerState, fields: CustomerFields) -> CustomerState:
+    # Each field has its own type, which a dict type cannot express.
+    values: dict[str, Any] = {
+        name: clean(text) for name, text in fields.items() if name in PLAIN_TEXTS and isinstance(text, str)
+    }
+    if "receipt_email" in fields:
+        values["receipt_email"] = _email(fields["receipt_email"])
+    if "receipt_preference" in fields:
+        values["receipt_preference"] = ReceiptPreference(fields["receipt_preference"])
+    if "customer_type" in fields:
+        values["customer_type"] = CustomerType(fields["customer_type"])
+    if "address_books" in fields:
+        values["address_books"] = tuple(dict.fromkeys(map(clean, fields["address_books"])))
+    return replace(state, **values)
+
+
+def _with_addresses(state: CustomerState, fields: CustomerFields, context: InputContext) -> CustomerState:
+    addresses = {address.address_id: address for address in state.addresses}
+    primary = state.primary_address
+    for address in fields.get("put_addresses", ()):
+        addresses[address.address_id] = _changed_address(addresses.get(address.address_id), address, context)
+    if "address" in fields:
+        existing = addresses.get(primary) if primary is not None else None
+        address = _entered_address(state, existing, fields["address"], context)
+        addresses[address.address_id] = address
+        primary = address.address_id
+    for new in fields.get("add_addresses", ()):
+        address = _entered_address(state, None, new, context)
+        addresses[address.address_id] = address
+        primary = primary or address.address_id
+    for address_id in fields.get("remove_addresses", ()):
+        addresses.pop(address_id, None)
+    return replace(
+        state, addresses=tuple(addresses.values()), primary_address=primary if primary in addresses else None
+    )
+
+
+def _entered_address(state: CustomerState, existing: Address | None, new: NewAddress, context: InputContext) -> Address:
+    """The existing address with the entered parts, or a new one."""
+    entered: dict[str, Any] = {part: text for part in ADDRESS_PARTS if (text := getattr(new, part)) is not None}
+    if existing is not None:
+        return _changed_address(existing, replace(existing, **entered), context)
+    purpose = "HOME" if state.customer_type is CustomerType.PERSON else "BUSINESS"
+    default = Address(address_id=context.new_id(), purpose=purpose, country=context.country, updated_at=context.now)
+    return _normal_address(replace(default, **entered))
+
+
+def _changed_address(before: Address | None, after: Address, context: InputContext) -> Address:
+    """The normal form of an address, with the time of the change if it differs from before."""
+    normal = _normal_address(after)
+    if before is not None and replace(normal, updated_at=before.updated_at) == before:
+        return before
+    return replace(normal, updated_at=context.now)
+
+
+def _normal_address(address: Address) -> Address:
+    parts: dict[str, Any] = {part: clean(getattr(address, part)) for part in ADDRESS_PARTS}
+    parts |= {"purpose": parts["purpose"].upper(), "country": normal_country(parts["country"])}
+    return replace(address, **parts)
+
+
+@lru_cache(maxsize=1000)
+def normal_country(text: str) -> str:
+    """The ISO 3166 alpha-2 code of a country's code or name; unknown text is unchanged.
+
+    >>> normal_country("us"), normal_country("Germany"), normal_country("FRA"), normal_country("Atlantis")
+    ('US', 'DE', 'FR', 'Atlantis')
+    """
+    return country_code(text) or text
+
+
+def _with_contacts(state: CustomerState, fields: CustomerFields, context: InputContext) -> CustomerState:
+    contacts = {contact.contact_id: contact for contact in state.contacts}
+    primaries = {PHONE: state.primary_phone, EMAIL: state.primary_email}
+    for contact in fields.get("put_contacts", ()):
+        contacts[contact.contact_id] = _normal_contact(contact, context)
+    for kind, value in ((EMAIL, fields.get("email")), (PHONE, fields.get("phone"))):
+        if value is not None:
+            primaries[kind] = _put_primary(contacts, kind, primaries[kind], value, context)
+    for new in fields.get("add_contacts", ()):
+        contact = _normal_contact(
+            Contact(
+                contact_id=context.new_id(),
+                kind=new.kind,
+                value=new.value,
+                marketing_consent=new.marketing_consent,
+                description=new.description,
+            ),
+            context,
+        )
+        contacts[contact.contact_id] = contact
+        primaries[contact.kind] = primaries.get(contact.kind) or contact.contact_id
+    for contact_id in fields.get("remove_contacts", ()):
+        contacts.pop(contact_id, None)
+    remaining = {name: primaries[kind] if primaries[kind] in contacts else None for kind, name in _PRIMARY.items()}
+    return replace(state, contacts=tuple(contacts.values()), **remaining)  # type: ignore[arg-type]  # ids of the right kind
+
+
+def _put_primary(
+    contacts: dict[str, Contact], kind: str, primary: str | None, value: str, context: InputContext
+) -> str | None:
+    """Make this value the primary one of its kind, in `contacts`, and return the id of its contact.
+
+    A contact that already has the value becomes the primary one; else the value of the primary contact changes.
+    """
+    normal = _phone(value, context.country) if kind == PHONE else _email(value)
+    if normal == "":
+        contacts.pop(primary or "", None)
+        return None
+    for contact in contacts.values():
+        if contact.kind == kind and contact.value == normal:
+            return contact.contact_id
+    existing = contacts.get(primary or "")
+    if existing is None:
+        existing = Contact(contact_id=context.new_id(), kind=kind, value=normal)
+    contacts[existing.contact_id] = replace(existing, value=normal)
+    return existing.contact_id
+
+
+def _normal_contact(contact: Contact, context: InputContext) -> Contact:
+    kind = contact.kind.upper()
+    value = _phone(contact.value, context.country) if kind == PHONE else _email(contact.value)
+    return replace(contact, kind=kind, value=value, description=clean(contact.description))
+
+
+def _phone(text: str, country: str) -> str:
+    cleaned = clean(text)
+    return normal_phone(cleaned, country) or cleaned
+
+
+def _email(text: str) -> str:
+    cleaned = clean(text)
+    return normal_email(cleaned) or cleaned
+
+
+def _with_primaries(state: CustomerState, fields: CustomerFields) -> CustomerState:
+    return replace(
+        state,
+        primary_address=fields.get("primary_address", state.primary_address) or None,
+        primary_phone=fields.get("primary_phone", state.primary_phone) or None,
+        primary_email=fields.get("primary_email", state.primary_email) or None,
+    )
+
+
+def _attributes(attributes: Iterable[Attribute], changes: Mapping[str, AttributeValue | None]) -> tuple[Attribute, ...]:
+    by_name = {attribute.name: attribute for attribute in attributes}
+    for name, value in changes.items():
+        by_name.pop(name, None)
+        if value is not None:
+            by_name[name] = _attribute(name, value)
+    return tuple(by_name.values())
+
+
+def _attribute(name: str, value: AttributeValue) -> Attribute:
+    # A bool is an int in Python.
+    if isinstance(value, bool):
+        return Attribute(name=name, boolean=value)
+    if isinstance(value, int):
+        return Attribute(name=name, integer=value)
+    if isinstance(value, Decimal):
+        return Attribute(name=name, decimal=value)
+    return Attribute(name=name, text=clean(value))

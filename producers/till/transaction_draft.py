@@ -1,0 +1,108 @@
+"""Compute an order or a sale from the caller's input: amounts and total, not yet validated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from tenten.producers.till.customers import new_id
+from tenten.producers.till.open_channel import OpenChannel
+from tenten.rules.customer import plain_decimal
+from tenten.rules.transaction_rules import AMOUNT_MAX, is_currency, line_amount, total_of
+from tenten.runtime.errors import TransactionRejected
+from tenten.schemas.messages import CodedAmount, Payment, Reason, RetailTransaction, TransactionKind, TransactionLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """An article that is sold, or returned where the quantity is negative."""
+
+    sku: str
+    quantity: Decimal
+    price: Decimal
+    """The unit price, without taxes."""
+
+
+def draft_transaction(
+    channel: OpenChannel,
+    kind: TransactionKind,
+    items: Sequence[Item],
+    *,
+    customer_id: str | None,
+    currency: str | None,
+    charges: Sequence[CodedAmount],
+    taxes: Sequence[CodedAmount],
+    payments: Sequence[Payment],
+    delivery_mode: str = "",
+    business_date: date | None,
+    transaction_id: str | None,
+) -> RetailTransaction:
+    """The transaction of this input, without the parts that only the database knows.
+
+    Raises: `TransactionRejected` for a malformed transaction id.
+    """
+    default_currency = channel.settings.legal_entity_of(channel.name).currency
+    currency = default_currency if currency is None else currency
+    rounding_currency = currency if is_currency(currency) else default_currency
+    draft = RetailTransaction(
+        channel_id=channel.name,
+        transaction_id=new_id() if transaction_id is None else _guid(transaction_id),
+        kind=kind,
+        occurred_at=datetime.now(UTC),
+        business_date=today(channel) if business_date is None else business_date,
+        legal_entity=channel.legal_entity_id,
+        customer_id=customer_id,
+        currency=currency,
+        delivery_mode=delivery_mode,
+        lines=tuple(_line(item, rounding_currency) for item in items),
+        charges=_coded_amounts(charges),
+        taxes=_coded_amounts(taxes),
+        payments=tuple(Payment(method=payment.method, amount=_plain(payment.amount)) for payment in payments),
+    )
+    return replace(draft, total=_total(draft))
+
+
+def today(channel: OpenChannel) -> date:
+    """Today's date in the channel's time zone."""
+    return datetime.now(ZoneInfo(channel.settings.channel(channel.name).time_zone)).date()
+
+
+def _coded_amounts(amounts: Sequence[CodedAmount]) -> tuple[CodedAmount, ...]:
+    return tuple(CodedAmount(code=amount.code, amount=_plain(amount.amount)) for amount in amounts)
+
+
+def _line(item: Item, currency: str) -> TransactionLine:
+    """The line; its amount is 0 where quantity or price are too large to be multiplied."""
+    quantity, price = _plain(item.quantity), _plain(item.price)
+    amount = Decimal(0)
+    if _is_in_range(quantity) and _is_in_range(price):
+        amount = quantity * price
+        amount = line_amount(quantity, price, currency) if _is_in_range(amount) else amount
+    return TransactionLine(sku=item.sku, quantity=quantity, price=price, amount=amount)
+
+
+def _total(draft: RetailTransaction) -> Decimal:
+    """The sum of lines, charges and taxes; out of range if one of them is, 0 if one is not a number."""
+    amounts = [entry.amount for part in (draft.lines, draft.charges, draft.taxes) for entry in part]
+    if all(_is_in_range(amount) for amount in amounts):
+        return total_of(draft)
+    return AMOUNT_MAX if all(amount.is_finite() for amount in amounts) else Decimal(0)
+
+
+def _plain(number: Decimal) -> Decimal:
+    """The number without trailing zeros, which could exceed the scale of the Avro type."""
+    return Decimal(plain_decimal(number)) if _is_in_range(number) else number
+
+
+def _is_in_range(number: Decimal) -> bool:
+    return number.is_finite() and abs(number) < AMOUNT_MAX
+
+
+def _guid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        sentence = "Must be a GUID, for example 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f."
+        raise TransactionRejected([Reason(field="transaction_id", code="invalid_id", text=sentence)]) from None
