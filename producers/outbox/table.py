@@ -130,8 +130,10 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, excluded: Sequ
             return list(map(UnsentRow._make, result.fetchall()))
     rows: list[UnsentRow] = []
     size = 0
-    with closing(cast("sqlite3.Connection", driver).execute(statement, (json.dumps(excluded), rows_max))) as result:
-        for row in map(UnsentRow._make, result):
+    with closing(
+        cast("sqlite3.Connection", driver).execute(statement, (json.dumps(excluded), rows_max))
+    ) as sqlite_rows:
+        for row in map(UnsentRow._make, sqlite_rows):
             rows.append(row)
             size += len(row.payload)
             if size >= bytes_max:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, literal, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, literal, literal_column, or_, select
 
 from tenten.producers.till.customer_views import CustomerView, read_views
 from tenten.producers.till.database_session import reading
@@ -57,11 +57,10 @@ def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[s
     """The ids of customers with these names, best first."""
     # Names that begin with one of the words: one range of the index per word.
     leading = [and_(_begins(connection, word), *_contain(words)) for word in words]
-    matches = [tuple(row) for row in connection.execute(_names(connection, or_(*leading), limit))]
+    matches = _matches(connection, or_(*leading), limit)
     if len(matches) < limit:
         # Then other names: scans all names until there are enough.
-        others = connection.execute(_names(connection, and_(*_contain(words)), limit))
-        matches += [tuple(row) for row in others]
+        matches += _matches(connection, and_(*_contain(words)), limit)
     text = " ".join(words)
 
     def rank(match: tuple[str, str]) -> tuple[bool, bool, str]:
@@ -71,12 +70,13 @@ def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[s
     return list(dict.fromkeys(customer_id for customer_id, _ in sorted(matches, key=rank)))
 
 
-def _names(connection: Connection, condition: ColumnElement[bool], limit: int) -> Select[tuple[str, str]]:
-    """The first matches by name, in the order of the index: by code point."""
+def _matches(connection: Connection, condition: ColumnElement[bool], limit: int) -> list[tuple[str, str]]:
+    """Ids and names of the first matches by name, in the order of the index: by code point."""
     in_order = (
         literal_column("search_name USING ~<~") if connection.dialect.name == "postgresql" else customers.c.search_name
     )
-    return select(customers.c.customer_id, customers.c.search_name).where(condition).order_by(in_order).limit(limit)
+    query = select(customers.c.customer_id, customers.c.search_name).where(condition).order_by(in_order).limit(limit)
+    return [(row.customer_id, row.search_name) for row in connection.execute(query)]
 
 
 def _begins(connection: Connection, word: str) -> ColumnElement[bool]:
