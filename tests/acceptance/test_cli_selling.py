@@ -140,8 +140,8 @@ def test_order_that_breaks_rules_is_refused_with_every_reason(store: Tenten) -> 
         "status": "rejected",
         "sales_order": None,
     }
-    assert {reason["field"] for reason in refused.json["reasons"]} == {"currency", "lines/1/quantity"}
-    assert "lines/1/quantity" in as_text.err
+    assert {reason["field"] for reason in refused.json["reasons"]} == {"currency", "lines[0].quantity"}
+    assert "lines[0].quantity" in as_text.err
     assert "Traceback" not in as_text.err
     assert store.ok("order", "list", "houston", "--json").json == []
 
