@@ -93,24 +93,22 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     ),
     "answers_sent": LogEvent(level="info", fields=("answers",), meaning="Replies to transactions were sent."),
     # Channel: relay.
-    "relay_works": LogEvent(
-        level="info", fields=("channel",), meaning="The relay recovered; ends `relay_interrupted`."
-    ),
-    "relay_interrupted": LogEvent(
+    "relay_recovered": LogEvent(level="info", fields=("channel",), meaning="The relay recovered; ends `relay_failed`."),
+    "relay_failed": LogEvent(
         level="warning",
         fields=("channel", "error", "code", "advice"),
         meaning="The relay cannot send and retries; `advice` says what to do.",
     ),
-    "relay_waiting": LogEvent(
+    "broker_unavailable": LogEvent(
         level="warning", fields=("channel", "rows"), meaning="The broker has not acknowledged a batch for seconds."
     ),
-    "relay_goes_on": LogEvent(
+    "relay_resumed": LogEvent(
         level="info", fields=("channel", "waited_seconds"), meaning="The broker acknowledged the batch."
     ),
-    "sent_again": LogEvent(
+    "outbox_requeued": LogEvent(
         level="info", fields=("rows",), meaning="Outbox rows without a reply were queued to be sent again."
     ),
-    "pruned": LogEvent(
+    "outbox_pruned": LogEvent(
         level="info", fields=("rows",), meaning="Settled outbox rows were deleted after their retention."
     ),
     # Channel: distribution.
