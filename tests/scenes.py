@@ -1,7 +1,7 @@
-"""A scene for tests of headquarters: topics, database and settings of its own on the shared servers, and its workers.
+"""A scene for tests of headquarters: its own topics, database and settings on the shared servers, and its workers.
 
-Events are written as plain Avro records, and replies and snapshots are read back as such: the product's own types are
-not needed to say what is expected of it.
+Events are written, and replies and snapshots read, as generic Avro records: expectations do not depend on the
+product's types.
 """
 
 import time
@@ -29,7 +29,7 @@ from tests.faults.journal import Journal, Writer
 from tests.settings_file import DEMF, PARTITIONS, channel, general, headquarters, kafka, legal_entity
 
 DEADLINE_SECONDS: Final = 60.0
-"""By then whatever a test waits for has happened, or never will."""
+"""The longest time that a test waits for a condition."""
 
 LEGAL_ENTITY_BY_CHANNEL: Final = {"houston": "usrt", "dallas": "usrt", "munich": "demf"}
 SETTING: Final = Setting(
@@ -43,7 +43,7 @@ SETTING: Final = Setting(
 
 @dataclass(slots=True, kw_only=True)
 class Scene:
-    """One test's headquarters, and what was done to it."""
+    """The headquarters of one test, with a journal of the events sent to it."""
 
     bootstrap_servers: str
     prefix: str
@@ -51,47 +51,49 @@ class Scene:
     toml: Path
     journal: Journal = field(default_factory=Journal)
     workers: "list[Runs]" = field(default_factory=list)
-    """Those that run now: who waits for answers wants to know when one dies."""
+    """The running workers: waiting for replies fails as soon as one of them fails."""
 
     @property
     def settings(self) -> Settings:
-        """The settings as the file has them now, whatever the environment says of the servers that all tests share."""
+        """The settings in the file, without those that the environment has for the servers shared by all tests."""
         return Settings.model_validate(tomllib.loads(self.toml.read_text()), context={"directory": self.toml.parent})
 
     def send(self, *events: dict[str, Any]) -> None:
-        """Write events and wait until the broker has them."""
+        """Write events and wait for the broker's acknowledgements."""
         writer = Writer(self.bootstrap_servers, self.prefix, self.journal)
         for event in events:
             writer.send(event)
         writer.flush()
 
     def replies(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """The last answer to each of these events, once every one of them has one."""
-        wanted = [event["event_id"] for event in events]
-        with self.follow("channel-replies", "Reply") as replies:
-            found: dict[str, dict[str, Any]] = {}
+        """The last reply to each of these events; waits until every event has one."""
+        event_ids = [event["event_id"] for event in events]
+        with self.follow("channel-replies", "Reply") as follower:
+            latest: dict[str, dict[str, Any]] = {}
 
-            def all_there() -> bool:
+            def have_arrived() -> bool:
                 for worker in self.workers:
                     worker.check()
-                found.update((reply["event_id"], reply) for _, reply in replies.more() if reply is not None)
-                return found.keys() >= set(wanted)
+                latest.update((reply["event_id"], reply) for _, reply in follower.more() if reply is not None)
+                return latest.keys() >= set(event_ids)
 
             try:
-                wait_for(all_there, "answers")
+                wait_for(have_arrived, "replies")
             except AssertionError as error:
-                missing = sorted({*wanted} - found.keys())
-                raise AssertionError(f"{error}: {len(missing)} of {len(wanted)} are missing: {missing[:3]}") from None
-        return [found[event_id] for event_id in wanted]
+                missing = sorted({*event_ids} - latest.keys())
+                raise AssertionError(
+                    f"{error}: {len(missing)} of {len(event_ids)} are missing: {missing[:3]}"
+                ) from None
+        return [latest[event_id] for event_id in event_ids]
 
     def ask(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send events; the answer to each."""
+        """Send events and return the reply to each."""
         self.send(*events)
         return self.replies(*events)
 
     @contextmanager
     def follow(self, topic: str, contract: str) -> "Iterator[Follower]":
-        """A reader of one topic from its beginning on."""
+        """A reader of a topic from its beginning."""
         follower = Follower(self.bootstrap_servers, self.prefix + topic, contract)
         try:
             yield follower
@@ -99,24 +101,24 @@ class Scene:
             follower.close()
 
     def tables(self) -> HeadquartersTables:
-        """Headquarters' tables as they are now."""
+        """The current contents of headquarters' tables."""
         return read_headquarters(self.url)
 
     def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        """The rows of one statement in headquarters' database, committed."""
+        """Execute and commit a statement in headquarters' database; return its rows."""
         with psycopg.connect(self.url, row_factory=dict_row) as connection:
             cursor = connection.execute(sql.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager
     def headquarters(self, slot: int | None = None) -> "Iterator[Worker]":
-        """A headquarters worker in this process, for as long as the block. What it dies of is raised at the end."""
+        """Run a customers worker in this process during the block. Its failure is raised at the end."""
         with self._worker(run_headquarters, slot) as worker:
             yield worker
 
     @contextmanager
     def transactions(self, slot: int | None = None) -> "Iterator[Worker]":
-        """A transactions worker, likewise."""
+        """Run a transactions worker in this process during the block. Its failure is raised at the end."""
         with self._worker(run_transactions, slot) as worker:
             yield worker
 
@@ -133,18 +135,18 @@ class Scene:
 
 
 class Runs(Protocol):
-    """A worker, wherever it runs."""
+    """A worker in a thread or a process."""
 
     def check(self) -> None:
-        """Fail when it no longer runs."""
+        """Raise if it has failed."""
 
 
 Run: TypeAlias = Callable[[Settings, Event, int | None], None]
-"""The process of a consumer group at headquarters."""
+"""The `run` function of a worker at headquarters."""
 
 
 class Worker:
-    """One of them in a thread."""
+    """A worker in a thread."""
 
     def __init__(self, run: Run, settings: Settings, slot: int | None) -> None:
         self.failure: BaseException | None = None
@@ -155,30 +157,30 @@ class Worker:
     def _run(self, run: Run, settings: Settings, slot: int | None) -> None:
         try:
             run(settings, self._stop, slot)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the test that waits is to have it
+        except BaseException as error:  # noqa: BLE001  # raised again in the test's thread
             self.failure = error
 
     def stop(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Stop the worker and wait for its end."""
         self._stop.set()
         self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "it does not end"
+        assert not self._thread.is_alive(), "the worker does not stop"
 
     def check(self) -> None:
-        """Raise what it died of, if it did."""
+        """Raise its failure, if it has failed."""
         if self.failure is not None:
             raise self.failure
 
     def dies(self) -> BaseException:
-        """What it dies of, by itself."""
+        """Wait for the worker to fail and return its failure."""
         self._thread.join(DEADLINE_SECONDS)
         failure, self.failure = self.failure, None
-        assert failure is not None, "it goes on"
+        assert failure is not None, "the worker has not failed"
         return failure
 
 
 class Follower:
-    """Reads one topic from its beginning, as far as it goes, again and again."""
+    """Reads a topic from its beginning; each call of `more` continues to the current end."""
 
     def __init__(self, bootstrap_servers: str, topic: str, contract: str) -> None:
         self._contract = contract
@@ -196,7 +198,7 @@ class Follower:
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
 
     def more(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Keys and decoded values that have come since the last call; None is a tombstone. Waits a moment."""
+        """Keys and decoded values that have arrived since the last call; None is a tombstone. Blocks up to 50 ms."""
         messages = self._consumer.consume(10_000, timeout=0.05)
         for message in messages:
             error = message.error()
@@ -208,7 +210,7 @@ class Follower:
         return None if value is None else decode(self._contract, value)
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 
@@ -217,10 +219,10 @@ def _text(key: Any) -> str:
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Return as soon as the condition holds; fail when it does not in time."""
+    """Return as soon as the condition holds; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s without success for {what}"
         time.sleep(0.01)
 
 
@@ -235,9 +237,9 @@ def set_scene(
     partitions: int = PARTITIONS,
     has_tables: bool = False,
 ) -> Scene:
-    """Topics, tables and settings, ready for a worker. `limits` are more of `[headquarters]`.
+    """Topics, tables and settings, ready for a worker. `limits` are further settings of `[headquarters]`.
 
-    `has_tables`: the database has the tables already.
+    `has_tables`: the database already has the tables.
     """
     scene = Scene(bootstrap_servers=bootstrap_servers, prefix=prefix, url=url, toml=directory / "tenten.toml")
     parts = [

@@ -1,7 +1,7 @@
-"""Dead letters: records that cannot be read, kept byte for byte with the reason, and what an operator does about them.
+"""Dead letters: unreadable records, kept byte for byte with the reason; list, replay and discard them.
 
-Headers are Kafka Connect's (KIP-298) as text, and ours: `x-dlq-reason`, `x-dlq-attempt`, `x-dlq-failed-at`. No
-personal data in any. Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
+Their headers are Kafka Connect's (KIP-298), as text, and three of tenten's own. None contains personal data.
+Source: https://cwiki.apache.org/confluence/display/KAFKA/KIP-298%3A+Error+Handling+in+Connect
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,11 +28,24 @@ from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS_DLQ, DEAD_LETTERS_OF, Top
 _CONNECT: Final = "__connect.errors."
 _OURS: Final = "x-dlq-"
 
+DEAD_LETTER_HEADERS: Final[Mapping[str, str]] = {
+    f"{_CONNECT}topic": "The topic of the unreadable record.",
+    f"{_CONNECT}partition": "The partition of the unreadable record.",
+    f"{_CONNECT}offset": "The offset of the unreadable record.",
+    f"{_CONNECT}exception.class.name": "Always `tenten.avro.wire.Unreadable`.",
+    f"{_CONNECT}exception.message": "Why the record is unreadable, as a sentence without its subject.",
+    f"{_CONNECT}stage": "Always `VALUE_CONVERTER`.",
+    f"{_OURS}reason": "Why the record is unreadable, as a code.",
+    f"{_OURS}attempt": "How many times the record has become a dead letter; more than 1 after a replay.",
+    f"{_OURS}failed-at": "When the record became a dead letter: ISO 8601, UTC, milliseconds.",
+}
+"""The headers of a dead letter by name, with their meaning. The record's own headers come before them."""
+
 
 def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> Headers:
-    """The record's own headers, and why it is a dead letter."""
-    kept = [(name, value) for name, value in headers_of(message) if not name.startswith((_CONNECT, _OURS))]
-    about = {
+    """The record's own headers, followed by `DEAD_LETTER_HEADERS`."""
+    own = [(name, value) for name, value in headers_of(message) if not name.startswith((_CONNECT, _OURS))]
+    values = {
         f"{_CONNECT}topic": message.topic(),
         f"{_CONNECT}partition": message.partition(),
         f"{_CONNECT}offset": message.offset(),
@@ -40,27 +53,27 @@ def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> 
         f"{_CONNECT}exception.message": bad.text,
         f"{_CONNECT}stage": "VALUE_CONVERTER",
         f"{_OURS}reason": bad.reason,
-        f"{_OURS}attempt": _attempt(message) + 1,
+        f"{_OURS}attempt": _previous_attempts(message) + 1,
         f"{_OURS}failed-at": now.isoformat(timespec="milliseconds"),
     }
-    return [*kept, *((name, str(value).encode()) for name, value in about.items())]
+    return [*own, *((name, str(values[name]).encode()) for name in DEAD_LETTER_HEADERS)]
 
 
-def _attempt(message: Message) -> int:
-    """How often this record has been a dead letter before."""
+def _previous_attempts(message: Message) -> int:
+    """How many times this record has been a dead letter before."""
     text = dict(headers_of(message)).get(f"{_OURS}attempt") or b"0"
     return int(text) if text.isdigit() and len(text) < 9 else 0
 
 
-def place_of(topic: Topic, partition: int, offset: int) -> str:
-    """How a dead letter is called: `0/17` among the customers' events, `retail-transactions.dlq/0/17` elsewhere."""
+def position_text(topic: Topic, partition: int, offset: int) -> str:
+    """The name of a dead letter: `0/17` on async-customers.dlq, `retail-transactions.dlq/0/17` on other topics."""
     short = f"{partition}/{offset}"
     return short if topic.name == ASYNC_CUSTOMERS_DLQ.name else f"{topic.name}/{short}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A record on a dead letter topic, as it came."""
+    """A record on a dead letter topic, unchanged."""
 
     topic: Topic
     """The dead letter topic."""
@@ -73,35 +86,34 @@ class DeadLetter:
     decision: Literal["open", "replayed", "discarded"]
 
     @property
-    def place(self) -> str:
-        """How it is called."""
-        return place_of(self.topic, self.partition, self.offset)
+    def position(self) -> str:
+        """Its name: see `position_text`."""
+        return position_text(self.topic, self.partition, self.offset)
 
     def header(self, name: str) -> str:
-        """The text of one header; empty when there is none."""
+        """The text of a header; empty when it is missing."""
         return (dict(self.headers).get(name) or b"").decode(errors="replace")
 
     @property
     def reason(self) -> str:
-        """Why it could not be read, as a word."""
+        """Why it is unreadable, as a code."""
         return self.header(f"{_OURS}reason")
 
     @property
     def text(self) -> str:
-        """Why it could not be read, as a sentence."""
+        """Why it is unreadable, as a sentence without its subject."""
         return self.header(f"{_CONNECT}exception.message")
 
     @property
     def origin(self) -> str:
-        """Where it stood: topic, partition and offset."""
+        """The position of the unreadable record: topic, partition and offset."""
         return "/".join(self.header(f"{_CONNECT}{part}") for part in ("topic", "partition", "offset"))
 
 
 def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -> Iterable[DeadLetter]:
-    """Every letter that still is on this dead letter topic, oldest first in each partition, with what was decided
-    about it.
+    """Every letter on this dead letter topic with its decision, oldest first in each partition.
 
-    Reads to the end that the topic has at the call. Raises: `KafkaRefused`, `KafkaException`.
+    Reads up to the end of the topic at the time of the call. Raises: `KafkaRefused`, `KafkaException`.
     """
     topic = settings.topic(dead_letters)
     partitions = topic_ids(settings, [topic])[topic].partitions
@@ -149,20 +161,20 @@ def _dead_letter(topic: Topic, message: Message, decisions: Mapping[tuple[int, i
 def find_dead_letter(
     settings: Settings, engine: Engine, dead_letters: Topic, partition: int, offset: int
 ) -> DeadLetter:
-    """The letter at this place of a dead letter topic. Raises: `NoSuchDeadLetter`; as `list_dead_letters`."""
+    """The letter at this position of a dead letter topic. Raises: `NoSuchDeadLetter`; as `list_dead_letters`."""
     for letter in list_dead_letters(settings, engine, dead_letters):
         if (letter.partition, letter.offset) == (partition, offset):
             return letter
     raise NoSuchDeadLetter(
-        f"there is no dead letter {place_of(dead_letters, partition, offset)}: see `tenten dead-letters list --all`"
+        f"no dead letter {position_text(dead_letters, partition, offset)}: see `tenten dead-letters list --all`"
     )
 
 
 def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) -> int:
-    """Send these dead letters to the topic they came from, byte for byte, and note that they were replayed. Gives
-    their number.
+    """Send these dead letters to their original topic, byte for byte; return their number.
 
-    Replaying twice does no harm: what was read meanwhile is a repeat. What was not taken stays open.
+    Idempotent: an event that was read meanwhile counts as a repeat. A letter that the broker does not accept stays
+    open, the others are recorded as replayed.
     Raises: `KafkaRefused`, `KafkaException`.
     """
     producer = Producer(producer_configuration(settings))
@@ -176,38 +188,38 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
             failures.append(error)
 
     for letter in letters:
-        _send_again(producer, settings.topic(_read_topic(letter)), letter, partial(delivered, letter))
+        _send_to_origin(producer, settings.topic(_read_topic(letter)), letter, partial(delivered, letter))
     unanswered = producer.flush(REQUEST_SECONDS)
-    decide(settings, engine, replayed, "replayed")
+    record_decision(settings, engine, replayed, "replayed")
     for failure in failures:
         raise refusal_of(KafkaException(failure)) or KafkaException(failure)
     if unanswered:
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: replay again, it does no harm")
+        raise KafkaException(f"no acknowledgement within {REQUEST_SECONDS} s: replay again, which is safe")
     return len(replayed)
 
 
 def _read_topic(letter: DeadLetter) -> Topic:
-    """The topic whose reader gave this letter up. By the catalogue: a header may say anything."""
+    """The original topic of this letter: by the catalogue, because its headers are not trustworthy."""
     return next(topic for topic in ALL if DEAD_LETTERS_OF.get(topic.name) == letter.topic)
 
 
-def _send_again(
+def _send_to_origin(
     producer: Producer, topic: str, letter: DeadLetter, delivered: Callable[[KafkaError | None, Message], None]
 ) -> None:
-    """Queue a dead letter as it came; waits while the queue is full."""
-    kept: Headers = [
+    """Queue a dead letter with its own headers and its attempt; blocks while the queue is full."""
+    headers: Headers = [
         (name, value)
         for name, value in letter.headers
         if name == f"{_OURS}attempt" or not name.startswith((_CONNECT, _OURS))
     ]
-    produce(producer, topic, letter.key, letter.value, headers=kept, on_delivery=delivered)
+    produce(producer, topic, letter.key, letter.value, headers=headers, on_delivery=delivered)
     producer.poll(0)
 
 
-def decide(
+def record_decision(
     settings: Settings, engine: Engine, letters: Iterable[DeadLetter], decision: Literal["replayed", "discarded"]
 ) -> None:
-    """Note what was decided about these dead letters; the topic itself keeps them until they expire."""
+    """Record the decision about these dead letters; the topic itself keeps them until they expire."""
     rows = [
         {
             "topic": settings.topic(letter.topic),

@@ -150,7 +150,7 @@ def discard(
     json: Json = False,
 ) -> None:
     """Discard dead letters: they are no longer listed, and expire with their topic. Their content is lost then."""
-    from tenten.consumers.headquarters.dead_letters import decide
+    from tenten.consumers.headquarters.dead_letters import record_decision
 
     wanted = _wanted(places, every, topic)
     topics = _topics(topic)
@@ -158,7 +158,7 @@ def discard(
         letters = _chosen(settings, engine, topics, wanted)
         if letters:
             confirm(f"Discard {len(letters)} dead letters?", yes)
-        decide(settings, engine, letters, "discarded")
+        record_decision(settings, engine, letters, "discarded")
     if json:
         print_json({"discarded": len(letters)})
     else:
@@ -204,7 +204,7 @@ def _chosen(
     settings: "Settings", engine: "Engine", topics: "Sequence[Topic]", wanted: set[_Place] | None
 ) -> "list[DeadLetter]":
     """These dead letters, or every open one of the topics. Raises: `NoSuchDeadLetter`."""
-    from tenten.consumers.headquarters.dead_letters import place_of
+    from tenten.consumers.headquarters.dead_letters import position_text
     from tenten.runtime.errors import NoSuchDeadLetter
 
     if wanted is None:
@@ -214,7 +214,7 @@ def _chosen(
     found = {_Place(letter.topic.name, letter.partition, letter.offset): letter for letter in letters}
     for missing in sorted(wanted - found.keys()):
         [its_topic] = _topics(missing.topic)
-        name = place_of(its_topic, missing.partition, missing.offset)
+        name = position_text(its_topic, missing.partition, missing.offset)
         raise NoSuchDeadLetter(f"there is no dead letter {name}: see `tenten dead-letters list --all`")
     return [found[place] for place in sorted(wanted)]
 
@@ -239,7 +239,7 @@ def _place(text: str, topic: str | None) -> _Place:
 
 def _summary(letter: "DeadLetter") -> dict[str, Any]:
     return {
-        "place": letter.place,
+        "place": letter.position,
         "topic": letter.topic.name,
         "partition": letter.partition,
         "offset": letter.offset,

@@ -17,7 +17,14 @@ from confluent_kafka.admin._resource import ResourceType
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 from sqlalchemy import Engine
 
-from tenten.consumers.headquarters.dead_letters import DeadLetter, decide, find_dead_letter, list_dead_letters, replay
+from tenten.consumers.headquarters.dead_letters import (
+    DEAD_LETTER_HEADERS,
+    DeadLetter,
+    find_dead_letter,
+    list_dead_letters,
+    record_decision,
+    replay,
+)
 from tenten.runtime.errors import KafkaRefused, NoSuchDeadLetter
 from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
 from tenten.sql.engine import open_database
@@ -33,7 +40,7 @@ NEWER: Final = "a field of the next release"
 
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own."""
+    """This test's own topics, tables and settings."""
     return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
@@ -52,62 +59,67 @@ def houston() -> Store:
 
 
 def newer_schema() -> dict[str, Any]:
-    """The event's contract as a later release may have it."""
+    """The event's contract as a later release may define it."""
     schema: dict[str, Any] = deepcopy(declaration("CustomerEvent"))
     schema["fields"].insert(1, {"name": "newer", "type": "string", "default": ""})
     return schema
 
 
-def mark(schema: dict[str, Any]) -> bytes:
+def fingerprint_of(schema: dict[str, Any]) -> bytes:
     """The schema's fingerprint."""
     return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
 
 
-def written_newer(event: Event) -> bytes:
-    """An event as the later release writes it."""
+def encoded_newer(event: Event) -> bytes:
+    """An event as the later release encodes it."""
     out = BytesIO()
-    out.write(b"\xc3\x01" + mark(newer_schema()))
+    out.write(b"\xc3\x01" + fingerprint_of(newer_schema()))
     fastavro.schemaless_writer(out, parse_schema(newer_schema()), event | {"newer": NEWER})
     return out.getvalue()
 
 
 def write(scene: Scene, *operations: Operation) -> None:
-    """Put records on async-customers."""
+    """Write records to async-customers."""
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
     for operation in operations:
         writer.write(operation)
     writer.flush()
 
 
-def letters_once_there(scene: Scene, engine: Engine, count: int) -> list[DeadLetter]:
-    """So many dead letters: an answer to one record says nothing about its neighbours' partitions."""
-    found: list[DeadLetter] = []
+def wait_for_letters(scene: Scene, engine: Engine, count: int) -> list[DeadLetter]:
+    """Exactly `count` dead letters, once they have arrived: a reply to one record proves nothing about other
+    partitions.
+    """
+    letters: list[DeadLetter] = []
 
-    def all_there() -> bool:
-        found[:] = list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)
-        return len(found) >= count
+    def have_arrived() -> bool:
+        letters[:] = list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)
+        return len(letters) >= count
 
-    wait_for(all_there, "dead letters")
-    assert len(found) == count
-    return found
+    wait_for(have_arrived, "dead letters")
+    assert len(letters) == count
+    return letters
 
 
 def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
     scene: Scene, houston: Store, engine: Engine
 ) -> None:
-    """It is a dead letter as long as nobody knows its schema; replayed later it is an event, and twice does no harm."""
+    """It is a dead letter while its schema is unknown; replayed later it is an event, and a second replay a repeat."""
     # given
     event = houston.create()
     key = event["customer_id"].encode()
-    write(scene, Operation(key=key, value=written_newer(event), headers=(("id", b"1"), ("x", None))))
+    write(scene, Operation(key=key, value=encoded_newer(event), headers=(("id", b"1"), ("x", None))))
     with scene.headquarters():
         scene.ask(houston.create())
-        (letter,) = letters_once_there(scene, engine, 1)
-        assert (letter.reason, letter.key, letter.value) == ("unknown_schema", key, written_newer(event))
+        (letter,) = wait_for_letters(scene, engine, 1)
+        assert [name for name, _ in letter.headers] == ["id", "x", *DEAD_LETTER_HEADERS]
+        assert (letter.reason, letter.key, letter.value) == ("unknown_schema", key, encoded_newer(event))
 
         # when
         producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
-        producer.produce(f"{scene.prefix}schemas", key=mark(newer_schema()).hex(), value=json.dumps(newer_schema()))
+        producer.produce(
+            f"{scene.prefix}schemas", key=fingerprint_of(newer_schema()).hex(), value=json.dumps(newer_schema())
+        )
         producer.flush()
         assert replay(scene.settings, engine, [letter]) == 1
         (first,) = scene.replies(event)
@@ -122,37 +134,42 @@ def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
     assert (row["outcome"], row["repeats"]) == ("synchronized", 1)
 
 
-def test_dead_letter_that_still_cannot_be_read_is_another_one(scene: Scene, houston: Store, engine: Engine) -> None:
-    """A replay that changes nothing gives a new dead letter, which says that it is the second attempt."""
+def test_replay_of_a_still_unreadable_record_makes_a_new_dead_letter(
+    scene: Scene, houston: Store, engine: Engine
+) -> None:
+    """The new dead letter names the second attempt; the first one is marked as replayed."""
     # given
     write(scene, Operation(key=b"k", value=b"broken", headers=(("id", b"1"),)))
     with scene.headquarters():
         scene.ask(houston.create())
-        (letter,) = letters_once_there(scene, engine, 1)
+        (letter,) = wait_for_letters(scene, engine, 1)
 
         # when
         replay(scene.settings, engine, [letter])
-        wanted = scene.ask(houston.create())
-        letters = letters_once_there(scene, engine, 2)
+        replies = scene.ask(houston.create())
+        letters = wait_for_letters(scene, engine, 2)
 
     # then
-    assert [one["outcome"] for one in wanted] == ["SYNCHRONIZED"]
-    assert [(one.decision, one.header("x-dlq-attempt")) for one in letters] == [("replayed", "1"), ("open", "2")]
+    assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED"]
+    assert [(letter.decision, letter.header("x-dlq-attempt")) for letter in letters] == [
+        ("replayed", "1"),
+        ("open", "2"),
+    ]
     assert letters[1].origin.startswith(f"{scene.prefix}async-customers/")
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
 
 
-def test_replay_that_the_topic_does_not_take_leaves_the_dead_letter_open(
+def test_dead_letter_stays_open_when_the_broker_does_not_accept_its_replay(
     scene: Scene, houston: Store, engine: Engine
 ) -> None:
-    """What did not arrive is not called replayed; what did is."""
+    """Only the dead letters that the topic has accepted are marked as replayed."""
     # given
     large, small = random.Random(1).randbytes(6_000), b"small"
     write(scene, Operation(key=b"k", value=large), Operation(key=b"k", value=small))
     with scene.headquarters():
         scene.ask(houston.create())
-        letters = letters_once_there(scene, engine, 2)
+        letters = wait_for_letters(scene, engine, 2)
     admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
     entry = ConfigEntry("max.message.bytes", "3000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, f"{scene.prefix}async-customers", incremental_configs=[entry])
@@ -167,20 +184,21 @@ def test_replay_that_the_topic_does_not_take_leaves_the_dead_letter_open(
             replay(scene.settings, engine, [letter])
 
     # then
-    decisions = {one.value: one.decision for one in list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)}
+    letters = list(list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ))
+    decisions = {letter.value: letter.decision for letter in letters}
     assert decisions == {large: "open", small: "replayed"}
 
 
-def test_discarded_dead_letter_stays_and_says_so(scene: Scene, houston: Store, engine: Engine) -> None:
-    """A decision is noted beside the topic; a place without a dead letter is refused."""
+def test_discarded_dead_letter_stays_on_the_topic(scene: Scene, houston: Store, engine: Engine) -> None:
+    """The decision is recorded beside the topic; a position without a dead letter raises."""
     # given
     write(scene, Operation(key=None, value=None))
     with scene.headquarters():
         scene.ask(houston.create())
-    (letter,) = letters_once_there(scene, engine, 1)
+    (letter,) = wait_for_letters(scene, engine, 1)
 
     # when
-    decide(scene.settings, engine, [letter], "discarded")
+    record_decision(scene.settings, engine, [letter], "discarded")
 
     # then
     found: DeadLetter = find_dead_letter(scene.settings, engine, ASYNC_CUSTOMERS_DLQ, letter.partition, letter.offset)
@@ -190,19 +208,17 @@ def test_discarded_dead_letter_stays_and_says_so(scene: Scene, houston: Store, e
 
 
 def unreadable_transaction(scene: Scene, value: bytes) -> None:
-    """A dead letter of retail-transactions, as its reader leaves it; the topic that its header names is another's."""
-    about = {"topic": f"{scene.prefix}customers", "partition": "7", "offset": "41", "exception.message": "no Avro"}
+    """Write a dead letter of retail-transactions whose header names a wrong topic."""
+    origin = {"topic": f"{scene.prefix}customers", "partition": "7", "offset": "41", "exception.message": "no Avro"}
     headers: list[tuple[str, str | bytes | None]] = [("id", b"1"), ("x-dlq-reason", b"framing")]
-    headers += [(f"__connect.errors.{name}", text) for name, text in about.items()]
+    headers += [(f"__connect.errors.{name}", text) for name, text in origin.items()]
     producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
     producer.produce(f"{scene.prefix}retail-transactions.dlq", value, b"houston", headers=headers)
     assert producer.flush(30) == 0
 
 
 def test_dead_letter_of_a_transaction_goes_back_to_retail_transactions(scene: Scene, engine: Engine) -> None:
-    """It is sent byte for byte to the topic that its dead letter topic belongs to, whatever a header says, and the
-    customers' dead letters are others.
-    """
+    """It is sent byte for byte to the topic that its dead letter topic belongs to, whatever its headers name."""
     # given
     unreadable_transaction(scene, b"\x00poison")
     [letter] = list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ)
@@ -215,14 +231,14 @@ def test_dead_letter_of_a_transaction_goes_back_to_retail_transactions(scene: Sc
     assert (again.key, again.value, again.headers) == (b"houston", b"\x00poison", (("id", b"1"),))
     assert read_topic(scene.bootstrap_servers, scene.prefix, "customers") == ()
     [after] = list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ)
-    assert (after.place, after.decision) == ("retail-transactions.dlq/0/0", "replayed")
+    assert (after.position, after.decision) == ("retail-transactions.dlq/0/0", "replayed")
     assert list(list_dead_letters(scene.settings, engine, ASYNC_CUSTOMERS_DLQ)) == []
 
 
-def test_decision_about_a_transaction_leaves_the_customers_letter_at_that_place_open(
+def test_decision_about_a_transaction_leaves_the_customers_letter_at_the_same_position_open(
     scene: Scene, engine: Engine
 ) -> None:
-    """Partition and offset alone do not say which dead letter it is."""
+    """Partition and offset alone do not identify a dead letter."""
     # given
     unreadable_transaction(scene, b"of a transaction")
     producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
@@ -230,12 +246,14 @@ def test_decision_about_a_transaction_leaves_the_customers_letter_at_that_place_
     assert producer.flush(30) == 0
 
     # when
-    decide(scene.settings, engine, list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ), "discarded")
+    record_decision(
+        scene.settings, engine, list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ), "discarded"
+    )
 
     # then
     of_transaction = find_dead_letter(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ, 0, 0)
     of_customer = find_dead_letter(scene.settings, engine, ASYNC_CUSTOMERS_DLQ, 0, 0)
     assert (of_transaction.value, of_transaction.decision) == (b"of a transaction", "discarded")
-    assert (of_customer.value, of_customer.decision, of_customer.place) == (b"of a customer", "open", "0/0")
+    assert (of_customer.value, of_customer.decision, of_customer.position) == (b"of a customer", "open", "0/0")
     with pytest.raises(NoSuchDeadLetter, match=r"retail-transactions\.dlq/0/1"):
         find_dead_letter(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ, 0, 1)

@@ -1,4 +1,4 @@
-"""What headquarters makes of events: real broker, real database, the real worker."""
+"""How headquarters handles events: real broker, real database, the real worker."""
 
 import random
 from decimal import Decimal
@@ -13,12 +13,12 @@ from tests.faults.evidence import gather, read_topic
 from tests.faults.traffic import Store, traffic
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene
 
-TOLD: Final = "channel-replies"
+REPLIES: Final = "channel-replies"
 
 
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own."""
+    """This test's own topics, tables and settings."""
     return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
@@ -37,12 +37,12 @@ def dallas() -> Store:
 def snapshots_of(scene: Scene, customer_id: str) -> list[bytes | None]:
     """Every record of one customer on `customers`, oldest first."""
     records = read_topic(scene.bootstrap_servers, scene.prefix, "customers")
-    return [one.value for one in records if one.key == customer_id.encode()]
+    return [record.value for record in records if record.key == customer_id.encode()]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_any_traffic_comes_to_what_the_model_says(scene: Scene, seed: int) -> None:
-    """Creates, edits, repeats, rejections, supersedes, touches and erasures come to what their design says."""
+def test_random_traffic_matches_the_model(scene: Scene, seed: int) -> None:
+    """Creates, edits, repeats, rejections, supersedes, touches and erasures have the results of the model."""
     # given
     rng = random.Random(seed)
     stores = [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
@@ -60,7 +60,7 @@ def test_any_traffic_comes_to_what_the_model_says(scene: Scene, seed: int) -> No
 
 
 def test_same_event_twice_gives_one_account_number(scene: Scene, houston: Store) -> None:
-    """An event that comes again, in the same batch or later, is answered as before and only counted."""
+    """A repeated event, in the same batch or later, gets the same reply and is only counted."""
     # given
     event = houston.create()
 
@@ -75,15 +75,15 @@ def test_same_event_twice_gives_one_account_number(scene: Scene, houston: Store)
     assert second["account_number"] == "C-00000001"
     (row,) = scene.query("SELECT * FROM synchronization_log WHERE event_id = %s", event["event_id"])
     assert (row["outcome"], row["repeats"], row["version"]) == ("synchronized", 2, 1)
-    replies = read_topic(scene.bootstrap_servers, scene.prefix, TOLD)
-    again = [one.value for one in replies if dict(one.headers)["id"] == event["event_id"].encode()]
-    assert len(again) == 3
-    assert len(set(again)) == 1
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, REPLIES)
+    values = [record.value for record in replies if dict(record.headers)["id"] == event["event_id"].encode()]
+    assert len(values) == 3
+    assert len(set(values)) == 1
     assert scene.tables().sequences["usrt"]["next"] == 2
 
 
 def test_create_for_a_known_customer_is_an_edit(scene: Scene, houston: Store, dallas: Store) -> None:
-    """A second create of the same GUID keeps the number and changes what it says it changes."""
+    """A second create of the same GUID keeps the number and changes the paths that it names."""
     # given
     first = houston.create(last_name="Lee", title="Dr.")
     second = dallas.create(first["customer_id"], last_name="Li")
@@ -100,19 +100,20 @@ def test_create_for_a_known_customer_is_an_edit(scene: Scene, houston: Store, da
     assert (state["last_name"], state["title"], state["first_name"]) == ("Li", "Dr.", first["customer"]["first_name"])
 
 
-def test_edits_of_different_fields_by_two_stores_both_win(scene: Scene, houston: Store, dallas: Store) -> None:
+def test_edits_of_different_fields_by_two_stores_are_both_applied(scene: Scene, houston: Store, dallas: Store) -> None:
     """Only the paths that an event changed are taken from it."""
     # given
     created = houston.create(last_name="Lee", title="")
     customer_id = created["customer_id"]
     dallas.adopt(houston, customer_id)
-    one, other = houston.edit(customer_id, last_name="Li"), dallas.edit(customer_id, title="Dr.", affiliations=["vip"])
+    by_houston = houston.edit(customer_id, last_name="Li")
+    by_dallas = dallas.edit(customer_id, title="Dr.", affiliations=["vip"])
 
     # when
     with scene.headquarters():
         scene.ask(created)
-        scene.ask(one)
-        (reply,) = scene.ask(other)
+        scene.ask(by_houston)
+        (reply,) = scene.ask(by_dallas)
 
     # then
     state = scene.tables().states[customer_id]
@@ -127,8 +128,8 @@ def test_edits_of_different_fields_by_two_stores_both_win(scene: Scene, houston:
     ]
 
 
-def test_event_brings_along_what_it_supersedes(scene: Scene, houston: Store) -> None:
-    """The newest event suffices: what it supersedes is applied with it, and changes nothing when it comes late."""
+def test_superseded_event_is_applied_with_the_newest(scene: Scene, houston: Store) -> None:
+    """The newest event suffices: superseded events are applied with it, and change nothing when they arrive late."""
     # given
     created = houston.create(middle_name="")
     customer_id = created["customer_id"]
@@ -138,12 +139,12 @@ def test_event_brings_along_what_it_supersedes(scene: Scene, houston: Store) -> 
     # when
     with scene.headquarters():
         scene.ask(created)
-        told, superseded = scene.ask(newest), scene.replies(lost)
+        (first,), (superseded,) = scene.ask(newest), scene.replies(lost)
         (late,) = scene.ask(lost)
         scene.ask(houston.touch(customer_id))
 
     # then
-    assert [(one["outcome"], one["version"]) for one in (*told, *superseded, late)] == [
+    assert [(reply["outcome"], reply["version"]) for reply in (first, superseded, late)] == [
         ("SYNCHRONIZED", 2),
         ("SUPERSEDED", 2),
         ("SUPERSEDED", 2),
@@ -153,8 +154,8 @@ def test_event_brings_along_what_it_supersedes(scene: Scene, houston: Store) -> 
     assert scene.tables().customers[customer_id]["version"] == 2
 
 
-def test_correction_heals_with_what_the_rejected_event_carried(scene: Scene, houston: Store) -> None:
-    """A rejected edit is superseded by its correction, which brings the rest of it along; its store is told."""
+def test_correction_applies_the_rest_of_the_rejected_event(scene: Scene, houston: Store) -> None:
+    """A rejected edit is superseded by its correction, which applies its other paths; the store gets both replies."""
     # given
     created = houston.create(title="")
     customer_id = created["customer_id"]
@@ -178,8 +179,8 @@ def test_correction_heals_with_what_the_rejected_event_carried(scene: Scene, hou
     assert (state["title"], state["addresses"]) == ("Dr.", {})
 
 
-def test_superseded_event_is_answered_again_when_the_answer_was_lost(scene: Scene, houston: Store) -> None:
-    """The event that brought another along, coming again after a crash, answers for both once more."""
+def test_repeat_replies_to_the_superseded_event_too(scene: Scene, houston: Store) -> None:
+    """An event that superseded another replies for both when it is repeated after a crash."""
     # given
     created = houston.create()
     lost = houston.edit(created["customer_id"], middle_name="M")
@@ -192,12 +193,12 @@ def test_superseded_event_is_answered_again_when_the_answer_was_lost(scene: Scen
         scene.ask(houston.touch(created["customer_id"]))
 
     # then
-    replies = read_topic(scene.bootstrap_servers, scene.prefix, TOLD)
-    assert len([one for one in replies if dict(one.headers)["id"] == lost["event_id"].encode()]) == 2
+    replies = read_topic(scene.bootstrap_servers, scene.prefix, REPLIES)
+    assert len([record for record in replies if dict(record.headers)["id"] == lost["event_id"].encode()]) == 2
 
 
 def test_rejection_names_every_reason(scene: Scene, houston: Store) -> None:
-    """A customer that breaks several rules is told of all of them, gets no number, and stays unknown."""
+    """The reply names every rule that the customer breaks; it gets no number and is not stored."""
     # given
     event = houston.create(first_name="", last_name="", currency="XXY", addresses=[houston.address("XX")])
 
@@ -250,7 +251,7 @@ def test_event_with_unknown_paths_is_rejected_with_each_path_named(scene: Scene,
 
 
 def test_create_with_an_unknown_path_is_rejected_among_simple_creates(scene: Scene, houston: Store) -> None:
-    """A batch that goes as columns takes no unknown path along; the customer gets no number, the others do."""
+    """A bulk create skips no check: this customer gets no number, the others do."""
     # given
     others = [houston.create() for _ in range(40)]
     unknown = houston.create(first_name="")
@@ -271,8 +272,8 @@ def test_create_with_an_unknown_path_is_rejected_among_simple_creates(scene: Sce
     assert tables.sequences["usrt"]["next"] == 41
 
 
-def test_events_that_name_what_headquarters_does_not_know_are_rejected(scene: Scene, houston: Store) -> None:
-    """Unknown channels and legal entities, and a legal entity that is not the channel's or the customer's."""
+def test_events_with_unknown_channel_entity_or_customer_are_rejected(scene: Scene, houston: Store) -> None:
+    """So are events of a legal entity other than the channel's or the customer's, and events without a customer."""
     # given
     elsewhere = Store(channel_id="nowhere", legal_entity="usrt", rng=random.Random(3))
     munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(4))
@@ -307,8 +308,8 @@ def test_events_that_name_what_headquarters_does_not_know_are_rejected(scene: Sc
     assert scene.tables().customers.keys() == {known["customer_id"], events[-1]["customer_id"]}
 
 
-def test_event_with_the_id_of_another_customers_is_no_repeat(scene: Scene, houston: Store) -> None:
-    """Nobody is told the account number of another customer, whatever a writer does with its ids."""
+def test_event_with_the_id_of_another_customers_event_is_rejected(scene: Scene, houston: Store) -> None:
+    """It is not a repeat, so the reply does not reveal the other customer's account number."""
     # given
     first, second = houston.create(), houston.create()
     second["event_id"] = first["event_id"]
@@ -320,15 +321,16 @@ def test_event_with_the_id_of_another_customers_is_no_repeat(scene: Scene, houst
         scene.ask(houston.touch(first["customer_id"]))
 
     # then
-    replies = [decode("Reply", one.value or b"") for one in read_topic(scene.bootstrap_servers, scene.prefix, TOLD)]
-    (told,) = [one for one in replies if one["customer_id"] == second["customer_id"]]
-    assert (told["outcome"], told["account_number"]) == ("REJECTED", None)
-    assert [reason["code"] for reason in told["reasons"]] == ["duplicate"]
+    records = read_topic(scene.bootstrap_servers, scene.prefix, REPLIES)
+    replies = [decode("Reply", record.value or b"") for record in records]
+    (rejected,) = [reply for reply in replies if reply["customer_id"] == second["customer_id"]]
+    assert (rejected["outcome"], rejected["account_number"]) == ("REJECTED", None)
+    assert [reason["code"] for reason in rejected["reasons"]] == ["duplicate"]
     assert scene.tables().customers.keys() == {first["customer_id"]}
 
 
-def test_two_companies_claiming_one_new_customer_in_one_batch(scene: Scene, houston: Store) -> None:
-    """The first create wins; the second, of another legal entity, is rejected; nothing stops."""
+def test_second_create_of_a_customer_by_another_legal_entity_is_rejected(scene: Scene, houston: Store) -> None:
+    """Both creates are in one batch; the first is synchronized, and the worker continues."""
     # given
     munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(4))
     first = houston.create()
@@ -344,8 +346,8 @@ def test_two_companies_claiming_one_new_customer_in_one_batch(scene: Scene, hous
     assert replies[0]["account_number"] == "C-00000001"
 
 
-def test_erased_customer_keeps_its_number_and_nothing_else(scene: Scene, houston: Store) -> None:
-    """An erasure leaves a tombstone and the account number; events that come later are answered `erased`."""
+def test_erased_customer_keeps_only_its_number(scene: Scene, houston: Store) -> None:
+    """An erasure leaves a tombstone and the account number; later events are replied `erased`."""
     # given
     created = houston.create(title="Dr.")
     customer_id = created["customer_id"]
@@ -374,7 +376,7 @@ def test_erased_customer_keeps_its_number_and_nothing_else(scene: Scene, houston
 
 
 def test_touch_sends_the_current_snapshot_again(scene: Scene, houston: Store) -> None:
-    """A touch changes nothing and emits what is, tombstones included."""
+    """A touch changes nothing and publishes the current snapshot or tombstone."""
     # given
     kept, erased = houston.create(), houston.create()
 
@@ -390,8 +392,8 @@ def test_touch_sends_the_current_snapshot_again(scene: Scene, houston: Store) ->
     assert snapshots_of(scene, erased["customer_id"])[1:] == [None, None]
 
 
-def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store) -> None:
-    """A customer comes out the same, row by row and byte by byte, whichever of the two ways it took."""
+def test_bulk_and_individual_creates_write_the_same_rows_and_bytes(scene: Scene, houston: Store) -> None:
+    """A customer has the same rows and the same snapshot whether it is created in bulk or individually."""
     # given
     fields: dict[str, Any] = {
         "customer_type": "ORGANIZATION",
@@ -406,30 +408,30 @@ def test_columns_and_single_records_write_the_same(scene: Scene, houston: Store)
             {"name": "size", "decimal": Decimal("1.500000")},
         ],
     }
-    plain = houston.create(**fields)
-    plain["customer"]["primary_address"] = plain["customer"]["addresses"][0]["address_id"]
-    plain["customer"]["primary_email"] = plain["customer"]["contacts"][0]["contact_id"]
-    loose = houston.create() | {"customer": plain["customer"], "based_on_version": 1}
-    # Few events never go as columns.
+    simple = houston.create(**fields)
+    simple["customer"]["primary_address"] = simple["customer"]["addresses"][0]["address_id"]
+    simple["customer"]["primary_email"] = simple["customer"]["contacts"][0]["contact_id"]
+    individual = houston.create() | {"customer": simple["customer"], "based_on_version": 1}
+    # The events of a small batch are all individual.
     others = [houston.create() for _ in range(20)]
 
     # when
-    scene.send(*others, plain, loose)
+    scene.send(*others, simple, individual)
     with scene.headquarters():
-        replies = scene.replies(plain, loose, *others)[:2]
+        replies = scene.replies(simple, individual, *others)[:2]
 
     # then
     assert [reply["outcome"] for reply in replies] == ["SYNCHRONIZED"] * 2
     tables = scene.tables()
-    assert tables.states[plain["customer_id"]] == tables.states[loose["customer_id"]]
+    assert tables.states[simple["customer_id"]] == tables.states[individual["customer_id"]]
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
-    own = ("customer_id", "account_number", "version", "updated_at", "address_id", "contact_id")
+    ignored = ("customer_id", "account_number", "version", "updated_at", "address_id", "contact_id")
     for table in ("customers", "customer_addresses", "customer_contacts"):
         where = "WHERE customer_id IN (%s, %s)"
-        rows = scene.query(f"SELECT * FROM {table} {where}", plain["customer_id"], loose["customer_id"])  # noqa: S608  # names from here
-        one, other = ({key: value for key, value in row.items() if key not in own} for row in rows)
-        assert one == other
+        rows = scene.query(f"SELECT * FROM {table} {where}", simple["customer_id"], individual["customer_id"])  # noqa: S608  # names from here
+        first, second = ({key: value for key, value in row.items() if key not in ignored} for row in rows)
+        assert first == second
     texts = scene.query(
         "SELECT DISTINCT address_books::text, affiliations::text, attributes::text FROM customers "
         "WHERE organization_name <> ''"

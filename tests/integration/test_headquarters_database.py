@@ -1,4 +1,4 @@
-"""Headquarters and its database: refusals, numbers that run out, a database that goes away or was put back."""
+"""Headquarters and its database: rejected rows, exhausted sequences, lost connections, a restored backup."""
 
 import random
 from pathlib import Path
@@ -20,20 +20,20 @@ SETTING: Final = Setting(
     sequences={"usrt": Sequence(format="C-########")},
     judge_content=False,
 )
-REFUSE_TABLES: Final = """
-    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+REJECT_TABLES: Final = """
+    CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF NEW.last_name = 'Tables' THEN RAISE EXCEPTION 'no thanks'; END IF;
         RETURN NEW;
     END $$;
-    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION refuse()
+    CREATE TRIGGER reject BEFORE INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION reject()
 """
 CHECK_TABLES: Final = "ALTER TABLE customers ADD CONSTRAINT no_tables CHECK (last_name <> 'Tables')"
 
 
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own."""
+    """This test's own topics, tables and settings."""
     return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
@@ -45,15 +45,17 @@ def houston() -> Store:
 
 @pytest.fixture
 def munich() -> Store:
-    """A store of the company whose numbers may have gaps, seeded."""
+    """A store of the legal entity whose numbers may have gaps, seeded."""
     return Store(channel_id="munich", legal_entity="demf", rng=random.Random(2))
 
 
-@pytest.mark.parametrize("refusal", [REFUSE_TABLES, CHECK_TABLES], ids=["trigger", "check"])
-def test_database_refuses_one_event_of_many(scene: Scene, houston: Store, munich: Store, refusal: str) -> None:
-    """The one that the database does not take is rejected, be it new or an edit; all others go through, gap-free."""
+@pytest.mark.parametrize("obstacle", [REJECT_TABLES, CHECK_TABLES], ids=["trigger", "check"])
+def test_event_that_the_database_rejects_is_rejected_alone(
+    scene: Scene, houston: Store, munich: Store, obstacle: str
+) -> None:
+    """A create or an edit that the database does not accept is rejected; all others are synchronized, without a gap."""
     # given
-    scene.query(refusal)
+    scene.query(obstacle)
     edited = houston.create()
     creates = [store.create() for _ in range(20) for store in (houston, munich)]
     creates[7]["customer"]["last_name"] = creates[29]["customer"]["last_name"] = "Tables"
@@ -65,23 +67,23 @@ def test_database_refuses_one_event_of_many(scene: Scene, houston: Store, munich
         replies = scene.replies(edited, *creates, *edits)
 
     # then
-    rejected = [place for place, reply in enumerate(replies) if reply["outcome"] == "REJECTED"]
+    rejected = [index for index, reply in enumerate(replies) if reply["outcome"] == "REJECTED"]
     assert rejected == [8, 30, 42]
-    assert {reason["code"] for place in rejected for reason in replies[place]["reasons"]} == {"database_refused"}
+    assert {reason["code"] for index in rejected for reason in replies[index]["reasons"]} == {"database_refused"}
     assert scene.tables().states[edited["customer_id"]]["title"] == "Dr."
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
-    # Numbers of attempts that came to nothing are used all the same.
+    # The numbers of failed attempts are used again.
     german = sorted(
         int(row["account_number"][1:]) for row in scene.tables().customers.values() if row["legal_entity"] == "demf"
     )
     assert german == list(range(1, len(german) + 1))
 
 
-def test_numbers_that_run_out_reject_who_comes_too_late(
+def test_exhausted_sequence_rejects_further_creates(
     tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str, houston: Store
 ) -> None:
-    """The last number is given, the next customer is told that there is none, and others go on."""
+    """The last number is assigned, further creates are rejected, and edits are still synchronized."""
     # given
     scene = set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, usrt_format="C-#")
     events = [houston.create() for _ in range(12)]
@@ -90,7 +92,7 @@ def test_numbers_that_run_out_reject_who_comes_too_late(
     scene.send(*events)
     with scene.headquarters():
         replies = scene.replies(*events)
-        (edited,) = scene.ask(houston.edit(replies_customer(replies), title="Dr."))
+        (edited,) = scene.ask(houston.edit(synchronized_customer(replies), title="Dr."))
 
     # then
     assert sorted(reply["account_number"] or "" for reply in replies) == ["", "", "", *(f"C-{n}" for n in range(1, 10))]
@@ -99,13 +101,13 @@ def test_numbers_that_run_out_reject_who_comes_too_late(
     assert edited["outcome"] == "SYNCHRONIZED"
 
 
-def replies_customer(replies: list[dict[str, str]]) -> str:
-    """A customer that got a number."""
+def synchronized_customer(replies: list[dict[str, str]]) -> str:
+    """A customer that has a number."""
     return next(reply["customer_id"] for reply in replies if reply["outcome"] == "SYNCHRONIZED")
 
 
-def test_sequence_that_was_put_back_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """A number that somebody has is never given again, nor tried for ever: it ends, and says what to do."""
+def test_lowered_sequence_stops_headquarters(scene: Scene, houston: Store) -> None:
+    """A number in use is not assigned again: the worker stops, and the message names the remedy."""
     # given
     with scene.headquarters():
         scene.ask(houston.create(), houston.create())
@@ -127,7 +129,7 @@ def test_sequence_that_was_put_back_stops_headquarters(scene: Scene, houston: St
 
 
 def test_legal_entity_without_a_sequence_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """A company that was configured after the last upgrade: it ends, and names the command."""
+    """The legal entity was configured after the last upgrade: the worker stops, and the message names the command."""
     # given
     scene.query("DELETE FROM number_sequences")
     scene.send(houston.create())
@@ -141,8 +143,8 @@ def test_legal_entity_without_a_sequence_stops_headquarters(scene: Scene, housto
     assert "tenten database upgrade headquarters" in str(failure)
 
 
-def test_database_that_goes_away_is_waited_for(scene: Scene, houston: Store) -> None:
-    """Its connections are cut again and again while batches go through: nothing is lost, nothing comes twice."""
+def test_lost_database_connections_are_retried(scene: Scene, houston: Store) -> None:
+    """Connections are terminated repeatedly while batches are written: nothing is lost, nothing is duplicated."""
     # given
     events = [houston.create() for _ in range(300)]
 
@@ -162,11 +164,11 @@ def test_database_that_goes_away_is_waited_for(scene: Scene, houston: Store) -> 
     assert violations(evidence, scene.journal, SETTING) == []
 
 
-def test_customer_that_another_worker_is_just_creating(scene: Scene, houston: Store) -> None:
-    """A create, plain or one of several, that meets the same customer in an open transaction becomes an edit."""
+def test_create_of_a_customer_that_another_worker_is_creating_becomes_an_edit(scene: Scene, houston: Store) -> None:
+    """A simple create and an individual one meet the same customers in an open transaction of another worker."""
     # given
-    plain, twice = houston.create(title="Dr."), houston.create(title="Dr.")
-    again = houston.edit(twice["customer_id"], tax_number="T1")
+    simple, individual = houston.create(title="Dr."), houston.create(title="Dr.")
+    edit = houston.edit(individual["customer_id"], tax_number="T1")
     columns = (
         "customer_id, account_number, version, updated_at, legal_entity, customer_type, title, first_name, "
         "middle_name, last_name, organization_name, language, currency, customer_group, receipt_preference, "
@@ -174,19 +176,19 @@ def test_customer_that_another_worker_is_just_creating(scene: Scene, houston: St
     )
     row = "SELECT %s, %s, 1, now(), 'usrt', 'person', '', 'A', '', '', '', '', '', '', 'none', '', '', '[]', '[]', '[]'"
 
-    # Few events never go as columns.
+    # The events of a small batch are all individual.
     others = [houston.create() for _ in range(20)]
 
     # when
     with psycopg.connect(scene.url) as other:
-        for number, event in enumerate((plain, twice)):
+        for number, event in enumerate((simple, individual)):
             statement = f"INSERT INTO customers ({columns}) {row}"  # names from here
             other.execute(statement.encode(), (event["customer_id"], f"C-9000000{number}"))
-        scene.send(*others, plain, twice, again)
+        scene.send(*others, simple, individual, edit)
         with scene.headquarters():
-            wait_for(lambda: _waits_for_a_lock(scene), "the worker to meet the other")
+            wait_for(lambda: _waits_for_a_lock(scene), "the worker to wait for the other transaction")
             other.commit()
-            replies = scene.replies(plain, twice, again)
+            replies = scene.replies(simple, individual, edit)
 
     # then
     numbers = [reply["account_number"] for reply in replies]
@@ -200,17 +202,17 @@ def _waits_for_a_lock(scene: Scene) -> bool:
     return bool(scene.query(waiting))
 
 
-@pytest.mark.parametrize("offsets", ["kept", "gone"])
+@pytest.mark.parametrize("offsets", ["kept", "deleted"])
 def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store, offsets: str) -> None:
-    """A database restored from a backup would give numbers out again: it is not used, and the advice says so."""
+    """A database restored from a backup would assign numbers twice: the worker stops, with advice."""
     # given
     with scene.headquarters():
         scene.ask(houston.create())
     backup = _copy_database(scene.url)
     with scene.headquarters():
         scene.ask(houston.create())
-    if offsets == "gone":
-        _forget_offsets(scene)
+    if offsets == "deleted":
+        _delete_offsets(scene)
 
     # when
     restored = Scene(bootstrap_servers=scene.bootstrap_servers, prefix=scene.prefix, url=backup, toml=scene.toml)
@@ -225,15 +227,15 @@ def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store,
     _drop_database(backup)
 
 
-def test_offsets_that_are_gone_cost_nothing_but_repeats(scene: Scene, houston: Store) -> None:
-    """A group that begins anew reads everything again, assigns nothing new, and answers as before."""
+def test_deleted_offsets_cause_only_repeats(scene: Scene, houston: Store) -> None:
+    """A group without offsets reads everything again, assigns no new numbers, and replies as before."""
     # given
     events = [houston.create(), houston.create()]
     erased = houston.erase(events[0]["customer_id"])
     with scene.headquarters():
         scene.ask(*events)
         scene.ask(erased)
-    _forget_offsets(scene)
+    _delete_offsets(scene)
 
     # when
     with scene.headquarters():
@@ -246,15 +248,15 @@ def test_offsets_that_are_gone_cost_nothing_but_repeats(scene: Scene, houston: S
     assert violations(evidence, scene.journal, SETTING) == []
 
 
-def _forget_offsets(scene: Scene) -> None:
-    """As when they have expired."""
+def _delete_offsets(scene: Scene) -> None:
+    """Delete the group's offsets, as their expiry does."""
     admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
     group = f"{scene.prefix}headquarters"
     admin.delete_consumer_groups([group])[group].result(20)
 
 
 def _copy_database(url: str) -> str:
-    """A copy of the database as it is now; its address."""
+    """Copy the database in its current state; return the copy's address."""
     parts = psycopg.conninfo.conninfo_to_dict(url)
     name = str(parts["dbname"])
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")

@@ -21,28 +21,28 @@ PARTITIONS: Final = 12
 
 @pytest.fixture
 def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own; small batches, so that workers meet."""
+    """This test's own topics, tables and settings; small batches, so that workers compete."""
     limits = {"batch_records_max": 10}
     return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, limits=limits, partitions=PARTITIONS)
 
 
 @pytest.fixture
 def stores() -> list[Store]:
-    """One store of each channel, seeded; the last one's numbers may have gaps."""
+    """One store of each channel, seeded; the numbers of the last may have gaps."""
     rng = random.Random(1)
     return [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
 
 
 def shares(scene: Scene) -> list[int]:
-    """How many partitions each member of the group has, once all are given out."""
+    """The number of partitions of each member of the group, sorted; empty until all are assigned."""
     admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
-    (asked,) = admin.describe_consumer_groups([f"{scene.prefix}headquarters"]).values()
-    found = sorted(len(member.assignment.topic_partitions) for member in asked.result(20).members)
-    return found if sum(found) == PARTITIONS else []
+    (group,) = admin.describe_consumer_groups([f"{scene.prefix}headquarters"]).values()
+    counts = sorted(len(member.assignment.topic_partitions) for member in group.result(20).members)
+    return counts if sum(counts) == PARTITIONS else []
 
 
 def test_workers_share_the_partitions_and_take_over(scene: Scene, stores: list[Store]) -> None:
-    """Two workers have half of the partitions each; when one ends the other has all; nothing is lost or doubled."""
+    """Two workers have half of the partitions each; when one stops the other has all; nothing is lost or duplicated."""
     # given
     events = traffic(random.Random(2), stores, 400)
 
@@ -64,7 +64,7 @@ def test_workers_share_the_partitions_and_take_over(scene: Scene, stores: list[S
 
 
 def test_same_event_in_two_partitions_gives_one_number(scene: Scene, stores: list[Store]) -> None:
-    """Two workers read the same new customers at the same time, in partitions of their own: one number each."""
+    """Two workers read the same new customers at the same time, from different partitions: one number each."""
     # given
     events = [store.create() for _ in range(40) for store in stores]
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
@@ -78,21 +78,21 @@ def test_same_event_in_two_partitions_gives_one_number(scene: Scene, stores: lis
                 writer.write(Operation(key=event["customer_id"].encode(), value=value), partition)
         writer.flush()
         scene.replies(*events)
-        last = [stores[0].touch(event["customer_id"]) for event in events[:20]]
-        scene.ask(*last)
+        touches = [stores[0].touch(event["customer_id"]) for event in events[:20]]
+        scene.ask(*touches)
         counted = "SELECT coalesce(sum(repeats), 0) AS repeats FROM synchronization_log"
         wait_for(lambda: scene.query(counted)[0]["repeats"] >= 3 * len(events), "all repeats")
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
-    # The order of one customer's events is that of one partition; with several it is anybody's.
-    found = [one for one in violations(evidence, scene.journal, SETTING) if not one.startswith("I8: event")]
-    assert found == []
+    # The order of a customer's events is undefined when they are in several partitions.
+    unexpected = [text for text in violations(evidence, scene.journal, SETTING) if not text.startswith("I8: event")]
+    assert unexpected == []
     assert len(scene.tables().customers) == len(events)
 
 
 def test_slot_of_another_worker_is_refused(scene: Scene, stores: list[Store]) -> None:
-    """A slot belongs to one worker at a time; without a wish the next one is taken."""
+    """A slot belongs to one worker at a time; a worker that requests no slot gets the next free one."""
     # given
     with scene.headquarters(slot=0):
         scene.ask(stores[0].create())
@@ -108,7 +108,7 @@ def test_slot_of_another_worker_is_refused(scene: Scene, stores: list[Store]) ->
 
 
 def test_added_partitions_stop_headquarters(scene: Scene, stores: list[Store]) -> None:
-    """With another count keys go elsewhere: it ends with advice before it reads a record."""
+    """Another partition count moves keys: the worker stops with advice before it reads a record."""
     # given
     with scene.headquarters():
         scene.ask(stores[0].create())

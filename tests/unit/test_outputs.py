@@ -1,4 +1,4 @@
-"""The snapshot of a new customer holds the event's own bytes, and only where that is certain."""
+"""The snapshot of a new customer reuses the event's bytes, but only where that is proved correct."""
 
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ STATE = CustomerState(
 
 
 def event(changed: tuple[str, ...]) -> CustomerEvent:
-    """A new customer that names these paths."""
+    """A create that names these paths."""
     return CustomerEvent(
         customer_id=GUID,
         event_id=GUID,
@@ -37,7 +37,7 @@ def event(changed: tuple[str, ...]) -> CustomerEvent:
 
 
 def snapshot_of(value: bytes) -> bytes | None:
-    """What headquarters sends for a batch of this one event."""
+    """The snapshot that headquarters sends for a batch of this event alone."""
     writers = WriterSchemas(by_id=lambda _: EVENT.json)
     decoded = decode_batch(EVENT, [GUID.encode()], [value], writers, len(value))
     assert decoded.unreadable == ()
@@ -51,15 +51,15 @@ def snapshot_of(value: bytes) -> bytes | None:
 
 
 def overlong(number: int) -> bytes:
-    """The same varint in one byte more than it needs."""
+    """The same varint in one byte more than necessary."""
     shortest = zigzag(number)
     return shortest[:-1] + bytes([shortest[-1] | 0x80, 0])
 
 
 @pytest.mark.parametrize("changed", [(), ("first_name",), ("first_name", f"contacts/{GUID}", "attributes/" + "x" * 80)])
 @pytest.mark.parametrize("header", [EVENT.header, confluent_header(7)])
-def test_snapshot_of_a_new_customer_reads_as_the_event_said(changed: tuple[str, ...], header: bytes) -> None:
-    """Whatever paths the event names and however it is framed, the customer arrives unchanged."""
+def test_snapshot_of_a_new_customer_equals_the_customer_of_the_event(changed: tuple[str, ...], header: bytes) -> None:
+    """For any paths and either framing, the customer is unchanged."""
     value = encode(EVENT, to_avro(event(changed)), header)
 
     sent = snapshot_of(value)
@@ -81,7 +81,7 @@ PARTS = {
     "path": text_bytes("first_name"),
     "ends": b"\x00\x00\x02",
 }
-"""An event before its customer, as everybody encodes it."""
+"""The fields of an event before its customer, in their shortest encoding."""
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,12 @@ PARTS = {
         ("ends", b"\x00\x00" + overlong(1)),
     ],
 )
-def test_snapshot_is_right_when_the_writer_encodes_in_another_way(part: str, encoding: bytes) -> None:
-    """Avro allows longer encodings of the same values: then no bytes are reused, and the customer is still right."""
-    usual = encode(EVENT, to_avro(event(("first_name",))))
+def test_snapshot_is_correct_when_the_writer_uses_longer_encodings(part: str, encoding: bytes) -> None:
+    """Avro allows longer encodings of the same values: then no bytes are reused, and the customer is unchanged."""
+    shortest = encode(EVENT, to_avro(event(("first_name",))))
     front = EVENT.header + b"".join(PARTS.values())
-    assert usual.startswith(front)
-    value = EVENT.header + b"".join((PARTS | {part: encoding}).values()) + usual[len(front) :]
+    assert shortest.startswith(front)
+    value = EVENT.header + b"".join((PARTS | {part: encoding}).values()) + shortest[len(front) :]
 
     sent = snapshot_of(value)
 
