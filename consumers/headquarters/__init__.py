@@ -1,1 +1,1 @@
-"""Headquarters' two workers, and what they share."""
+"""The customers worker and the transactions worker at headquarters, and the modules that they share."""

@@ -1,1 +1,1 @@
-"""The headquarters consumer: the only writer of customers, in the database as on the topic."""
+"""The customers worker: the only writer of customers, in the database as on the topic."""
