@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 4
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv check test demo bench clean
+.PHONY: venv check types quick test packaging demo bench clean
 
 venv: $(INSTALLED)
 
@@ -14,16 +15,25 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,test]'
 	@touch $@
 
-# Under a minute.
+# Under a minute: types beside the rest.
 check: $(INSTALLED)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target types quick
+
+types:
+	$(BIN)/mypy
+
+quick:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -q
 
+# Worker processes, each with whole files: most of a test is waiting.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -v --durations=20
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=20
+
+packaging: $(INSTALLED)
+	$(BIN)/python -m benchmarks.packaging
 
 demo: $(INSTALLED)
 	$(BIN)/tenten demo
