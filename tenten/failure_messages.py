@@ -6,11 +6,10 @@ def explain(error: Exception) -> str | None:
     from confluent_kafka import KafkaException
     from sqlalchemy.exc import DBAPIError
 
-    from tenten.local import LocalServiceFailure
     from tenten.runtime.errors import TentenError
 
     match error:
-        case TentenError() | LocalServiceFailure():
+        case TentenError():
             return str(error)
         case KafkaException():
             return _of_kafka(error)

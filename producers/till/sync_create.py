@@ -13,7 +13,6 @@ import time
 from threading import BoundedSemaphore
 from typing import Final, Unpack
 
-import psycopg
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,6 +25,7 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.errors import DatabaseRefused, NoSuchCustomer
 from tenten.schemas.tables.channel import customers
 from tenten.sql.notifications import SETTLED_CHANNEL, CommitListener, listening
+from tenten.sql.postgresql_driver import driver_error
 
 _LISTENERS_MAX: Final = 4
 """At most four connections per process listen for notifications; further waiters poll."""
@@ -90,7 +90,7 @@ def _settled(channel: OpenChannel, view: CustomerView, timeout_seconds: float) -
         try:
             with listening(channel.engine, SETTLED_CHANNEL) as wake:
                 _listen(channel, view.customer_id, deadline, wake)
-        except (SQLAlchemyError, psycopg.Error, sqlite3.Error):
+        except (SQLAlchemyError, sqlite3.Error, driver_error()):
             # The listening connection failed; polling raises if the database is not available at all.
             _poll(channel, view.customer_id, deadline)
         finally:

@@ -4,8 +4,10 @@ LocalServiceFailure
 └── NotInstalled
 """
 
+from tenten.runtime.errors import TentenError
 
-class LocalServiceFailure(Exception):
+
+class LocalServiceFailure(TentenError):
     """A local server could not be started or stopped; the message says which, why, and where its log is."""
 
 

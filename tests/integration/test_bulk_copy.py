@@ -1,4 +1,4 @@
-"""COPY of a frame into PostgreSQL: in columns by pgpq, and row by row where that is not installed."""
+"""COPY of a frame into PostgreSQL, in each of the formats."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tenten.sql.bulk_copy import HAS_PGPQ, copy_into
+from tenten.sql.bulk_copy import FORMATS, Format, copy_into
 from tests.conftest import NewDatabase
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
@@ -37,34 +37,41 @@ FRAME = pl.DataFrame(
 )
 
 
-def rows_after_copy(connection: psycopg.Connection[Any], *, in_columns: bool) -> list[tuple[Any, ...]]:
+def rows_after_copy(connection: psycopg.Connection[Any], frame: pl.DataFrame, form: Format) -> list[tuple[Any, ...]]:
     """The rows of a new table into which the frame was copied."""
     with connection.transaction(force_rollback=True), connection.cursor() as cursor:
         cursor.execute(TABLE)
-        copy_into(cursor, "things", FRAME, in_columns)
-        columns = sql.SQL(", ").join(map(sql.Identifier, FRAME.columns))
+        copy_into(cursor, "things", frame, form)
+        columns = sql.SQL(", ").join(map(sql.Identifier, frame.columns))
         return cursor.execute(sql.SQL("SELECT {} FROM things").format(columns)).fetchall()
 
 
-@pytest.mark.parametrize("in_columns", [True, False], ids=["columns", "rows"])
-def test_copied_rows_are_those_of_the_frame(new_database: NewDatabase, in_columns: bool) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_copied_rows_are_those_of_the_frame(new_database: NewDatabase, form: Format) -> None:
     """Every type that the product copies, with null and empty values, arrives as it is."""
     # given
-    assert HAS_PGPQ
     with psycopg.connect(new_database()) as connection:
         # when
-        first, second = rows_after_copy(connection, in_columns=in_columns)
+        first, second = rows_after_copy(connection, FRAME, form)
     # then
     assert (str(first[0]), *first[1:8]) == (GUID, *(FRAME.row(0)[1:8]))
     assert first[8:] == ({"text": 'a "quoted" text'}, [b"\x00\xff\\", b""], ["a,b", 'c"d', ""])
     assert second == (None, "", None, None, None, None, None, None, None, [], [])
 
 
-@pytest.mark.parametrize("in_columns", [True, False], ids=["columns", "rows"])
-def test_key_that_exists_is_a_unique_violation(new_database: NewDatabase, in_columns: bool) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_key_that_exists_is_a_unique_violation(new_database: NewDatabase, form: Format) -> None:
     """The caller hears of a repeated key as an error of the driver."""
     with psycopg.connect(new_database()) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE keys (id uuid PRIMARY KEY)")
         keys = pl.DataFrame({"id": [bytes(16), bytes(16)]})
         with pytest.raises(psycopg.errors.UniqueViolation):
-            copy_into(cursor, "keys", keys, in_columns)
+            copy_into(cursor, "keys", keys, form)
+
+
+def test_csv_has_the_same_rows_as_binary(new_database: NewDatabase) -> None:
+    """Columns without lists, which are what CSV is for."""
+    flat = FRAME.drop("payloads", "names")
+    with psycopg.connect(new_database()) as connection:
+        binary, csv = (rows_after_copy(connection, flat, form) for form in ("binary", "csv"))
+    assert csv == binary

@@ -16,7 +16,7 @@ from tenten.consumers.headquarters.customers.event_log import copy_log
 from tenten.consumers.headquarters.customers.numbering import Allotment
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import headquarters_frames
-from tenten.sql.driver_cursor import driver_cursor
+from tenten.sql.postgresql_driver import driver_cursor
 
 T = TypeVar("T")
 EncodeCreated: TypeAlias = Callable[[pl.DataFrame], T]

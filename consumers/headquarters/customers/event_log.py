@@ -15,7 +15,7 @@ from tenten.schemas.tables.headquarters import synchronization_log
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import as_rows
-from tenten.sql.driver_cursor import driver_cursor
+from tenten.sql.postgresql_driver import driver_cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

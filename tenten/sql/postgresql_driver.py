@@ -1,0 +1,31 @@
+"""psycopg, where it is installed and used: a store on SQLite runs without it, and does not spend time to import it."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+def driver_cursor(connection: Connection, *, binary: bool = False) -> "psycopg.Cursor[Any]":
+    """A new cursor of psycopg in the transaction of an SQLAlchemy connection: for COPY, and for prepared statements."""
+    driver: psycopg.Connection[Any] = driver_of(connection)
+    return driver.cursor(binary=binary)
+
+
+def driver_of(connection: Connection) -> Any:
+    """The driver's own connection behind an SQLAlchemy connection: psycopg's or sqlite3's."""
+    return connection.connection.driver_connection
+
+
+def driver_error() -> type[Exception]:
+    """The base class of psycopg's errors; a class of its own where psycopg was not imported, and so raised none."""
+    driver = sys.modules.get("psycopg")
+    error: type[Exception] = _NoDriverError if driver is None else driver.Error
+    return error
+
+
+class _NoDriverError(Exception):
+    """Never raised."""
