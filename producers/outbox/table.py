@@ -15,13 +15,13 @@ from contextlib import closing
 from datetime import datetime
 from typing import Final, NamedTuple, cast
 
-from psycopg import Connection as PostgresConnection
 from sqlalchemy import Connection, case, delete, insert, select, text, update
 
 from tenten.schemas.messages import Reason, reasons_as_json
 from tenten.schemas.tables.channel import outbox
 from tenten.schemas.topics import RECORD_BYTES_MAX
 from tenten.sql.arrays import is_one_of
+from tenten.sql.postgresql_driver import driver_cursor
 
 WAKE_CHANNEL: Final = "tenten_outbox"
 """PostgreSQL: the notification channel of the outbox; each transaction that appends rows notifies it at its commit."""
@@ -123,9 +123,9 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, excluded: Sequ
     """
     driver = connection.connection.driver_connection
     statement = _UNSENT[connection.dialect.name]
-    if isinstance(driver, PostgresConnection):
+    if connection.dialect.name == "postgresql":
         # A binary cursor transfers payloads as bytes instead of in hexadecimal.
-        with driver.cursor(binary=True) as cursor:
+        with driver_cursor(connection, binary=True) as cursor:
             result = cursor.execute(statement, (multirange(excluded), rows_max, bytes_max))
             return list(map(UnsentRow._make, result.fetchall()))
     rows: list[UnsentRow] = []
