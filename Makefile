@@ -12,7 +12,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenten needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,fast-copy,test]'
 	@touch $@
 
 # Under a minute: types beside the rest.

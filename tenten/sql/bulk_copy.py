@@ -1,6 +1,6 @@
 """Append the rows of a frame to a PostgreSQL table by COPY.
 
-As CSV that polars writes; in PostgreSQL's binary format, encoded by pgpq, where that is installed. pgpq has no wheel for
+As CSV that polars writes; in PostgreSQL's binary format, encoded by pgpq, where that is installed: it has no wheel for
 Linux on ARM, and brings pyarrow, which is as large as everything else together. Both write the same rows.
 """
 
