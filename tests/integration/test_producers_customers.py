@@ -140,6 +140,43 @@ def test_invalid_customer_is_rejected_with_every_reason_and_writes_nothing(store
     assert set(store.counts().values()) == {0}
 
 
+def test_reasons_name_the_callers_fields(store: Store) -> None:
+    """When the till rejects a customer, and when headquarters' reasons are shown; never a GUID."""
+    # when
+    with pytest.raises(CustomerRejected) as rejection:
+        create_customer(
+            store.channel,
+            first_name="A" * 101,
+            email="ada",
+            phone="12",
+            address=NewAddress(postal_code="7" * 21),
+            add_addresses=[NewAddress(city="H" * 61)],
+            add_contacts=[NewContact(kind="PHONE", value="13")],
+        )
+    # then
+    assert [(reason.field, reason.code) for reason in rejection.value.reasons] == [
+        ("first_name", "too_long"),
+        ("address.postal_code", "too_long"),
+        ("addresses[1].city", "too_long"),
+        ("email", "invalid_email"),
+        ("phone", "invalid_phone"),
+        ("contacts[2].value", "invalid_phone"),
+    ]
+    # given
+    ada = create_customer(store.channel, last_name="Lovelace", email="ada@example.com", address=NewAddress(city="Bath"))
+    paths = [f"contacts/{ada.state.primary_email}", f"addresses/{ada.state.primary_address}/city"]
+    store.reply(
+        store.events()[0].event_id,
+        "rejected",
+        reasons=[{"field": path, "code": "too_long", "text": "Too long."} for path in paths],
+    )
+    # then
+    assert [reason.field for reason in show_customer(store.channel, ada.customer_id).reasons] == [
+        "email",
+        "address.city",
+    ]
+
+
 def test_create_is_idempotent_by_customer_id(store: Store) -> None:
     """A repeated call creates no second customer or event, and keeps later edits."""
     # given

@@ -174,6 +174,7 @@ def test_rejected_lines_are_reported_and_the_others_imported(store: Store, tmp_p
         (8, ["unknown_choice"]),
         (9, ["too_long"]),
     ]
+    assert [reason.field for reason in result.rejected[0].reasons] == ["last_name", "email", "phone"]
 
 
 def test_wrong_encoding_is_refused_before_anything_is_written(store: Store, file: Path) -> None:

@@ -54,6 +54,31 @@ def test_names_are_found_by_word_prefixes(store: Store, text: str, expected: lis
     assert names(store, text) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Gonçalves", "goncalves"),
+        ("Gonçalves", "GONÇALVES"),
+        ("Köhler", "kohler"),
+        ("Köhler", "Ko\u0308h"),
+        ("Kohler", "köhler"),
+        ("Große Straße", "strasse"),
+        ("Große Straße", "straße grosse"),
+        ("Strasse", "straße"),
+        ("Sørensen", "sorensen"),
+        ("Sorensen", "Sørensen"),
+        ("Łódź", "lodz"),
+        ("Lodz", "łódź"),
+    ],
+)
+def test_accents_and_special_letters_are_ignored(store: Store, name: str, text: str) -> None:
+    """In the name and in the text alike."""
+    # when
+    create_customer(store.channel, organization_name=name)
+    # then
+    assert names(store, text) == [name]
+
+
 @pytest.mark.parametrize("text", ["+17135550123", "(713) 555-0123", "713.555.0123", "1 713 555 0123"])
 def test_phone_number_is_found_in_any_format(store: Store, text: str) -> None:
     """The clerk types the number as the customer gives it."""
