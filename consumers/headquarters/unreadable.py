@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from tenten.avro.batches import UnreadableRow
 from tenten.consumers.headquarters.dead_letters import dead_letter_headers
-from tenten.kafka.transaction_session import Batch, Outputs
+from tenten.kafka.transaction_session import Batch
+from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.errors import TooManyDeadLetters
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import Topic

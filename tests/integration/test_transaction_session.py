@@ -16,7 +16,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from tenten import local
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
-from tenten.kafka.transaction_session import Batch, BatchLimits, Outputs, TransactionSession
+from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
+from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.settings import Settings
 from tests.faults.evidence import read_topic
 from tests.scenes import DEADLINE_SECONDS, wait_for

@@ -39,7 +39,8 @@ from tenten.consumers.headquarters.transactions.reply_outbox import ANSWERS_CHAN
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.transaction_session import BatchLimits, Outputs, TransactionSession
+from tenten.kafka.transaction_session import BatchLimits, TransactionSession
+from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings

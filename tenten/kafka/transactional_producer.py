@@ -1,0 +1,169 @@
+"""A transactional producer: one Kafka transaction at a time, with the offsets of its batch.
+
+- After any error that does not say "abort", and after a commit whose result is unknown, the client is discarded. A new
+  one with the same transactional id first makes the broker decide that transaction.
+- A client that has lost a broker is replaced before the next transaction: librdkafka may query a group coordinator that
+  no longer exists, without end and whatever the timeout (its issues 5511 and 5456). That call has a deadline of ours,
+  too.
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from structlog import get_logger
+
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_errors import ErrorListener, refusal_of
+from tenten.kafka.records import Headers, produce
+from tenten.runtime.errors import TransactionFailed
+from tenten.runtime.failpoints import failpoint
+
+log = get_logger(__name__)
+
+TRANSACTION_SECONDS: Final = 10
+"""After this time the broker aborts the transaction of a dead worker: the longest that readers wait for one."""
+
+COMMIT_SECONDS: Final = 30.0
+"""How long a commit is repeated before its result counts as unknown."""
+
+_GRACE_SECONDS: Final = 1.0
+"""A call that respects its own timeout ends within this time after it."""
+
+
+class Outputs:
+    """The records of a transaction. When the producer's queue is full, sending waits for the broker."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Queue one record; `timestamp_ms` 0 is the current time. A failed delivery fails the commit."""
+        produce(self._producer, topic, key, value, headers=headers, timestamp_ms=timestamp_ms)
+
+
+class TransactionalProducer:
+    """The producer of a session. `transactional_id` is called whenever a new client is created."""
+
+    def __init__(self, name: str, configuration: Mapping[str, Any], transactional_id: Callable[[], str]) -> None:
+        self._name = name
+        self._configuration = dict(configuration)
+        self._transactional_id = transactional_id
+        self._client: Producer | None = None
+        self._client_errors = ErrorListener()
+
+    @contextmanager
+    def transaction(self, topic: str, next_offsets: Mapping[int, int], group_metadata: object) -> Generator[Outputs]:
+        """One Kafka transaction: the records that the body sends, and the group's offsets. Commits after the body.
+
+        Raises: `TransactionFailed` after aborting; `KafkaRefused`.
+        """
+        producer = self.ready()
+        try:
+            producer.begin_transaction()
+            failpoint(f"{self._name}.after_begin")
+            yield Outputs(producer)
+            failpoint(f"{self._name}.after_produce")
+            offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
+            _with_deadline(lambda: producer.send_offsets_to_transaction(offsets, group_metadata, REQUEST_SECONDS))
+            failpoint(f"{self._name}.after_send_offsets")
+            failpoint(f"{self._name}.before_kafka_commit")
+            self._commit(producer)
+        except KafkaException as error:
+            self._abort(producer, error.args[0])
+            raise (refusal_of(error) or TransactionFailed(error.args[0].str())) from error
+        except BaseException:
+            self._abort(producer, None)
+            raise
+        failpoint(f"{self._name}.after_kafka_commit")
+
+    def _commit(self, producer: Producer) -> None:
+        """Commit; repeat the call while its error is retriable: a commit that timed out may have succeeded."""
+        give_up_at = time.monotonic() + COMMIT_SECONDS
+        while True:
+            try:
+                producer.commit_transaction(REQUEST_SECONDS)
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > give_up_at:
+                    raise
+
+    def _abort(self, producer: Producer, error: KafkaError | None) -> None:
+        """End a failed transaction. Discards the client where the end is uncertain."""
+        if error is not None:
+            log.warning("transaction_failed", session=self._name, code=error.name(), fatal=error.fatal())
+        if error is not None and not error.txn_requires_abort():
+            self.discard()
+            return
+        try:
+            producer.abort_transaction(REQUEST_SECONDS)
+        except KafkaException:
+            self.discard()
+
+    def ready(self) -> Producer:
+        """The client; a new one first makes the broker end a transaction that its predecessor left open."""
+        if self._client is not None:
+            self._client.poll(0)
+            if self._client_errors.last is not None:
+                self.discard()
+        if self._client is None:
+            self._client_errors = ErrorListener()
+            configuration = {
+                **self._configuration,
+                "transactional.id": self._transactional_id(),
+                "transaction.timeout.ms": TRANSACTION_SECONDS * 1000,
+                # A record that is not delivered within the transaction's life can never be part of it.
+                "delivery.timeout.ms": TRANSACTION_SECONDS * 1000,
+                # The pause before a step of a transaction is retried, as the first step is while the broker still ends
+                # the previous transaction: the default of 100 ms would dominate the latency.
+                "retry.backoff.ms": 2,
+                "retry.backoff.max.ms": 20,
+                "error_cb": self._client_errors,
+            }
+            producer = Producer(configuration)
+            producer.init_transactions(COMMIT_SECONDS)
+            # Ignore errors raised while connecting.
+            producer.poll(0)
+            self._client_errors.last = None
+            self._client = producer
+        return self._client
+
+    def discard(self) -> None:
+        """Discard the client without closing it; its successor ends its transaction. Idempotent.
+
+        Closing would first end the transaction, and so might wait without limit, or raise when the client is fenced.
+        """
+        producer, self._client = self._client, None
+        if producer is not None:
+            producer.purge()
+
+
+def _with_deadline(call: Callable[[], object]) -> None:
+    """Make a call that may never return: after the deadline its thread is abandoned.
+
+    Raises: the errors of the call; `KafkaException` after the deadline.
+    """
+    answer: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+            answer.set_exception(error)
+
+    Thread(target=run, name="call", daemon=True).start()
+    try:
+        answer.result(REQUEST_SECONDS + _GRACE_SECONDS)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer from the group's coordinator")) from None
