@@ -1,1 +1,1 @@
-"""The edge to Kafka: configurations, topics, readers, and the exactly-once session."""
+"""Kafka: client configurations, topics, readers and the exactly-once session."""

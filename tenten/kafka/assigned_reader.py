@@ -1,7 +1,6 @@
-"""Read assigned partitions from positions that are kept elsewhere: a channel is a full replica, no member of a group.
+"""Read assigned partitions from positions stored in a database: a channel is a full replica, not a group member.
 
-What these settings promise: only committed records; no offset that Kafka chose for us; the end of a partition is seen.
-The rest (queues, waiting times) is in `tenten/kafka/client.py`.
+Guarantees: only committed records; no offset that Kafka chose; the end of a partition is reported.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,29 +17,29 @@ from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
 
 POLL_SECONDS: Final = 0.2
-"""How long an idle read waits; the longest a SIGTERM waits on a quiet topic."""
+"""How long an idle read waits: the longest delay of SIGTERM on a quiet topic."""
 
 _CONSUME_RECORDS: Final = 1_000
-"""How many records are taken from the client's queue at a time while a batch fills."""
+"""How many records are consumed per call while a batch fills."""
 
 
 class OffsetUnavailable(Exception):
-    """A position lies where the topic has no records: before its first one, or after its last."""
+    """A position is before the first or after the last record of the topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """Records as they were delivered, in order within each partition: four columns of one length, and the ends seen."""
+    """Delivered records, in order within each partition: four columns of equal length, and the ends reached."""
 
     keys: Sequence[bytes | None] = ()
     values: Sequence[bytes | None] = ()
     partitions: Sequence[int] = ()
     offsets: Sequence[int] = ()
     ends: Mapping[int, int] = field(default_factory=dict)
-    """By partition, the offset of its end, where it was reached. It lies past control markers, which are no records."""
+    """By partition, the offset of its end if it was reached: past control markers, which are not records."""
 
     def rows(self, rows: Sequence[int]) -> "Records":
-        """Only these records, without the ends."""
+        """These records without the ends."""
         return Records(
             keys=[self.keys[row] for row in rows],
             values=[self.values[row] for row in rows],
@@ -49,18 +48,18 @@ class Records:
         )
 
     def next_offsets(self, rows: int | None = None) -> dict[int, int]:
-        """One past the last of the first `rows` records (None: all of them), by partition."""
+        """By partition, the offset after the last of the first `rows` records (None: all of them)."""
         last = dict(zip(self.partitions[:rows], self.offsets[:rows], strict=True))
         return {partition: offset + 1 for partition, offset in last.items()}
 
 
 class AssignedReader:
-    """A consumer of certain partitions of one topic. Use it as a context manager; one thread at a time.
+    """A consumer of given partitions of one topic. Use it as a context manager; one thread at a time.
 
     Raises when reading: `OffsetUnavailable`; `KafkaRefused`; `KafkaException`. An unavailable broker raises nothing:
     reads are empty until it is back.
 
-    `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing, where that is not as for every consumer.
+    `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing; default as for every consumer.
     """
 
     def __init__(
@@ -80,11 +79,11 @@ class AssignedReader:
 
     def __enter__(self) -> Self:
         own: dict[str, Any] = {
-            # Only for tools that show lag: we are no member of it, and never read what is committed under it.
+            # Only for lag monitors: the reader is not a member, and never reads offsets committed under it.
             "group.id": self._group,
-            # A position that the topic does not have is for us to judge: nothing is skipped or repeated silently.
+            # The caller handles a position that the topic does not have: nothing is skipped or repeated silently.
             "auto.offset.reset": "error",
-            # The end of a partition is an event: control markers at the end are no records, and only it lies past them.
+            # Only the end-of-partition event has an offset past the control markers at the end.
             "enable.partition.eof": True,
             **self._fetch,
         }
@@ -98,15 +97,15 @@ class AssignedReader:
         self._consumer.close()
 
     def assign(self, next_offsets: Mapping[int, int]) -> None:
-        """Read these partitions from here on, and no others."""
+        """Read only these partitions, from these offsets."""
         self._next_offsets = dict(next_offsets)
         self._paused.clear()
         self._consumer.assign([self._at(partition, offset) for partition, offset in self._next_offsets.items()])
 
     def read(self, limits: BatchLimits, seconds: float = POLL_SECONDS, linger_seconds: float = 0.0) -> Records:
-        """What is there: at least one record if any comes within these seconds, at most a batch.
+        """Return fetched records up to the limits; waits at most `seconds` for the first.
 
-        With `linger_seconds` a small batch waits so long for more.
+        A small batch waits `linger_seconds` for more.
         """
         first = self._consumer.poll(seconds)
         if first is None:
@@ -119,7 +118,7 @@ class AssignedReader:
         return self._records(messages)
 
     def _collect(self, messages: list[Message], limits: BatchLimits) -> None:
-        """Add what has been fetched already, up to the limits."""
+        """Add records that are already fetched, up to the limits."""
         size = sum(map(len, messages))
         while len(messages) < limits.records_max and size < limits.bytes_max:
             more = self._consumer.consume(min(_CONSUME_RECORDS, limits.records_max - len(messages)), timeout=0)
@@ -129,21 +128,21 @@ class AssignedReader:
             size += sum(map(len, more))
 
     def pause(self, partition: int, offset: int) -> None:
-        """Read no more of this partition until `resume`, which goes on at that offset."""
+        """Stop reading this partition until `resume`, which continues at this offset."""
         self._consumer.pause([TopicPartition(self._topic, partition)])
         self._paused.add(partition)
         self._next_offsets[partition] = offset
 
     def resume(self, partitions: Iterable[int]) -> None:
-        """Read paused partitions again, from where they were paused. May wait a second for each."""
+        """Continue paused partitions at their offsets. May block for a second per partition."""
         for partition in partitions:
-            where = self._at(partition, self._next_offsets[partition])
-            self._consumer.seek(where)
-            self._consumer.resume([where])
+            position = self._at(partition, self._next_offsets[partition])
+            self._consumer.seek(position)
+            self._consumer.resume([position])
             self._paused.discard(partition)
 
     def commit_for_monitoring(self, next_offsets: Mapping[int, int]) -> None:
-        """Commit these offsets to Kafka, without waiting, for tools that show lag. Nothing depends on them."""
+        """Commit these offsets asynchronously, for lag monitors only."""
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in next_offsets.items()]
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -164,11 +163,11 @@ class AssignedReader:
         records = Records(
             keys=[message.key() for message in good],
             values=[message.value() for message in good],
-            # The stubs allow None, which only errors have.
+            # The stubs allow None, but only errors have it.
             partitions=[message.partition() or 0 for message in good],
             offsets=[message.offset() or 0 for message in good],
         )
-        # Whatever was delivered after an end lies past it.
+        # Records delivered after an end are past it.
         after = records.next_offsets()
         reached = {
             partition: end
@@ -189,6 +188,6 @@ class AssignedReader:
         if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
             return partition, offset
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise OffsetUnavailable(f"partition {partition} has no records at the position")
+            raise OffsetUnavailable(f"partition {partition} has no record at the position")
         failure = KafkaException(error)
         raise refusal_of(failure) or failure

@@ -1,8 +1,8 @@
-"""Which partition a key goes to, as every client of the suite chooses it."""
+"""The partition of a key."""
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """The partition of a key, as the Java clients and librdkafka's `murmur2_random` choose it."""
+    """The partition that the Java clients, and librdkafka with `murmur2_random`, choose for this key."""
     return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 

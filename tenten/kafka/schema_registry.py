@@ -1,8 +1,8 @@
-"""How writers tell readers their schemas: by the `schemas` topic, or by a registry where one is configured.
+"""Exchange of Avro schemas: through the `schemas` topic, or through a registry if one is configured.
 
-Without a registry every writer puts its schemas on the compacted `schemas` topic when it starts, and a reader reads
-that topic on to its end before it calls a fingerprint unknown. With a registry (Confluent's HTTP interface, which
-Apicurio and Karapace speak too) writers register at start and values carry the registry's id.
+Without a registry every writer writes its schemas to the compacted `schemas` topic when it starts; a reader reads that
+topic to its end before it treats a fingerprint as unknown. With a registry (Confluent's HTTP interface, which Apicurio
+and Karapace implement too) writers register at start and values carry the registry's id.
 Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 
@@ -29,22 +29,22 @@ _SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS,
 
 
 def publish_schemas(settings: Settings) -> dict[str, bytes]:
-    """Make this release's schemas known, and give the header that each contract's values are to carry, by its name.
+    """Publish this release's schemas; return the header for each contract's values, by contract name. Idempotent.
 
-    Raises: `RegistryUnavailable`, `RegistryRefused`, `KafkaRefused`, `KafkaException`. Called twice it changes nothing.
+    Raises: `RegistryUnavailable`, `RegistryRefused`, `KafkaRefused`, `KafkaException`.
     """
     if settings.schema_registry_url is not None:
         registry = Registry(settings.schema_registry_url)
         ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
         return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
-    _put_on_topic(settings)
+    _write_to_topic(settings)
     return {schema.name: schema.header for schema in contracts()}
 
 
-def _put_on_topic(settings: Settings) -> None:
-    """Write the schemas to their topic and wait until they are there."""
+def _write_to_topic(settings: Settings) -> None:
+    """Write the schemas to their topic; wait for the acknowledgements."""
     topic = settings.topic(SCHEMAS)
-    # A producer waits half a minute for a topic that does not exist, and for ever where the password is wrong.
+    # A producer would wait half a minute for a topic that does not exist, and without limit with a wrong password.
     topic_ids(settings, [topic])
     producer = Producer(producer_configuration(settings))
     failures: list[KafkaError] = []
@@ -66,7 +66,7 @@ def _subject(settings: Settings, schema: AvroSchema) -> str:
 
 
 def writer_schemas(settings: Settings) -> WriterSchemas:
-    """The schemas of everybody who writes: this release's, those on the `schemas` topic, and the registry's."""
+    """The schemas of all writers: this release's, those on the `schemas` topic, and the registry's."""
     on_topic = SchemasTopic(settings)
     if settings.schema_registry_url is None:
         return WriterSchemas(by_fingerprint=on_topic.find)
@@ -74,7 +74,7 @@ def writer_schemas(settings: Settings) -> WriterSchemas:
 
 
 class SchemasTopic:
-    """The `schemas` topic as a table by fingerprint, read on to its end whenever an unknown one is asked for."""
+    """The `schemas` topic as a table by fingerprint; an unknown fingerprint reads the topic to its end."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -84,16 +84,15 @@ class SchemasTopic:
         self._next = {0: 0}
 
     def find(self, fingerprint: bytes) -> Mapping[str, Any] | None:
-        """The schema with this fingerprint, or None when nobody has written it up to now. Blocks for one or two
-        questions.
+        """The schema with this fingerprint; None when no writer has published it. May block for two requests.
 
         Raises: `KafkaException` when no broker answers.
         """
         if fingerprint.hex() not in self._known:
-            self._read_on()
+            self._read_to_end()
         return self._known.get(fingerprint.hex())
 
-    def _read_on(self) -> None:
+    def _read_to_end(self) -> None:
         if self._consumer is None:
             own = {"group.id": self._settings.group("schemas"), "auto.offset.reset": "earliest"}
             self._consumer = Consumer(consumer_configuration(self._settings, **own, **{"enable.partition.eof": True}))
@@ -106,7 +105,7 @@ class SchemasTopic:
             self._remember(message.key(), message.value())
 
     def _remember(self, key: bytes | None, value: bytes | None) -> None:
-        """Keep a schema; what is none stays unknown, and whoever wrote with it gets a dead letter that says so."""
+        """Store a schema; ignore an invalid one, whose records become dead letters."""
         try:
             declaration = json.loads(value or b"null")
         except ValueError:
@@ -116,7 +115,7 @@ class SchemasTopic:
 
 
 class Registry:
-    """A schema registry over HTTP. User and password may stand in its address."""
+    """A schema registry over HTTP. Its address may contain user and password."""
 
     def __init__(self, url: str) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -130,9 +129,9 @@ class Registry:
             self._headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
 
     def register(self, subject: str, schema: AvroSchema) -> int:
-        """The id of this schema under the subject; registers it when it is new.
+        """The id of this schema under the subject; registers a new schema.
 
-        Raises: `RegistryUnavailable` when it does not answer, `RegistryRefused` when the schema is not compatible.
+        Raises: `RegistryUnavailable`; `RegistryRefused` when the schema is not compatible.
         """
         body = {"schemaType": "AVRO", "schema": json.dumps(schema.json)}
         return int(self._call("POST", f"/subjects/{urllib.parse.quote(subject, safe='')}/versions", body)["id"])
@@ -160,7 +159,7 @@ class Registry:
             if error.code >= 500:
                 raise RegistryUnavailable(f"the schema registry answers {error.code}") from error
             text = error.read(500).decode(errors="replace")
-            said = f"the schema registry refuses {method} {path}: {error.code} {text}"
-            raise RegistryRefused(said, error.code) from error
+            refusal = f"the schema registry refuses {method} {path}: {error.code} {text}"
+            raise RegistryRefused(refusal, error.code) from error
         except (OSError, ValueError) as error:
             raise RegistryUnavailable(f"the schema registry does not answer: {error}") from error

@@ -1,1 +1,1 @@
-"""What every process needs: settings, errors, logs, failpoints, retrying, reading ahead."""
+"""Settings, errors, logs, failpoints, retries and prefetching, for every process."""

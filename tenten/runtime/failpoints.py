@@ -1,4 +1,4 @@
-"""Named points at which a process kills itself when told to, so that tests can see what a crash there does.
+"""Named points at which a process kills itself on request, so that tests can crash it there.
 
 `TENTEN_FAILPOINT=relay.after_ack` sends SIGKILL at the first pass, `TENTEN_FAILPOINT=relay.after_ack@3` at the third.
 """
@@ -18,7 +18,7 @@ VARIABLE: Final = "TENTEN_FAILPOINT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failpoint:
-    """The point at which this process is to die, and at which pass, counted from 1."""
+    """The point and the pass, counted from 1, at which this process is to die."""
 
     name: str
     at_pass: int
@@ -28,29 +28,28 @@ _passes: Final = count(1)
 
 
 def failpoint(name: str) -> None:
-    """Die here, without any clean-up, if this is the point and the pass that the environment names. Else nothing."""
+    """Kill this process, without any clean-up, if the environment names this point and this is the pass."""
     armed = _armed()
     if armed is not None and armed.name == name and next(_passes) == armed.at_pass:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def check_failpoint(names: Sequence[str]) -> None:
-    """Say at the start, not never, that the environment names a point which this process does not pass.
-
-    Raises: `SettingsError`.
-    """
+    """Reject an unknown failpoint name at start-up. Raises: `SettingsError`."""
     armed = _armed()
     if armed is not None and armed.name not in names:
-        raise SettingsError(f"{VARIABLE}={armed.name} is no point of this process: choose one of {', '.join(names)}")
+        raise SettingsError(
+            f"{VARIABLE}={armed.name} is not a failpoint of this process: choose one of {', '.join(names)}"
+        )
 
 
 @cache
 def _armed() -> Failpoint | None:
-    """What the environment says, read once, when the first point is passed or checked."""
+    """The failpoint of the environment, read once, when the first point is passed or checked."""
     value = os.environ.get(VARIABLE, "")
     if not value:
         return None
     name, at, number = value.partition("@")
     if at and not (number.isascii() and number.isdigit() and int(number) > 0):
-        raise SettingsError(f"{VARIABLE}={value}: after the @ stands at which pass, counted from 1")
+        raise SettingsError(f"{VARIABLE}={value}: write the pass, counted from 1, after the @")
     return Failpoint(name=name, at_pass=int(number or 1))

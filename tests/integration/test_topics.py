@@ -1,0 +1,87 @@
+"""Creation and configuration of topics on a real broker."""
+
+import pytest
+from pydantic import ValidationError
+
+from tenten.kafka.topics_admin import TopicChange, apply_topics, topic_ids
+from tenten.runtime.settings import Settings
+from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS, SCHEMAS
+
+
+def _settings(bootstrap_servers: str, prefix: str, partitions: int | None = None) -> Settings:
+    configured = {} if partitions is None else {"partitions": partitions}
+    return Settings.model_validate({"kafka": {"bootstrap.servers": bootstrap_servers}, "prefix": prefix, **configured})
+
+
+def test_keyed_topics_get_the_configured_number_of_partitions(bootstrap_servers: str, prefix: str) -> None:
+    """Every keyed topic has `partitions` partitions; topics with a fixed count keep theirs."""
+    # given
+    settings = _settings(bootstrap_servers, prefix, partitions=2)
+
+    # when
+    changes = apply_topics(settings)
+
+    # then
+    assert {change.action for change in changes} == {"create"}
+    found = topic_ids(settings, map(settings.topic, ALL))
+    assert {name: info.partitions for name, info in found.items()} == {
+        settings.topic(topic): 1 if topic.partitions == 1 else 2 for topic in ALL
+    }
+    assert found[settings.topic(ASYNC_CUSTOMERS)].partitions == 2
+    assert found[settings.topic(SCHEMAS)].partitions == 1
+
+
+def test_default_is_twelve_partitions(bootstrap_servers: str, prefix: str) -> None:
+    """A dry run reports the counts and creates nothing."""
+    # given
+    settings = _settings(bootstrap_servers, prefix)
+
+    # when
+    changes = {change.topic: change for change in apply_topics(settings, dry_run=True)}
+
+    # then
+    name = settings.topic(ASYNC_CUSTOMERS)
+    assert changes[name] == TopicChange(topic=name, action="create", detail="12 partitions")
+    assert {change.action for change in apply_topics(settings, dry_run=True)} == {"create"}
+
+
+def test_another_partition_count_is_refused_with_advice(bootstrap_servers: str, prefix: str) -> None:
+    """The partitions of an existing keyed topic never change: its keys would move. The setting to write is named."""
+    # given
+    apply_topics(_settings(bootstrap_servers, prefix, partitions=2))
+    settings = _settings(bootstrap_servers, prefix, partitions=3)
+
+    # when
+    changes = {change.topic: change for change in apply_topics(settings)}
+
+    # then
+    name = settings.topic(ASYNC_CUSTOMERS)
+    assert changes[name].action == "refuse"
+    assert changes[name].detail == (
+        "has 2 partitions instead of 3: with another count the same key would go to another partition. "
+        "Keep this count (`partitions = 2` in tenten.toml), or use another prefix"
+    )
+    assert changes[settings.topic(SCHEMAS)].action == "keep"
+    assert topic_ids(settings, [name])[name].partitions == 2
+
+
+def test_second_run_changes_nothing(bootstrap_servers: str, prefix: str) -> None:
+    """Every topic is kept with its id."""
+    # given
+    settings = _settings(bootstrap_servers, prefix, partitions=2)
+    apply_topics(settings)
+    ids = topic_ids(settings, map(settings.topic, ALL))
+
+    # when
+    again = apply_topics(settings)
+
+    # then
+    assert {change.action for change in again} == {"keep"}
+    assert topic_ids(settings, map(settings.topic, ALL)) == ids
+
+
+@pytest.mark.parametrize("partitions", [0, 1_001])
+def test_partition_count_has_limits(partitions: int) -> None:
+    """Between 1 and 1,000."""
+    with pytest.raises(ValidationError, match="partitions"):
+        _settings("127.0.0.1:9092", "", partitions)
