@@ -13,7 +13,7 @@ def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reas
             Reason(
                 field="channel_id",
                 code="unknown_channel",
-                text=f"headquarters knows no channel {event.channel_id[:64]!r}",
+                text=f"Headquarters has no channel {event.channel_id[:64]!r}.",
             )
         )
     if not all(GUID.fullmatch(superseded.event_id) for superseded in event.supersedes):
@@ -23,14 +23,14 @@ def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reas
     if event.kind in (EventKind.ERASED, EventKind.TOUCHED):
         return tuple(reasons)
     if event.customer is None:
-        return (*reasons, Reason(field="customer", code="required", text="the event carries no customer"))
+        return (*reasons, Reason(field="customer", code="required", text="The event has no customer."))
     entity = event.customer.legal_entity
     if entity not in channels.legal_entities:
         reasons.append(
             Reason(
                 field="legal_entity",
                 code="unknown_legal_entity",
-                text=f"headquarters knows no legal entity {entity[:64]!r}",
+                text=f"Headquarters has no legal entity {entity[:64]!r}.",
             )
         )
     elif channels.legal_entity_by_channel.get(event.channel_id, entity) != entity:
@@ -43,5 +43,5 @@ def other_legal_entity(entity: str) -> Reason:
     return Reason(
         field="legal_entity",
         code="other_legal_entity",
-        text=f"legal entity {entity!r} is not the one of this channel or customer",
+        text=f"Legal entity {entity!r} is not that of the channel or customer.",
     )

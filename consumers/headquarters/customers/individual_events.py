@@ -85,7 +85,7 @@ class IndividualEvents:
 
     def _reject_duplicate_id(self, event: CustomerEvent) -> None:
         """Reject an event that has the id of another customer's event. Not logged: the log entry is the other's."""
-        text = "Another customer's event has this id: the writer must give every event an id of its own."
+        text = "Another customer's event has this id: give every event its own id."
         reply = Reply(
             channel_id=event.channel_id,
             event_id=event.event_id,
@@ -127,7 +127,7 @@ class IndividualEvents:
     def _answer_touch(self, individual: IndividualEvent, customer: StoredCustomer | None) -> None:
         if customer is None:
             unknown = Reason(
-                field="customer_id", code="unknown_customer", text="headquarters does not know this customer"
+                field="customer_id", code="unknown_customer", text="Headquarters does not have this customer."
             )
             self._log(individual, Outcome.REJECTED, (unknown,))
         else:

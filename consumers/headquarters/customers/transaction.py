@@ -79,7 +79,7 @@ def synchronize(
             code=error_code(error),
         )
     if batch.event_count == 1:
-        reason = Reason(field="", code="database_refused", text="headquarters' database refuses this customer")
+        reason = Reason(field="", code="database_refused", text="Headquarters' database rejected this customer.")
         rejected = replace(as_individual(batch), rejection=(reason,))
         return [_in_one_transaction(engine, blocks, channels, rejected, reached, encode=encode)]
     first, second = halves(batch)
