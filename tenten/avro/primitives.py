@@ -1,5 +1,6 @@
 """The Avro encoding of single values, and the encoding of the smallest value of a type."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 
@@ -41,3 +42,28 @@ def zero_bytes(schema: Any) -> bytes:
     if isinstance(schema, dict) and schema["type"] == "record":
         return b"".join(zero_bytes(field["type"]) for field in schema["fields"])
     return b"\x00"
+
+
+def default_bytes(schema: Any, default: Any) -> bytes:
+    """The encoding of a default, given as JSON; that of a union has the union's first type."""
+    if isinstance(schema, list):
+        return b"\x00" + default_bytes(schema[0], default)
+    kind = schema["type"] if isinstance(schema, dict) else schema
+    if kind == "record":
+        return b"".join(default_bytes(field["type"], default[field["name"]]) for field in schema["fields"])
+    if kind == "array":
+        members = b"".join(default_bytes(schema["items"], member) for member in default)
+        return (zigzag(len(default)) + members if default else b"") + b"\x00"
+    if kind == "enum":
+        return zigzag(schema["symbols"].index(default))
+    return _DEFAULTS[kind](default)
+
+
+_DEFAULTS: Final[Mapping[str, Callable[[Any], bytes]]] = {
+    "null": lambda _: b"",
+    "boolean": lambda value: bytes([value]),
+    "int": zigzag,
+    "long": zigzag,
+    "string": text_bytes,
+    "bytes": lambda value: data_bytes(value.encode("iso-8859-1")),
+}
