@@ -16,21 +16,9 @@ from typing import Any, Final
 import polars as pl
 
 from tenten.avro.container import read_block
-from tenten.avro.primitives import text_bytes, zigzag
 from tenten.avro.resolution import column_type, resolution
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
 from tenten.schemas.messages import ROW
-
-__all__ = [
-    "EXACT",
-    "DecodedBatch",
-    "UnreadableRow",
-    "decode_batch",
-    "empty_frame",
-    "join_columns",
-    "text_bytes",
-    "zigzag",
-]
 
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
@@ -211,11 +199,3 @@ def empty_frame(reader: AvroSchema) -> pl.DataFrame:
     """A frame without rows, with the columns and types of every frame decoded for this reader."""
     columns = {field["name"]: column_type(field["type"]) for field in reader.json["fields"]}
     return pl.DataFrame(schema={**columns, ROW: pl.Int64(), EXACT: pl.Boolean()})
-
-
-def join_columns(header: bytes, *columns: Iterable[bytes]) -> list[bytes]:
-    """One framed value a row: the header, then the row's encoded fields in the schema's order.
-
-    An Avro record is nothing but its fields' encodings one after the other, so a batch is encoded field by field.
-    """
-    return [header + b"".join(fields) for fields in zip(*columns, strict=True)]

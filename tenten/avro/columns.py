@@ -7,6 +7,7 @@ small number, a null. Such fields are built and joined as text columns in polars
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice, repeat
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,11 +15,14 @@ from typing import Any, Final
 import polars as pl
 
 from tenten.avro.primitives import data_bytes, decimal_bytes, default_bytes, text_bytes, zigzag
+from tenten.avro.resolution import column_type
 from tenten.avro.wire import AvroSchema
 
 _Piece = str | bytes | pl.Series | Sequence[bytes]
 """The encodings of one field or more: the same for all rows (text or bytes), a text column, or bytes by row."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _NOTHING: Final[Mapping[str, Sequence[bytes]]] = MappingProxyType({})
 _ASCII_END: Final = 64
 """Lengths and numbers below are encoded as one ASCII character."""
@@ -31,20 +35,21 @@ _WORD_END: Final = 1 << 55
 
 def encode_columns(
     schema: AvroSchema,
-    frame: pl.DataFrame,
+    columns: pl.DataFrame | Mapping[str, Sequence[Any]],
     header: bytes | None = None,
     encoded: Mapping[str, Sequence[bytes]] = _NOTHING,
 ) -> list[bytes]:
     """One framed value a row, with single-object framing unless another header is given.
 
-    Fields that the frame lacks have the schema's default, also inside records. `encoded` has the encodings of fields
-    that the caller knows already. Other columns are ignored. Raises: `ValueError` for a null in a field that is not
-    nullable, and for a field without a column and a default.
+    Columns are those of a frame, or sequences of Python values, which are quicker for a few rows. Fields without a
+    column have the schema's default, also inside records; other columns are ignored. `encoded` has the encodings of
+    fields that the caller knows already. Raises: `ValueError` for a null in a field that is not nullable, and for a
+    field without a column and a default.
     """
     start = schema.header if header is None else header
-    height = frame.height if frame.width else len(next(iter(encoded.values()), ()))
-    columns = {name: frame[name] for name in frame.columns}
-    rows = _rows(_record(schema.json["fields"], columns, encoded), height)
+    by_name = columns.to_dict(as_series=True) if isinstance(columns, pl.DataFrame) else columns
+    height = len(next(iter((*by_name.values(), *encoded.values()))))
+    rows = _rows(_record(schema.json["fields"], by_name, encoded), height)
     return [start + row for row in rows]
 
 
@@ -82,7 +87,7 @@ def _joined(texts: Sequence[str | pl.Series], height: int) -> bytes | Sequence[b
 
 def _record(
     fields: Iterable[Mapping[str, Any]],
-    columns: Mapping[str, pl.Series],
+    columns: Mapping[str, pl.Series | Sequence[Any]],
     encoded: Mapping[str, Sequence[bytes]] = _NOTHING,
 ) -> Iterable[_Piece]:
     """The pieces of a record's fields, in the schema's order."""
@@ -91,7 +96,12 @@ def _record(
         if name in encoded:
             yield encoded[name]
         elif name in columns:
-            yield from _value(name, field["type"], columns[name])
+            values = columns[name]
+            yield from (
+                _value(name, field["type"], values)
+                if isinstance(values, pl.Series)
+                else _python_values(name, field["type"], values)
+            )
         elif "default" in field:
             yield _constant(default_bytes(field["type"], field["default"]))
         else:
@@ -113,7 +123,35 @@ def _value(name: str, schema: Any, values: pl.Series) -> Iterable[_Piece]:
     if kind == "array":
         return [_list(schema["items"], values)]
     logical_type = schema.get("logicalType") if isinstance(schema, dict) else None
-    return [_ENCODERS[logical_type or kind](schema, values)]
+    return [_COLUMN_ENCODERS[logical_type or kind](schema, values)]
+
+
+def _python_values(name: str, schema: Any, values: Sequence[Any]) -> Iterable[_Piece]:
+    """As `_value`, from Python values; of nested types by way of a column."""
+    is_nullable = isinstance(schema, list)
+    present = schema[1] if is_nullable else schema
+    kind = (present.get("logicalType") or present["type"]) if isinstance(present, dict) else present
+    encoder = _PYTHON_ENCODERS.get(kind)
+    if encoder is None:
+        return _value(name, schema, pl.Series(name, values, dtype=column_type(schema)))
+    distinct = set(values)
+    if None in distinct and not is_nullable:
+        raise ValueError(f"the field {name} is null in a row, and not nullable")
+    mark = b"\x02" if is_nullable else b""
+    if len(distinct) > len(values) // 2:
+        return [[b"\x00" if value is None else mark + encoder(present, value) for value in values]]
+    encodings = {value: b"\x00" if value is None else mark + encoder(present, value) for value in distinct}
+    return [_constant(encodings[values[0]])] if len(encodings) == 1 else [[encodings[value] for value in values]]
+
+
+_PYTHON_ENCODERS: Final[Mapping[str, Callable[[Any, Any], bytes]]] = {
+    "string": lambda _, text: text_bytes(text),
+    "uuid": lambda _, text: text_bytes(text),
+    "enum": lambda schema, symbol: zigzag(schema["symbols"].index(symbol)),
+    "int": lambda _, number: zigzag(number),
+    "long": lambda _, number: zigzag(number),
+    "timestamp-micros": lambda _, at: zigzag((at - _EPOCH) // _MICROSECOND),
+}
 
 
 def _columns(records: pl.Series) -> dict[str, pl.Series]:
@@ -200,7 +238,7 @@ def _bytes(_: Any, data: pl.Series) -> _Piece:
     return list(map(data_bytes, data))
 
 
-_ENCODERS: Final[Mapping[str, Callable[[Any, pl.Series], _Piece]]] = {
+_COLUMN_ENCODERS: Final[Mapping[str, Callable[[Any, pl.Series], _Piece]]] = {
     "string": _texts,
     "uuid": _texts,
     "enum": _symbols,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenten.avro.batches import decode_batch, text_bytes, zigzag
+from tenten.avro.batches import decode_batch
+from tenten.avro.primitives import text_bytes, zigzag
 from tenten.avro.wire import AvroSchema, WriterSchemas, avro_schema, confluent_header, contract, encode
 from tenten.schemas.messages import (
     Address,

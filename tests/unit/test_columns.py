@@ -33,11 +33,14 @@ def schema_of(*fields: Json) -> AvroSchema:
 @given(st.data())
 @settings(UNHURRIED)
 def test_columns_are_encoded_like_records(name: str, data: st.DataObject) -> None:
-    """Every contract, with any values."""
+    """Every contract, with any values, from a frame and from Python values."""
     schema = contract(name)
     records = data.draw(st.lists(values(schema.json), max_size=4))
 
-    assert encode_columns(schema, frame_of(schema, records)) == [encode(schema, record) for record in records]
+    expected = [encode(schema, record) for record in records]
+    assert encode_columns(schema, frame_of(schema, records)) == expected
+    python_columns = {field["name"]: [record[field["name"]] for record in records] for field in schema.json["fields"]}
+    assert encode_columns(schema, python_columns) == expected
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 100) | st.integers(2**47, 2**56), max_size=6))
@@ -106,9 +109,11 @@ def test_fields_without_a_column_have_their_default() -> None:
 
 def test_fields_inside_records_have_their_default() -> None:
     """Also where a column of records lacks a field."""
-    inner = {"type": "record", "name": "Inner", "fields": [{"name": "a", "type": "string"}]}
-    later = copy.deepcopy(inner)
-    later["fields"].append({"name": "b", "type": ["null", "string"], "default": None})  # type: ignore[union-attr]  # a list
+    fields: list[Json] = [
+        {"name": "a", "type": "string"},
+        {"name": "b", "type": ["null", "string"], "default": None},
+    ]
+    later = {"type": "record", "name": "Inner", "fields": fields}
     schema = schema_of({"name": "one", "type": later}, {"name": "more", "type": {"type": "array", "items": "Inner"}})
     frame = pl.DataFrame({"one": [{"a": "x"}]})
 
@@ -129,6 +134,8 @@ def test_encoded_fields_and_another_header_are_used() -> None:
 
 def test_null_in_a_field_that_is_not_nullable_is_an_error() -> None:
     """No record is shifted by a value that is missing."""
+    with pytest.raises(ValueError, match="the field name is null in a row"):
+        encode_columns(schema_of({"name": "name", "type": "string"}), {"name": ["a", None]})
     with pytest.raises(ValueError, match="the field name is null in a row"):
         encode_columns(schema_of({"name": "name", "type": "string"}), pl.DataFrame({"name": ["a", None]}))
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from tenten.avro.batches import decode_batch, text_bytes, zigzag
+from tenten.avro.batches import decode_batch
+from tenten.avro.primitives import text_bytes, zigzag
 from tenten.avro.wire import WriterSchemas, confluent_header, contract, contracts, encode
 from tenten.consumers.headquarters.customers.outputs import created_outputs
 from tenten.schemas.messages import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro

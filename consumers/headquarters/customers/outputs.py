@@ -2,16 +2,16 @@
 
 The snapshot of a simple create reuses the event's bytes: an event ends with its customer, so the snapshot is a few
 fields and that tail. The start of the tail is computed from the decoded columns and proved byte by byte; without
-proof the snapshots are encoded record by record, so a snapshot is always readable.
+proof the customers are encoded from their columns, so a snapshot is always readable.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Final, NamedTuple
 
 import polars as pl
 
-from tenten.avro.batches import EXACT, join_columns, text_bytes, zigzag
+from tenten.avro.batches import EXACT
+from tenten.avro.columns import encode_columns
 from tenten.avro.wire import contract, encode, header_bytes
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
 from tenten.consumers.headquarters.customers.transaction import Synchronized
@@ -67,34 +67,11 @@ def _created_snapshots(created: pl.DataFrame, values: Sequence[bytes | None], he
     if created.is_empty():
         return []
     tails = _tails(created, values) if created[EXACT].all() else None
-    if tails is None:
-        encoded = [encode(contract("Customer"), row, header) for row in created.select(_SNAPSHOT).iter_rows(named=True)]
-    else:
-        encoded = join_columns(header, *_snapshot_front(created), tails)
+    encoded = encode_columns(contract("Customer"), created, header, encoded={"customer": tails} if tails else {})
     return [
         Output(key=customer_id.encode(), value=value, headers=_headers("Customer", event_id))
         for customer_id, value, event_id in zip(created["customer_id"], encoded, created["event_id"], strict=True)
     ]
-
-
-_SNAPSHOT: Final = ("customer_id", "account_number", "version", "updated_at", "customer")
-
-
-def _snapshot_front(created: pl.DataFrame) -> tuple[Iterable[bytes], ...]:
-    """The fields of a new customer's snapshot before the customer itself, encoded, a column each."""
-    return (
-        map(text_bytes, created["customer_id"]),
-        map(text_bytes, created["account_number"]),
-        repeat(zigzag(1), created.height),
-        _times(created["updated_at"]),
-    )
-
-
-def _times(times: pl.Series) -> Iterable[bytes]:
-    """Times in Avro; a batch has one time for all its customers, so each distinct time is encoded once."""
-    micros = times.to_physical()
-    encoded = {time: zigzag(time) for time in micros.unique()}
-    return map(encoded.__getitem__, micros)
 
 
 def _tails(created: pl.DataFrame, values: Sequence[bytes | None]) -> list[bytes] | None:
@@ -198,23 +175,13 @@ def replies(synchronized: Iterable[Synchronized[CreatedOutputs]], headers: Mappi
 
 
 def _created_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
-    """The replies to simple creates, encoded column by column in the order of the fields of `Reply`."""
+    """The replies to simple creates."""
     if created.is_empty():
         return []
-    count = created.height
-    encoded = join_columns(
-        header,
-        map(text_bytes, created["channel_id"]),
-        map(text_bytes, created["event_id"]),
-        map(text_bytes, created["customer_id"]),
-        repeat(zigzag(list(Outcome).index(Outcome.SYNCHRONIZED)), count),
-        repeat(b"\x00", count),  # no reasons
-        (b"\x02" + text_bytes(number) for number in created["account_number"]),
-        repeat(b"\x02" + zigzag(1), count),
-        _times(created["updated_at"]),
-        repeat(b"\x00", count),  # no transaction
-        repeat(b"\x00", count),  # no sales order
+    reply = created.with_columns(
+        pl.lit(Outcome.SYNCHRONIZED.value).alias("outcome"), pl.col("updated_at").alias("answered_at")
     )
+    encoded = encode_columns(contract("Reply"), reply, header)
     return [
         Output(key=channel_id.encode(), value=value, headers=_headers("Reply", event_id))
         for channel_id, value, event_id in zip(created["channel_id"], encoded, created["event_id"], strict=True)

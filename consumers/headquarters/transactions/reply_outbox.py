@@ -5,7 +5,6 @@ A channel may get the same answer twice; each has a number, which only ever grow
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import polars as pl
@@ -13,7 +12,7 @@ import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, delete, text
 
-from tenten.avro.batches import join_columns, text_bytes, zigzag
+from tenten.avro.columns import encode_columns
 from tenten.avro.wire import contract, encode
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.records import Headers, produce
@@ -129,33 +128,19 @@ def _outcome(status: TransactionStatus) -> Outcome:
 
 
 def _encode(answers: Sequence[Answer], at: datetime, header: bytes) -> list[bytes]:
-    """Answers without reasons, put together field by field in the order of `Reply`."""
-    channels = {name: text_bytes(name) for name in {one.channel_id for one in answers}}
-    return join_columns(
-        header,
-        (channels[one.channel_id] for one in answers),
-        (text_bytes(one.transaction_id) for one in answers),
-        (text_bytes(one.customer_id or NO_CUSTOMER) for one in answers),
-        (_OUTCOME_BYTES[one.status] for one in answers),
-        repeat(b"\x00", len(answers)),  # no reasons
-        (_nullable(one.account_number) for one in answers),
-        (b"\x02" + zigzag(one.number) for one in answers),
-        repeat(zigzag(_micros(at)), len(answers)),
-        (_STATUS_BYTES[one.status] for one in answers),
-        (_nullable(one.sales_order) for one in answers),
-    )
-
-
-_OUTCOME_BYTES: Final = {one: zigzag(list(Outcome).index(_outcome(one))) for one in TransactionStatus}
-_STATUS_BYTES: Final = {one: text_bytes(one) for one in TransactionStatus}
-
-
-def _nullable(value: str | None) -> bytes:
-    return b"\x00" if value is None else b"\x02" + text_bytes(value)
-
-
-def _micros(at: datetime) -> int:
-    return int(at.timestamp()) * 1_000_000 + at.microsecond
+    """Answers without reasons as framed replies."""
+    columns: dict[str, Sequence[Any]] = {
+        "channel_id": [answer.channel_id for answer in answers],
+        "event_id": [answer.transaction_id for answer in answers],
+        "customer_id": [answer.customer_id or NO_CUSTOMER for answer in answers],
+        "outcome": [_outcome(answer.status).value for answer in answers],
+        "account_number": [answer.account_number for answer in answers],
+        "version": [answer.number for answer in answers],
+        "transaction_status": [answer.status.value for answer in answers],
+        "sales_order": [answer.sales_order for answer in answers],
+        "answered_at": [at] * len(answers),
+    }
+    return encode_columns(contract("Reply"), columns, header)
 
 
 def cursor_of(headquarters: Connection, *, binary: bool = False) -> psycopg.Cursor[Any]:
