@@ -12,6 +12,7 @@ from typing import Final
 
 from tenten import workers
 from tenten.cli import exit_codes
+from tenten.consumers.headquarters.dead_letters import DEAD_LETTER_HEADERS
 from tenten.rules.reason_codes import REASON_CODES
 from tenten.runtime.log_events import LOG_EVENTS
 from tenten.schemas import topics
@@ -104,6 +105,18 @@ def process_page() -> str:
     )
 
 
+def dead_letter_header_page() -> str:
+    """Every header that a dead letter has besides those of its record."""
+    text = (
+        "A dead letter has the key, the value and the headers of its record, byte for byte, and then these headers. "
+        "Values are text in UTF-8. None of these headers holds personal data."
+    )
+    rows = [(f"`{name}`", meaning) for name, meaning in DEAD_LETTER_HEADERS.items()]
+    return _page(
+        "Dead-letter headers", "consumers/headquarters/dead_letters.py", text, _table(("header", "meaning"), rows)
+    )
+
+
 def log_event_page() -> str:
     """Every log event with its fields."""
     text = (
@@ -117,6 +130,7 @@ def log_event_page() -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "dead-letter-headers.md": dead_letter_header_page,
     "exit-codes.md": exit_code_page,
     "log-events.md": log_event_page,
     "processes.md": process_page,
