@@ -10,7 +10,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy import Engine, select, text
 
-from tenten.consumers.channel.status import stopped
+from tenten.consumers.channel.status import stopped_partitions
 from tenten.failure_messages import explain
 from tenten.headquarters_views.transactions import transactions_status
 from tenten.kafka.client_config import REQUEST_SECONDS
@@ -184,11 +184,11 @@ def _database(address: str, which: Which) -> str:
 
 def _distribution(settings: Settings, name: str) -> str:
     """Check that no unreadable snapshot stops a partition."""
-    partitions = stopped(settings, name)
+    partitions = stopped_partitions(settings, name)
     if partitions:
         first = partitions[0]
         raise TentenError(
-            f"{len(partitions)} partitions are stopped, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
+            f"{len(partitions)} partitions are stopped_partitions, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
             f"{first.offset}: its snapshot cannot be read ({first.reason}); upgrade this channel, then run "
             f"`tenten channel resync {name}` if it is still stopped"
         )

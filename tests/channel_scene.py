@@ -490,7 +490,7 @@ def set_channel_scene(
     # Whoever waits for a channel to say that it is at the end need not wait a second for that.
     with pytest.MonkeyPatch.context() as quicker:
         quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
-        quicker.setattr(settlement, "NOTE_SECONDS", 0.05)
+        quicker.setattr(settlement, "STORE_SECONDS", 0.05)
         yield from _with_database(directory, settings, bootstrap_servers)
 
 

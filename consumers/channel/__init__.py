@@ -1,1 +1,1 @@
-"""What reads topics in a channel: distribution and settlement, and what they share."""
+"""The processes that read topics in a channel, distribution and settlement, and their shared modules."""

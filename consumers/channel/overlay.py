@@ -1,10 +1,10 @@
-"""Customers with edits that headquarters has not settled: the clerk sees the last snapshot with those edits on top.
+"""The overlay of a customer: edits that headquarters has not settled, shown over the customer's last snapshot.
 
-An event counts on top of a snapshot while it is unsettled (a rejected one too: the clerk must see what he wrote), or
-was settled in a later version than the snapshot's. Of a customer outside the channel's filter no snapshot will come to
-show an edit, so there only unsettled events count, and without any the customer leaves the channel.
+An event is part of the overlay while it is unsettled (a rejected one too: the clerk must see their own input), or while
+it was settled in a later version than the snapshot's. For a customer outside the channel's filter only unsettled events
+count, as no snapshot will come that shows a settled one; without any the customer leaves the channel.
 
-Whoever calls this has locked the customers' rows and reads the outbox only then.
+The caller has locked the customers' rows; the outbox is read only after that.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.consumers.channel.distribution.snapshots import Filter
+from tenten.consumers.channel.filter import ChannelFilter
 from tenten.rules.customer import apply_paths
 from tenten.schemas.messages import (
     Customer,
@@ -50,55 +50,75 @@ class Edit:
     settled: bool
     version: int | None
 
-    def counts(self, snapshot: Customer, within: Filter) -> bool:
-        """Whether it is to be seen on top of this snapshot."""
+    def overlays(self, snapshot: Customer, channel_filter: ChannelFilter) -> bool:
+        """Whether it is shown over this snapshot."""
         if not self.settled:
             return True
-        return self.version is not None and self.version > snapshot.version and _passes(snapshot, within)
+        if self.version is None or self.version <= snapshot.version:
+            return False
+        return _is_accepted(snapshot, channel_filter)
 
 
-def show(connection: Connection, arrived: Sequence[Customer], within: Filter, writers: WriterSchemas) -> None:
-    """Make these snapshots the base of their customers, and show them with the edits that count on top."""
-    ids = [one.customer_id for one in arrived]
+def show_snapshots(
+    connection: Connection, arrived: Sequence[Customer], channel_filter: ChannelFilter, writers: WriterSchemas
+) -> None:
+    """Make these the base snapshots of their customers, and write the customers with their overlays.
+
+    A customer without an overlay gets the snapshot's rows, or is removed where the filter does not accept it.
+    Raises: as `read_edits`.
+    """
+    ids = [snapshot.customer_id for snapshot in arrived]
     before = read_customers(connection, CHANNEL_TABLES, ids, for_update=True)
     edits = read_edits(connection, ids, writers)
-    based, plain, gone = [], [], []
-    for one in arrived:
-        counting = [edit for edit in edits.get(one.customer_id, ()) if edit.counts(one, within)]
-        if counting:
-            based.append((one, counting))
-        elif _passes(one, within):
-            plain.append(one)
+    overlaid: list[tuple[Customer, list[Edit]]] = []
+    plain: list[Customer] = []
+    removed: list[str] = []
+    for snapshot in arrived:
+        overlay = [edit for edit in edits.get(snapshot.customer_id, ()) if edit.overlays(snapshot, channel_filter)]
+        if overlay:
+            overlaid.append((snapshot, overlay))
+        elif _is_accepted(snapshot, channel_filter):
+            plain.append(snapshot)
         else:
-            gone.append(one.customer_id)
-    visible = [_with_edits(one, counting) for one, counting in based] + [_stored(one) for one in plain]
+            removed.append(snapshot.customer_id)
+    visible = [_overlaid(snapshot, overlay) for snapshot, overlay in overlaid] + [
+        _stored(snapshot) for snapshot in plain
+    ]
     write_customers(connection, CHANNEL_TABLES, visible, before)
-    remove(connection, gone)
-    _keep_snapshots(connection, [one for one, _ in based])
-    forget_snapshots(connection, [one.customer_id for one in plain])
+    remove_customers(connection, removed)
+    _store_base_snapshots(connection, [snapshot for snapshot, _ in overlaid])
+    delete_base_snapshots(connection, [snapshot.customer_id for snapshot in plain])
 
 
-def show_again(connection: Connection, ids: Iterable[str], within: Filter, writers: WriterSchemas) -> None:
-    """Show customers as their kept snapshots and what counts now have them; without a kept snapshot they stay."""
+def different_customers(connection: Connection, expected: Sequence[Customer]) -> set[str]:
+    """The customers that are missing or differ from these snapshots, by an overlay too. Locks nothing."""
+    stored = read_customers(connection, CHANNEL_TABLES, [snapshot.customer_id for snapshot in expected])
+    return {snapshot.customer_id for snapshot in expected if stored.get(snapshot.customer_id) != _stored(snapshot)}
+
+
+def refresh_overlays(
+    connection: Connection, ids: Iterable[str], channel_filter: ChannelFilter, writers: WriterSchemas
+) -> None:
+    """Write customers anew from their base snapshots and their present overlays; without a base they stay."""
     query = select(snapshots.c.snapshot).where(is_one_of(connection, snapshots.c.customer_id, ids))
-    kept = [
+    bases = [
         customer_from_avro(writers.decode(bytes(value), contract("Customer")))
         for value in connection.scalars(query.order_by(snapshots.c.customer_id))
     ]
-    if kept:
-        show(connection, kept, within, writers)
+    if bases:
+        show_snapshots(connection, bases, channel_filter, writers)
 
 
 def read_edits(connection: Connection, ids: Iterable[str], writers: WriterSchemas) -> dict[str, list[Edit]]:
-    """The events of these customers that may count, oldest first.
+    """The events of these customers that may be part of an overlay, by customer, oldest first.
 
-    Raises: `Unreadable` for a payload of a schema that nobody knows.
+    Raises: `Unreadable` for a payload with an unknown schema.
     """
     query = (
         select(outbox.c.aggregateid, outbox.c.payload, outbox.c.settled_at, outbox.c.version)
         .where(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
         .where(or_(outbox.c.settled_at.is_(None), outbox.c.version.is_not(None)))
-        # What is settled, shown and old loses its payload, or goes altogether.
+        # Old rows whose outcome has been shown lose their payload, or are deleted.
         .where(func.length(outbox.c.payload) > 0)
         .order_by(outbox.c.sequence)
     )
@@ -110,12 +130,12 @@ def read_edits(connection: Connection, ids: Iterable[str], writers: WriterSchema
     return edits
 
 
-def _with_edits(snapshot: Customer, edits: Sequence[Edit]) -> StoredCustomer:
+def _overlaid(snapshot: Customer, overlay: Sequence[Edit]) -> StoredCustomer:
     state = snapshot.customer
-    for edit in edits:
+    for edit in overlay:
         if edit.event.customer is not None:
             state = apply_paths(state, edit.event.customer, edit.event.changed)
-    return replace(_stored(snapshot), state=state, updated_at=edits[-1].event.occurred_at)
+    return replace(_stored(snapshot), state=state, updated_at=overlay[-1].event.occurred_at)
 
 
 def _stored(snapshot: Customer) -> StoredCustomer:
@@ -128,18 +148,17 @@ def _stored(snapshot: Customer) -> StoredCustomer:
     )
 
 
-def _passes(snapshot: Customer, within: Filter) -> bool:
-    return within.passes(snapshot.customer.legal_entity, snapshot.customer.address_books)
+def _is_accepted(snapshot: Customer, channel_filter: ChannelFilter) -> bool:
+    return channel_filter.accepts(snapshot.customer.legal_entity, snapshot.customer.address_books)
 
 
-def _keep_snapshots(connection: Connection, kept: Sequence[Customer]) -> None:
-    """Keep what edits are laid on."""
-    if not kept:
+def _store_base_snapshots(connection: Connection, bases: Sequence[Customer]) -> None:
+    if not bases:
         return
     schema = contract("Customer")
     rows = [
-        {"customer_id": one.customer_id, "version": one.version, "snapshot": encode(schema, to_avro(one))}
-        for one in kept
+        {"customer_id": base.customer_id, "version": base.version, "snapshot": encode(schema, to_avro(base))}
+        for base in bases
     ]
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(snapshots)
     upsert = insert.on_conflict_do_update(
@@ -149,48 +168,48 @@ def _keep_snapshots(connection: Connection, kept: Sequence[Customer]) -> None:
     connection.execute(upsert, rows)
 
 
-def forget_snapshots(connection: Connection, ids: Collection[str]) -> None:
-    """Drop the kept snapshots of customers without edits. One statement."""
+def delete_base_snapshots(connection: Connection, ids: Collection[str]) -> None:
+    """Delete the base snapshots of customers without an overlay. One statement."""
     if ids:
         connection.execute(delete(snapshots).where(is_one_of(connection, snapshots.c.customer_id, ids)))
 
 
-def remove(connection: Connection, ids: Collection[str]) -> None:
-    """Delete customers from the channel, without their outbox. Four statements."""
+def remove_customers(connection: Connection, ids: Collection[str]) -> None:
+    """Delete customers from the channel, without their outbox rows. Four statements."""
     if ids:
         delete_customers(connection, CHANNEL_TABLES, ids)
-        forget_snapshots(connection, ids)
+        delete_base_snapshots(connection, ids)
 
 
-def erase(connection: Connection, ids: Collection[str], channel_id: str, at: datetime) -> None:
-    """Delete customers, settle all that is open about them, and take everything personal out of their outbox rows.
+def erase_customers(connection: Connection, ids: Collection[str], channel_id: str, at: datetime) -> None:
+    """Delete customers, settle all their events as erased, and remove personal data from their outbox rows.
 
-    Called twice it changes nothing more. A fixed number of statements, and one row of the outbox at a time.
+    Idempotent. A fixed number of statements, one of them once per outbox row.
     """
     if not ids:
         return
-    remove(connection, ids)
+    remove_customers(connection, ids)
     connection.execute(delete(loyalty_cards).where(is_one_of(connection, loyalty_cards.c.customer_id, ids)))
-    theirs = and_(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
-    still_open = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
+    their_events = and_(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
+    not_erased = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
-    connection.execute(update(outbox).where(theirs, still_open).values(**settled))
+    connection.execute(update(outbox).where(their_events, not_erased).values(**settled))
     personal = select(outbox.c.id, outbox.c.aggregateid, outbox.c.created_at)
-    shells = [
-        {"event": row.id, "shell": _shell(row.id, row.aggregateid, channel_id, row.created_at)}
-        for row in connection.execute(personal.where(theirs, outbox.c.type != _ERASED_TYPE))
+    emptied_events = [
+        {"event": row.id, "emptied": _emptied_event(row.id, row.aggregateid, channel_id, row.created_at)}
+        for row in connection.execute(personal.where(their_events, outbox.c.type != _ERASED_TYPE))
     ]
-    if shells:
-        emptied = update(outbox).where(outbox.c.id == bindparam("event"))
-        connection.execute(emptied.values(type=_ERASED_TYPE, payload=bindparam("shell")), shells)
+    if emptied_events:
+        with_id = update(outbox).where(outbox.c.id == bindparam("event"))
+        connection.execute(with_id.values(type=_ERASED_TYPE, payload=bindparam("emptied")), emptied_events)
 
 
 _ERASED: Final = Outcome.ERASED.lower()
 _ERASED_TYPE: Final = "CustomerErased"
 
 
-def _shell(event_id: str, customer_id: str, channel_id: str, occurred_at: datetime) -> bytes:
-    """The payload of an event that says nothing but that its customer is erased."""
+def _emptied_event(event_id: str, customer_id: str, channel_id: str, occurred_at: datetime) -> bytes:
+    """The payload of an event that holds nothing but that its customer was erased."""
     event = CustomerEvent(
         customer_id=customer_id,
         event_id=event_id,

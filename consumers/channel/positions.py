@@ -1,7 +1,7 @@
-"""Where a channel stands in the topics it reads: in its own database, moved in the same SQL transaction as the rows.
+"""The channel's positions in the topics it reads, in its own database, moved in the same SQL transaction as the rows.
 
-A position is the offset that is read next. It is moved by compare-and-set, so a second reader of the same channel
-cannot get in between, and it counts only together with the topic's id: a topic deleted and made again is another one.
+A position is the offset of the next record to read. It is moved by compare-and-set, so that of two readers of one
+channel only one succeeds. It belongs to the topic's id: a recreated topic has positions of its own.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +19,7 @@ from tenten.schemas.tables.channel import positions, topics
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicRead:
-    """A topic as the channel reads it: its name in Kafka, and what it is now."""
+    """A topic that the channel reads: its name in Kafka, its id and its number of partitions."""
 
     name: str
     topic_id: str
@@ -28,59 +28,59 @@ class TopicRead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where the channel stands in one partition."""
+    """The channel's position in one partition."""
 
     next_offset: int
     confirmed_at: datetime | None
-    """When the channel was last at the end."""
+    """The last time when the channel had read to the end."""
 
 
-def guard_topic(connection: Connection, name: str, info: TopicInfo) -> TopicRead:
-    """Remember how many partitions the topic has when it is first read.
+def register_topic(connection: Connection, name: str, info: TopicInfo) -> TopicRead:
+    """The topic as the channel reads it. Stores its number of partitions when it is first read. Idempotent.
 
-    Raises: `TopicChanged` when it has another number now.
+    Raises: `TopicChanged` when the number differs from the stored one.
     """
     new = _insert(connection, topics).values(topic=name, topic_id=info.topic_id, partitions=info.partitions)
     connection.execute(new.on_conflict_do_nothing())
-    this_one = (topics.c.topic == name, topics.c.topic_id == info.topic_id)
-    known = connection.execute(select(topics.c.partitions).where(*this_one)).scalar_one()
-    check_partitions(name, known, info.partitions)
+    is_this_topic = (topics.c.topic == name, topics.c.topic_id == info.topic_id)
+    stored_partitions = connection.execute(select(topics.c.partitions).where(*is_this_topic)).scalar_one()
+    check_partitions(name, stored_partitions, info.partitions)
     return TopicRead(name=name, topic_id=info.topic_id, partitions=info.partitions)
 
 
 def read_positions(connection: Connection, topic: TopicRead) -> dict[int, Position]:
-    """The channel's positions in this topic, by partition; none where it has never begun."""
+    """The channel's positions in this topic, by partition; empty before the first read."""
     query = select(positions.c.partition, positions.c.next_offset, positions.c.confirmed_at)
-    rows = connection.execute(query.where(*_of(topic)).order_by(positions.c.partition))
+    rows = connection.execute(query.where(*_is_in(topic)).order_by(positions.c.partition))
     return {row.partition: Position(next_offset=row.next_offset, confirmed_at=row.confirmed_at) for row in rows}
 
 
-def read_another(connection: Connection, topic: TopicRead) -> bool:
+def was_recreated(connection: Connection, topic: TopicRead) -> bool:
     """Whether the channel has positions in an earlier topic of this name."""
     query = select(func.count()).select_from(positions)
     count = connection.scalar(query.where(positions.c.topic == topic.name, positions.c.topic_id != topic.topic_id))
     return bool(count)
 
 
-def begin(connection: Connection, topic: TopicRead, partitions: Iterable[int], at: datetime) -> None:
-    """Start these partitions at their beginning, unless that is done. A channel without rows misses none: confirmed."""
+def initialise_positions(connection: Connection, topic: TopicRead, partitions: Iterable[int], at: datetime) -> None:
+    """Set missing positions to offset 0, confirmed: a channel without rows has missed no tombstone. Idempotent."""
     rows = [_position(topic, partition, 0, at) for partition in partitions]
     if rows:
         connection.execute(_insert(connection, positions).on_conflict_do_nothing(), rows)
 
 
-def move(
+def move_positions(
     connection: Connection,
     topic: TopicRead,
     moves: Mapping[int, tuple[int, int]],
     confirmed: Collection[int],
     at: datetime,
 ) -> None:
-    """Move positions, by partition from the offset they have to the new one, and note the partitions read to their end.
+    """Move positions, by partition from the stored offset to the new one; mark the partitions read to their end.
 
-    Raises: `WriteConflict` when one of them is not where it was; the transaction is to be rolled back then.
+    Raises: `WriteConflict` when a stored offset differs; the transaction must be rolled back.
     """
-    for chosen, statement in ((True, _MOVE_TO_END), (False, _MOVE)):
+    for is_confirmed, statement in ((True, _MOVE_TO_END), (False, _MOVE)):
         rows = [
             {
                 "of_topic": topic.name,
@@ -91,10 +91,10 @@ def move(
                 "at": at,
             }
             for partition, (old, new) in sorted(moves.items())
-            if (partition in confirmed) is chosen
+            if (partition in confirmed) is is_confirmed
         ]
         if rows and connection.execute(statement, rows).rowcount != len(rows):
-            raise WriteConflict(f"another process reads {topic.name} for this channel and has moved on")
+            raise WriteConflict(f"another process reads {topic.name} for this channel and has moved its positions")
 
 
 _MOVE: Final = (
@@ -110,8 +110,8 @@ _MOVE: Final = (
 _MOVE_TO_END: Final = _MOVE.values(confirmed_at=bindparam("at"))
 
 
-def replace(connection: Connection, topic: TopicRead, next_offsets: Mapping[int, int], at: datetime) -> None:
-    """Put every position of this topic where it is said, confirmed, and forget those in earlier topics of its name."""
+def replace_positions(connection: Connection, topic: TopicRead, next_offsets: Mapping[int, int], at: datetime) -> None:
+    """Set positions in this topic, confirmed, and delete those in earlier topics of its name. Idempotent."""
     for table in (positions, topics):
         connection.execute(delete(table).where(table.c.topic == topic.name, table.c.topic_id != topic.topic_id))
     upsert = _insert(connection, positions)
@@ -133,9 +133,9 @@ def _position(topic: TopicRead, partition: int, next_offset: int, at: datetime) 
 
 
 def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An insert with ON CONFLICT, which both databases have, each in its own words."""
+    """An insert with ON CONFLICT, which both databases have, each in its own dialect."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def _of(topic: TopicRead) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _is_in(topic: TopicRead) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return positions.c.topic == topic.name, positions.c.topic_id == topic.topic_id

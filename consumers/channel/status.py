@@ -1,4 +1,4 @@
-"""Where a channel stands: how many customers, how many of them pending, and how far it is behind headquarters."""
+"""The state of a channel: its number of customers, how many of them are pending, and its lag behind headquarters."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,8 +6,9 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select
 
-from tenten.consumers.channel.distribution.snapshots import Filter, Unread, take_in
+from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.positions import Position, TopicRead, read_positions
+from tenten.consumers.channel.snapshots import UnreadableSnapshot, decode_snapshots
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
@@ -23,23 +24,23 @@ _FIRST_RECORD_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelStanding:
-    """How a channel stands."""
+class ChannelStatus:
+    """The state of a channel, from its database and from Kafka."""
 
     customers: int
     pending: int
-    """Without an account number."""
+    """Customers without an account number."""
     unsettled: int
     """Events that headquarters has not settled."""
     lag: int
-    """Records of `customers` that are committed and not applied yet, counted in offsets; 0 at the end."""
+    """Committed records of `customers` that are not applied yet, counted in offsets; 0 at the end."""
     confirmed_at: datetime | None
-    """When every partition had been read to its end; None before that."""
+    """The last time when every partition had been read to its end; None before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelCounts:
-    """What the channel's database alone can tell."""
+    """The state of a channel, from its database alone."""
 
     customers: int
     pending: int
@@ -47,7 +48,7 @@ class ChannelCounts:
 
 
 def counts(settings: Settings, channel_name: str) -> ChannelCounts:
-    """How many customers and open events a channel has. Asks its database only."""
+    """The numbers of customers and unsettled events. Reads the channel's database only."""
     engine = open_database(settings.channel(channel_name).database)
     try:
         check_version(engine, "channel")
@@ -57,8 +58,8 @@ def counts(settings: Settings, channel_name: str) -> ChannelCounts:
         engine.dispose()
 
 
-def status(settings: Settings, channel_name: str) -> ChannelStanding:
-    """How a channel stands, by one look at its database and then one at Kafka.
+def status(settings: Settings, channel_name: str) -> ChannelStatus:
+    """The state of a channel: one consistent view of its database, then Kafka's offsets.
 
     Raises: `KafkaRefused`; `KafkaException` when no broker answers; `DatabaseRefused`; `SettingsError`.
     """
@@ -68,27 +69,26 @@ def status(settings: Settings, channel_name: str) -> ChannelStanding:
         check_version(engine, "channel")
         info = topic_ids(settings, [name])[name]
         with consistent_view(engine) as connection:
-            found = _counts(connection)
+            channel_counts = _counts(connection)
             positions = _positions(connection, name, info)
     finally:
         engine.dispose()
     ends = last_stable_offsets(settings, name, info.partitions)
-    confirmed = [position.confirmed_at for position in positions.values()]
-    known = [at for at in confirmed if at is not None]
-    return ChannelStanding(
-        customers=found.customers,
-        pending=found.pending,
-        unsettled=found.unsettled,
+    confirmed = [position.confirmed_at for position in positions.values() if position.confirmed_at is not None]
+    return ChannelStatus(
+        customers=channel_counts.customers,
+        pending=channel_counts.pending,
+        unsettled=channel_counts.unsettled,
         lag=sum(max(0, end - _next_offset(positions, partition)) for partition, end in ends.items()),
-        confirmed_at=min(known) if len(known) == info.partitions else None,
+        confirmed_at=min(confirmed) if len(confirmed) == info.partitions else None,
     )
 
 
-def stopped(settings: Settings, channel_name: str) -> list[Unread]:
-    """The partitions that wait because the record at the channel's position cannot be read, each with that record.
+def stopped_partitions(settings: Settings, channel_name: str) -> list[UnreadableSnapshot]:
+    """The partitions that are stopped, each with the unreadable record at the channel's position.
 
-    Looks at the first record behind each position, so it needs no word from the process that distributes, and
-    takes some seconds. Raises: as `status`.
+    Reads the first record at each position, so it does not need the process that distributes. Takes some seconds.
+    Raises: as `status`.
     """
     engine = open_database(settings.channel(channel_name).database)
     name = settings.topic(CUSTOMERS)
@@ -99,17 +99,17 @@ def stopped(settings: Settings, channel_name: str) -> list[Unread]:
     finally:
         engine.dispose()
     ends = last_stable_offsets(settings, name, info.partitions)
-    writers, within = writer_schemas(settings), Filter.of(settings.channel(channel_name))
-    waiting: list[Unread] = []
+    writers, channel_filter = writer_schemas(settings), ChannelFilter.of(settings.channel(channel_name))
+    unreadable: list[UnreadableSnapshot] = []
     group = settings.group(f"channel.{channel_name}")
     with AssignedReader(settings, name, group, {}) as reader:
         for partition, end in ends.items():
-            at = _next_offset(positions, partition)
-            if at < end:
-                reader.assign({partition: at})
+            offset = _next_offset(positions, partition)
+            if offset < end:
+                reader.assign({partition: offset})
                 first = reader.read(BatchLimits(records_max=1), _FIRST_RECORD_SECONDS)
-                waiting.extend(take_in(first, writers, within, "sqlite").unread)
-    return waiting
+                unreadable.extend(decode_snapshots(first, writers, channel_filter, "sqlite").unreadable)
+    return unreadable
 
 
 def _counts(connection: Connection) -> ChannelCounts:

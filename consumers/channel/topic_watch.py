@@ -1,6 +1,6 @@
-"""An eye on the topic itself, beside the reading: whether it still is the same one, and where it ends.
+"""A background check of a topic: its id, its number of partitions, and its last stable offsets.
 
-A consumer does not notice that its topic was deleted and made again, and hears of an end once only.
+A consumer does not notice that its topic was deleted and created again, and is notified of an end only once.
 """
 
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.runtime.settings import Settings
 
 WATCH_SECONDS: Final = 15.0
-"""How often the topic is looked at."""
+"""The time between two checks."""
 
 
-class Watch:
-    """Looks at a topic every few seconds in a thread of its own. Use it as a context manager."""
+class TopicWatch:
+    """Checks a topic every few seconds in a thread of its own. Use it as a context manager."""
 
     def __init__(self, settings: Settings, topic: TopicRead) -> None:
         self._settings = settings
         self._topic = topic
         self._ended = Event()
-        self._thread = Thread(target=self._look, name="watch", daemon=True)
+        self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._failure: Exception | None = None
         self._changed = False
         self._stable_offsets: Mapping[int, int] = {}
@@ -39,24 +39,24 @@ class Watch:
         self._ended.set()
 
     def topic_changed(self) -> bool:
-        """Whether the topic is another one now, or has another number of partitions.
+        """Whether the topic has another id or number of partitions. Does not block.
 
-        Raises: what the last look raised, once; there is no further one then.
+        Raises: the error of the last check; there are no further checks after it.
         """
         if self._failure is not None:
             raise self._failure
         return self._changed
 
-    def stable_offsets(self) -> Mapping[int, int]:
-        """The last stable offsets as last seen, given once each time."""
-        seen, self._stable_offsets = self._stable_offsets, {}
-        return seen
+    def take_stable_offsets(self) -> Mapping[int, int]:
+        """The last stable offsets of the last check; empty when they have been taken already. Does not block."""
+        taken, self._stable_offsets = self._stable_offsets, {}
+        return taken
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         expected = TopicInfo(topic_id=self._topic.topic_id, partitions=self._topic.partitions)
         while not self._changed and self._failure is None and not self._ended.wait(WATCH_SECONDS):
             try:
                 self._changed = topic_ids(self._settings, [self._topic.name])[self._topic.name] != expected
                 self._stable_offsets = last_stable_offsets(self._settings, self._topic.name, self._topic.partitions)
-            except Exception as failure:  # noqa: BLE001 - it is raised where the reading goes on
+            except Exception as failure:  # noqa: BLE001 - the reading thread raises it
                 self._failure = failure

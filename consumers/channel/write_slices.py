@@ -1,7 +1,7 @@
-"""How many records go into one transaction.
+"""The number of records per transaction.
 
-PostgreSQL locks rows, so there a batch is one transaction, or few. SQLite has one writer: whoever holds its place keeps
-the clerk waiting, so there a batch is cut into slices that hold it for a few milliseconds each.
+PostgreSQL locks rows, so there a batch is one transaction, or few. SQLite has a single writer, and a clerk waits while
+another transaction writes, so there a batch is cut into slices that take a few milliseconds each.
 """
 
 from collections.abc import Generator, Iterator
@@ -10,14 +10,14 @@ from time import monotonic
 from typing import Final
 
 SLICE_SECONDS: Final = 0.02
-"""How long a slice is to hold SQLite's one place for a writer. A clerk who comes at its start waits for so long."""
+"""The intended duration of a slice in SQLite: the longest that a clerk waits for one."""
 
 _SQLITE_ROWS_MIN: Final = 20
 _SQLITE_ROWS_MAX: Final = 1_000
 
 
 class Slices:
-    """Cuts batches: on PostgreSQL by a number of rows, on SQLite by how long the slices before took."""
+    """Cuts batches: on PostgreSQL by a number of rows, on SQLite by the duration of earlier slices."""
 
     def __init__(self, dialect: str, postgresql_rows: int) -> None:
         self._adapts = dialect == "sqlite"
@@ -33,10 +33,10 @@ class Slices:
 
     @contextmanager
     def timed(self, rows: int) -> Generator[None]:
-        """Put around what a slice does in its transaction, so that the next ones have the right size."""
-        began = monotonic()
+        """Measure the transaction of a slice, to adapt the size of later ones."""
+        started = monotonic()
         yield
         if self._adapts and 2 * rows >= self._rows:
-            # Half-way to the number that would have taken the right time: one slow commit is no rule.
-            right = rows * SLICE_SECONDS / max(monotonic() - began, 0.0001)
-            self._rows = max(_SQLITE_ROWS_MIN, min(_SQLITE_ROWS_MAX, int((self._rows + right) / 2)))
+            # Half-way to the size that would have taken the intended time, so that one slow commit weighs little.
+            intended = rows * SLICE_SECONDS / max(monotonic() - started, 0.0001)
+            self._rows = max(_SQLITE_ROWS_MIN, min(_SQLITE_ROWS_MAX, int((self._rows + intended) / 2)))

@@ -12,10 +12,10 @@ from confluent_kafka.cimpl import NewPartitions
 from sqlalchemy import delete, select, text, update
 
 from tenten.avro.wire import avro_schema, contract, encode
-from tenten.consumers.channel import topic_watch as watch
-from tenten.consumers.channel.distribution import prefetch as intake
+from tenten.consumers.channel import topic_watch
+from tenten.consumers.channel.distribution import prefetch
 from tenten.consumers.channel.distribution.run import run
-from tenten.consumers.channel.status import status, stopped
+from tenten.consumers.channel.status import status, stopped_partitions
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import admin_client
@@ -113,7 +113,7 @@ def test_rows_are_what_the_snapshot_says(scene: ChannelScene) -> None:
             "address_books": ["EU", "US"],
             "affiliations": ["gold", "staff"],
             "attributes": [],
-            "search_name": "ann m. muller",
+            "search_name": "ann m. müller",
         }
     ]
     assert scene.rows(channel.customer_addresses) == [
@@ -390,7 +390,7 @@ def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value
         scene.wait(lambda: len(scene.visible()) == 2, "the readable snapshots")
     # then
     assert set(scene.visible()) == {first.customer_id, elsewhere.customer_id}
-    (waiting,) = stopped(scene.settings, CHANNEL)
+    (waiting,) = stopped_partitions(scene.settings, CHANNEL)
     assert (waiting.partition, waiting.offset) == (
         partition,
         scene.positions(scene.settings.topic(CUSTOMERS))[partition],
@@ -403,7 +403,7 @@ def test_stopped_partition_goes_on_when_its_schema_is_known(
 ) -> None:
     """A snapshot of a newer release waits until that release's schema is on the schemas topic; no restart is needed."""
     # given
-    monkeypatch.setattr(intake, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(prefetch, "RETRY_SECONDS", 0.2)
     newer = {**contract("Customer").json, "fields": [*contract("Customer").json["fields"]]}
     newer["fields"].append({"name": "shoe_size", "type": "long", "default": 0})
     schema = avro_schema(newer)
@@ -412,7 +412,7 @@ def test_stopped_partition_goes_on_when_its_schema_is_known(
     with scene.running(run):
         scene.headquarters.raw(CUSTOMERS.name, (sent.customer_id, encode(schema, {**to_avro(sent), "shoe_size": 42})))
         scene.headquarters.send(replace(customer("Bob"), customer_id=elsewhere))
-        scene.wait(lambda: len(scene.visible()) >= 1 and bool(stopped(scene.settings, CHANNEL)), "the stop")
+        scene.wait(lambda: len(scene.visible()) >= 1 and bool(stopped_partitions(scene.settings, CHANNEL)), "the stop")
         # when
         publish_schemas(scene.settings)
         _publish(scene, schema.fingerprint.hex(), newer)
@@ -539,7 +539,7 @@ def test_topic_made_anew_is_resynced(scene: ChannelScene) -> None:
 def test_added_partitions_stop_the_channel_with_advice(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
     """With another number of partitions keys go astray: the running channel ends and says what to do."""
     # given
-    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(topic_watch, "WATCH_SECONDS", 0.2)
     scene.headquarters.send(customer("Ann"))
     with pytest.raises(TopicChanged, match="13 partitions"), scene.running(run) as worker:  # noqa: PT012 - it ends within
         scene.wait_until_level()

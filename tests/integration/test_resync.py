@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from tenten.consumers.channel.distribution.last_records import read_range
-from tenten.consumers.channel.distribution.resync import SnapshotUnreadable, resync
+from tenten.consumers.channel.distribution.replay import SnapshotUnreadable
+from tenten.consumers.channel.distribution.resync import resync
 from tenten.consumers.channel.distribution.run import run
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.runtime.errors import LockHeld

@@ -1,43 +1,30 @@
-"""Bring changes into a channel's tables, within one SQL transaction: the same steps on PostgreSQL and SQLite.
+"""Apply changes to a channel's tables, within one SQL transaction: the same steps on PostgreSQL and SQLite.
 
-Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit that a clerk has
-committed before is seen, and one he is about to make waits. Only what is newer than the row is applied. Customers with
-edits that headquarters has not settled, and a few at a time, go one by one (consumers/channel/overlay.py); all others
-as columns, a few statements whatever their number.
+Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit committed before is
+seen, and one that is about to be made waits. Only snapshots newer than the row are applied. Customers with unsettled
+edits, and small batches, are written one by one (consumers/channel/overlay.py); all others in columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import ModuleType
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from tenten.avro.wire import WriterSchemas
-from tenten.consumers.channel.distribution import postgresql, sqlite
-from tenten.consumers.channel.distribution.snapshots import Changes, Filter
-from tenten.consumers.channel.overlay import erase, forget_snapshots, remove, show
-from tenten.runtime.settings import Settings
-from tenten.sql.customer_frames import Dialect
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelView:
-    """What a channel is, for those who write its customers."""
-
-    channel_id: str
-    filter: Filter
-    writers: WriterSchemas
-
-    @classmethod
-    def of(cls, settings: Settings, channel_name: str, writers: WriterSchemas) -> "ChannelView":
-        """The channel of that name. Raises: `SettingsError`."""
-        return cls(channel_id=channel_name, filter=Filter.of(settings.channel(channel_name)), writers=writers)
+from tenten.consumers.channel.channel_view import ChannelView
+from tenten.consumers.channel.databases import ChannelDatabase, channel_database
+from tenten.consumers.channel.overlay import (
+    delete_base_snapshots,
+    erase_customers,
+    remove_customers,
+    show_snapshots,
+)
+from tenten.consumers.channel.snapshots import Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """How many customers were new, changed, laid under edits, or taken away."""
+    """The number of customers inserted, updated, written one by one (edited), and removed."""
 
     inserted: int = 0
     updated: int = 0
@@ -54,47 +41,60 @@ class Applied:
 
 
 def apply(
-    connection: Connection, view: ChannelView, changes: Changes, at: datetime, *, survivors: bool = False
+    connection: Connection, view: ChannelView, changes: Changes, at: datetime, *, last_records: bool = False
 ) -> Applied:
-    """Apply changes. With `survivors` each snapshot is known to be the last of its key: it wins whatever the row has.
+    """Apply changes. Idempotent.
 
-    Raises: `WriteConflict` when somebody else writes one of these customers at this moment: the same again will do.
+    With `last_records` each snapshot is known to be the last of its key: it replaces the row whatever its version.
+    Raises: `WriteConflict` when another process writes one of these customers at the same moment; retry then.
     """
-    tables = tables_of(connection)
-    asked = {**dict(zip(changes.ids, changes.versions, strict=True)), **changes.unwanted}
-    known = tables.lock_versions(connection, [*asked, *changes.erased])
-    erase(connection, changes.erased, view.channel_id, at)
+    database = channel_database(connection)
+    snapshot_versions = {**dict(zip(changes.ids, changes.versions, strict=True)), **changes.filtered_out}
+    stored_versions = database.lock_versions(connection, [*snapshot_versions, *changes.erased])
+    erase_customers(connection, changes.erased, view.channel_id, at)
     for guid in changes.erased:
-        known.pop(guid, None)
-    due = asked if survivors or not known else _newer(asked, known)
+        stored_versions.pop(guid, None)
+    to_apply = snapshot_versions if last_records else _newer(snapshot_versions, stored_versions)
     if changes.frames is None:
-        edited = set(due)
+        one_by_one = set(to_apply)
     else:
-        edited = tables.with_edits(connection, list(due), list(due.values())) if due else set()
-    new = {guid for guid in changes.ids if guid not in known and guid not in edited}
-    changed = {guid for guid in changes.ids if guid in known and guid in due and guid not in edited}
-    gone = [guid for guid in changes.unwanted if guid in known and guid in due and guid not in edited]
-    if new:
-        tables.insert(connection, changes.rows_of(new))
-    if changed:
-        tables.update(connection, changes.rows_of(changed), changed)
-        forget_snapshots(connection, changed)
-    remove(connection, gone)
-    if edited:
-        show(connection, changes.snapshots(edited), view.filter, view.writers)
-    return Applied(inserted=len(new), updated=len(changed), edited=len(edited), removed=len(gone) + len(changes.erased))
+        one_by_one = database.with_edits(connection, list(to_apply), list(to_apply.values())) if to_apply else set()
+    in_columns = to_apply.keys() - one_by_one
+    inserted, updated = _write_in_columns(connection, database, changes, in_columns, stored_versions.keys())
+    removed = [guid for guid in changes.filtered_out if guid in in_columns and guid in stored_versions]
+    remove_customers(connection, removed)
+    if one_by_one:
+        show_snapshots(connection, changes.customers(one_by_one), view.filter, view.writers)
+    return Applied(
+        inserted=inserted,
+        updated=updated,
+        edited=len(one_by_one),
+        removed=len(removed) + len(changes.erased),
+    )
 
 
-def dialect_of(database: Connection | Engine) -> Dialect:
-    """Which of the two a channel's database is."""
-    return "sqlite" if database.dialect.name == "sqlite" else "postgresql"
+def _newer(snapshot_versions: Mapping[str, int], stored_versions: Mapping[str, int]) -> dict[str, int]:
+    """The customers whose snapshot is newer than the row, or that have no row."""
+    return {guid: version for guid, version in snapshot_versions.items() if version > stored_versions.get(guid, -1)}
 
 
-def tables_of(database: Connection | Engine) -> ModuleType:
-    """The bulk statements for this database."""
-    return sqlite if dialect_of(database) == "sqlite" else postgresql
+def _write_in_columns(
+    connection: Connection,
+    database: ChannelDatabase,
+    changes: Changes,
+    in_columns: Collection[str],
+    stored: Collection[str],
+) -> tuple[int, int]:
+    """Write those of the accepted customers that go in columns; the numbers inserted and updated."""
+    inserted = {guid for guid in changes.ids if guid in in_columns and guid not in stored}
+    updated = {guid for guid in changes.ids if guid in in_columns and guid in stored}
+    if not inserted and not updated:
+        return 0, 0
+    from tenten.consumers.channel.snapshot_columns import select_frames
 
-
-def _newer(asked: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
-    """Those whose snapshot is newer than the row, and those that have none."""
-    return {guid: version for guid, version in asked.items() if version > known.get(guid, -1)}
+    if inserted:
+        database.insert(connection, select_frames(changes, inserted))
+    if updated:
+        database.update(connection, select_frames(changes, updated), updated)
+        delete_base_snapshots(connection, updated)
+    return len(inserted), len(updated)

@@ -1,4 +1,4 @@
-"""Which record of each customer is the last one: the only one that compaction will leave, and that a resync applies."""
+"""The last record per key: the one that compaction keeps and that a resync applies."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -9,25 +9,25 @@ from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.retry import Stopped
 
 
-class Survivors:
+class LastRecords:
     """The offset of the last record of each key of one partition, as far as its keys have been read.
 
-    Takes memory for the keys of one partition. `of` may be called while another thread reads on.
+    Uses memory for the keys of one partition. `rows_in` may be called while another thread reads on.
     """
 
     def __init__(self, partition: int, start: int) -> None:
         self.partition = partition
         self._last: dict[bytes | None, int] = {}
-        self._known_to = start
+        self._read_to = start
 
-    def read_on(self, reader: AssignedReader, end: int, stop: Event) -> None:
-        """Know the keys up to this offset. Raises: `Stopped`, and what reading raises."""
-        for records in read_range(reader, self.partition, self._known_to, end, stop):
+    def read_keys(self, reader: AssignedReader, end: int, stop: Event) -> None:
+        """Read the keys up to, not including, this offset. Blocks. Raises: as `read_range`."""
+        for records in read_range(reader, self.partition, self._read_to, end, stop):
             self._last.update(zip(records.keys, records.offsets, strict=True))
-        self._known_to = max(self._known_to, end)
+        self._read_to = max(self._read_to, end)
 
-    def of(self, records: Records) -> list[int]:
-        """The rows of those of the records after which no other of their key is known."""
+    def rows_in(self, records: Records) -> list[int]:
+        """The rows of those records that are the last of their key."""
         last = self._last.get
         return [
             row
@@ -37,23 +37,24 @@ class Survivors:
 
 
 def read_range(reader: AssignedReader, partition: int, start: int, end: int, stop: Event) -> Iterator[Records]:
-    """The records of one partition from `start` to before `end`, never none, waiting for a broker that is away.
+    """The records of one partition from `start` up to, not including, `end`, in batches of at least one.
 
-    Raises: `Stopped` when `stop` is set before the end, and what reading raises.
+    Blocks while the broker is unavailable. Raises: `Stopped` when `stop` is set before the end; the errors of
+    `AssignedReader.read`.
     """
     if start >= end:
         return
     reader.assign({partition: start})
     limits = BatchLimits()
-    at = start
-    while at < end:
+    next_offset = start
+    while next_offset < end:
         if stop.is_set():
             raise Stopped
         records = reader.read(limits)
-        at = max(at, records.next_offsets().get(partition, 0), records.ends.get(partition, 0))
-        before = _before(records, end)
-        if before.keys:
-            yield before
+        next_offset = max(next_offset, records.next_offsets().get(partition, 0), records.ends.get(partition, 0))
+        in_range = _before(records, end)
+        if in_range.keys:
+            yield in_range
 
 
 def _before(records: Records, end: int) -> Records:

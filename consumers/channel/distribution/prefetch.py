@@ -1,117 +1,119 @@
-"""What comes in: records of `customers`, decoded and made into rows while the database is busy with those before.
+"""Reads and decodes the next batch of `customers` while the previous one is written.
 
-A partition with a record that cannot be read is paused in front of it, and tried again every few seconds: a schema may
-become known, and compaction removes the record once a newer one of its customer is there.
+A partition with an unreadable record is paused before it and retried every few seconds: its schema may become known,
+and compaction removes the record once there is a newer one of its customer.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from structlog import get_logger
 
-from tenten.avro.wire import WriterSchemas
-from tenten.consumers.channel.distribution.snapshots import Batch, Filter, Unread, take_in
+from tenten.consumers.channel.channel_view import ChannelView
+from tenten.consumers.channel.snapshots import SnapshotBatch, UnreadableSnapshot, decode_snapshots
 from tenten.kafka.assigned_reader import AssignedReader, Records
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.failpoints import failpoint
-from tenten.sql.customer_frames import Dialect
+
+if TYPE_CHECKING:  # the column library is optional
+    from tenten.sql.customer_frames import Dialect
 
 log = get_logger(__name__)
 
 RETRY_SECONDS: Final = 10.0
-"""How often a stopped partition is tried again."""
+"""The time after which a stopped partition is retried."""
 
 LINGER_SECONDS: Final = 0.05
-"""How long a small batch waits for more. No clerk waits for it: his own customer's number comes with the reply, which
-then mostly is there first, and spares laying the pending customer on top of the snapshot.
+"""How long a small batch waits for more records. No clerk waits for it: the number of their own customer comes with the
+reply, which then mostly arrives first and saves writing an overlay.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """Records, and the same ready for the tables; None when there are none, only ends of partitions perhaps."""
+class PrefetchedBatch:
+    """Records and their decoded batch; None when there are no records, only ends of partitions perhaps."""
 
     records: Records
-    batch: Batch | None
+    batch: SnapshotBatch | None
 
     @property
     def ends(self) -> dict[int, int]:
-        """The ends of partitions that were reached: not of those that wait for a record."""
-        stopped = {one.partition for one in self.batch.unread} if self.batch else ()
+        """The ends that were reached, by partition; not of stopped partitions."""
+        stopped = {unreadable.partition for unreadable in self.batch.unreadable} if self.batch else ()
         return {partition: end for partition, end in self.records.ends.items() if partition not in stopped}
 
     def next_offsets(self, end_row: int) -> dict[int, int]:
-        """Where each partition goes on after the first `end_row` records: never behind a record that cannot be read."""
-        after = self.records.next_offsets(end_row)
-        for one in self.batch.unread if self.batch else ():
-            if one.partition in after:
-                after[one.partition] = min(after[one.partition], one.offset)
-        return after
+        """The next offsets after the first `end_row` records, never behind an unreadable record."""
+        next_offsets = self.records.next_offsets(end_row)
+        for unreadable in self.batch.unreadable if self.batch else ():
+            if unreadable.partition in next_offsets:
+                next_offsets[unreadable.partition] = min(next_offsets[unreadable.partition], unreadable.offset)
+        return next_offsets
 
 
-class Intake:
-    """Takes in one batch after the other. One thread at a time."""
+class SnapshotPrefetcher:
+    """Reads and decodes batches. One thread at a time."""
 
-    def __init__(
-        self, reader: AssignedReader, channel_id: str, within: Filter, dialect: Dialect, writers: WriterSchemas
-    ) -> None:
+    def __init__(self, reader: AssignedReader, view: ChannelView, dialect: "Dialect") -> None:
         self._reader = reader
-        self._channel_id = channel_id
-        self._within = within
+        self._view = view
         self._dialect = dialect
-        self._writers = writers
         self._limits = BatchLimits()
-        self._tried_at = monotonic()
-        self._waiting: set[int] = set()
-        self.stopped: dict[int, Unread] = {}
-        """The partitions that wait, each with the record that it waits for."""
+        self._retried_at = monotonic()
+        self._paused: set[int] = set()
+        self.stopped: dict[int, UnreadableSnapshot] = {}
+        """The unreadable record of each stopped partition."""
 
-    def batches(self) -> Iterator[Taken]:
-        """Batch after batch, without end; empty ones after a short wait. Raises what reading and schemas raise."""
+    def batches(self) -> Iterator[PrefetchedBatch]:
+        """Batches without end; an empty one after a short wait without records.
+
+        Raises: the errors of `AssignedReader.read` and of the schema lookup.
+        """
         while True:
-            yield self._take()
+            yield self._next()
 
-    def _take(self) -> Taken:
-        self._try_again()
+    def _next(self) -> PrefetchedBatch:
+        self._retry_stopped()
         records = self._reader.read(self._limits, linger_seconds=LINGER_SECONDS)
         if not records.keys:
-            self._healed(records)
-            return Taken(records=records, batch=None)
+            self._forget_resumed(records)
+            return PrefetchedBatch(records=records, batch=None)
         failpoint("distribution.after_poll")
-        batch = take_in(records, self._writers, self._within, self._dialect)
-        for one in batch.unread:
-            self._stop(one)
-        self._healed(records)
-        return Taken(records=records, batch=batch)
+        batch = decode_snapshots(records, self._view.writers, self._view.filter, self._dialect)
+        for unreadable in batch.unreadable:
+            self._stop(unreadable)
+        self._forget_resumed(records)
+        return PrefetchedBatch(records=records, batch=batch)
 
-    def _stop(self, unread: Unread) -> None:
-        self._reader.pause(unread.partition, unread.offset)
-        self._waiting.add(unread.partition)
-        before = self.stopped.get(unread.partition)
-        self.stopped[unread.partition] = unread
-        if before is None or before.offset != unread.offset:
+    def _stop(self, unreadable: UnreadableSnapshot) -> None:
+        self._reader.pause(unreadable.partition, unreadable.offset)
+        self._paused.add(unreadable.partition)
+        before = self.stopped.get(unreadable.partition)
+        self.stopped[unreadable.partition] = unreadable
+        if before is None or before.offset != unreadable.offset:
             log.error(
                 "partition_stopped",
-                channel=self._channel_id,
-                partition=unread.partition,
-                offset=unread.offset,
-                reason=unread.reason,
-                text=f"a snapshot {unread.text}; its partition waits, the others go on",
+                channel=self._view.channel_id,
+                partition=unreadable.partition,
+                offset=unreadable.offset,
+                reason=unreadable.reason,
+                text=f"a snapshot {unreadable.text}; its partition waits, the others continue",
             )
 
-    def _try_again(self) -> None:
-        if self._waiting and monotonic() - self._tried_at >= RETRY_SECONDS:
-            self._reader.resume(sorted(self._waiting))
-            self._waiting.clear()
-            self._tried_at = monotonic()
+    def _retry_stopped(self) -> None:
+        if self._paused and monotonic() - self._retried_at >= RETRY_SECONDS:
+            self._reader.resume(sorted(self._paused))
+            self._paused.clear()
+            self._retried_at = monotonic()
 
-    def _healed(self, records: Records) -> None:
-        """Forget stopped partitions that have moved on."""
+    def _forget_resumed(self, records: Records) -> None:
+        """Forget stopped partitions that have been read past their unreadable record."""
         if not self.stopped:
             return
-        seen = records.next_offsets() | dict(records.ends)
-        for partition in [one for one in self.stopped if one not in self._waiting and one in seen]:
-            log.info("partition_goes_on", channel=self._channel_id, partition=partition)
+        read = records.next_offsets() | dict(records.ends)
+        resumed = [partition for partition in self.stopped if partition not in self._paused and partition in read]
+        for partition in resumed:
+            log.info("partition_resumed", channel=self._view.channel_id, partition=partition)
             del self.stopped[partition]

@@ -1,5 +1,6 @@
-"""What headquarters' answers change of a channel's orders, cash-and-carry and ends of day, within settlement's own SQL
-transaction.
+"""Replies to orders, cash-and-carry sales and ends of day: store their status and settle the outbox rows.
+
+Runs within settlement's SQL transaction.
 """
 
 import json
@@ -14,37 +15,39 @@ from tenten.schemas.tables.channel import end_of_days, transactions
 from tenten.sql.arrays import is_one_of
 
 
-def settle_sales(connection: Connection, replies: Sequence[Reply], at: datetime) -> None:
-    """Take in replies to transactions: of each the newest counts, by its number. A fixed number of statements.
+def settle_transactions(connection: Connection, replies: Sequence[Reply], at: datetime) -> None:
+    """Store the reply with the highest number of each transaction. Idempotent. A fixed number of statements.
 
-    Any answer settles a row of the outbox that was sent: headquarters has it. One that is unsent was sent before, and
-    either the answer was quicker than the relay's mark, or a clerk sends it again: then only a new answer settles it.
-    Called twice it changes nothing more. The rows are locked in the order of their ids.
+    Any reply settles an outbox row that was sent: headquarters has it. An unsent row was sent before: either the reply
+    arrived before the relay marked the row as sent, or a clerk is sending it again; then only a new reply settles it.
+    Locks the rows in the order of their ids.
     """
     newest = {reply.event_id: reply for reply in sorted(replies, key=_number)}
-    known: dict[str, int] = {}
-    for key, answer in _ANSWERED:
-        query = select(key, answer).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
-        known.update((row[0], row[1]) for row in connection.execute(query))
-    rows = [_row(newest[transaction_id], known[transaction_id], at) for transaction_id in sorted(known)]
+    stored_numbers: dict[str, int] = {}
+    for key, number in _STORED_NUMBERS:
+        query = select(key, number).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
+        stored_numbers.update((row[0], row[1]) for row in connection.execute(query))
+    rows = [
+        _row(newest[transaction_id], stored_numbers[transaction_id], at) for transaction_id in sorted(stored_numbers)
+    ]
     for change, where in _CHANGES:
-        statement = " ".join((change, _ANSWERS[connection.dialect.name], where))
-        connection.execute(text(statement), {"answers": json.dumps(rows)})
+        statement = " ".join((change, _REPLIES[connection.dialect.name], where))
+        connection.execute(text(statement), {"replies": json.dumps(rows)})
 
 
-_ANSWERED: Final = (
+_STORED_NUMBERS: Final = (
     (transactions.c.transaction_id, transactions.c.answer),
     (end_of_days.c.end_of_day_id, end_of_days.c.answer),
 )
 
 
 def _number(reply: Reply) -> int:
-    """Which answer to its transaction it is, counted from 1."""
+    """The number of the reply among those to its transaction, counted from 1."""
     return reply.version or 0
 
 
-def _row(reply: Reply, known: int, at: datetime) -> dict[str, object]:
-    """A reply as the statements below read it; `known` is the number of the newest answer that the channel has."""
+def _row(reply: Reply, stored_number: int, at: datetime) -> dict[str, object]:
+    """A reply as the statements below read it; `stored_number` is that of the newest reply in the channel."""
     return {
         "id": reply.event_id,
         "outcome": reply.outcome.lower(),
@@ -52,11 +55,12 @@ def _row(reply: Reply, known: int, at: datetime) -> dict[str, object]:
         "sales_order": reply.sales_order,
         "reasons": reasons_as_json(reply.reasons) or None,
         "answer": _number(reply),
-        "is_new": _number(reply) > known,
+        "is_new": _number(reply) > stored_number,
         "at": at.isoformat(timespec="microseconds"),
     }
 
 
+# The change and the condition of each statement: a transaction takes only a new reply; the outbox see above.
 _CHANGES: Final = (
     (
         """
@@ -74,11 +78,11 @@ _CHANGES: Final = (
         "WHERE outbox.id = r.id AND outbox.settled_at IS NULL AND (r.is_new OR outbox.sent_at IS NOT NULL)",
     ),
 )
-"""What is set, and where: only where the answer is new, the outbox as said above."""
 
-_ANSWERS: Final = {
+# The replies as rows.
+_REPLIES: Final = {
     "postgresql": """
-        FROM json_to_recordset(CAST(:answers AS json)) AS r (id uuid, outcome text, status text, sales_order text,
+        FROM json_to_recordset(CAST(:replies AS json)) AS r (id uuid, outcome text, status text, sales_order text,
             reasons json, answer bigint, is_new boolean, at timestamptz)
         """,
     "sqlite": """
@@ -86,7 +90,6 @@ _ANSWERS: Final = {
                 json_extract(value, '$.status') AS status, json_extract(value, '$.sales_order') AS sales_order,
                 json_extract(value, '$.reasons') AS reasons, json_extract(value, '$.answer') AS answer,
                 json_extract(value, '$.is_new') AS is_new, json_extract(value, '$.at') AS at
-            FROM json_each(:answers)) AS r
+            FROM json_each(:replies)) AS r
         """,
 }
-"""The answers as rows."""

@@ -1,0 +1,115 @@
+"""The channel's position in `customers`, and whether the channel needs a resync instead of reading on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from sqlalchemy import Connection, Engine, exists, select
+
+from tenten.consumers.channel.positions import (
+    Position,
+    TopicRead,
+    initialise_positions,
+    read_positions,
+    register_topic,
+    was_recreated,
+)
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.topics_admin import admin_client, topic_ids
+from tenten.runtime.settings import Settings
+from tenten.schemas.tables.channel import customers
+from tenten.schemas.topics import CUSTOMERS
+
+AWAY_SHARE_MAX: Final = 2 / 3
+"""Of the topic's tombstone retention: a channel that was away for longer may have missed tombstones."""
+
+
+@dataclass(kw_only=True)
+class ReadPosition:
+    """The channel's positions as its database has them, and the ends that are reached but not stored yet."""
+
+    topic: TopicRead
+    next_offsets: dict[int, int]
+    confirmed_at: dict[int, datetime]
+    away_max: timedelta
+    ends: dict[int, int]
+    """By partition, the offset of an end that was reached and is not stored yet."""
+
+    def was_away(self, now: datetime, stopped: Mapping[int, object]) -> bool:
+        """Whether tombstones may have been missed in a partition. Stopped partitions are ignored: they wait anyway."""
+        return any(now - at > self.away_max for partition, at in self.confirmed_at.items() if partition not in stopped)
+
+    def moves(self, next_offsets: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+        """The positions to move, old and new offset by partition: to `next_offsets`, or to an end behind them."""
+        new_offsets = {
+            partition: max(next_offsets.get(partition, 0), self.ends.get(partition, 0))
+            for partition in next_offsets.keys() | self.ends.keys()
+        }
+        return {partition: (self.next_offsets[partition], offset) for partition, offset in new_offsets.items()}
+
+    def at_end(self, moves: Mapping[int, tuple[int, int]]) -> set[int]:
+        """The partitions that these moves bring to their end."""
+        return {partition for partition, (_, new) in moves.items() if new == self.ends.get(partition)}
+
+    def confirm(self, stable_offsets: Mapping[int, int]) -> None:
+        """Compare with recent last stable offsets: a position there, or past it, is at the end."""
+        for partition, end in stable_offsets.items():
+            if self.next_offsets.get(partition, -1) >= end:
+                self.ends.setdefault(partition, self.next_offsets[partition])
+
+    def moved(self, moves: Mapping[int, tuple[int, int]], at: datetime) -> None:
+        """Record that these moves are committed."""
+        self.confirmed_at.update(dict.fromkeys(self.at_end(moves), at))
+        self.next_offsets.update({partition: new for partition, (_, new) in moves.items()})
+        self.ends.clear()
+
+
+def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition, str | None]:
+    """The channel's position, and the reason for a resync where one is needed. A new channel starts at offset 0.
+
+    Raises: `TopicChanged`, `KafkaRefused`, `KafkaException`, and the errors of the database.
+    """
+    name = settings.topic(CUSTOMERS)
+    info = topic_ids(settings, [name])[name]
+    away_max = AWAY_SHARE_MAX * _tombstone_retention(settings, name)
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        topic = register_topic(connection, name, info)
+        positions = read_positions(connection, topic)
+        reason = _resync_reason(connection, topic, positions)
+        if reason is None:
+            missing = [partition for partition in range(topic.partitions) if partition not in positions]
+            initialise_positions(connection, topic, missing, now)
+            positions = read_positions(connection, topic)
+    position = ReadPosition(
+        topic=topic,
+        next_offsets={partition: position.next_offset for partition, position in positions.items()},
+        confirmed_at={partition: position.confirmed_at or now for partition, position in positions.items()},
+        away_max=away_max,
+        ends={},
+    )
+    if reason is None and position.was_away(now, {}):
+        reason = f"it was last at the end of the topic more than {away_max} ago and may have missed tombstones"
+    return position, reason
+
+
+def _resync_reason(connection: Connection, topic: TopicRead, positions: Mapping[int, Position]) -> str | None:
+    if positions:
+        return None
+    if was_recreated(connection, topic):
+        return "the topic was recreated, so the channel's positions are invalid"
+    if connection.scalar(select(exists().where(customers.c.version > 0))):
+        return "it has customers from headquarters but no positions"
+    return None
+
+
+def _tombstone_retention(settings: Settings, topic: str) -> timedelta:
+    """The topic's `delete.retention.ms`, as the broker has it now."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = admin_client(settings)  # must live until its future has completed
+    described = admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
+    return timedelta(milliseconds=int(call_kafka(described[resource].result)["delete.retention.ms"].value))

@@ -1,0 +1,28 @@
+"""Which customers a channel has, by its configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenten.runtime.settings import Channel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelFilter:
+    """Accepts the customers of one legal entity in at least one of the channel's address books.
+
+    A channel without address books accepts its whole legal entity; a customer without any is accepted everywhere.
+    """
+
+    legal_entity: str
+    address_books: tuple[str, ...]
+
+    @classmethod
+    def of(cls, channel: Channel) -> "ChannelFilter":
+        """The filter of a channel, as configured."""
+        return cls(legal_entity=channel.legal_entity, address_books=channel.address_books)
+
+    def accepts(self, legal_entity: str, address_books: Sequence[str]) -> bool:
+        """Whether a customer of this legal entity and with these address books is accepted."""
+        if legal_entity != self.legal_entity:
+            return False
+        return not self.address_books or not address_books or not set(self.address_books).isdisjoint(address_books)
