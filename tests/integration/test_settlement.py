@@ -1,7 +1,9 @@
 """Settlement: what headquarters answers reaches a channel's outbox and its customers, on PostgreSQL and on SQLite."""
 
 import itertools
+import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +15,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import update
 
-from tenten.avro.wire import contract, encode
+from tenten.avro.wire import AvroSchema, avro_schema, contract, encode
 from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.settlement import run as settlement
 from tenten.consumers.channel.settlement.run import run
 from tenten.kafka.partitioner import partition_of
+from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import admin_client
 from tenten.schemas.messages import Outcome, to_avro
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import CHANNEL_REPLIES
+from tenten.schemas.topics import CHANNEL_REPLIES, SCHEMAS
 from tenten.sql.notifications import SETTLED_CHANNEL
 from tests.channel_scene import (
     AT,
@@ -321,6 +324,91 @@ def test_unreadable_reply_is_not_passed_over(scene: ChannelScene, monkeypatch: p
     # then
     assert scene.outbox()[behind.event_id]["settled_at"] is None
     assert scene.positions(name) == {partition_of(CHANNEL, PARTITIONS): 1}
+
+
+@pytest.mark.parametrize("others", [0, 30])
+def test_unknown_outcome_leaves_its_event_unsettled(
+    scene: ChannelScene, capsys: pytest.CaptureFixture[str], others: int
+) -> None:
+    """An outcome of a later release is passed and logged once, alone or among many replies; later replies settle."""
+    # given
+    schema = _with_outcome("ADOPTED")
+    unknown, repeated, behind = (scene.create(guid(), state(name)) for name in ("Ann", "Bob", "Cid"))
+    order = scene.sell()
+    publish_schemas(scene.settings)
+    scene.headquarters.raw(SCHEMAS.name, (schema.fingerprint.hex(), json.dumps(schema.json).encode()))
+    before = scene.outbox()
+    more = [reply(event(guid(), state("Lost"), ["first_name"]), version=1) for _ in range(others)]
+    adopted = [reply(unknown, account_number="C-1", version=1), reply(repeated), answer(order, "adopted", 1)]
+    # when
+    with scene.running(run):
+        scene.headquarters.raw(
+            CHANNEL_REPLIES.name,
+            *((CHANNEL, encode(schema, {**to_avro(each), "outcome": "ADOPTED"})) for each in adopted),
+            *((CHANNEL, encode(contract("Reply"), to_avro(each))) for each in more),
+        )
+        wait_until_read(scene)
+        assert scene.outbox() == before
+        scene.headquarters.reply(reply(behind, account_number="C-3", version=1))
+        wait_until_read(scene)
+    # then
+    rows = scene.outbox()
+    assert rows[behind.event_id]["outcome"] == "synchronized"
+    assert [rows[each.event_id]["settled_at"] for each in (unknown, repeated)] == [None, None]
+    assert scene.visible()[unknown.customer_id] == (None, 0, "Ann")
+    assert scene.sale(order) == ("pending", None, 0)
+    assert [line.split("outcome=")[1].split()[0] for line in _logged(capsys, "unknown_outcome")] == ["ADOPTED"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.HELD, Outcome.UNREADABLE])
+def test_event_without_a_decision_stays_unsettled(scene: ChannelScene, outcome: Outcome) -> None:
+    """Headquarters cannot decide yet, or could not read the event: its row stays open, and a later reply settles it."""
+    # given
+    created = scene.create(guid(), state("Ann"))
+    before = scene.outbox()
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(reply(created, outcome, reasons=(REASON,)))
+        wait_until_read(scene)
+        # then
+        assert scene.outbox() == before
+        # when
+        scene.headquarters.reply(reply(created, account_number="C-1", version=1))
+        wait_until_read(scene)
+    # then
+    assert scene.outbox()[created.event_id]["outcome"] == "synchronized"
+
+
+def test_record_of_another_type_is_passed(scene: ChannelScene, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record of a type that a later release writes to the topic stops nothing, and is logged once."""
+    # given
+    created = scene.create(guid(), state("Ann"))
+    fields = [{"name": "channel_id", "type": "string"}, {"name": "note", "type": "string"}]
+    schema = avro_schema({"type": "record", "namespace": "tenten", "name": "Announcement", "fields": fields})
+    publish_schemas(scene.settings)
+    scene.headquarters.raw(SCHEMAS.name, (schema.fingerprint.hex(), json.dumps(schema.json).encode()))
+    announcement = encode(schema, {"channel_id": CHANNEL, "note": "closed on Monday"})
+    # when
+    with scene.running(run):
+        scene.headquarters.raw(CHANNEL_REPLIES.name, (CHANNEL, announcement), (CHANNEL, announcement))
+        scene.headquarters.reply(reply(created, account_number="C-1", version=1))
+        wait_until_read(scene)
+    # then
+    assert scene.outbox()[created.event_id]["outcome"] == "synchronized"
+    (line,) = _logged(capsys, "unknown_record_type")
+    assert "Announcement" in line
+
+
+def _with_outcome(symbol: str) -> AvroSchema:
+    """The schema of a later release: `Reply` with another outcome."""
+    declaration = deepcopy(contract("Reply").json)
+    outcome = next(field for field in declaration["fields"] if field["name"] == "outcome")
+    outcome["type"]["symbols"].insert(0, symbol)
+    return avro_schema(declaration)
+
+
+def _logged(capsys: pytest.CaptureFixture[str], name: str) -> list[str]:
+    return [line for line in capsys.readouterr().out.splitlines() if name in line]
 
 
 @pytest.mark.parametrize("failpoint", ["settlement.before_commit", "settlement.after_commit"])

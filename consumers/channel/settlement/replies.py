@@ -1,19 +1,75 @@
-"""Records of `channel-replies` as replies: larger batches in columns, where the column library is installed."""
+"""Records of `channel-replies` as replies that settle something.
+
+A later release at headquarters may write outcomes and types of records that this one does not know. They are passed,
+and their events stay unsettled: after its upgrade the channel sends them again and gets another reply.
+"""
 
 from typing import Final
 
+from structlog import get_logger
+
 from tenten.avro.small_batch import FEW_RECORDS, decode_few
-from tenten.avro.wire import WriterSchemas, contract
+from tenten.avro.wire import Unreadable, WriterSchemas, contract, decode_body, header_bytes
+from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
 from tenten.kafka.assigned_reader import Records
-from tenten.schemas.messages import Reply, reply_from_avro
+from tenten.schemas.messages import Outcome, Reply, reply_from_avro
 from tenten.schemas.topics import RECORD_BYTES_MAX
+
+log = get_logger(__name__)
+
+_NOT_SETTLING: Final = frozenset((Outcome.HELD, Outcome.UNREADABLE, Outcome.UNKNOWN))
+"""Outcomes that leave an event unsettled."""
+
+
+class ReplyDecoder:
+    """Decodes a channel's replies, and logs each unknown outcome and type of record once."""
+
+    def __init__(self, view: ChannelView) -> None:
+        self._channel_id = view.channel_id
+        self._writers = view.writers
+        self._logged: set[tuple[str, str]] = set()
+
+    def decode(self, records: Records) -> tuple[list[tuple[int, Reply]], int | None]:
+        """The channel's replies that settle something, with their offsets; the offset of its first unreadable record.
+
+        The replies end before that record. May block where a schema is looked up. Raises: the errors of `writers` when
+        schemas cannot be reached.
+        """
+        known = self._own_of_known_type(records)
+        replies, unreadable_at = decode_replies(known, self._writers)
+        if any(reply.outcome is Outcome.UNKNOWN for _, reply in replies):
+            values = dict(zip(known.offsets, known.values, strict=True))
+            for offset, reply in replies:
+                if reply.outcome is Outcome.UNKNOWN:
+                    self._log_once("unknown_outcome", outcome=_symbol(values[offset], self._writers))
+        settling = [(offset, reply) for offset, reply in replies if reply.outcome not in _NOT_SETTLING]
+        return settling, unreadable_at
+
+    def _own_of_known_type(self, records: Records) -> Records:
+        """The channel's records that are replies or cannot be read."""
+        rows = []
+        for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
+            if key != self._channel_id.encode():
+                continue
+            name = _record_type(value, self._writers)
+            if name in (None, contract("Reply").name):
+                rows.append(row)
+            else:
+                self._log_once("unknown_record_type", type=name)
+        return records.rows(rows)
+
+    def _log_once(self, event: str, **field: str) -> None:
+        (value,) = field.values()
+        if (event, value) not in self._logged:
+            self._logged.add((event, value))
+            log.warning(event, channel=self._channel_id, **field)
 
 
 def decode_replies(records: Records, writers: WriterSchemas) -> tuple[list[tuple[int, Reply]], int | None]:
-    """The replies with their offsets, up to the first unreadable one, and the offset of that one.
+    """The replies with their offsets, up to the first unreadable record, and the offset of that one.
 
-    May block where a schema is looked up. Raises: the errors of `writers` when schemas cannot be reached.
+    Small batches are decoded record by record, larger ones in columns where the column library is installed.
     """
     values = [value for value in records.values if value is not None]
     if len(values) == len(records.keys) <= FEW_RECORDS:
@@ -42,3 +98,21 @@ def _decode_in_columns(records: Records, writers: WriterSchemas) -> tuple[list[t
 
 
 _REPLY: Final = tuple(field["name"] for field in contract("Reply").json["fields"])
+
+
+def _record_type(value: bytes | None, writers: WriterSchemas) -> str | None:
+    """The name of the writer's schema; None when it cannot be told."""
+    if value is None:
+        return None
+    try:
+        return writers.find(value[: header_bytes(value)]).name
+    except Unreadable:
+        return None
+
+
+def _symbol(value: bytes | None, writers: WriterSchemas) -> str:
+    """The outcome as it was written, by the writer's own schema."""
+    assert value is not None  # it was decoded before
+    start = header_bytes(value)
+    writer = writers.find(value[:start])
+    return str(decode_body(value[start:], writer, writer)["outcome"])

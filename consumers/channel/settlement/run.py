@@ -10,7 +10,8 @@ Promise: every reply is settled once, in order, and its effects become visible t
     after the commit                 reading continues behind them
 
 Replies to events that this database does not have (it was restored from a backup) change nothing. Replies to other
-channels in the same partition are skipped by their key. An unreadable reply to this channel stops settlement, as none
+channels in the same partition are skipped by their key. Replies with an unknown outcome, and records of another type,
+leave their events unsettled. An unreadable reply to this channel stops settlement, as none
 may be skipped; it is retried every few seconds.
 """
 
@@ -35,7 +36,7 @@ from tenten.consumers.channel.positions import (
     was_recreated,
 )
 from tenten.consumers.channel.settlement.customers import settle_customers
-from tenten.consumers.channel.settlement.replies import decode_replies
+from tenten.consumers.channel.settlement.replies import ReplyDecoder
 from tenten.consumers.channel.settlement.transactions import settle_transactions
 from tenten.consumers.channel.topic_watch import TopicWatch
 from tenten.consumers.channel.write_slices import Slices
@@ -72,6 +73,7 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
     retry = Retry("settlement", channel_name, stop)
+    decoder = ReplyDecoder(view)
     restart = False
     try:
         while not stop.is_set():
@@ -80,7 +82,7 @@ def run(settings: Settings, channel_name: str, stop: Event) -> None:
                 position = _load_position(settings, engine, channel_name, restart)
                 restart = False
                 try:
-                    _follow(settings, engine, view, position, retry=retry, stop=stop)
+                    _follow(settings, engine, view, position, decoder=decoder, retry=retry, stop=stop)
                 except OffsetUnavailable:
                     # Kafka has deleted older replies; unsettled events are sent again and get another reply.
                     log.warning("reply_offset_lost", channel=channel_name, next_offset=position.next_offset)
@@ -100,6 +102,14 @@ class _PartitionPosition:
     read_to: int
     end: int | None = None
     """The offset of the partition's end, when it was reached."""
+
+    def read(self, records: Records, unreadable_at: int | None) -> None:
+        """Record how far the partition has been read: to the end of these records, or to the unreadable one."""
+        if unreadable_at is not None:
+            self.read_to = unreadable_at
+        elif records.keys:
+            self.read_to = records.offsets[-1] + 1
+        self.end = records.ends.get(self.partition, self.end)
 
     def is_behind(self) -> bool:
         """Whether the stored position is behind the reading, or the end is not stored yet."""
@@ -131,6 +141,7 @@ def _follow(
     view: ChannelView,
     position: _PartitionPosition,
     *,
+    decoder: ReplyDecoder,
     retry: Retry,
     stop: Event,
 ) -> None:
@@ -144,8 +155,9 @@ def _follow(
     ):
         while not stop.is_set() and not watch.topic_changed():
             records = reader.read(BatchLimits(), POLL_SECONDS)
-            unreadable_at = _settle_records(engine, view, position, records, slices)
-            position.end = records.ends.get(position.partition, position.end)
+            replies, unreadable_at = decoder.decode(records)
+            _settle_replies(engine, view, position, replies, slices)
+            position.read(records, unreadable_at)
             if unreadable_at is not None:
                 if unreadable_at != stopped_at:
                     log.error(
@@ -161,12 +173,14 @@ def _follow(
                 retry.recovered()
 
 
-def _settle_records(
-    engine: Engine, view: ChannelView, position: _PartitionPosition, records: Records, slices: Slices
-) -> int | None:
-    """Settle the replies to this channel; the offset of the first unreadable one, if any."""
-    own = [row for row, key in enumerate(records.keys) if key == view.channel_id.encode()]
-    replies, unreadable_at = decode_replies(records.rows(own), view.writers)
+def _settle_replies(
+    engine: Engine,
+    view: ChannelView,
+    position: _PartitionPosition,
+    replies: Sequence[tuple[int, Reply]],
+    slices: Slices,
+) -> None:
+    """Settle replies, given with their offsets, in one transaction or several; each moves the position."""
     for first, end in slices.cut(len(replies)):
         started = monotonic()
         slice_of_replies = [reply for _, reply in replies[first:end]]
@@ -187,11 +201,6 @@ def _settle_records(
             next_offset=next_offset,
             seconds=round(monotonic() - started, 3),
         )
-    if unreadable_at is not None:
-        position.read_to = unreadable_at
-    elif records.keys:
-        position.read_to = records.offsets[-1] + 1
-    return unreadable_at
 
 
 def settle(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
