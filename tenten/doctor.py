@@ -188,7 +188,7 @@ def _distribution(settings: Settings, name: str) -> str:
     if partitions:
         first = partitions[0]
         raise TentenError(
-            f"{len(partitions)} partitions are stopped_partitions, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
+            f"{len(partitions)} partitions are stopped, the first at {settings.topic(CUSTOMERS)}/{first.partition}/"
             f"{first.offset}: its snapshot cannot be read ({first.reason}); upgrade this channel, then run "
             f"`tenten channel resync {name}` if it is still stopped"
         )

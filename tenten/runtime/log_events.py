@@ -125,14 +125,14 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
             "next_offsets",
             "seconds",
         ),
-        meaning="A batch of snapshots was committed. `edited`: with unsettled local edits on top.",
+        meaning="A batch of snapshots was committed. `edited`: written one by one, such as those with an overlay.",
     ),
     "partition_stopped": LogEvent(
         level="error",
         fields=("channel", "partition", "offset", "reason", "text"),
         meaning="A snapshot cannot be read: its partition is paused and retried, the others continue.",
     ),
-    "partition_goes_on": LogEvent(
+    "partition_resumed": LogEvent(
         level="info",
         fields=("channel", "partition"),
         meaning="A paused partition was resumed; ends `partition_stopped`.",
@@ -157,9 +157,21 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "reply_unreadable": LogEvent(
         level="error",
         fields=("channel", "partition", "offset"),
-        meaning="A reply cannot be read and was skipped; its event stays unsettled and is sent again.",
+        meaning="A reply cannot be read: settlement waits before it and retries every few seconds.",
     ),
-    "replies_gone": LogEvent(
+    "unknown_outcome": LogEvent(
+        level="warning",
+        fields=("channel", "outcome"),
+        meaning="A reply has an outcome of a later release: its event stays unsettled. Upgrade this channel. "
+        "Logged once per outcome.",
+    ),
+    "unknown_record_type": LogEvent(
+        level="warning",
+        fields=("channel", "type"),
+        meaning="`channel-replies` has records of a later release, which are passed. Upgrade this channel. Logged "
+        "once per type.",
+    ),
+    "reply_offset_lost": LogEvent(
         level="warning",
         fields=("channel", "next_offset"),
         meaning="Replies were deleted before this channel read them; events without a reply are sent again.",

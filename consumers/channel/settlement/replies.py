@@ -28,7 +28,8 @@ class ReplyDecoder:
     def __init__(self, view: ChannelView) -> None:
         self._channel_id = view.channel_id
         self._writers = view.writers
-        self._logged: set[tuple[str, str]] = set()
+        self._logged_outcomes: set[str] = set()
+        self._logged_types: set[str] = set()
 
     def decode(self, records: Records) -> tuple[list[tuple[int, Reply]], int | None]:
         """The channel's replies that settle something, with their offsets; the offset of its first unreadable record.
@@ -42,7 +43,7 @@ class ReplyDecoder:
             values = dict(zip(known.offsets, known.values, strict=True))
             for offset, reply in replies:
                 if reply.outcome is Outcome.UNKNOWN:
-                    self._log_once("unknown_outcome", outcome=_symbol(values[offset], self._writers))
+                    self._log_unknown_outcome(_symbol(values[offset], self._writers))
         settling = [(offset, reply) for offset, reply in replies if reply.outcome not in _NOT_SETTLING]
         return settling, unreadable_at
 
@@ -53,17 +54,21 @@ class ReplyDecoder:
             if key != self._channel_id.encode():
                 continue
             name = _record_type(value, self._writers)
-            if name in (None, contract("Reply").name):
+            if name is None or name == contract("Reply").name:
                 rows.append(row)
             else:
-                self._log_once("unknown_record_type", type=name)
+                self._log_unknown_record_type(name)
         return records.rows(rows)
 
-    def _log_once(self, event: str, **field: str) -> None:
-        (value,) = field.values()
-        if (event, value) not in self._logged:
-            self._logged.add((event, value))
-            log.warning(event, channel=self._channel_id, **field)
+    def _log_unknown_outcome(self, outcome: str) -> None:
+        if outcome not in self._logged_outcomes:
+            self._logged_outcomes.add(outcome)
+            log.warning("unknown_outcome", channel=self._channel_id, outcome=outcome)
+
+    def _log_unknown_record_type(self, name: str) -> None:
+        if name not in self._logged_types:
+            self._logged_types.add(name)
+            log.warning("unknown_record_type", channel=self._channel_id, type=name)
 
 
 def decode_replies(records: Records, writers: WriterSchemas) -> tuple[list[tuple[int, Reply]], int | None]:
