@@ -83,7 +83,7 @@ def configure(
 
 @pytest.fixture
 def company(configure: Callable[[Registry | None], Tenten]) -> Tenten:
-    """The same without a registry, with topics and databases."""
+    """Settings without a registry, with topics and databases."""
     tenten = configure(None)
     tenten.ok("topics", "apply")
     tenten.ok("database", "upgrade", "all")
@@ -91,7 +91,7 @@ def company(configure: Callable[[Registry | None], Tenten]) -> Tenten:
 
 
 def settings(prefix: str, registry: Registry) -> Settings:
-    """What `publish_schemas` needs."""
+    """Settings for `publish_schemas`."""
     return Settings(prefix=prefix, schema_registry_url=registry.url)
 
 
@@ -119,13 +119,13 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         assert Client(registry.url).schema(registered["id"]) == contract(name).json
 
 
-def test_id_that_the_registry_does_not_know_is_no_schema(registry: Registry) -> None:
-    """A value with such an id cannot be read; the registry's no is an answer, not an error."""
+def test_unknown_registry_id_has_no_schema(registry: Registry) -> None:
+    """A value with such an id cannot be read; the registry's 404 is not an error."""
     assert Client(registry.url).schema(2_000_000_000) is None
 
 
-def test_schema_that_is_not_compatible_is_refused_with_what_the_registry_says(registry: Registry, prefix: str) -> None:
-    """Where somebody else's schema stands under our subject and the registry minds, the writer stops and says so."""
+def test_incompatible_schema_is_refused_with_the_registry_message(registry: Registry, prefix: str) -> None:
+    """A foreign schema under our subject stops the writer with the registry's message."""
     # given
     other = {"type": "record", "name": "Customer", "namespace": "tenten", "fields": [{"name": "age", "type": "int"}]}
     subject = f"{prefix}customers-value"
@@ -140,8 +140,8 @@ def test_schema_that_is_not_compatible_is_refused_with_what_the_registry_says(re
     assert not is_transient(refused.value)
 
 
-def test_registry_that_is_away_is_waited_for() -> None:
-    """Nobody at the address, or nobody who answers, is no refusal."""
+def test_unavailable_registry_is_transient() -> None:
+    """No server at the address, or no answer, is not a refusal."""
     with pytest.raises(RegistryUnavailable) as away:
         Client(f"http://127.0.0.1:{free_port()}").schema(1)
     assert is_transient(away.value)
@@ -150,7 +150,7 @@ def test_registry_that_is_away_is_waited_for() -> None:
 def test_registry_may_be_switched_on_later(
     company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
 ) -> None:
-    """Values written before carry fingerprints, those after it the registry's ids, and everybody reads both."""
+    """Values written before carry fingerprints, later values registry ids; readers accept both."""
     # given a customer from before, and an event that waits
     with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
         company.ok("customer", "create", "houston", "--first-name", "Ada")
@@ -181,10 +181,10 @@ def test_registry_may_be_switched_on_later(
     assert {said["channel_id"] for said in decoded(registry, replies)} == {"houston", "boston"}
 
 
-def test_registry_that_is_away_stops_nobody_for_good(
+def test_workers_recover_from_an_unavailable_registry(
     company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
 ) -> None:
-    """Whoever needs it waits, says so once, and goes on by itself; stores create meanwhile, and nothing is skipped."""
+    """Workers retry, log it once and recover; stores create customers meanwhile, and nothing is skipped."""
     # given
     configure(registry)
     registry.stop()

@@ -168,7 +168,7 @@ def stage(bootstrap_servers: str, prefix: str) -> Stage:
 
 
 def test_everything_is_copied_once(stage: Stage) -> None:
-    """Without any fault: each record once, offsets at the end, `on_assigned` told what was committed."""
+    """Without faults: each record once, offsets at the end, `on_assigned` called with the committed offsets."""
     # given
     values = stage.write(100)
 
@@ -185,8 +185,8 @@ def test_everything_is_copied_once(stage: Stage) -> None:
     assert sum(offset or 0 for offset in stage.assigned[1].values()) == 100
 
 
-def test_transient_failure_brings_the_same_batch_again(stage: Stage) -> None:
-    """A database that goes away for a moment: the batch comes again, nothing is skipped, nothing is copied twice."""
+def test_transient_failure_repeats_the_batch(stage: Stage) -> None:
+    """After a short outage of the database the batch is repeated: nothing is skipped or copied twice."""
     # given
     values = stage.write(100)
 
@@ -202,7 +202,7 @@ def test_transient_failure_brings_the_same_batch_again(stage: Stage) -> None:
 
 
 def test_outputs_of_an_aborted_transaction_are_invisible(stage: Stage) -> None:
-    """A failure within a transaction aborts it: nothing of it is seen, nor its offsets, and the batch comes again."""
+    """A failure within a transaction aborts outputs and offsets; the batch is repeated."""
     # given
     values = stage.write(30)
     failing = Event()
@@ -226,8 +226,8 @@ def test_outputs_of_an_aborted_transaction_are_invisible(stage: Stage) -> None:
     assert sum(stage.committed().values()) == 30
 
 
-def test_failure_that_waiting_cannot_mend_ends_the_session(stage: Stage) -> None:
-    """Anything else is raised, aborts the transaction, and consumes nothing."""
+def test_permanent_failure_ends_the_session(stage: Stage) -> None:
+    """Other errors are raised; the transaction is aborted and nothing is consumed."""
     # given
     stage.write(5)
 
@@ -242,7 +242,7 @@ def test_failure_that_waiting_cannot_mend_ends_the_session(stage: Stage) -> None
 
 
 def test_fenced_producer_is_replaced(stage: Stage) -> None:
-    """Another producer with the same transactional id ends this one; a new one is made, and the batch comes again."""
+    """Another producer with the same transactional id fences this one; a new one repeats the batch."""
     # given
     values = stage.write(100)
 
@@ -260,7 +260,7 @@ def test_fenced_producer_is_replaced(stage: Stage) -> None:
 
 
 def test_offsets_of_an_older_generation_are_refused(stage: Stage) -> None:
-    """A member that joins while a batch is worked on: its offsets are not taken, and the batch comes again, once."""
+    """A member joins during a batch: the offsets of that batch are refused, and it is repeated once."""
     # given
     values = stage.write(100)
     joined = Event()
@@ -284,15 +284,15 @@ def test_offsets_of_an_older_generation_are_refused(stage: Stage) -> None:
 
 
 def _members(stage: Stage) -> int:
-    """How many members the group has, once they agree."""
+    """The size of the group once it is stable."""
     admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers})
     (asked,) = admin.describe_consumer_groups([f"{stage.prefix}group"]).values()
     group = asked.result(DEADLINE_SECONDS)
     return len(group.members) if group.state == ConsumerGroupState.STABLE else 0
 
 
-def test_members_that_come_and_go_copy_everything_once(stage: Stage) -> None:
-    """A storm of rebalances: whoever has a partition when, each record is copied once and nothing stops."""
+def test_joining_and_leaving_members_copy_everything_once(stage: Stage) -> None:
+    """During many rebalances each record is copied once and no member stops."""
     # given
     values = []
 
@@ -309,7 +309,7 @@ def test_members_that_come_and_go_copy_everything_once(stage: Stage) -> None:
 
 
 def test_broker_that_dies_and_comes_back(prefix: str) -> None:
-    """SIGKILL of the broker within a transaction: the session waits, goes on by itself, and copies each record once."""
+    """SIGKILL of the broker within a transaction: the session retries, recovers, and copies each record once."""
     with directory_for_server("kafka") as directory:
         # given
         broker = local.start_kafka(directory)

@@ -39,8 +39,8 @@ def _run(program: str, variable: str | None) -> "subprocess.CompletedProcess[str
         ("relay.after_mark@3", ["1", "2", "3"]),
     ],
 )
-def test_process_kills_itself_at_the_named_pass(variable: str, printed: Sequence[str]) -> None:
-    """The process dies of SIGKILL at exactly the point and the pass that the environment names."""
+def test_process_kills_itself_at_the_given_pass(variable: str, printed: Sequence[str]) -> None:
+    """SIGKILL at exactly the point and the pass of the environment variable."""
     # when
     done = _run(_THREE_PASSES, variable)
 
@@ -50,8 +50,8 @@ def test_process_kills_itself_at_the_named_pass(variable: str, printed: Sequence
 
 
 @pytest.mark.parametrize("variable", [None, "relay.after_select", "relay.after_ack@4"])
-def test_process_survives_every_other_point(variable: str | None) -> None:
-    """Without the variable, with another point, or with a pass that never comes, nothing happens."""
+def test_process_survives_other_points(variable: str | None) -> None:
+    """Nothing happens without the variable, at other points, and before the given pass."""
     # when
     done = _run(_THREE_PASSES, variable)
 
@@ -85,7 +85,7 @@ def test_variable_is_read_at_the_first_pass_and_not_at_import() -> None:
     ],
 )
 def test_unknown_point_is_refused_at_the_start(variable: str, advice: str) -> None:
-    """A misspelt point would never be passed, so the process says so instead of running on."""
+    """A misspelt point would never be passed, so the process refuses to start."""
     # when
     done = _run(_CHECK, variable)
 
@@ -96,7 +96,7 @@ def test_unknown_point_is_refused_at_the_start(variable: str, advice: str) -> No
 
 
 def test_known_point_is_accepted_at_the_start() -> None:
-    """A point of this process is fine, and so is an empty variable."""
+    """A point of this process and an empty variable are accepted."""
     # when
     done = [_run(_CHECK, variable).returncode for variable in ("", "resync.after_slice@7")]
 
@@ -104,8 +104,8 @@ def test_known_point_is_accepted_at_the_start() -> None:
     assert done == [0, 0]
 
 
-def test_every_point_has_a_name_of_its_own() -> None:
-    """No two points share a name, so that a test that names one knows where the process dies."""
+def test_failpoint_names_are_unique() -> None:
+    """A name identifies the point at which the process dies."""
     # given
     names = [*(name for worker in workers.ALL for name in worker.failpoints), *workers.STORE_FAILPOINTS]
 

@@ -1,4 +1,4 @@
-"""Waiting until another connection has committed something, on PostgreSQL and SQLite."""
+"""Waiting for another connection's commit, on PostgreSQL and SQLite."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 60.0
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """Each of the two databases, with a table."""
+    """A database of each kind with a table."""
     sqlite = f"sqlite:///{tmp_path / 'test.db'}"
     opened = open_database(request.getfixturevalue("new_database")() if request.param == "postgresql" else sqlite)
     with opened.begin() as connection:
@@ -31,46 +31,46 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 def commit(engine: Engine, channel: str = CHANNEL) -> None:
-    """Write something, and tell of it as PostgreSQL needs it."""
+    """Commit a row; on PostgreSQL with a notification."""
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO things VALUES (1)"))
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"NOTIFY {channel}"))
 
 
-def test_a_commit_ends_the_waiting(engine: Engine) -> None:
-    """Whoever waits an hour is awake as soon as another connection has written."""
-    with listening(engine, "tenten_other", CHANNEL) as wake, ThreadPoolExecutor(1) as waiter:
-        waiting = waiter.submit(wake.wait, FOREVER_SECONDS)
+def test_commit_ends_the_wait(engine: Engine) -> None:
+    """A wait of an hour ends as soon as another connection commits."""
+    with listening(engine, "tenten_other", CHANNEL) as listener, ThreadPoolExecutor(1) as waiter:
+        waiting = waiter.submit(listener.wait, FOREVER_SECONDS)
         commit(engine)
         waiting.result(timeout=DEADLINE_SECONDS)
 
 
-def test_what_was_committed_before_the_waiting_ends_it_at_once(engine: Engine) -> None:
-    """Nothing falls between looking and waiting."""
-    with listening(engine, CHANNEL) as wake, ThreadPoolExecutor(1) as waiter:
+def test_commit_before_the_wait_ends_it_at_once(engine: Engine) -> None:
+    """No commit is missed between reading and waiting."""
+    with listening(engine, CHANNEL) as listener, ThreadPoolExecutor(1) as waiter:
         commit(engine)
-        waiter.submit(wake.wait, FOREVER_SECONDS).result(timeout=DEADLINE_SECONDS)
+        waiter.submit(listener.wait, FOREVER_SECONDS).result(timeout=DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05])
-def test_without_a_commit_the_time_ends_the_waiting(engine: Engine, seconds: float) -> None:
-    """It comes back all the same."""
-    with listening(engine, CHANNEL) as wake:
-        wake.wait(seconds)
+def test_wait_without_commit_times_out(engine: Engine, seconds: float) -> None:
+    """The wait returns without an error."""
+    with listening(engine, CHANNEL) as listener:
+        listener.wait(seconds)
 
 
-def test_the_stop_event_ends_the_waiting(engine: Engine) -> None:
-    """A process that is asked to end does."""
+def test_stop_event_ends_the_wait(engine: Engine) -> None:
+    """A process that is asked to stop does not wait."""
     stop = Event()
-    with listening(engine, CHANNEL) as wake, ThreadPoolExecutor(1) as waiter:
-        waiting = waiter.submit(wake.wait, FOREVER_SECONDS, stop)
+    with listening(engine, CHANNEL) as listener, ThreadPoolExecutor(1) as waiter:
+        waiting = waiter.submit(listener.wait, FOREVER_SECONDS, stop)
         stop.set()
         waiting.result(timeout=DEADLINE_SECONDS)
 
 
-def test_a_connection_can_serve_others_afterwards(new_database: NewDatabase) -> None:
-    """It goes back to the pool, listens no more, and holds nothing that it was told."""
+def test_connection_is_reusable_afterwards(new_database: NewDatabase) -> None:
+    """It returns to the pool without a LISTEN and without pending notifications."""
     engine = open_database(new_database())
     # given
     with listening(engine, CHANNEL), engine.begin() as connection:

@@ -23,6 +23,7 @@ from tenten.runtime.errors import (
     RegistryRefused,
     RegistryUnavailable,
     TentenError,
+    TransactionFailed,
     WriteConflict,
 )
 from tenten.schemas.messages import Reason
@@ -46,8 +47,8 @@ from tenten.schemas.messages import Reason
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_postgresql_connections_locks_resources_and_shutdowns_are_transient(error: Exception) -> None:
-    """Classes 08, 40, 53 and 57, a lost connection and an exhausted pool pass by themselves."""
+def test_postgresql_connection_lock_resource_and_shutdown_errors_are_transient(error: Exception) -> None:
+    """Classes 08, 40, 53 and 57, a lost connection and an exhausted pool may succeed later."""
     assert is_transient(error)
 
 
@@ -67,13 +68,13 @@ def test_postgresql_connections_locks_resources_and_shutdowns_are_transient(erro
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_postgresql_refuses_for_its_content_is_not_transient(error: Exception) -> None:
-    """The same statement would be refused again for ever."""
+def test_postgresql_data_errors_are_not_transient(error: Exception) -> None:
+    """The same statement would always be refused."""
     assert not is_transient(error)
 
 
-def test_what_sqlalchemy_wraps_counts() -> None:
-    """A driver's error counts the same inside SQLAlchemy's, with which it reaches our code."""
+def test_errors_wrapped_by_sqlalchemy_are_recognised() -> None:
+    """A driver's error is classified the same inside SQLAlchemy's wrapper."""
     # given
     deadlock = OperationalError("UPDATE", None, errors.DeadlockDetected())
     duplicate = IntegrityError("INSERT", None, errors.UniqueViolation())
@@ -85,8 +86,8 @@ def test_what_sqlalchemy_wraps_counts() -> None:
     assert is_transient(broken)
 
 
-def test_causes_are_looked_through() -> None:
-    """An error raised because of a transient one is transient, but an error of our own has the last word."""
+def test_causes_are_considered() -> None:
+    """An error raised from a transient one is transient, unless an error of our own comes first."""
     # given
     deadlock = errors.DeadlockDetected()
     indirect = RuntimeError("batch")
@@ -102,11 +103,12 @@ def test_causes_are_looked_through() -> None:
     assert not is_transient(circular)
 
 
-def test_only_two_of_our_own_errors_are_transient() -> None:
-    """A registry that is away and a contended row pass by themselves; the rest of ours does not."""
+def test_only_three_of_our_own_errors_are_transient() -> None:
+    """An unavailable registry, an aborted transaction and a write conflict; no other error of ours."""
     # then
     assert is_transient(RegistryUnavailable("the registry does not answer"))
     assert is_transient(WriteConflict("another worker is faster"))
+    assert is_transient(TransactionFailed("aborted"))
     assert not is_transient(RegistryRefused("incompatible", 409))
     assert not is_transient(KafkaRefused("wrong password"))
     assert not is_transient(TentenError("no"))
@@ -136,8 +138,8 @@ def test_busy_sqlite_is_transient(tmp_path: Path) -> None:
     assert not is_full(refused.value)
 
 
-def test_full_sqlite_is_known(tmp_path: Path) -> None:
-    """A real SQLite database without space left is recognised, so that a clerk can be told."""
+def test_full_sqlite_is_recognised(tmp_path: Path) -> None:
+    """A real SQLite database without space left is recognised, so that a till can report it."""
     # given
     with sqlite3.connect(tmp_path / "store.db") as database:
         database.execute("CREATE TABLE customers (name TEXT)")
@@ -155,8 +157,8 @@ def test_full_sqlite_is_known(tmp_path: Path) -> None:
     assert error_code(refused.value) == "SQLITE_FULL"
 
 
-def test_what_sqlite_refuses_for_its_content_is_not_transient() -> None:
-    """A broken rule of a table, a misspelt statement and a module's own error do not pass by themselves."""
+def test_sqlite_data_errors_are_not_transient() -> None:
+    """A violated constraint, a misspelt statement and an error of the module itself do not go away."""
     # given
     database = sqlite3.connect(":memory:")
     database.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
@@ -177,8 +179,8 @@ def test_what_sqlite_refuses_for_its_content_is_not_transient() -> None:
     assert not is_transient(closed.value)
 
 
-def test_full_postgresql_is_known() -> None:
-    """53100 is transient for a process that can wait, and recognised for a clerk who cannot."""
+def test_full_postgresql_is_recognised() -> None:
+    """53100 is transient for workers, and recognised for tills, which cannot wait."""
     # given
     full = OperationalError("INSERT", None, errors.DiskFull())
 
@@ -204,8 +206,8 @@ def test_full_postgresql_is_known() -> None:
         KafkaError._QUEUE_FULL,
     ],
 )
-def test_kafka_that_is_away_or_changing_hands_is_transient(code: int) -> None:
-    """The line, the brokers, the coordinators and the group's own moves pass by themselves."""
+def test_unavailable_kafka_is_transient(code: int) -> None:
+    """Connections, brokers, coordinators and rebalances recover."""
     assert is_transient(KafkaException(KafkaError(code)))
 
 
@@ -222,13 +224,13 @@ def test_kafka_that_is_away_or_changing_hands_is_transient(code: int) -> None:
         KafkaError._FENCED,
     ],
 )
-def test_what_kafka_refuses_is_not_transient(code: int) -> None:
-    """Passwords, privileges, topics and sizes do not mend by waiting."""
+def test_kafka_refusals_are_not_transient(code: int) -> None:
+    """Waiting does not fix passwords, privileges, topics and sizes."""
     assert not is_transient(KafkaException(KafkaError(code)))
 
 
-def test_kafka_without_a_broker_is_transient() -> None:
-    """A real client that nobody answers raises an error that passes by itself, and has a code that may be logged."""
+def test_kafka_client_without_broker_is_transient() -> None:
+    """The error of a real client without a broker is transient and has a code."""
     # given
     producer = Producer({"bootstrap.servers": f"127.0.0.1:{free_port()}", "log_level": 0})
 
@@ -242,12 +244,12 @@ def test_kafka_without_a_broker_is_transient() -> None:
 
 
 def test_fatal_kafka_error_is_not_transient() -> None:
-    """A client that says it is beyond repair is not tried again as it is, whatever the code."""
+    """A fatal error of the client is not retried, whatever its code."""
     assert not is_transient(KafkaException(KafkaError(KafkaError._TIMED_OUT, "dead", True)))
 
 
-def test_error_codes_name_without_quoting() -> None:
-    """The code of an error never holds what its text may quote."""
+def test_error_code_contains_no_data() -> None:
+    """The code never contains values that the text may quote."""
     # given
     wrapped = IntegrityError("INSERT", None, errors.UniqueViolation("Key (email)=(ada@example.com) already exists"))
 
@@ -256,8 +258,8 @@ def test_error_codes_name_without_quoting() -> None:
     assert error_code(ValueError("ada@example.com")) is None
 
 
-def test_refused_customer_has_every_reason() -> None:
-    """The reasons are there for programs as values and for people in the message."""
+def test_rejected_customer_has_every_reason() -> None:
+    """The reasons are available as values and in the message."""
     # given
     reasons = [
         Reason(field="last_name", code="missing", text="is missing"),
@@ -273,7 +275,7 @@ def test_refused_customer_has_every_reason() -> None:
 
 
 def test_docstring_draws_the_whole_tree() -> None:
-    """Every error of the module stands in the tree of its docstring, below the one that it is a kind of."""
+    """Every error of the module is in the tree of its docstring, below its base class."""
     # given
     drawn: list[tuple[str, int]] = []
     for line in (failures.__doc__ or "").splitlines():
