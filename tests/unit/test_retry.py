@@ -126,7 +126,7 @@ def test_pauses_grow_while_the_work_is_not_stable(stop: NoPause, logged: list[Ev
     # when
     for _ in range(3):
         with retry.retrying():
-            raise _busy()
+            _action(_fail(1, _busy()))
         retry.recovered()
 
     # then
