@@ -1,0 +1,296 @@
+"""Upgrades of real databases of both kinds, and the check of their version."""
+
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, inspect, select, text
+
+from tenten import schemas
+from tenten.runtime.errors import DatabaseRefused
+from tenten.runtime.settings import LegalEntity
+from tenten.schemas.tables import channel, headquarters
+from tenten.sql.migrations import check_version, upgrade_channel, upgrade_headquarters
+from tests.conftest import NewDatabase
+from tests.opened_databases import DEADLINE_SECONDS, add_topic, new_url, opened, store, topics
+from tests.scenes import wait_for
+
+__all__ = ["new_url", "store"]
+
+
+def _legal_entity(number_format: str, next_number: int, continuous: bool) -> LegalEntity:
+    return LegalEntity.model_validate(
+        {
+            "country": "US",
+            "currency": "USD",
+            "language": "en-US",
+            "account_numbers": {"format": number_format, "next": next_number, "continuous": continuous},
+        }
+    )
+
+
+def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
+    """The tables, columns, constraints, indexes and views as the database describes them, without the version table.
+
+    Columns are compared by name, not by position: a migration adds them at the end.
+    """
+    if connection.dialect.name == "sqlite":
+        tables = "SELECT name, tbl_name, sql FROM sqlite_master WHERE tbl_name NOT LIKE '%_version' ORDER BY name"
+        return [
+            (str(name), str(table), *_sorted_declarations(str(sql)))
+            for name, table, sql in connection.execute(text(tables))
+        ]
+    columns = """
+        SELECT table_name, column_name, udt_name, is_nullable, column_default,
+               is_identity, col_description(('public.' || quote_ident(table_name))::regclass, ordinal_position)
+        FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE '%\\_version'
+        ORDER BY 1, 2"""
+    indexes = (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%version%'"
+    )
+    constraints = """
+        SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text NOT LIKE '%\\_version' ORDER BY 1"""
+    views = "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1"
+    storage = """
+        SELECT attrelid::regclass::text, attname, attstorage FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE '%\\_version' AND attnum > 0
+        ORDER BY 1, 2"""
+    queries = (columns, storage, indexes + " ORDER BY 1", constraints, views)
+    return [tuple(str(value) for value in row) for query in queries for row in connection.execute(text(query))]
+
+
+def _sorted_declarations(sql: str) -> list[str]:
+    """The parts of a CREATE statement between top-level commas, without regard to white space and order."""
+    before, parenthesis, inner = sql.partition("(")
+    parts, depth = [""], 0
+    for character in inner:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    parts[-1] = parts[-1].rstrip().removesuffix(")")
+    return sorted(" ".join(part.split()) for part in (before + parenthesis, *parts))
+
+
+def _assert_equal_to_metadata(upgraded: Engine, made: Engine, metadata: MetaData, version_table: str) -> None:
+    metadata.create_all(made)
+    with upgraded.begin() as migrated, made.begin() as declared:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": version_table}
+        assert compare_metadata(MigrationContext.configure(migrated, opts=options), metadata) == []
+        assert _catalogue(migrated) == _catalogue(declared)
+
+
+def test_headquarters_migrations_create_the_declared_tables(new_database: NewDatabase) -> None:
+    """All migrations together create the tables and indexes of `schemas/tables/headquarters.py`."""
+    with opened(new_database()) as upgraded, opened(new_database()) as made:
+        # when
+        upgrade_headquarters(upgraded, {})
+
+        # then
+        _assert_equal_to_metadata(upgraded, made, headquarters.metadata, "headquarters_version")
+
+
+def test_channel_migrations_create_the_declared_tables(new_url: Callable[[], str]) -> None:
+    """All migrations together create the tables and indexes of `schemas/tables/channel.py`."""
+    with opened(new_url()) as upgraded, opened(new_url()) as made:
+        # when
+        upgrade_channel(upgraded)
+
+        # then
+        _assert_equal_to_metadata(upgraded, made, channel.metadata, "channel_version")
+
+
+def _upgrade_to(engine: Engine, revision: str) -> None:
+    """Bring an empty headquarters database to an earlier revision."""
+    migrations = Path(schemas.__file__).parent / "migrations"
+    with engine.begin() as connection:
+        config = Config(attributes={"connection": connection, "version_table": "headquarters_version"})
+        config.set_main_option("script_location", str(migrations))
+        config.set_main_option("version_locations", str(migrations / "headquarters" / "versions"))
+        config.set_main_option("path_separator", "newline")
+        command.upgrade(config, revision)
+
+
+def test_upgrade_keeps_unsent_replies(new_database: NewDatabase) -> None:
+    """Replies that an earlier release left, a row each, keep their order; also those being written meanwhile."""
+    ids = [f"00000000-0000-7000-8000-{number:012}" for number in range(10_001)]
+    random.Random(1).shuffle(ids)
+    due = text("INSERT INTO replies_due (channel_id, transaction_id, payload) VALUES (:channel, :id, :payload)")
+    rows = [{"channel": f"c{guid[-1]}", "id": guid, "payload": guid.encode()} for guid in ids]
+    with opened(new_database()) as engine, ThreadPoolExecutor(1) as background:
+        # given
+        _upgrade_to(engine, "0003")
+        with engine.begin() as connection:
+            connection.execute(due, rows[:-1])
+
+        # when
+        with engine.begin() as writing:
+            writing.execute(due, rows[-1:])
+            upgrading = background.submit(upgrade_headquarters, engine, {})
+            waits = text(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'replies_due'::regclass)"
+            )
+            wait_for(lambda: bool(writing.scalar(waits)), "the upgrade to wait")
+        upgrading.result(DEADLINE_SECONDS)
+
+        # then
+        with engine.begin() as connection:
+            found = connection.execute(select(headquarters.replies_due).order_by(text("sequence"))).all()
+        assert [row.answer_count for row in found] == [10_000, 1]
+        replies = [
+            reply for row in found for reply in zip(row.channel_ids, row.transaction_ids, row.payloads, strict=True)
+        ]
+        assert replies == [(f"c{guid[-1]}", guid, guid.encode()) for guid in ids]
+
+
+def test_second_upgrade_keeps_rows(store: Engine) -> None:
+    """An upgrade of a database of this release changes nothing."""
+    # given
+    with store.begin() as connection:
+        add_topic(connection, "customers")
+
+    # when
+    upgrade_channel(store)
+
+    # then
+    check_version(store, "channel")
+    with store.begin() as connection:
+        assert topics(connection) == ["customers"]
+
+
+def test_failed_upgrade_creates_no_table(new_url: Callable[[], str]) -> None:
+    """A migration is one transaction: if its last table cannot be created, none is."""
+    with opened(new_url()) as engine:
+        # given
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE resync_keys (in_the_way INTEGER)"))
+
+        # when
+        with pytest.raises(Exception, match="resync_keys"):
+            upgrade_channel(engine)
+
+        # then
+        with engine.begin() as connection:
+            assert inspect(connection).get_table_names() == ["resync_keys"]
+
+
+def test_concurrent_upgrades_create_the_tables_once(new_url: Callable[[], str]) -> None:
+    """Processes that start together upgrade one after the other; none fails."""
+    # given
+    url = new_url()
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(4)
+
+    def upgrade() -> None:
+        with opened(url) as engine:
+            barrier.wait()
+            try:
+                upgrade_channel(engine)
+                check_version(engine, "channel")
+            except BaseException as error:  # noqa: BLE001 - asserted below
+                failures.append(error)
+
+    # when
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # then
+    assert failures == []
+
+
+def test_upgrade_creates_the_directory_of_a_sqlite_file(tmp_path: Path) -> None:
+    """A new till needs no preparation."""
+    with opened(f"sqlite:///{tmp_path}/tills/3.db") as engine:
+        # when
+        upgrade_channel(engine)
+
+        # then
+        check_version(engine, "channel")
+
+
+def test_number_sequences_follow_the_settings_but_keep_their_next_number(headquarters_url: str) -> None:
+    """A new legal entity gets its sequence; an existing one takes format and continuity from the settings."""
+    with opened(headquarters_url) as engine:
+        # given
+        upgrade_headquarters(engine, {"usrt": _legal_entity("C-####", 1, continuous=True)})
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE number_sequences SET next = 42"))
+
+        # when
+        upgrade_headquarters(
+            engine,
+            {
+                "usrt": _legal_entity("US-########", 7, continuous=False),
+                "demf": _legal_entity("DE-######", 1000, continuous=True),
+            },
+        )
+
+        # then
+        with engine.begin() as connection:
+            sequences = connection.execute(
+                text("SELECT legal_entity, format, next, continuous FROM number_sequences ORDER BY legal_entity")
+            ).all()
+        assert [tuple(sequence) for sequence in sequences] == [
+            ("demf", "DE-######", 1000, True),
+            ("usrt", "US-########", 42, False),
+        ]
+
+
+def test_database_that_was_not_upgraded_is_refused(new_url: Callable[[], str]) -> None:
+    """A process that starts too early names the command to run, and creates no empty file."""
+    # given
+    url = new_url()
+    with opened(url) as engine:
+        # when
+        with pytest.raises(DatabaseRefused) as refused:
+            check_version(engine, "channel")
+
+        # then
+        assert "run `tenten database upgrade channel NAME`" in str(refused.value)
+        assert engine.dialect.name == "postgresql" or not Path(str(engine.url.database)).exists()
+
+
+def test_database_of_a_newer_release_is_refused(store: Engine) -> None:
+    """An older release neither uses nor upgrades newer tables."""
+    # given
+    with store.begin() as connection:
+        connection.execute(text("UPDATE channel_version SET version_num = '9999'"))
+
+    # when
+    with pytest.raises(DatabaseRefused) as at_start:
+        check_version(store, "channel")
+    with pytest.raises(DatabaseRefused) as at_upgrade:
+        upgrade_channel(store)
+
+    # then
+    assert "newer tenten" in str(at_start.value)
+    assert "newer tenten" in str(at_upgrade.value)
+
+
+def test_database_of_the_other_kind_is_refused(headquarters_url: str) -> None:
+    """A channel with the address of headquarters' database does not change it."""
+    with opened(headquarters_url) as engine:
+        # given
+        upgrade_headquarters(engine, {})
+
+        # when
+        with pytest.raises(DatabaseRefused) as at_upgrade:
+            upgrade_channel(engine)
+        with pytest.raises(DatabaseRefused) as at_start:
+            check_version(engine, "channel")
+
+        # then
+        assert "is a headquarters database: channel needs its own" in str(at_upgrade.value)
+        assert "is a headquarters database" in str(at_start.value)
