@@ -54,7 +54,7 @@ def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
         services = local.start(directory / "servers", report)
         yield Servers(services=services, directory=directory)
     finally:
-        local.stop(directory / "servers")
+        local.delete(directory / "servers")
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -68,7 +68,7 @@ def postgresql_for_tests() -> Iterator[str]:
 def end_run() -> None:
     """End the servers that processes of this run have started on this machine, and remove what the run leaves."""
     local.stop_kafka(_kafka_directory(), grace_seconds=0)
-    local.stop_postgres(_postgres_directory())
+    local.delete_postgres(_postgres_directory())
     drop_templates()
     shutil.rmtree(directory_of_run(), ignore_errors=True)
 
@@ -85,6 +85,8 @@ def _postgres_directory() -> Path:
 def directory_for_server(name: str) -> Iterator[Path]:
     """A directory of its own for a server, short enough for a Unix socket, removed afterwards."""
     directory = Path(tempfile.mkdtemp(prefix=f"tenten-{name}-"))
+    # A server that root starts runs as another user, who passes through.
+    directory.chmod(0o711)
     try:
         yield directory
     finally:

@@ -19,6 +19,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from tenten import local
 from tenten.demo.audit import sold_checks
 from tenten.demo.ledger import Sold
 from tenten.demo.people import write_customers_file
@@ -66,6 +67,7 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
         console.print(f"\nThat took {time.monotonic() - started_at:.0f} s.", highlight=False)
     finally:
         if directory is None and not keep:
+            local.delete(place / ".tenten")
             shutil.rmtree(place, ignore_errors=True)
         else:
             console.print(f"Everything is still in {place}", highlight=False)

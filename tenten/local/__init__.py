@@ -5,13 +5,20 @@
     database_url(services, "headquarters")  # "postgresql://postgres@/headquarters?host=..."
     stop(Path(".tenten"))
 
-`services.py` is what most callers need; `kafka.py` and `postgres.py` start, end and restart one server of one's own.
+Most callers need `services.py`; `kafka.py` and `postgres.py` start and stop a single server.
 """
 
 from tenten.local.failures import LocalServiceFailure, NotInstalled
 from tenten.local.kafka import BROKER_PROPERTIES, KAFKA_VERSION, LocalKafka, kafka_status, start_kafka, stop_kafka
-from tenten.local.postgres import LocalPostgres, create_database, postgres_status, start_postgres, stop_postgres
-from tenten.local.services import LocalServices, database_url, start, status, stop
+from tenten.local.postgres import (
+    LocalPostgres,
+    create_database,
+    delete_postgres,
+    postgres_status,
+    start_postgres,
+    stop_postgres,
+)
+from tenten.local.services import LocalServices, database_url, delete, start, status, stop
 
 __all__ = [
     "BROKER_PROPERTIES",
@@ -23,6 +30,8 @@ __all__ = [
     "NotInstalled",
     "create_database",
     "database_url",
+    "delete",
+    "delete_postgres",
     "kafka_status",
     "postgres_status",
     "start",

@@ -1,4 +1,4 @@
-"""What can go wrong with a local server.
+"""Failures of local servers.
 
 LocalServiceFailure
 └── NotInstalled

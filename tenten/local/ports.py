@@ -6,14 +6,14 @@ import time
 
 from tenten.local.failures import LocalServiceFailure
 
-# Below the range that Linux and macOS take the local ports of outgoing connections from: otherwise a client that keeps
-# trying to reach a server that is down may be given that server's port, and be connected to itself.
+# Below the range of ports for outgoing connections on Linux and macOS: otherwise a client that retries a server that is
+# down may be given that server's port, and connect to itself.
 _PORTS = range(20_000, 32_000)
 _PORT_CHOICES_MAX = 1_000
 
 
 def free_port() -> int:
-    """A port that nobody listens on now; another program may take it before its user does, who then asks again.
+    """A port that no program listens on now; another program may take it before the caller does.
 
     Raises: LocalServiceFailure.
     """
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 
 def comes_free(port: int, seconds: float = 2.0) -> bool:
-    """Whether a port is free, or becomes so within the seconds that a killed process may hold on to it."""
+    """Whether a port is free or becomes free in time, as a killed process may keep it for a moment."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if is_free(port):
@@ -35,9 +35,9 @@ def comes_free(port: int, seconds: float = 2.0) -> bool:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port; holds it for an instant, so never ask while a server starts there."""
+    """Whether a server could listen on the port. Binds it for an instant, so do not call this while a server starts."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As Java does: connections of an ended server that the system still remembers are no obstacle.
+        # As Java does: ignore connections of an ended server that the system still remembers.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -48,7 +48,7 @@ def is_free(port: int) -> bool:
 
 
 def is_listening(port: int) -> bool:
-    """Whether somebody accepts connections on the port."""
+    """Whether a program accepts connections on the port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

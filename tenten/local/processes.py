@@ -1,8 +1,7 @@
 """Processes in the background that outlive the one that started them.
 
-A process is named by its pid and a marker, a text that its command line contains and no other process's does (the path
-of its own directory). A pid that the system has since given to another program is therefore never taken for ours, and
-never ended.
+A process is identified by its pid and a marker, a text that only its command line contains (the path of its directory).
+So a pid that the system has since given to another program is never taken for ours, and never ended.
 """
 
 import os
@@ -14,16 +13,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-# Starts the command as its own grandchild and leaves at once: the caller has no child to reap, and a Ctrl-C in the
-# caller's terminal reaches nobody but the caller.
+# Starts the command as a grandchild of the caller and ends: the caller has no child to reap, and a Ctrl-C in the
+# caller's terminal reaches the caller only.
 _LAUNCHER = """
-import subprocess, sys
+import os, subprocess, sys
+os.umask(int(sys.argv[2]))
 with open(sys.argv[1], "ab") as log:
     print(subprocess.Popen(
-        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        sys.argv[3:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     ).pid)
 """
+PRIVATE_UMASK: Final = 0o077
+"""Files of background processes can be read by their owner only."""
+
 _CHECK_EVERY_SECONDS = 0.05
 _APPEARS_SECONDS_MAX = 5.0
 
@@ -39,12 +43,12 @@ class BackgroundProcess:
 def launch(command: Sequence[str], directory: Path, log: Path, marker: str) -> BackgroundProcess:
     """Start a command in the background, in its own session, its output appended to a log.
 
-    It is running when this returns, but has not said that it is ready.
+    The process is running when this returns, but may not be ready.
     """
-    arguments = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(log), *command]
+    arguments = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(log), str(PRIVATE_UMASK), *command]
     launched = subprocess.run(arguments, cwd=directory, check=True, capture_output=True, text=True)
     process = BackgroundProcess(pid=int(launched.stdout), marker=marker)
-    # For a moment after it began a process has no command line yet, and would look as if it had ended.
+    # Just after its start a process has no command line, and would be taken for ended.
     deadline = time.monotonic() + _APPEARS_SECONDS_MAX
     while not is_running(process) and exists(process.pid) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -52,12 +56,12 @@ def launch(command: Sequence[str], directory: Path, log: Path, marker: str) -> B
 
 
 def is_running(process: BackgroundProcess) -> bool:
-    """Whether the process lives and is still the one that was started; one that nobody has reaped counts as ended."""
+    """Whether the process runs and is still the one that was started; a zombie counts as ended."""
     return process.marker in command_line(process.pid)
 
 
 def exists(pid: int) -> bool:
-    """Whether the system knows the pid, be it a zombie's."""
+    """Whether the system knows the pid, also of a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -68,7 +72,7 @@ def exists(pid: int) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process, blanks between its arguments; empty when there is none, or only a zombie."""
+    """The command line of a process, its arguments separated by spaces; empty for a missing process or a zombie."""
     procfs = Path("/proc")
     if (procfs / "self").exists():
         with suppress(OSError):
@@ -81,9 +85,9 @@ def command_line(pid: int) -> str:
 
 
 def end(process: BackgroundProcess, grace_seconds: float) -> bool:
-    """End a process: ask it to (SIGTERM), and after the grace period force it (SIGKILL); return once it has gone.
+    """End a process by SIGTERM, and by SIGKILL after the grace period; return when it has ended.
 
-    A process that was frozen (SIGSTOP) is thawed, so that it can hear the first. False when it was not running.
+    A frozen process (SIGSTOP) is resumed, so that it can handle SIGTERM. False if it was not running.
     """
     if not is_running(process):
         return False

@@ -1,23 +1,25 @@
-"""Kafka and PostgreSQL together, in one directory: what `tenten local start`, `stop` and `status` and the demo use.
+"""Kafka and PostgreSQL together, in one directory, for `tenten local` and the demo.
 
 services.json        the addresses
 kafka/  postgres/    one server each
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
+from tenten.local.directories import create_directory, write_private
 from tenten.local.kafka import kafka_status, start_kafka, stop_kafka
-from tenten.local.postgres import address_of, postgres_status, start_postgres, stop_postgres
+from tenten.local.postgres import address_of, delete_postgres, postgres_status, start_postgres, stop_postgres
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalServices:
-    """Where the local servers are; `postgresql` is the address of the database `postgres`, for libpq and SQLAlchemy."""
+    """Addresses of the local servers; `postgresql` is that of the database `postgres`, for libpq and SQLAlchemy."""
 
     bootstrap_servers: str
     postgresql: str
@@ -25,27 +27,26 @@ class LocalServices:
 
 
 def start(directory: Path, report: Callable[[str], None]) -> LocalServices:
-    """Start both servers, in the background, and wait until they answer; what runs already stays as it is.
+    """Start both servers in the background and wait until they answer. A running server is left as it is.
 
-    A server that has died comes back with its data, and where possible at its old address. `report` is given a line
-    for each thing that takes seconds.
+    A server that has died is started with its data, if possible at its old address. `report` is called with a line
+    for each step that takes seconds.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
-    directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = create_directory(directory)
     with FileLock(directory / "services.lock"):
         postgres = start_postgres(directory / "postgres", report)
         kafka = start_kafka(directory / "kafka", report)
         services = LocalServices(
             bootstrap_servers=kafka.bootstrap_servers, postgresql=postgres.postgresql, directory=directory
         )
-        (directory / "services.json").write_text(json.dumps(asdict(services), default=str))
+        write_private(directory / "services.json", json.dumps(asdict(services), default=str))
     return services
 
 
 def stop(directory: Path) -> bool:
-    """Stop both servers and keep their data; False when neither was running. No other process is touched."""
+    """Stop both servers and keep their data; False if neither was running. No other process is ended."""
     directory = directory.absolute()
     if not directory.exists():
         return False
@@ -54,13 +55,20 @@ def stop(directory: Path) -> bool:
     return any(stopped)
 
 
+def delete(directory: Path) -> None:
+    """Stop both servers and delete the directory with their data."""
+    stop(directory)
+    delete_postgres(directory.absolute() / "postgres")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def status(directory: Path) -> LocalServices | None:
-    """Where the servers of this directory are; None unless both are running."""
+    """The servers of this directory; None unless both are running."""
     directory = directory.absolute()
     if kafka_status(directory / "kafka") is None or postgres_status(directory / "postgres") is None:
         return None
-    noted = json.loads((directory / "services.json").read_text())
-    return LocalServices(**{**noted, "directory": directory})
+    saved = json.loads((directory / "services.json").read_text())
+    return LocalServices(**{**saved, "directory": directory})
 
 
 def database_url(services: LocalServices, name: str) -> str:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
+from tenten import local
 from tests.acceptance.cli import Tenten, end, wait_until
 
 
@@ -260,4 +261,4 @@ def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
         assert store.ok("local", "status", "--json").json["directory"] == str(store.directory / ".tenten")
         assert store.ok("headquarters", "verify", "--json").json["customers"] == 1
     finally:
-        store.run("local", "stop")
+        local.delete(store.directory / ".tenten")

