@@ -23,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import MetaData
 
+from tenten.schemas.customer_fields import ScalarKind, scalar_fields
+
 NAMING: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -65,32 +67,13 @@ IDENTITY: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
 def state_columns() -> list[Column[Any]]:
-    """The columns of `CustomerState` that are no tables of their own, in the schema's order. New ones at every call."""
-    text = [
-        (
-            "title",
-            "first_name",
-            "middle_name",
-            "last_name",
-            "organization_name",
-            "language",
-            "currency",
-            "customer_group",
-        ),
-        ("receipt_preference", "receipt_email", "tax_number"),
-    ]
-    return [
-        Column("legal_entity", Text, nullable=False),
-        Column("customer_type", Text, nullable=False),
-        *(Column(name, Text, nullable=False) for name in text[0]),
-        *(Column(name, Text, nullable=False) for name in text[1]),
-        Column("primary_address", Guid),
-        Column("primary_phone", Guid),
-        Column("primary_email", Guid),
-        Column("address_books", JSON, nullable=False),
-        Column("affiliations", JSON, nullable=False),
-        Column("attributes", JSON, nullable=False),
-    ]
+    """New columns for the fields of `CustomerState` that are not tables of their own."""
+    scalars = (
+        Column(field.name, Guid if field.kind is ScalarKind.GUID else Text, nullable=field.is_nullable)
+        for field in scalar_fields()
+    )
+    lists = (Column(name, JSON, nullable=False) for name in ("address_books", "affiliations", "attributes"))
+    return [*scalars, *lists]
 
 
 def address_table(metadata: MetaData) -> Table:

@@ -10,26 +10,11 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any, Final
 
+from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, CustomerType, canonical
 
-SCALARS: Final = (
-    "customer_type",
-    "title",
-    "first_name",
-    "middle_name",
-    "last_name",
-    "organization_name",
-    "language",
-    "currency",
-    "customer_group",
-    "receipt_preference",
-    "receipt_email",
-    "tax_number",
-    "primary_address",
-    "primary_phone",
-    "primary_email",
-)
-"""The fields that are a path of their own, besides `address_books`. The legal entity is none: it never changes."""
+SCALARS: Final = tuple(field.name for field in scalar_fields() if field.name != "legal_entity")
+"""The fields that are a path of their own, besides `address_books`. The legal entity never changes."""
 
 PARTS: Final = ("affiliations", "addresses", "contacts", "attributes")
 """The lists whose members have a path each."""
@@ -171,7 +156,7 @@ def display_name(state: CustomerState) -> str:
     return person or state.organization_name
 
 
-SEARCHED_NAMES: Final = ("first_name", "middle_name", "last_name", "organization_name")
+SEARCHED_NAMES: Final = tuple(field.name for field in scalar_fields() if field.is_searched)
 """The fields that a clerk's search looks in, in the order of `search_name`."""
 
 

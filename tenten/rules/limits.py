@@ -8,16 +8,10 @@ from typing import Final
 import iso3166
 import iso4217
 
+from tenten.schemas.customer_fields import scalar_fields
+
 CUSTOMER_CHARACTERS_MAX: Final = {
-    "legal_entity": 64,
-    "title": 60,
-    "first_name": 100,
-    "middle_name": 100,
-    "last_name": 100,
-    "organization_name": 100,
-    "language": 35,  # what BCP 47, section 4.4.1, asks software to hold
-    "customer_group": 60,
-    "tax_number": 60,
+    field.name: field.characters_max for field in scalar_fields() if field.characters_max is not None
 }
 """The longest text of each field of a customer, in characters. Fields that take nothing but codes are not here."""
 

@@ -12,13 +12,14 @@ import polars as pl
 from sqlalchemy import Table
 
 from tenten.rules.search_name_columns import search_names
+from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.tables.types import Guid, UtcTime
 
 Dialect = Literal["postgresql", "sqlite"]
 
 _ISO_8601: Final = "%Y-%m-%dT%H:%M:%S%.6f+00:00"
-_LOWER_CASE: Final = ("customer_type", "receipt_preference", "purpose", "kind")
+_LOWER_CASE: Final = (*(field.name for field in scalar_fields() if field.symbols is not None), "purpose", "kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

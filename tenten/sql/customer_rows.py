@@ -36,11 +36,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.rules.customer import attribute_value, search_name
-from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, CustomerType, ReceiptPreference
+from tenten.schemas.customer_fields import scalar_fields
+from tenten.schemas.messages import Address, Attribute, Contact, CustomerState
 from tenten.schemas.tables import channel, headquarters
 from tenten.sql.arrays import is_one_of
 
 Row = dict[str, Any]
+
+_SCALARS: Final = tuple((field.name, field.symbols) for field in scalar_fields())
+"""The scalar fields; enums are in lower case in the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,23 +129,11 @@ def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[
 def _stored_customer(
     row: RowMapping, addresses: Iterable[RowMapping], contacts: Iterable[RowMapping]
 ) -> StoredCustomer:
+    scalars: dict[str, Any] = {
+        name: row[name] if symbols is None else symbols(row[name].upper()) for name, symbols in _SCALARS
+    }
     state = CustomerState(
-        legal_entity=row["legal_entity"],
-        customer_type=CustomerType(row["customer_type"].upper()),
-        title=row["title"],
-        first_name=row["first_name"],
-        middle_name=row["middle_name"],
-        last_name=row["last_name"],
-        organization_name=row["organization_name"],
-        language=row["language"],
-        currency=row["currency"],
-        customer_group=row["customer_group"],
-        receipt_preference=ReceiptPreference(row["receipt_preference"].upper()),
-        receipt_email=row["receipt_email"],
-        tax_number=row["tax_number"],
-        primary_address=row["primary_address"],
-        primary_phone=row["primary_phone"],
-        primary_email=row["primary_email"],
+        **scalars,
         address_books=tuple(row["address_books"]),
         affiliations=tuple(row["affiliations"]),
         addresses=tuple(_address(address) for address in addresses),
@@ -230,22 +222,8 @@ def _customer_row(stored: StoredCustomer, table: Table) -> Row:
         "account_number": stored.account_number,
         "version": stored.version,
         "updated_at": stored.updated_at,
-        "legal_entity": state.legal_entity,
-        "customer_type": state.customer_type.value.lower(),
-        "title": state.title,
-        "first_name": state.first_name,
-        "middle_name": state.middle_name,
-        "last_name": state.last_name,
-        "organization_name": state.organization_name,
-        "language": state.language,
-        "currency": state.currency,
-        "customer_group": state.customer_group,
-        "receipt_preference": state.receipt_preference.value.lower(),
-        "receipt_email": state.receipt_email,
-        "tax_number": state.tax_number,
-        "primary_address": state.primary_address,
-        "primary_phone": state.primary_phone,
-        "primary_email": state.primary_email,
+        **{name: getattr(state, name) for name, symbols in _SCALARS if symbols is None},
+        **{name: getattr(state, name).value.lower() for name, symbols in _SCALARS if symbols is not None},
         "address_books": list(state.address_books),
         "affiliations": list(state.affiliations),
         "attributes": [{"name": one.name, **attribute_value(one)} for one in state.attributes],

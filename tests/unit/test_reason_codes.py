@@ -15,7 +15,7 @@ COMPUTED_CODES = {
     # The condition of a listed transaction, which SQL computes.
     "consumers/headquarters/transactions/statements.py": {"missing", "misplaced", "waiting", "blocked", "rejected"},
     # Copies a reason.
-    "schemas/messages.py": set[str](),
+    "schemas/messages/reason.py": set[str](),
 }
 """The codes of reasons that the sources do not create with a literal, by file."""
 

@@ -1,0 +1,220 @@
+"""The customer: its fields, declared once, with everything that follows from each of them.
+
+A scalar field is one line of `CustomerState`. From it derive: the columns of both databases, rows and their way back,
+paths, limits, search names, the names of import columns and the options of the command line. The Avro files, the
+migrations and `CustomerFields` of the Python API are written by hand; tests compare them with this table.
+"""
+# ruff: noqa: RUF009 -- `scalar` returns a field, like `dataclasses.field`
+
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum, StrEnum
+from functools import cache
+from typing import Any, Final, get_type_hints
+
+
+class CustomerType(StrEnum):
+    """A person or an organization."""
+
+    PERSON = "PERSON"
+    ORGANIZATION = "ORGANIZATION"
+
+
+class ReceiptPreference(StrEnum):
+    """How receipts are given."""
+
+    NONE = "NONE"
+    PRINT = "PRINT"
+    EMAIL = "EMAIL"
+    BOTH = "BOTH"
+
+
+PHONE: Final = "PHONE"
+EMAIL: Final = "EMAIL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One postal address of a customer."""
+
+    address_id: str
+    purpose: str = ""
+    name: str = ""
+    street: str = ""
+    city: str = ""
+    county: str = ""
+    state: str = ""
+    postal_code: str = ""
+    country: str = ""
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """One phone number (E.164) or e-mail address of a customer."""
+
+    contact_id: str
+    kind: str
+    value: str
+    marketing_consent: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """One configured extra field; exactly one of the four values is set."""
+
+    name: str
+    text: str | None = None
+    integer: int | None = None
+    decimal: Decimal | None = None
+    boolean: bool | None = None
+
+
+class ScalarKind(Enum):
+    """The type of a scalar field: `str`, an enum, or the id of one of the customer's addresses or contacts."""
+
+    TEXT = "text"
+    ENUM = "enum"
+    GUID = "guid"
+
+
+class InputForm(Enum):
+    """The normal form of a text that is entered."""
+
+    PLAIN = "plain"
+    """Trimmed and composed."""
+    EMAIL = "email"
+    NONE = "none"
+    """Not entered: the channel has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalarField:
+    """One scalar field of a customer: a column in both databases and a path of its own."""
+
+    name: str
+    kind: ScalarKind
+    is_nullable: bool
+    """Null in Avro and in the databases where the customer has none; else the empty text."""
+    symbols: type[StrEnum] | None
+    """The enum, if it is one."""
+    characters_max: int | None
+    """The longest text; None for codes and e-mail addresses, which have rules of their own."""
+    is_searched: bool
+    """Part of the name that a clerk's search looks in."""
+    form: InputForm
+    import_names: tuple[str, ...]
+    """Common names of the column in a file, in lower-case letters and digits."""
+    option: str | None
+    """The help of an option of its own for `tenten customer create`; None: only by `--set`."""
+    since: str
+    """The release that has introduced it."""
+
+
+def scalar(
+    default: Any = MISSING,
+    *,
+    kind: ScalarKind = ScalarKind.TEXT,
+    characters_max: int | None = None,
+    is_searched: bool = False,
+    form: InputForm = InputForm.PLAIN,
+    import_names: tuple[str, ...] = (),
+    option: str | None = None,
+    since: str = "0.1.0",
+) -> Any:
+    """A scalar field of `CustomerState`; the arguments are those of `ScalarField`."""
+    return field(
+        default=default,
+        metadata={
+            "kind": kind,
+            "characters_max": characters_max,
+            "is_searched": is_searched,
+            "form": form,
+            "import_names": import_names,
+            "option": option,
+            "since": since,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerState:
+    """The whole customer, except the fields that headquarters adds."""
+
+    legal_entity: str = scalar(characters_max=64, form=InputForm.NONE)
+    customer_type: CustomerType = scalar(CustomerType.PERSON, kind=ScalarKind.ENUM, import_names=("customertype",))
+    title: str = scalar(
+        "",
+        characters_max=60,
+        import_names=("title", "prefix", "nameprefix", "salutation", "personaltitle"),
+        option="",
+    )
+    first_name: str = scalar(
+        "",
+        characters_max=100,
+        is_searched=True,
+        import_names=("firstname", "givenname", "forename", "fname"),
+        option="",
+    )
+    middle_name: str = scalar(
+        "",
+        characters_max=100,
+        is_searched=True,
+        import_names=("middlename", "middleinitial", "additionalname"),
+        option="",
+    )
+    last_name: str = scalar(
+        "", characters_max=100, is_searched=True, import_names=("lastname", "surname", "familyname", "lname"), option=""
+    )
+    organization_name: str = scalar(
+        "",
+        characters_max=100,
+        is_searched=True,
+        import_names=(
+            "organizationname",
+            "organisationname",
+            "organization",
+            "organisation",
+            "company",
+            "companyname",
+            "businessname",
+        ),
+        option="",
+    )
+    # BCP 47, section 4.4.1, recommends room for 35 characters.
+    language: str = scalar("", characters_max=35, import_names=("language", "languageid", "languagecode"))
+    currency: str = scalar("", import_names=("currency", "currencycode"))
+    customer_group: str = scalar("", characters_max=60, import_names=("customergroup", "customergroupid"))
+    receipt_preference: ReceiptPreference = scalar(
+        ReceiptPreference.NONE, kind=ScalarKind.ENUM, import_names=("receiptpreference",)
+    )
+    receipt_email: str = scalar("", form=InputForm.EMAIL, import_names=("receiptemail",))
+    tax_number: str = scalar(
+        "", characters_max=60, import_names=("taxnumber", "taxid", "taxregistrationnumber", "vatnumber", "vatid")
+    )
+    primary_address: str | None = scalar(None, kind=ScalarKind.GUID)
+    primary_phone: str | None = scalar(None, kind=ScalarKind.GUID)
+    primary_email: str | None = scalar(None, kind=ScalarKind.GUID)
+    address_books: tuple[str, ...] = ()
+    affiliations: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    contacts: tuple[Contact, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+
+@cache
+def scalar_fields() -> tuple[ScalarField, ...]:
+    """The scalar fields of a customer, in the order of the table."""
+    types = get_type_hints(CustomerState)
+    return tuple(
+        ScalarField(
+            name=column.name,
+            is_nullable=types[column.name] == str | None,
+            symbols=types[column.name] if column.metadata["kind"] is ScalarKind.ENUM else None,
+            **column.metadata,
+        )
+        for column in fields(CustomerState)
+        if column.metadata
+    )

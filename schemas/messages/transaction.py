@@ -1,0 +1,137 @@
+"""Orders, cash-and-carry sales and end-of-day events, with their way from Avro."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+
+class TransactionKind(StrEnum):
+    """The kind of a record on `retail-transactions`."""
+
+    ORDER = "ORDER"
+    CASH_AND_CARRY = "CASH_AND_CARRY"
+    END_OF_DAY = "END_OF_DAY"
+    UNKNOWN = "UNKNOWN"
+    """A kind that a later release has introduced."""
+
+
+class TransactionStatus(StrEnum):
+    """The status of a transaction, an end of day or its statement."""
+
+    PENDING = "pending"
+    """Only in the channel: headquarters has not replied yet."""
+    WAITING = "waiting"
+    """Waits for its customer or, for an end of day, for a transaction."""
+    BLOCKED = "blocked"
+    """Needs manual correction; see `reasons`."""
+    REJECTED = "rejected"
+    """It breaks a rule."""
+    SYNCHRONIZED = "synchronized"
+    """Its customer has an account number; an order has become a sales order, a cash-and-carry sale can be posted."""
+    POSTED = "posted"
+    """A statement of which every transaction is synchronized and counted."""
+
+
+NO_CUSTOMER: Final = "00000000-0000-0000-0000-000000000000"
+"""The customer id in the reply to a transaction without a customer. Source: RFC 9562, the nil UUID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryAddress:
+    """Where an order is delivered: an address of the customer, as it was when the order was recorded."""
+
+    address_id: str
+    name: str = ""
+    street: str = ""
+    city: str = ""
+    county: str = ""
+    state: str = ""
+    postal_code: str = ""
+    country: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionLine:
+    """One item: `amount` is quantity times price, rounded half up to the currency's minor unit."""
+
+    sku: str
+    quantity: Decimal
+    price: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedAmount:
+    """A charge or a tax."""
+
+    code: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """The amount paid with one method."""
+
+    method: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlTotal:
+    """The amount paid with one method in one currency, over all transactions of an end of day."""
+
+    currency: str
+    payment_method: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetailTransaction:
+    """An order, a cash-and-carry transaction, or the end of a day."""
+
+    channel_id: str
+    transaction_id: str
+    kind: TransactionKind
+    occurred_at: datetime
+    business_date: date
+    legal_entity: str
+    customer_id: str | None = None
+    customer_event_id: str | None = None
+    customer_event: bytes | None = None
+    """The customer's newest unsettled event, framed; None if all are settled."""
+    currency: str = ""
+    total: Decimal = Decimal(0)
+    delivery_mode: str = ""
+    delivery_address: DeliveryAddress | None = None
+    lines: tuple[TransactionLine, ...] = ()
+    charges: tuple[CodedAmount, ...] = ()
+    taxes: tuple[CodedAmount, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    listed: tuple[str, ...] = ()
+    """For an end of day: the ids of the cash-and-carry transactions that it closes."""
+    control_totals: tuple[ControlTotal, ...] = ()
+    complete: bool = True
+    """For an end of day: with the earlier ones it lists all transactions of the day that the channel has."""
+
+
+def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:
+    """A transaction from a decoded Avro record."""
+    address = transaction["delivery_address"]
+    fields = {name: transaction[name] for name in RetailTransaction.__slots__}
+    return RetailTransaction(
+        **{
+            **fields,
+            "transaction_id": str(transaction["transaction_id"]),
+            "kind": TransactionKind(transaction["kind"]),
+            "delivery_address": None if address is None else DeliveryAddress(**address),
+            "lines": tuple(TransactionLine(**line) for line in transaction["lines"]),
+            "charges": tuple(CodedAmount(**charge) for charge in transaction["charges"]),
+            "taxes": tuple(CodedAmount(**tax) for tax in transaction["taxes"]),
+            "payments": tuple(Payment(**payment) for payment in transaction["payments"]),
+            "listed": tuple(transaction["listed"]),
+            "control_totals": tuple(ControlTotal(**total) for total in transaction["control_totals"]),
+        }
+    )
