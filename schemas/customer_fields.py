@@ -218,3 +218,11 @@ def scalar_fields() -> tuple[ScalarField, ...]:
         for column in fields(CustomerState)
         if column.metadata
     )
+
+
+@cache
+def plain_texts() -> tuple[str, ...]:
+    """The names of the text fields that are stored as entered, but trimmed and composed."""
+    return tuple(
+        field.name for field in scalar_fields() if field.kind is ScalarKind.TEXT and field.form is InputForm.PLAIN
+    )

@@ -7,31 +7,13 @@ from typing import Final
 
 from tenten.producers.till.text_input import TEXT_FIELDS, is_text_field
 from tenten.runtime.errors import ImportRejected
+from tenten.schemas.customer_fields import scalar_fields
 
 KEY: Final = "key"
 
 _COMMON_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     KEY: ("customerkey", "externalkey", "externalid"),
-    "customer_type": ("customertype",),
-    "title": ("title", "prefix", "nameprefix", "salutation", "personaltitle"),
-    "first_name": ("firstname", "givenname", "forename", "fname"),
-    "middle_name": ("middlename", "middleinitial", "additionalname"),
-    "last_name": ("lastname", "surname", "familyname", "lname"),
-    "organization_name": (
-        "organizationname",
-        "organisationname",
-        "organization",
-        "organisation",
-        "company",
-        "companyname",
-        "businessname",
-    ),
-    "language": ("language", "languageid", "languagecode"),
-    "currency": ("currency", "currencycode"),
-    "customer_group": ("customergroup", "customergroupid"),
-    "receipt_preference": ("receiptpreference",),
-    "receipt_email": ("receiptemail",),
-    "tax_number": ("taxnumber", "taxid", "taxregistrationnumber", "vatnumber", "vatid"),
+    **{field.name: field.import_names for field in scalar_fields() if field.import_names},
     "email": ("email", "emailaddress", "mail", "primaryemail", "primarycontactemail"),
     "phone": (
         "phone",

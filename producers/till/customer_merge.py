@@ -15,6 +15,7 @@ from typing import Any, Final
 from tenten.producers.till.customer_input import AttributeValue, CustomerFields, NewAddress
 from tenten.rules.customer_rules import normal_email, normal_phone
 from tenten.rules.limits import country_code
+from tenten.schemas.customer_fields import plain_texts
 from tenten.schemas.messages import (
     EMAIL,
     PHONE,
@@ -26,19 +27,6 @@ from tenten.schemas.messages import (
     ReceiptPreference,
     canonical,
 )
-
-PLAIN_TEXTS: Final = (
-    "title",
-    "first_name",
-    "middle_name",
-    "last_name",
-    "organization_name",
-    "language",
-    "currency",
-    "customer_group",
-    "tax_number",
-)
-"""The fields that are stored as entered, but trimmed and composed."""
 
 ADDRESS_PARTS: Final = ("purpose", "name", "street", "city", "county", "state", "postal_code", "country")
 
@@ -87,7 +75,7 @@ def clean(text: str) -> str:
 def _with_scalars(state: CustomerState, fields: CustomerFields) -> CustomerState:
     # Each field has its own type, which a dict type cannot express.
     values: dict[str, Any] = {
-        name: clean(text) for name, text in fields.items() if name in PLAIN_TEXTS and isinstance(text, str)
+        name: clean(text) for name, text in fields.items() if name in plain_texts() and isinstance(text, str)
     }
     if "receipt_email" in fields:
         values["receipt_email"] = _email(fields["receipt_email"])

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tenten.producers.till.customer_input import CustomerFields, NewAddress
-from tenten.producers.till.customer_merge import PLAIN_TEXTS, clean
+from tenten.producers.till.customer_merge import clean
+from tenten.schemas.customer_fields import plain_texts
 from tenten.schemas.messages import CustomerType, ReceiptPreference
 
 _ADDRESS_FIELDS: Final = {
@@ -20,7 +21,7 @@ _ADDRESS_FIELDS: Final = {
 _ATTRIBUTES: Final = "attributes/"
 
 TEXT_FIELDS: Final = (
-    *PLAIN_TEXTS,
+    *plain_texts(),
     "customer_type",
     "receipt_preference",
     "receipt_email",
@@ -52,9 +53,8 @@ def fields_from_texts(texts: Mapping[str, str]) -> CustomerFields:
             f"unknown field {', '.join(unknown)}; the fields are {', '.join(TEXT_FIELDS)} and attributes/NAME"
         )
     fields = CustomerFields()
-    for name in (*PLAIN_TEXTS, "receipt_email", "email", "phone"):
-        if name in texts:
-            fields[name] = texts[name]
+    names = (*plain_texts(), "receipt_email", "email", "phone")
+    fields.update({name: text for name, text in texts.items() if name in names})  # type: ignore[typeddict-item]  # texts
     if "customer_type" in texts:
         fields["customer_type"] = CustomerType(_choice("customer_type", texts["customer_type"], list(CustomerType)))
     if "receipt_preference" in texts:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tenten.cli.exit_codes import FAILED
+from tenten.cli.field_options import with_field_options
 from tenten.cli.formats import word
 from tenten.cli.options import ChannelName, CustomerId, Json, Yes, confirm, examples, noun, pairs
 from tenten.cli.output import (
@@ -21,6 +22,7 @@ from tenten.cli.output import (
     report_reasons,
 )
 from tenten.cli.wiring import opened_channel
+from tenten.schemas.customer_fields import InputForm, ScalarKind, scalar_fields
 from tenten.schemas.messages import reasons_as_json
 
 if TYPE_CHECKING:
@@ -31,7 +33,10 @@ app = noun(
     "tenten customer search houston lovelace",
 )
 
-_IDS: Final = ("primary_address", "primary_phone", "primary_email")
+_IDS: Final = tuple(field.name for field in scalar_fields() if field.kind is ScalarKind.GUID)
+_TEXTS: Final = tuple(
+    field.name for field in scalar_fields() if field.kind is not ScalarKind.GUID and field.form is not InputForm.NONE
+)
 
 Text = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)]
 Set = Annotated[
@@ -40,9 +45,8 @@ Set = Annotated[
         "--set",
         metavar="NAME=VALUE",
         show_default=False,
-        help="Any field: customer_type, title, first_name, middle_name, last_name, organization_name, language, "
-        "currency, customer_group, receipt_preference, receipt_email, tax_number, email, phone, address_purpose, "
-        "address_name, street, city, county, state, postal_code, country, affiliations (added, separated by "
+        help=f"Any field: {', '.join(_TEXTS)}, email, phone, address_purpose, address_name, "
+        " street, city, county, state, postal_code, country, affiliations (added, separated by "
         "semicolons), address_books (all of them), primary_address, primary_phone, primary_email (ids), "
         "attributes/NAME. An empty value clears. Repeatable.",
     ),
@@ -71,15 +75,11 @@ AddPhone = Annotated[
         "tenten customer create houston --first-name Ada --set affiliations='staff;friends' --set attributes/size=38",
     )
 )
+@with_field_options
 def create(
     context: typer.Context,
     *,
     channel: ChannelName,
-    title: Text = None,
-    first_name: Text = None,
-    middle_name: Text = None,
-    last_name: Text = None,
-    organization_name: Text = None,
     email: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, help="The primary e-mail address.")
     ] = None,
@@ -116,6 +116,7 @@ def create(
         ),
     ] = None,
     json: Json = False,
+    **texts: str | None,
 ) -> None:
     """Create a customer, with or without a connection to headquarters.
 
@@ -125,12 +126,7 @@ def create(
     """
     from tenten.producers import register_customer
 
-    texts = {
-        "title": title,
-        "first_name": first_name,
-        "middle_name": middle_name,
-        "last_name": last_name,
-        "organization_name": organization_name,
+    texts |= {
         "email": email,
         "phone": phone,
         "street": street,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tenten.avro.wire import contract
+from tenten.producers.till.customer_input import CustomerFields
 from tenten.schemas.customer_fields import CustomerState, InputForm, ScalarField, ScalarKind, scalar_fields
 
 STATE: dict[str, Any] = contract("Customer").json["fields"][-1]["type"]
@@ -33,6 +34,13 @@ def test_avro_field_has_the_type_of_the_table(field: ScalarField) -> None:
 def test_contracts_have_no_other_fields() -> None:
     """Each Avro field of the state is a field of `CustomerState`."""
     assert AVRO_FIELDS.keys() == set(CustomerState.__dataclass_fields__)
+
+
+def test_python_api_accepts_every_field() -> None:
+    """`CustomerFields` declares each field that can be entered."""
+    entered = {field.name for field in scalar_fields() if field.form is not InputForm.NONE}
+
+    assert entered <= CustomerFields.__annotations__.keys()
 
 
 def test_limits_and_columns_derive_from_the_table() -> None:
