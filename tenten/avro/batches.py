@@ -18,13 +18,14 @@ import polars as pl
 from tenten.avro.container import read_block
 from tenten.avro.resolution import column_type, resolution
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
+from tenten.rules.limits import GUID
 from tenten.schemas.messages import ROW
 
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
 bytes may be reused."""
 
-_GUID: Final = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_GUID: Final = f"^{GUID.pattern}$"
 _OUT_OF_RANGE: Final = "contains a value outside the supported range"
 _TIME_MIN: Final = datetime(1, 1, 2, tzinfo=UTC)
 _TIME_MAX: Final = datetime(9999, 12, 30, tzinfo=UTC)

@@ -1,21 +1,19 @@
 """A few records, one by one: setting up columns costs milliseconds, for which a single customer should not wait."""
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Json, Unreadable, WriterSchemas
+from tenten.rules.limits import GUID
 
 FEW_RECORDS: Final = 16
 """Up to here one by one is quicker."""
 
-_GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
 
 def is_guid(text: str) -> bool:
     """Whether this is a GUID as the contract has it: lowercase, with hyphens."""
-    return _GUID.fullmatch(text) is not None
+    return GUID.fullmatch(text) is not None
 
 
 def decode_few(
