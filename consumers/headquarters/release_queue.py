@@ -1,7 +1,7 @@
-"""Which waiting transactions are to be looked at: those whose customers a batch has brought, so that a round of
-`consumers/headquarters/transactions/release.py` need not go through all that waits.
+"""The release queue: waiting transactions whose customers a batch has synchronized.
 
-Nothing is lost where a transaction is missing here: each second or so a round goes through all of them.
+A release pass (`transactions/release.py`) looks only at these. A transaction that is missing here is not lost: the full
+scan, about once a second, looks at all that wait.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,17 +12,15 @@ from sqlalchemy import Connection, text
 from tenten.sql.arrays import pg_array_literal
 
 
-def note_customers(headquarters: Connection, customer_ids: Iterable[str]) -> None:
-    """Have those transactions looked at that wait for one of these customers. Belongs to the SQL transaction that
-    brings them.
-    """
-    if headquarters.scalar(_SOMETHING_WAITS):
-        headquarters.execute(_NOTE_CUSTOMERS, {"ids": pg_array_literal(customer_ids)})
+def enqueue_for_customers(headquarters: Connection, customer_ids: Iterable[str]) -> None:
+    """Enqueue the transactions that wait for these customers, in the SQL transaction that synchronizes them."""
+    if headquarters.scalar(_ANY_WAITING):
+        headquarters.execute(_ENQUEUE_FOR_CUSTOMERS, {"ids": pg_array_literal(customer_ids)})
 
 
-_SOMETHING_WAITS: Final = text("SELECT EXISTS (SELECT FROM retail_transactions WHERE status IN ('waiting', 'blocked'))")
+_ANY_WAITING: Final = text("SELECT EXISTS (SELECT FROM retail_transactions WHERE status IN ('waiting', 'blocked'))")
 
-_NOTE_CUSTOMERS: Final = text(
+_ENQUEUE_FOR_CUSTOMERS: Final = text(
     """
     INSERT INTO release_due (transaction_id)
     SELECT transaction_id FROM retail_transactions
@@ -31,13 +29,15 @@ _NOTE_CUSTOMERS: Final = text(
 )
 
 
-def note_new(headquarters: Connection, ids: Sequence[str], customer_ids: Sequence[str | None]) -> None:
-    """Have those of these new transactions looked at that have no customer, or one who is there already."""
+def enqueue_new(headquarters: Connection, ids: Sequence[str], customer_ids: Sequence[str | None]) -> None:
+    """Enqueue those of these new transactions that have no customer, or one that exists already."""
     if ids:
-        headquarters.execute(_NOTE_NEW, {"ids": pg_array_literal(ids), "customer_ids": pg_array_literal(customer_ids)})
+        headquarters.execute(
+            _ENQUEUE_NEW, {"ids": pg_array_literal(ids), "customer_ids": pg_array_literal(customer_ids)}
+        )
 
 
-_NOTE_NEW: Final = text(
+_ENQUEUE_NEW: Final = text(
     """
     INSERT INTO release_due (transaction_id)
     SELECT new.transaction_id
@@ -48,20 +48,20 @@ _NOTE_NEW: Final = text(
 )
 
 
-class Noted(NamedTuple):
-    """What was noted, a transaction perhaps twice."""
+class Dequeued(NamedTuple):
+    """Entries taken from the release queue; a transaction may occur twice."""
 
-    notes: int
+    entries: int
     ids: str
-    """As `pg_array_literal` has them."""
+    """The transaction ids as a literal of `pg_array_literal`."""
 
 
-def take_due(headquarters: Connection, rows_max: int) -> Noted:
-    """Take so many of them out, at most."""
-    return Noted._make(headquarters.execute(_TAKE_DUE, {"rows_max": rows_max}).one())
+def dequeue(headquarters: Connection, rows_max: int) -> Dequeued:
+    """Delete up to this many entries and return them."""
+    return Dequeued._make(headquarters.execute(_DEQUEUE, {"rows_max": rows_max}).one())
 
 
-_TAKE_DUE: Final = text(
+_DEQUEUE: Final = text(
     """
     WITH taken AS (
         DELETE FROM release_due WHERE ctid = ANY (ARRAY(

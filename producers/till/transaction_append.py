@@ -50,7 +50,7 @@ def append(
         event = customer_events.newest_unsettled(connection, transaction.customer_id)
     if event is not None:
         transaction = replace(transaction, customer_event_id=event[0], customer_event=event[1])
-    broken = transaction_rules.transaction_reasons(transaction, {channel.name: channel.legal_entity_id})
+    broken = transaction_rules.transaction_violations(transaction, {channel.name: channel.legal_entity_id})
     _reject([*violations, *transaction_reasons(broken)])
     try:
         payload = encode(contract("RetailTransaction"), to_avro(transaction))

@@ -1,9 +1,10 @@
-"""Which orders and cash-and-carry transactions of a batch surely break no rule, judged in columns.
+"""A columnar fast path for the rules of sales: rows that pass need no call to `transaction_violations`.
 
-Whatever is rare is not surely valid: `transaction_rules.transaction_reasons` judges it one by one, and has the last
-word. Numbers are counted in millionths, as 128-bit integers, so that every sum and product is exact.
+Valid sales do not pass only where numbers or texts are very large. Numbers are counted in millionths, as 128-bit
+integers, so that every sum and product is exact.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,21 +17,24 @@ from tenten.schemas.messages import ROW
 _GUID: Final = f"^{GUID.pattern}$"
 _MILLION: Final = 1_000_000
 _NUMBER_END: Final = 10**9 * _MILLION
-"""Larger numbers are looked at one by one; the product of two below is exact."""
+"""Larger numbers do not pass; the product of two smaller ones is exact."""
 
 _CHARACTERS_MAX: Final = min(CHARACTERS_MAX.values())
+_WHITESPACE: Final = "".join(char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace())
+"""The characters that `str.strip` removes; without an argument, polars leaves some of them."""
+
 _ADDRESS_TEXTS: Final = ("name", "street", "city", "county", "state", "postal_code", "country")
 
 
-def surely_valid(frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> pl.Series:
-    """One boolean a row of decoded `RetailTransaction`s that are no ends of days, in the order of the frame."""
+def passes_fast_path(frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> pl.Series:
+    """One boolean per row of decoded orders and cash-and-carry sales, in the order of the frame."""
     unit = {code: int(minor_unit(code) * _MILLION) for code in currencies()}
     base = frame.select(
         ROW,
         pl.col("kind") == "CASH_AND_CARRY",
         pl.col("currency").replace_strict(unit, default=None, return_dtype=pl.Int64).cast(pl.Int128).alias("unit"),
         pl.col("total").to_physical().cast(pl.Int128),
-        _outside(legal_entity_by_channel).alias("valid"),
+        _header(legal_entity_by_channel).alias("valid"),
     )
     parts = base.select(ROW, "kind", "unit")
     lines = _lines(frame, parts)
@@ -48,14 +52,16 @@ def surely_valid(frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]
         pl.all_horizontal("valid", "lines_valid", "charges_valid", "taxes_valid", "payments_valid")
         & (pl.col("total") == pl.col("lines_sum") + pl.col("charges_sum") + pl.col("taxes_sum"))
         & _in_range(pl.col("total"))
-        & pl.when("kind").then(paid == pl.col("total")).otherwise((paid >= 0) & (paid <= pl.col("total")))
+        & pl.when("kind")
+        .then(paid == pl.col("total"))
+        .otherwise((paid >= 0) & (paid <= pl.max_horizontal(pl.col("total"), 0)))
     )
     by_row = joined.select(ROW, valid.fill_null(False).alias("valid"))
     return frame.select(ROW).join(by_row, on=ROW, how="left", maintain_order="left")["valid"]
 
 
-def _outside(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
-    """Channel, customer, delivery, and how long the lists are."""
+def _header(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
+    """Checks of channel, customer, delivery, and the lengths of lists."""
     owner = pl.col("channel_id").replace_strict(dict(legal_entity_by_channel), default=None, return_dtype=pl.String)
     customer, event = pl.col("customer_id"), pl.col("customer_event_id")
     return (
@@ -65,6 +71,7 @@ def _outside(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
         & (event.is_null() == pl.col("customer_event").is_null())
         & (event.is_null() | customer.is_not_null())
         & (pl.col("delivery_mode").str.len_chars() <= _CHARACTERS_MAX)
+        & _without_nul(pl.col("delivery_mode"))
         & pl.col("lines").list.len().is_between(1, LINES_MAX)
         & pl.all_horizontal(pl.col(name).list.len() <= LINES_MAX for name in ("charges", "taxes", "payments"))
         & pl.all_horizontal(pl.col(name).list.len() == 0 for name in ("listed", "control_totals"))
@@ -84,14 +91,14 @@ def _address() -> pl.Expr:
 
 
 def _lines(frame: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
-    """By row: whether every line is valid, and what the amounts add up to."""
+    """By row: whether every line is valid, and the sum of the amounts."""
     lines = _exploded(frame, parts, "lines")
     numbers = [pl.col(name).to_physical().cast(pl.Int128) for name in ("quantity", "price", "amount")]
     quantity, price, amount = numbers
     product, unit = quantity * price, pl.col("unit") * _MILLION
     rounded = (product.abs() + unit // 2) // unit * unit * product.sign()
     valid = (
-        _said(pl.col("sku"))
+        _required(pl.col("sku"))
         & pl.all_horizontal(_in_range(number) for number in numbers)
         & (price >= 0)
         & ((quantity > 0) | ((quantity < 0) & pl.col("kind")))
@@ -101,31 +108,31 @@ def _lines(frame: pl.DataFrame, parts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _coded(frame: pl.DataFrame, parts: pl.DataFrame, name: str, code: str) -> pl.DataFrame:
-    """The same of charges, taxes or payments; rows without any are missing."""
+    """The same for charges, taxes or payments; rows without any are missing."""
     rows = _exploded(frame, parts, name)
     amount = pl.col("amount").to_physical().cast(pl.Int128)
-    valid = _said(pl.col(code)) & _in_range(amount) & (amount % pl.col("unit") == 0)
+    valid = _required(pl.col(code)) & _in_range(amount) & (amount % pl.col("unit") == 0)
     return _summed(rows, valid, amount)
 
 
 def _exploded(frame: pl.DataFrame, parts: pl.DataFrame, name: str) -> pl.DataFrame:
-    """One row a member of this list, with kind and unit of its transaction."""
-    some = frame.select(ROW, name).filter(pl.col(name).list.len() > 0)
-    return some.explode(name).unnest(name).join(parts, on=ROW, how="left")
+    """One row per member of this list, with kind and unit of its transaction."""
+    members = frame.select(ROW, name).filter(pl.col(name).list.len() > 0)
+    return members.explode(name).unnest(name).join(parts, on=ROW, how="left")
 
 
 def _summed(rows: pl.DataFrame, valid: pl.Expr, amount: pl.Expr) -> pl.DataFrame:
-    judged = rows.select(ROW, valid.fill_null(False).alias("valid"), amount.alias("sum"))
-    return judged.group_by(ROW).agg(pl.col("valid").all(), pl.col("sum").sum())
+    checked = rows.select(ROW, valid.fill_null(False).alias("valid"), amount.alias("sum"))
+    return checked.group_by(ROW).agg(pl.col("valid").all(), pl.col("sum").sum())
 
 
 def _in_range(number: pl.Expr) -> pl.Expr:
-    """Not by `abs`, which is no positive number for the smallest one."""
+    """Not with `abs`, which overflows for the smallest number."""
     return number.is_between(-_NUMBER_END, _NUMBER_END, closed="none")
 
 
-def _said(text: pl.Expr) -> pl.Expr:
-    return (text.str.strip_chars() != "") & (text.str.len_chars() <= _CHARACTERS_MAX) & _without_nul(text)
+def _required(text: pl.Expr) -> pl.Expr:
+    return (text.str.strip_chars(_WHITESPACE) != "") & (text.str.len_chars() <= _CHARACTERS_MAX) & _without_nul(text)
 
 
 def _without_nul(text: pl.Expr) -> pl.Expr:

@@ -25,7 +25,7 @@ from tenten.consumers.headquarters.customers.individual_events import CustomerAf
 from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
-from tenten.consumers.headquarters.release_queue import note_customers
+from tenten.consumers.headquarters.release_queue import enqueue_for_customers
 from tenten.runtime.error_codes import error_code, is_transient
 from tenten.runtime.errors import DatabaseRefused, WriteConflict
 from tenten.runtime.failpoints import failpoint
@@ -135,7 +135,7 @@ def _write_batch(
     created = create_in_bulk(headquarters, allotment, batch, now, encode)
     allotment.write()
     individual_ids = [event.event.customer_id for event in batch.individual_events]
-    note_customers(headquarters, [*batch.simple_creates["customer_id"], *individual_ids])
+    enqueue_for_customers(headquarters, [*batch.simple_creates["customer_id"], *individual_ids])
     advance_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
     return Synchronized(created=created, touched=individual.touched, replies=tuple(individual.replies))

@@ -1,4 +1,4 @@
-"""Headquarters' side of what channels sell: orders become sales orders, cash-and-carry transactions statements.
+"""Headquarters' side of what channels sell: orders become sales orders, cash-and-carry sales become statements.
 
-`run.py` takes transactions in, `release.py` lets them through once their customers have account numbers.
+`run.py` ingests transactions, `release.py` releases them once their customers have account numbers.
 """

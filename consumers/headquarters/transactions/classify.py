@@ -1,6 +1,6 @@
-"""Judge a batch of transactions without I/O: rows for the database, ends of days, and the customer events to forward.
+"""Classify a batch of transactions without I/O: sales as database rows, end-of-day events, customer events to forward.
 
-Orders and cash-and-carry stay in columns; only what may break a rule is looked at one by one.
+Sales stay in columns; only those that fail the fast path are checked individually.
 """
 
 import json
@@ -14,8 +14,8 @@ from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID
-from tenten.rules.transaction_rules import transaction_reasons
-from tenten.rules.transaction_rules_columns import surely_valid
+from tenten.rules.transaction_rules import transaction_violations
+from tenten.rules.transaction_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
     ROW,
     Reason,
@@ -28,18 +28,18 @@ from tenten.schemas.messages import (
 from tenten.schemas.topics import RECORD_BYTES_MAX
 
 REASONS: Final = "reasons"
-"""Column of judged sales: why it is rejected, as JSON, `[]` for a valid one."""
+"""Column of classified sales: the reasons for a rejection as JSON, `[]` for a valid sale."""
 
 CHANNEL_CHARACTERS_MAX: Final = 64
-"""As long as a channel's name in the settings may be. Who has a longer one cannot be answered, and is no channel."""
+"""The limit for a channel's name in the settings. A longer channel id cannot be replied to."""
 
-_NAMELESS: Final = {"reason": "malformed", "text": "has a channel_id that is longer than any channel's name"}
+_CHANNEL_TOO_LONG: Final = {"reason": "malformed", "text": "has a channel_id that is longer than any channel's name"}
 
 _GUID: Final = f"^{GUID.pattern}$"
 
 
-class Forward(NamedTuple):
-    """A customer's event that came inside a transaction, framed as the channel wrote it."""
+class ForwardedEvent(NamedTuple):
+    """A customer event inside a transaction, framed as the channel wrote it."""
 
     customer_id: str
     event_id: str
@@ -47,99 +47,101 @@ class Forward(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedDay:
-    """An end of day, where it stood, and why it is rejected."""
+class ClassifiedEndOfDay:
+    """An end of day, its row in the batch, and the reasons for its rejection, if any."""
 
     row: int
-    day: RetailTransaction
+    event: RetailTransaction
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A batch, judged: every row is a sale, an end of day, or unreadable."""
+class ClassifiedBatch:
+    """A batch after classification: every row is a sale, an end of day, or unreadable."""
 
     sales: pl.DataFrame
-    """The columns of `retail_transactions` that the record itself has, with `row`, `status` and `reasons`."""
-    days: tuple[JudgedDay, ...]
-    forwards: tuple[Forward, ...]
+    """The columns of `retail_transactions` that come from the record, with `row`, `status` and `reasons`."""
+    ends_of_day: tuple[ClassifiedEndOfDay, ...]
+    forwarded_events: tuple[ForwardedEvent, ...]
     """In the order of the batch, each event once."""
     unreadable: tuple[UnreadableRow, ...]
-    places: RecordPositions
+    positions: RecordPositions
 
     @property
     def transactions(self) -> int:
-        """How many there are; dead letters are none."""
-        return self.sales.height + len(self.days)
+        """The number of sales and ends of day."""
+        return self.sales.height + len(self.ends_of_day)
 
 
-def take_in(
+def decode_and_classify(
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
     writers: WriterSchemas,
     legal_entity_by_channel: Mapping[str, str],
-    places: RecordPositions,
-) -> Judged:
-    """Read a batch of framed values and judge it.
+    positions: RecordPositions,
+) -> ClassifiedBatch:
+    """Decode a batch of framed values and classify it.
 
-    May block where a schema is looked up; raises what `writers` raises when that cannot be reached.
+    May block to look up a schema; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
-    return judge(decoded, legal_entity_by_channel, places)
+    return classify(decoded, legal_entity_by_channel, positions)
 
 
-def judge(decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], places: RecordPositions) -> Judged:
-    """Divide a batch into sales and ends of days, and say of each why it is rejected, if it is."""
-    is_day = pl.col("kind") == TransactionKind.END_OF_DAY
-    is_named = pl.col("channel_id").str.len_chars() <= CHANNEL_CHARACTERS_MAX
-    nameless = decoded.frame.filter(~is_named)[ROW]
-    frame = decoded.frame.filter(is_named)
-    sales = frame.filter(~is_day)
-    days = []
-    for record in frame.filter(is_day).iter_rows(named=True):
-        day = transaction_from_avro(record)
-        days.append(JudgedDay(row=record[ROW], day=day, reasons=transaction_reasons(day, legal_entity_by_channel)))
-    reasons = _reasons(sales, legal_entity_by_channel)
-    return Judged(
-        sales=_rows(sales, reasons),
-        days=tuple(days),
-        forwards=_forwards(sales),
-        unreadable=(*decoded.unreadable, *(UnreadableRow(row=row, **_NAMELESS) for row in nameless)),
-        places=places,
+def classify(
+    decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], positions: RecordPositions
+) -> ClassifiedBatch:
+    """Divide a batch into sales and ends of day, with the reasons for each rejection."""
+    is_end_of_day = pl.col("kind") == TransactionKind.END_OF_DAY
+    has_channel = pl.col("channel_id").str.len_chars() <= CHANNEL_CHARACTERS_MAX
+    without_channel = decoded.frame.filter(~has_channel)[ROW]
+    frame = decoded.frame.filter(has_channel)
+    sales = frame.filter(~is_end_of_day)
+    ends_of_day = []
+    for record in frame.filter(is_end_of_day).iter_rows(named=True):
+        event = transaction_from_avro(record)
+        reasons = transaction_violations(event, legal_entity_by_channel)
+        ends_of_day.append(ClassifiedEndOfDay(row=record[ROW], event=event, reasons=reasons))
+    return ClassifiedBatch(
+        sales=_rows(sales, _rejections(sales, legal_entity_by_channel)),
+        ends_of_day=tuple(ends_of_day),
+        forwarded_events=_forwarded_events(sales),
+        unreadable=(*decoded.unreadable, *(UnreadableRow(row=row, **_CHANNEL_TOO_LONG) for row in without_channel)),
+        positions=positions,
     )
 
 
-def halves(judged: Judged) -> tuple[Judged, Judged]:
-    """The sales and ends of days in two by their rows; the rest stays with the whole."""
-    rows = sorted([*judged.sales[ROW].to_list(), *(one.row for one in judged.days)])
+def halves(batch: ClassifiedBatch) -> tuple[ClassifiedBatch, ClassifiedBatch]:
+    """The sales and ends of day in two halves by row; everything else is in both."""
+    rows = sorted([*batch.sales[ROW].to_list(), *(end_of_day.row for end_of_day in batch.ends_of_day)])
     middle = rows[len(rows) // 2]
     first = replace(
-        judged,
-        sales=judged.sales.filter(pl.col(ROW) < middle),
-        days=tuple(one for one in judged.days if one.row < middle),
+        batch,
+        sales=batch.sales.filter(pl.col(ROW) < middle),
+        ends_of_day=tuple(end_of_day for end_of_day in batch.ends_of_day if end_of_day.row < middle),
     )
     second = replace(
-        judged,
-        sales=judged.sales.filter(pl.col(ROW) >= middle),
-        days=tuple(one for one in judged.days if one.row >= middle),
+        batch,
+        sales=batch.sales.filter(pl.col(ROW) >= middle),
+        ends_of_day=tuple(end_of_day for end_of_day in batch.ends_of_day if end_of_day.row >= middle),
     )
     return first, second
 
 
-def _reasons(sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> dict[int, str]:
-    """By row of the batch: why it is rejected, as JSON. Valid ones are missing."""
+def _rejections(sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> dict[int, str]:
+    """By row of the batch: the reasons of a rejected sale as JSON."""
     if sales.is_empty():
         return {}
-    found = {}
-    for record in sales.filter(~surely_valid(sales, legal_entity_by_channel)).iter_rows(named=True):
-        reasons = transaction_reasons(transaction_from_avro(record), legal_entity_by_channel)
-        if reasons:
-            found[record[ROW]] = json.dumps(reasons_as_json(reasons))
-    return found
+    rejections = {}
+    for record in sales.filter(~passes_fast_path(sales, legal_entity_by_channel)).iter_rows(named=True):
+        violations = transaction_violations(transaction_from_avro(record), legal_entity_by_channel)
+        if violations:
+            rejections[record[ROW]] = json.dumps(reasons_as_json(violations))
+    return rejections
 
 
-def _rows(sales: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
-    rejected = pl.col(ROW).is_in(list(reasons))
+def _rows(sales: pl.DataFrame, rejections: Mapping[int, str]) -> pl.DataFrame:
+    rejected = pl.col(ROW).is_in(list(rejections))
     return sales.select(
         ROW,
         "transaction_id",
@@ -154,8 +156,8 @@ def _rows(sales: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
         .then(pl.lit(TransactionStatus.REJECTED.value))
         .otherwise(pl.lit(TransactionStatus.WAITING.value))
         .alias("status"),
-        pl.col(ROW).replace_strict(reasons, default="[]", return_dtype=pl.String).alias(REASONS)
-        if reasons
+        pl.col(ROW).replace_strict(rejections, default="[]", return_dtype=pl.String).alias(REASONS)
+        if rejections
         else pl.lit("[]").alias(REASONS),
         "currency",
         "total",
@@ -165,12 +167,12 @@ def _rows(sales: pl.DataFrame, reasons: Mapping[int, str]) -> pl.DataFrame:
 
 
 def _guid(value: pl.Expr) -> pl.Expr:
-    """Only what a database takes for one; the transaction is rejected otherwise."""
+    """Null instead of an invalid GUID, which the database cannot store; the sale is rejected for it."""
     return pl.when(value.str.contains(_GUID)).then(value)
 
 
 def _content() -> pl.Expr:
-    """As `tenten.rules.transaction_rules.content_of` has it, in columns."""
+    """`tenten.rules.transaction_rules.content_of` as a column."""
     return pl.struct(
         _with_texts("lines", "quantity", "price", "amount"),
         _with_texts("charges", "amount"),
@@ -182,19 +184,20 @@ def _content() -> pl.Expr:
 
 
 def _with_texts(name: str, *decimals: str) -> pl.Expr:
-    """A list of records with these decimals as text, without needless zeros."""
+    """A list of records with these decimals as text, without trailing zeros."""
     texts = [
-        pl.element().struct.field(one).cast(pl.String).str.strip_chars_end("0").str.strip_suffix(".").alias(one)
-        for one in decimals
+        pl.element().struct.field(field).cast(pl.String).str.strip_chars_end("0").str.strip_suffix(".").alias(field)
+        for field in decimals
     ]
     return pl.col(name).list.eval(pl.element().struct.with_fields(*texts)).alias(name)
 
 
-def _forwards(sales: pl.DataFrame) -> tuple[Forward, ...]:
-    brought = sales.filter(
+def _forwarded_events(sales: pl.DataFrame) -> tuple[ForwardedEvent, ...]:
+    events = sales.filter(
         pl.col("customer_id").str.contains(_GUID)
         & pl.col("customer_event_id").str.contains(_GUID)
         & pl.col("customer_event").is_not_null()
     )
-    once = brought.unique("customer_event_id", keep="first", maintain_order=True)
-    return tuple(map(Forward._make, once.select("customer_id", "customer_event_id", "customer_event").iter_rows()))
+    distinct = events.unique("customer_event_id", keep="first", maintain_order=True)
+    rows = distinct.select("customer_id", "customer_event_id", "customer_event").iter_rows()
+    return tuple(map(ForwardedEvent._make, rows))

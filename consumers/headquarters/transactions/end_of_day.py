@@ -1,7 +1,7 @@
-"""Ends of days of a batch, within its SQL transaction: each becomes a statement, and what it lists is noted.
+"""End-of-day events of a batch, within its SQL transaction: each becomes a statement with a list of transactions.
 
-The first end of day of a channel that lists a transaction owns it. What the channel has forgotten, because it was
-restored from a backup, gets a statement of its own: an adjustment.
+A transaction is posted by the first end of day of its channel that lists it. Transactions that a channel lost, because
+it was restored from a backup, get a statement of their own: an adjustment.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,8 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
-from tenten.consumers.headquarters.transactions.classify import Judged, JudgedDay
-from tenten.consumers.headquarters.transactions.reply_outbox import Answer, foreign_answer
+from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ClassifiedEndOfDay
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, id_conflict_reply
 from tenten.rules.transaction_rules import totals_as_json
 from tenten.schemas.messages import TransactionStatus, reasons_as_json, reasons_from_json
 from tenten.schemas.tables.headquarters import statements
@@ -21,35 +21,37 @@ END_OF_DAY: Final = "end_of_day"
 ADJUSTMENT: Final = "adjustment"
 
 
-def record_days(headquarters: Connection, judged: Judged, now: datetime) -> list[Answer]:
-    """Write the new ones as statements, in order; the answers that are due at once."""
-    answers: list[Answer] = []
-    for one in judged.days:
+def record_ends_of_day(headquarters: Connection, batch: ClassifiedBatch, now: datetime) -> list[QueuedReply]:
+    """Insert the new ones as statements, in order; return the immediate replies."""
+    replies: list[QueuedReply] = []
+    for end_of_day in batch.ends_of_day:
+        event = end_of_day.event
         before = headquarters.execute(
-            select(statements).where(statements.c.statement_id == one.day.transaction_id)
+            select(statements).where(statements.c.statement_id == event.transaction_id)
         ).first()
-        if before is not None and before.channel_id != one.day.channel_id:
-            answers.append(foreign_answer(one.day.transaction_id, one.day.channel_id, judged.places.offsets[one.row]))
+        if before is not None and before.channel_id != event.channel_id:
+            offset = batch.positions.offsets[end_of_day.row]
+            replies.append(id_conflict_reply(event.transaction_id, event.channel_id, offset))
         elif before is not None and before.status != TransactionStatus.REJECTED:
-            answers.extend(_repeated_day(headquarters, before))
+            replies.extend(_repeated(headquarters, before))
         else:
-            answers.extend(_new_day(headquarters, judged, one, before, now))
-    return answers
+            replies.extend(_new_statement(headquarters, batch, end_of_day, before, now))
+    return replies
 
 
-def _repeated_day(headquarters: Connection, before: Row[Any]) -> Iterable[Answer]:
+def _repeated(headquarters: Connection, before: Row[Any]) -> Iterable[QueuedReply]:
     headquarters.execute(
         update(statements)
         .where(statements.c.statement_id == before.statement_id)
         .values(repeats=statements.c.repeats + 1)
     )
     if before.answer > 0:
-        yield statement_answer(before)
+        yield statement_reply(before)
 
 
-def statement_answer(row: Row[Any]) -> Answer:
-    """Where a statement stands, as its row has it."""
-    return Answer(
+def statement_reply(row: Row[Any]) -> QueuedReply:
+    """The reply with the status that a statement has in its row."""
+    return QueuedReply(
         channel_id=row.channel_id,
         transaction_id=row.statement_id,
         customer_id=None,
@@ -59,84 +61,100 @@ def statement_answer(row: Row[Any]) -> Answer:
     )
 
 
-def _new_day(
-    headquarters: Connection, judged: Judged, one: JudgedDay, before: Row[Any] | None, now: datetime
-) -> Iterable[Answer]:
-    day = one.day
-    rejected = bool(one.reasons)
+def _new_statement(
+    headquarters: Connection,
+    batch: ClassifiedBatch,
+    end_of_day: ClassifiedEndOfDay,
+    before: Row[Any] | None,
+    now: datetime,
+) -> Iterable[QueuedReply]:
+    """Insert a statement, replacing a rejected one."""
+    event = end_of_day.event
+    rejected = bool(end_of_day.reasons)
     if before is not None:
-        headquarters.execute(delete(statements).where(statements.c.statement_id == day.transaction_id))
-    answer = int(rejected) if before is None else before.answer + 1
+        headquarters.execute(delete(statements).where(statements.c.statement_id == event.transaction_id))
+    reply_number = int(rejected) if before is None else before.answer + 1
     row: dict[str, Any] = {
-        "statement_id": day.transaction_id,
-        "channel_id": day.channel_id,
-        "business_date": day.business_date,
-        "number": _next_number(headquarters, one),
+        "statement_id": event.transaction_id,
+        "channel_id": event.channel_id,
+        "business_date": event.business_date,
+        "number": _next_number(headquarters, end_of_day),
         "kind": END_OF_DAY,
         "status": TransactionStatus.REJECTED if rejected else TransactionStatus.WAITING,
-        "reasons": reasons_as_json(one.reasons),
-        "control_totals": totals_as_json(day.control_totals),
+        "reasons": reasons_as_json(end_of_day.reasons),
+        "control_totals": totals_as_json(event.control_totals),
         "totals": {},
-        "answer": answer,
+        "answer": reply_number,
         "repeats": 0 if before is None else before.repeats + 1,
-        "closed_at": day.occurred_at,
+        "closed_at": event.occurred_at,
         "received_at": now,
     }
     headquarters.execute(insert(statements), [row])
-    if answer:
-        yield Answer(
-            channel_id=day.channel_id,
-            transaction_id=day.transaction_id,
+    if reply_number:
+        yield QueuedReply(
+            channel_id=event.channel_id,
+            transaction_id=event.transaction_id,
             customer_id=None,
             status=row["status"],
-            reasons=one.reasons,
-            number=answer,
+            reasons=end_of_day.reasons,
+            number=reply_number,
         )
     if rejected:
         return
     headquarters.execute(
-        _LIST, {"statement_id": day.transaction_id, "channel_id": day.channel_id, "ids": list(day.listed)}
+        _INSERT_LISTED,
+        {"statement_id": event.transaction_id, "channel_id": event.channel_id, "ids": list(event.listed)},
     )
-    if day.complete:
-        _adjust(headquarters, judged, one, row, now)
+    if event.complete:
+        _adjust(headquarters, batch, end_of_day, row, now)
 
 
-def _next_number(headquarters: Connection, one: JudgedDay) -> int:
-    of_the_day = select(func.max(statements.c.number)).where(
-        statements.c.channel_id == one.day.channel_id, statements.c.business_date == one.day.business_date
+def _next_number(headquarters: Connection, end_of_day: ClassifiedEndOfDay) -> int:
+    same_date = select(func.max(statements.c.number)).where(
+        statements.c.channel_id == end_of_day.event.channel_id,
+        statements.c.business_date == end_of_day.event.business_date,
     )
-    return (headquarters.scalar(of_the_day) or 0) + 1
+    return (headquarters.scalar(same_date) or 0) + 1
 
 
-def _adjust(headquarters: Connection, judged: Judged, one: JudgedDay, row: Mapping[str, Any], now: datetime) -> None:
-    """What headquarters has of this day and no end of day lists, although the channel sent it before this one: the
-    channel was restored from a backup. It gets a statement of its own.
+def _adjust(
+    headquarters: Connection,
+    batch: ClassifiedBatch,
+    end_of_day: ClassifiedEndOfDay,
+    row: Mapping[str, Any],
+    now: datetime,
+) -> None:
+    """Insert an adjustment for sales of this date that the channel sent before this end of day and never listed: the
+    channel was restored from a backup.
     """
-    found = {
-        "channel_id": one.day.channel_id,
-        "business_date": one.day.business_date,
+    event = end_of_day.event
+    values = {
+        "channel_id": event.channel_id,
+        "business_date": event.business_date,
         "now": now,
-        "closed_at": one.day.occurred_at,
-        "offset": judged.places.offsets[one.row],
+        "closed_at": event.occurred_at,
+        "offset": batch.positions.offsets[end_of_day.row],
     }
-    extra = list(headquarters.scalars(_NOT_LISTED, found))
-    if not extra:
+    unlisted = list(headquarters.scalars(_UNLISTED, values))
+    if not unlisted:
         return
-    statement_id = str(uuid5(UUID(one.day.transaction_id), ADJUSTMENT))
+    statement_id = str(uuid5(UUID(event.transaction_id), ADJUSTMENT))
     adjustment = {
         **row,
         "statement_id": statement_id,
-        "number": _next_number(headquarters, one),
+        "number": _next_number(headquarters, end_of_day),
         "kind": ADJUSTMENT,
         "control_totals": None,
         "answer": 0,
         "repeats": 0,
     }
     headquarters.execute(insert(statements), [adjustment])
-    headquarters.execute(_LIST, {"statement_id": statement_id, "channel_id": one.day.channel_id, "ids": extra})
+    headquarters.execute(
+        _INSERT_LISTED, {"statement_id": statement_id, "channel_id": event.channel_id, "ids": unlisted}
+    )
 
 
-_LIST: Final = text(
+_INSERT_LISTED: Final = text(
     """
     INSERT INTO statement_listed (statement_id, transaction_id, channel_id, owned)
     SELECT CAST(:statement_id AS uuid), listed.id, :channel_id, NOT EXISTS (
@@ -146,11 +164,11 @@ _LIST: Final = text(
     FROM unnest(CAST(:ids AS uuid[])) AS listed (id)
     """
 )
-"""What an end of day lists. The first one of the channel that lists a transaction owns it: so it is in one statement,
-and no channel can take another's.
+"""The transactions of an end of day. `owned` is true in the first statement of the channel that lists a transaction, so
+each is posted once, and no channel can post the transactions of another.
 """
 
-_NOT_LISTED: Final = text(
+_UNLISTED: Final = text(
     """
     SELECT transaction_id::text FROM retail_transactions AS sold
     WHERE kind = 'cash_and_carry' AND channel_id = :channel_id AND business_date = :business_date
@@ -162,6 +180,6 @@ _NOT_LISTED: Final = text(
     ORDER BY transaction_id
     """
 )
-"""Within the batch of the end of day itself, which has one time, only what came before it; and nothing that the channel
-recorded later, should the end of day come a second time.
+"""Within the batch of the end of day, which has one time, only earlier records; and nothing that the channel recorded
+later, should the end of day be sent again.
 """

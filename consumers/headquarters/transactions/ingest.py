@@ -1,13 +1,13 @@
-"""One SQL transaction for a batch of transactions: sales, ends of days, answers to what came before, positions.
+"""Ingest a batch of transactions in one SQL transaction: sales, ends of day, replies to repeats, positions.
 
-The id of a transaction is its identity: what comes again only counts, and is answered again as it stands; a rejected
-one is judged anew. New sales wait; `release.py` lets them through.
+A transaction is identified by its id: a repeat is only counted and gets the current reply again; a rejected transaction
+is replaced and classified again. New sales wait until `release.py` releases them.
 """
 
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,10 +20,10 @@ from structlog import get_logger
 from tenten.avro.batches import UnreadableRow
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.record_positions import RecordPositions
-from tenten.consumers.headquarters.release_queue import note_new
-from tenten.consumers.headquarters.transactions.classify import REASONS, Judged, halves
-from tenten.consumers.headquarters.transactions.end_of_day import record_days
-from tenten.consumers.headquarters.transactions.reply_outbox import Answer, cursor_of, foreign_answer, write_answers
+from tenten.consumers.headquarters.release_queue import enqueue_new
+from tenten.consumers.headquarters.transactions.classify import REASONS, ClassifiedBatch, halves
+from tenten.consumers.headquarters.transactions.end_of_day import record_ends_of_day
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, id_conflict_reply
 from tenten.runtime.error_codes import error_code, is_transient
 from tenten.runtime.errors import WriteConflict
 from tenten.runtime.failpoints import failpoint
@@ -32,112 +32,132 @@ from tenten.schemas.tables.headquarters import retail_transactions, sales_orders
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import as_rows
+from tenten.sql.driver_cursor import driver_cursor
 
 log = get_logger(__name__)
 
 _UTC: Final = pl.Datetime("us", "UTC")
 
 
-def record(engine: Engine, judged: Judged, reached: StreamPositions) -> tuple[UnreadableRow, ...]:
-    """Take a batch in; in one transaction, unless the database refuses something in it.
+def ingest(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> tuple[UnreadableRow, ...]:
+    """Ingest a batch in one SQL transaction, unless the database rejects data in it.
 
-    Then the batch is halved until the one record is found, which is given back as unreadable; the halves are
-    transactions of their own.
-    Raises: what is transient; `WriteConflict` of it when another worker is just taking in one of these.
+    Then the batch is halved until the one record is found, which is returned as unreadable; each half is an SQL
+    transaction of its own.
+    Raises: transient errors; of these `WriteConflict` when another worker is ingesting one of these transactions.
     """
     try:
-        _in_one_transaction(engine, judged, reached)
+        _ingest_in_one_transaction(engine, batch, reached)
     except (DBAPIError, psycopg.Error) as error:
-        if is_transient(error) or judged.transactions == 0 or (error_code(error) or "")[:2] not in OF_A_RECORD:
+        if is_transient(error) or batch.transactions == 0 or (error_code(error) or "")[:2] not in OF_A_RECORD:
             raise
-        log.warning("batch_refused", transactions=judged.transactions, error=type(error).__name__)
+        log.warning("transactions_batch_halved", transactions=batch.transactions, error=type(error).__name__)
     else:
         return ()
-    if judged.transactions == 1:
-        _in_one_transaction(engine, replace(judged, sales=judged.sales.clear(), days=()), reached)
-        row = judged.days[0].row if judged.days else judged.sales.item(0, ROW)
+    if batch.transactions == 1:
+        _ingest_in_one_transaction(engine, replace(batch, sales=batch.sales.clear(), ends_of_day=()), reached)
+        row = batch.ends_of_day[0].row if batch.ends_of_day else batch.sales.item(0, ROW)
         return (UnreadableRow(row=row, reason="database_refused", text="is refused by headquarters' database"),)
-    first, second = halves(judged)
-    return (*record(engine, first, replace(reached, next_offsets={})), *record(engine, second, reached))
+    first, second = halves(batch)
+    return (*ingest(engine, first, replace(reached, next_offsets={})), *ingest(engine, second, reached))
 
 
 OF_A_RECORD: Final = ("22", "23", "54")
-"""SQLSTATE classes that a record's content can cause: data, integrity, limits. Any other concerns them all."""
+"""SQLSTATE classes that the content of a record can cause: data, integrity, limits. Any other affects all records."""
 
 
-def _in_one_transaction(engine: Engine, judged: Judged, reached: StreamPositions) -> None:
+def _ingest_in_one_transaction(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> None:
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
-            answers = [*_sales(headquarters, judged, now), *record_days(headquarters, judged, now)]
-            write_answers(headquarters, answers, now)
+            replies = [*_ingest_sales(headquarters, batch, now), *record_ends_of_day(headquarters, batch, now)]
+            enqueue_replies(headquarters, replies, now)
             advance_positions(headquarters, reached)
             failpoint("transactions.before_sql_commit")
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
         if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):
             raise
-        raise WriteConflict("another worker is just taking in one of these transactions") from error
+        raise WriteConflict("another worker is ingesting one of these transactions") from error
 
 
-def _sales(headquarters: Connection, judged: Judged, now: datetime) -> list[Answer]:
-    """Write the new ones, count the repeats, judge rejected ones anew; the answers that are due at once."""
-    sales = judged.sales
+def _ingest_sales(headquarters: Connection, batch: ClassifiedBatch, now: datetime) -> list[QueuedReply]:
+    """Insert new sales, count repeats, replace rejected sales; return the immediate replies."""
+    sales = batch.sales
     if sales.is_empty():
         return []
-    known = _known(headquarters, sales["transaction_id"])
-    if not known and sales["transaction_id"].is_unique().all():
-        _insert(headquarters, judged, sales, {}, now)
-        _note(headquarters, sales)
-        return _at_once(sales, {})
-    foreign, again, replaced = [], Counter[str](), Counter[str]()
-    owners = {one: row.channel_id for one, row in known.items()}
-    places = judged.places
-    taken_in = {one for one, row in known.items() if row.status != TransactionStatus.REJECTED}
-    chosen: dict[str, int] = {}
-    for row, transaction_id, channel_id, status in sales.select(
-        ROW, "transaction_id", "channel_id", "status"
-    ).iter_rows():
-        if owners.setdefault(transaction_id, channel_id) != channel_id:
-            foreign.append(foreign_answer(transaction_id, channel_id, places.offsets[row]))
-        elif transaction_id in taken_in or _is_read_again(known.get(transaction_id), places, row):
-            again[transaction_id] += 1
-        else:
-            # A rejected one gives way to what comes after it, in this batch too.
-            replaced[transaction_id] += transaction_id in chosen
-            chosen[transaction_id] = row
-            if status != TransactionStatus.REJECTED:
-                taken_in.add(transaction_id)
-    new = sales.filter(pl.col(ROW).is_in(list(chosen.values())))
-    rejected = {one: row for one, row in known.items() if row.status == TransactionStatus.REJECTED}
-    judged_anew = {one: rejected[one] for one in new["transaction_id"] if one in rejected}
-    if judged_anew:
-        gone = headquarters.execute(
+    stored = _stored(headquarters, sales["transaction_id"])
+    if not stored and sales["transaction_id"].is_unique().all():
+        _insert(headquarters, batch, sales, {}, now)
+        _enqueue(headquarters, sales)
+        return _immediate_replies(sales, {})
+    chosen = _choose(batch, stored)
+    new = sales.filter(pl.col(ROW).is_in(list(chosen.rows.values())))
+    rejected = {key: row for key, row in stored.items() if row.status == TransactionStatus.REJECTED}
+    replaced = {key: rejected[key] for key in new["transaction_id"] if key in rejected}
+    if replaced:
+        deleted = headquarters.execute(
             delete(retail_transactions).where(
-                is_one_of(headquarters, retail_transactions.c.transaction_id, judged_anew),
+                is_one_of(headquarters, retail_transactions.c.transaction_id, replaced),
                 retail_transactions.c.status == TransactionStatus.REJECTED,
             )
         )
-        if gone.rowcount != len(judged_anew):
-            raise WriteConflict("another worker has just judged one of these transactions anew")
-    _insert(headquarters, judged, new, judged_anew, now)
-    _note(headquarters, new)
-    _count(headquarters, again + replaced)
-    return [*foreign, *_at_once(new, judged_anew), *_standing(headquarters, again.keys() - chosen.keys())]
+        if deleted.rowcount != len(replaced):
+            raise WriteConflict("another worker has replaced one of these rejected transactions")
+    _insert(headquarters, batch, new, replaced, now)
+    _enqueue(headquarters, new)
+    _count_repeats(headquarters, chosen.repeats + chosen.replaced)
+    unchanged = chosen.repeats.keys() - chosen.rows.keys()
+    return [*chosen.id_conflicts, *_immediate_replies(new, replaced), *_current_replies(headquarters, unchanged)]
 
 
-def _is_read_again(before: Any, places: RecordPositions, row: int) -> bool:
-    """Whether this is the very record that was judged before: nobody has sent it again, so it is not judged anew."""
-    at = (places.topic, places.partitions[row], places.offsets[row])
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The rows of a batch to insert; all others are repeats or id conflicts."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    """The row to insert, by transaction id."""
+    repeats: Counter[str] = field(default_factory=Counter)
+    """By transaction id: rows that repeat an accepted transaction."""
+    replaced: Counter[str] = field(default_factory=Counter)
+    """By transaction id: rejected rows that a later row of the batch replaces."""
+    id_conflicts: list[QueuedReply] = field(default_factory=list)
+    """Replies to rows with the id of another channel's transaction."""
+
+
+def _choose(batch: ClassifiedBatch, stored: Mapping[str, Any]) -> _Choice:
+    """Decide which rows of a batch are inserted, given the stored rows of its transactions."""
+    choice = _Choice()
+    positions = batch.positions
+    channels = {key: row.channel_id for key, row in stored.items()}
+    accepted = {key for key, row in stored.items() if row.status != TransactionStatus.REJECTED}
+    columns = batch.sales.select(ROW, "transaction_id", "channel_id", "status")
+    for row, transaction_id, channel_id, status in columns.iter_rows():
+        if channels.setdefault(transaction_id, channel_id) != channel_id:
+            choice.id_conflicts.append(id_conflict_reply(transaction_id, channel_id, positions.offsets[row]))
+        elif transaction_id in accepted or _is_same_record(stored.get(transaction_id), positions, row):
+            choice.repeats[transaction_id] += 1
+        else:
+            # A rejected sale is replaced by a later one, also within the batch.
+            choice.replaced[transaction_id] += transaction_id in choice.rows
+            choice.rows[transaction_id] = row
+            if status != TransactionStatus.REJECTED:
+                accepted.add(transaction_id)
+    return choice
+
+
+def _is_same_record(before: Any, positions: RecordPositions, row: int) -> bool:
+    """Whether the stored row is of this very record: it was read again, not sent again, so it is not replaced."""
+    at = (positions.topic, positions.partitions[row], positions.offsets[row])
     return before is not None and (before.topic, before.partition, before.offset) == at
 
 
-def _note(headquarters: Connection, new: pl.DataFrame) -> None:
+def _enqueue(headquarters: Connection, new: pl.DataFrame) -> None:
     waiting = new.filter(pl.col("status") == TransactionStatus.WAITING)
-    note_new(headquarters, waiting["transaction_id"].to_list(), waiting["customer_id"].to_list())
+    enqueue_new(headquarters, waiting["transaction_id"].to_list(), waiting["customer_id"].to_list())
 
 
-def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
-    """By id: the rows of those that are there already."""
+def _stored(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
+    """The rows of these transactions that exist already, by id."""
     table = retail_transactions.c
     query = select(
         *(table.transaction_id, table.channel_id, table.status, table.answer, table.repeats),
@@ -148,61 +168,61 @@ def _known(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
 
 
 def _insert(
-    headquarters: Connection, judged: Judged, sales: pl.DataFrame, before: Mapping[str, Any], now: datetime
+    headquarters: Connection, batch: ClassifiedBatch, sales: pl.DataFrame, replaced: Mapping[str, Any], now: datetime
 ) -> None:
-    """Copy sales in. What was rejected `before` goes on counting its answers and repeats, and is answered at once."""
-    places = judged.places
+    """Copy sales into the table. A sale that replaces a rejected one keeps counting its replies and repeats."""
+    positions = batch.positions
     rows = sales[ROW].to_list()
-    answered = (sales["status"] == TransactionStatus.REJECTED) | sales["transaction_id"].is_in(list(before))
-    earlier = [before.get(one) for one in sales["transaction_id"]] if before else []
+    replied = (sales["status"] == TransactionStatus.REJECTED) | sales["transaction_id"].is_in(list(replaced))
+    earlier = [replaced.get(key) for key in sales["transaction_id"]] if replaced else []
     written = sales.with_columns(
         pl.lit(None, dtype=pl.String).alias("account_number"),
-        answered.cast(pl.Int64).alias("answer"),
+        replied.cast(pl.Int64).alias("answer"),
         pl.lit(0, dtype=pl.Int32).alias("repeats"),
-        pl.lit(places.topic).alias("topic"),
-        pl.Series("partition", [places.partitions[row] for row in rows], dtype=pl.Int32),
-        pl.Series("offset", [places.offsets[row] for row in rows], dtype=pl.Int64),
+        pl.lit(positions.topic).alias("topic"),
+        pl.Series("partition", [positions.partitions[row] for row in rows], dtype=pl.Int32),
+        pl.Series("offset", [positions.offsets[row] for row in rows], dtype=pl.Int64),
         pl.lit(now, dtype=_UTC).alias("received_at"),
         pl.lit(now, dtype=_UTC).alias("changed_at"),
         pl.lit(None, dtype=_UTC).alias("alarmed_at"),
     )
     if earlier:
         written = written.with_columns(
-            pl.col("answer") + pl.Series([0 if one is None else one.answer for one in earlier], dtype=pl.Int64),
-            pl.Series("repeats", [0 if one is None else one.repeats + 1 for one in earlier], dtype=pl.Int32),
+            pl.col("answer") + pl.Series([0 if row is None else row.answer for row in earlier], dtype=pl.Int64),
+            pl.Series("repeats", [0 if row is None else row.repeats + 1 for row in earlier], dtype=pl.Int32),
         )
-    copy_into(cursor_of(headquarters), "retail_transactions", as_rows(written, retail_transactions, "postgresql"))
+    copy_into(driver_cursor(headquarters), "retail_transactions", as_rows(written, retail_transactions, "postgresql"))
 
 
-def _at_once(sales: pl.DataFrame, before: Mapping[str, Any]) -> list[Answer]:
-    """Answers that wait for nothing: to what is rejected, and to what was, which is not any more."""
-    answered = (pl.col("status") == TransactionStatus.REJECTED) | pl.col("transaction_id").is_in(list(before))
+def _immediate_replies(sales: pl.DataFrame, replaced: Mapping[str, Any]) -> list[QueuedReply]:
+    """Replies to rejected sales, and to sales that replace a rejected one."""
+    replied = (pl.col("status") == TransactionStatus.REJECTED) | pl.col("transaction_id").is_in(list(replaced))
     return [
-        Answer(
+        QueuedReply(
             channel_id=row["channel_id"],
             transaction_id=row["transaction_id"],
             customer_id=row["customer_id"],
             status=TransactionStatus(row["status"]),
             reasons=reasons_from_json(json.loads(row[REASONS])),
-            number=1 + (before[row["transaction_id"]].answer if row["transaction_id"] in before else 0),
+            number=1 + (replaced[row["transaction_id"]].answer if row["transaction_id"] in replaced else 0),
         )
-        for row in sales.filter(answered).iter_rows(named=True)
+        for row in sales.filter(replied).iter_rows(named=True)
     ]
 
 
-def _count(headquarters: Connection, again: Mapping[str, int]) -> None:
-    if again:
+def _count_repeats(headquarters: Connection, repeats: Mapping[str, int]) -> None:
+    if repeats:
         headquarters.execute(
             update(retail_transactions)
             .where(retail_transactions.c.transaction_id == bindparam("of"))
             .values(repeats=retail_transactions.c.repeats + bindparam("times")),
-            [{"of": one, "times": times} for one, times in sorted(again.items())],
+            [{"of": key, "times": times} for key, times in sorted(repeats.items())],
         )
 
 
-def _standing(headquarters: Connection, ids: Collection[str]) -> list[Answer]:
-    """Where transactions stand that came again: the answer may have been lost. One that was never answered still
-    will be.
+def _current_replies(headquarters: Connection, ids: Collection[str]) -> list[QueuedReply]:
+    """Replies with the current status of repeated transactions: the last reply may have been lost. Transactions that
+    have had no reply yet will get their first.
     """
     if not ids:
         return []
@@ -213,7 +233,7 @@ def _standing(headquarters: Connection, ids: Collection[str]) -> list[Answer]:
         .where(is_one_of(headquarters, table.c.transaction_id, ids), table.c.answer > 0)
     )
     return [
-        Answer(
+        QueuedReply(
             channel_id=row.channel_id,
             transaction_id=row.transaction_id,
             customer_id=row.customer_id,

@@ -1,6 +1,6 @@
-"""Answers to transactions: written into headquarters' database together with what they tell, then sent.
+"""The reply outbox: replies to transactions, enqueued in the SQL transaction that changes a status, then published.
 
-A channel may get the same answer twice; each has a number, which only ever grows, so it keeps the newest.
+A channel may receive a reply twice. Replies to a transaction are numbered upwards, so the channel keeps the newest.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import polars as pl
-import psycopg
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, delete, text
 
@@ -21,21 +20,22 @@ from tenten.schemas.messages import NO_CUSTOMER, Outcome, Reason, Reply, Transac
 from tenten.schemas.tables.headquarters import replies_due
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
+from tenten.sql.driver_cursor import driver_cursor
 
-ANSWERS_CHANNEL: Final = "tenten_answers"
-"""PostgreSQL: notified in every transaction that writes answers, for whoever sends them."""
+REPLIES_CHANNEL: Final = "tenten_answers"
+"""PostgreSQL NOTIFY channel: notified in every transaction that enqueues replies."""
 
-SEND_MAX: Final = 10_000
-"""At most so many answers lie in a row. Rows are sent together until there are so many: fewer than twice as many."""
+REPLIES_MAX: Final = 10_000
+"""Maximum number of replies in a row. Rows with fewer than twice as many are published together."""
 
 _ROW_BYTES_MAX: Final = 16 * 1024 * 1024
-"""A row ends with the answer that makes it larger than that: reasons may be long."""
+"""A row ends with the reply that exceeds this size: reasons may be long."""
 
-_SEND_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
+_PUBLISH_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('tenten.answers', 0))")
 
 
-class Answer(NamedTuple):
-    """Where a transaction or an end of day stands now."""
+class QueuedReply(NamedTuple):
+    """The current status of a transaction or an end of day, for its channel."""
 
     channel_id: str
     transaction_id: str
@@ -47,15 +47,15 @@ class Answer(NamedTuple):
     sales_order: str | None = None
 
 
-def foreign_answer(transaction_id: str, channel_id: str, offset: int) -> Answer:
-    """The answer to a transaction with the id of another channel's: no repeat, and the table has no place for it."""
-    return Answer(
+def id_conflict_reply(transaction_id: str, channel_id: str, offset: int) -> QueuedReply:
+    """The reply to a transaction that has the id of another channel's, and so cannot be stored."""
+    return QueuedReply(
         channel_id=channel_id,
         transaction_id=transaction_id,
         customer_id=None,
         status=TransactionStatus.REJECTED,
         reasons=(_DUPLICATE,),
-        # Whoever sends it again is to take the next answer for a newer one.
+        # Grows when it is sent again, so that the channel takes the next reply for a newer one.
         number=offset + 1,
     )
 
@@ -63,42 +63,43 @@ def foreign_answer(transaction_id: str, channel_id: str, offset: int) -> Answer:
 _DUPLICATE: Final = Reason(
     field="transaction_id",
     code="duplicate",
-    text="Another channel's transaction has this id: the writer must give every one an id of its own.",
+    text="Another channel's transaction has this id: each transaction needs an id of its own.",
 )
 
 
-def write_answers(headquarters: Connection, answers: Sequence[Answer], at: datetime) -> None:
-    """Have these answers sent once the transaction has committed, in this order."""
-    if not answers:
+def enqueue_replies(headquarters: Connection, replies: Sequence[QueuedReply], at: datetime) -> None:
+    """Enqueue replies, which are published in this order after the SQL transaction has committed."""
+    if not replies:
         return
     header = contract("Reply").header
-    plain = iter(_encode([one for one in answers if not one.reasons], at, header))
+    without_reasons = iter(_encode([reply for reply in replies if not reply.reasons], at, header))
     payloads = [
-        encode(contract("Reply"), to_avro(_reply(one, at)), header) if one.reasons else next(plain) for one in answers
+        encode(contract("Reply"), to_avro(_message(reply, at)), header) if reply.reasons else next(without_reasons)
+        for reply in replies
     ]
     for start, end in _rows(payloads):
-        part = answers[start:end]
+        part = replies[start:end]
         row = {
             "answer_count": [len(part)],
-            "channel_ids": [[one.channel_id for one in part]],
-            "transaction_ids": [[one.transaction_id for one in part]],
+            "channel_ids": [[reply.channel_id for reply in part]],
+            "transaction_ids": [[reply.transaction_id for reply in part]],
             "payloads": [payloads[start:end]],
         }
-        copy_into(cursor_of(headquarters), "replies_due", pl.DataFrame(row, schema=_DUE_SCHEMA))
-    headquarters.execute(text(f"NOTIFY {ANSWERS_CHANNEL}"))
+        copy_into(driver_cursor(headquarters), "replies_due", pl.DataFrame(row, schema=_ROW_SCHEMA))
+    headquarters.execute(text(f"NOTIFY {REPLIES_CHANNEL}"))
 
 
 def _rows(payloads: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Where the answers of each row begin and end."""
+    """Start and end of the replies of each row."""
     start, row_bytes = 0, 0
     for end, payload in enumerate(payloads, start=1):
         row_bytes += len(payload)
-        if end - start == SEND_MAX or row_bytes > _ROW_BYTES_MAX or end == len(payloads):
+        if end - start == REPLIES_MAX or row_bytes > _ROW_BYTES_MAX or end == len(payloads):
             yield start, end
             start, row_bytes = end, 0
 
 
-_DUE_SCHEMA: Final = pl.Schema(
+_ROW_SCHEMA: Final = pl.Schema(
     {
         "answer_count": pl.Int32(),
         "channel_ids": pl.List(pl.String()),
@@ -108,18 +109,18 @@ _DUE_SCHEMA: Final = pl.Schema(
 )
 
 
-def _reply(answer: Answer, at: datetime) -> Reply:
+def _message(reply: QueuedReply, at: datetime) -> Reply:
     return Reply(
-        channel_id=answer.channel_id,
-        event_id=answer.transaction_id,
-        customer_id=answer.customer_id or NO_CUSTOMER,
-        outcome=_outcome(answer.status),
-        reasons=answer.reasons,
-        account_number=answer.account_number,
-        version=answer.number,
+        channel_id=reply.channel_id,
+        event_id=reply.transaction_id,
+        customer_id=reply.customer_id or NO_CUSTOMER,
+        outcome=_outcome(reply.status),
+        reasons=reply.reasons,
+        account_number=reply.account_number,
+        version=reply.number,
         answered_at=at,
-        transaction_status=answer.status,
-        sales_order=answer.sales_order,
+        transaction_status=reply.status,
+        sales_order=reply.sales_order,
     )
 
 
@@ -127,52 +128,45 @@ def _outcome(status: TransactionStatus) -> Outcome:
     return Outcome.REJECTED if status is TransactionStatus.REJECTED else Outcome.SYNCHRONIZED
 
 
-def _encode(answers: Sequence[Answer], at: datetime, header: bytes) -> list[bytes]:
-    """Answers without reasons as framed replies."""
+def _encode(replies: Sequence[QueuedReply], at: datetime, header: bytes) -> list[bytes]:
+    """Replies without reasons, framed."""
     columns: dict[str, Sequence[Any]] = {
-        "channel_id": [answer.channel_id for answer in answers],
-        "event_id": [answer.transaction_id for answer in answers],
-        "customer_id": [answer.customer_id or NO_CUSTOMER for answer in answers],
-        "outcome": [_outcome(answer.status).value for answer in answers],
-        "account_number": [answer.account_number for answer in answers],
-        "version": [answer.number for answer in answers],
-        "transaction_status": [answer.status.value for answer in answers],
-        "sales_order": [answer.sales_order for answer in answers],
-        "answered_at": [at] * len(answers),
+        "channel_id": [reply.channel_id for reply in replies],
+        "event_id": [reply.transaction_id for reply in replies],
+        "customer_id": [reply.customer_id or NO_CUSTOMER for reply in replies],
+        "outcome": [_outcome(reply.status).value for reply in replies],
+        "account_number": [reply.account_number for reply in replies],
+        "version": [reply.number for reply in replies],
+        "transaction_status": [reply.status.value for reply in replies],
+        "sales_order": [reply.sales_order for reply in replies],
+        "answered_at": [at] * len(replies),
     }
     return encode_columns(contract("Reply"), columns, header)
 
 
-def cursor_of(headquarters: Connection, *, binary: bool = False) -> psycopg.Cursor[Any]:
-    """A cursor of the driver's own, in the connection's transaction."""
-    driver = headquarters.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    return driver.cursor(binary=binary)
+def publish_replies(engine: Engine, producer: Producer, topic: str) -> int:
+    """Publish queued replies, oldest first, then delete them; return how many. One publisher at a time.
 
-
-def send_answers(engine: Engine, producer: Producer, topic: str) -> int:
-    """Send what is due, oldest first, and strike it off once the broker has it; how many. One sender at a time.
-
-    Blocks until the broker has taken them. Raises: `KafkaException` when it does not; nothing is struck off then, and
-    the producer is of no use any more.
+    Blocks until the broker has acknowledged them. Raises: `KafkaException` when it does not; then nothing is deleted,
+    and the producer cannot be used again.
     """
-    sent = 0
+    published = 0
     while True:
         with engine.begin() as headquarters:
-            headquarters.execute(_SEND_LOCK)
-            due = cursor_of(headquarters, binary=True).execute(_DUE, (SEND_MAX, SEND_MAX)).fetchall()
-            if not due:
-                return sent
-            _send(producer, topic, due)
+            headquarters.execute(_PUBLISH_LOCK)
+            queued = driver_cursor(headquarters, binary=True).execute(_OLDEST, (REPLIES_MAX, REPLIES_MAX)).fetchall()
+            if not queued:
+                return published
+            _publish(producer, topic, queued)
             failpoint("answers.after_send")
-            sequences = {sequence for sequence, *_ in due}
-            # Not a join: after a vacuum found the table empty, PostgreSQL takes it to stay so, and compares each with
-            # each.
+            sequences = {sequence for sequence, *_ in queued}
+            # Not a join: after a vacuum of the empty table PostgreSQL expects it to stay empty, and joins by nested
+            # loops.
             headquarters.execute(delete(replies_due).where(is_one_of(headquarters, replies_due.c.sequence, sequences)))
-        sent += len(due)
+        published += len(queued)
 
 
-_DUE: Final = """
+_OLDEST: Final = """
     SELECT due.sequence, answer.channel_id, answer.transaction_id, answer.payload
     FROM (
         SELECT *, sum(answer_count) OVER (ORDER BY sequence) - answer_count AS before
@@ -182,21 +176,21 @@ _DUE: Final = """
     WHERE due.before < %s
     ORDER BY due.sequence, answer.place
     """
-"""So many answers, oldest first, and what else was written with the last of them."""
+"""The oldest rows, until they contain this many replies."""
 
 
-def _send(producer: Producer, topic: str, due: Iterable[tuple[int, str, str, bytes]]) -> None:
+def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, str, bytes]]) -> None:
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
         if error is not None:
             failures.append(error)
 
-    for _, channel_id, transaction_id, payload in due:
+    for _, channel_id, transaction_id, payload in queued:
         headers: Headers = [("id", transaction_id), ("type", "Reply")]
         produce(producer, topic, channel_id, payload, headers=headers, on_delivery=delivered)
-    unanswered = producer.flush(REQUEST_SECONDS)
+    unacknowledged = producer.flush(REQUEST_SECONDS)
     for failure in failures:
         raise KafkaException(failure)
-    if unanswered:
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s")
+    if unacknowledged:
+        raise KafkaException(f"no acknowledgement within {REQUEST_SECONDS} s")

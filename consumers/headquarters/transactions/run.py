@@ -1,27 +1,26 @@
-"""The transactions consumer: from `retail-transactions` to sales orders and statements.
+"""The transactions worker: from `retail-transactions` to sales orders and statements.
 
-Input: `retail-transactions`, as a member of the consumer group `transactions`; start as many as there are partitions.
-Output: headquarters' database; `async-customers` (the customers that transactions brought along), `channel-replies`
-and `retail-transactions.dlq`.
-Promise: each transaction in exactly one sales order or statement, none with a customer that is not synchronized.
+Input: `retail-transactions`, as a member of the consumer group `transactions`; at most as many workers as partitions.
+Output: headquarters' database; `async-customers` (the customer events inside transactions), `channel-replies` and
+`retail-transactions.dlq`.
+Guarantee: each transaction in exactly one sales order or statement, none with a customer that is not synchronized.
 
-One thread takes batches in: the database commits first, then Kafka with the offsets, and with the customers' events.
+The main thread ingests batches: the database commits first, then Kafka with the offsets and the customer events.
 
-    it dies                          then
-    before the SQL commit            nothing happened; the batch is read again
-    between the commits              Kafka aborts; the batch is read again; what comes again only counts
-    after the Kafka commit           nothing repeats
+    crash                            effect
+    before the SQL commit            nothing is stored; the batch is read again
+    between the commits              Kafka aborts; the batch is read again; repeats are only counted
+    after the Kafka commit           nothing is repeated
 
-A second thread lets through what waits, whenever this or the headquarters consumer has committed something, and each
-second. A round is one SQL transaction, with its answers, so it happens or it does not.
-A third sends the answers, and strikes them off after that, so a crash between repeats them.
+The release thread runs after every commit of either worker and at least once a second; each pass is one SQL transaction
+that also enqueues its replies. The reply thread publishes queued replies and then deletes them: delivery is at least
+once.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from threading import Event, Thread
+from threading import Event
 from typing import Any, Final
 
 from confluent_kafka import Producer
@@ -32,10 +31,11 @@ from tenten.consumers.headquarters.known_channels import known_channels
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
-from tenten.consumers.headquarters.transactions.classify import Judged, take_in
-from tenten.consumers.headquarters.transactions.ingest import record
+from tenten.consumers.headquarters.transactions.background_thread import BackgroundThread
+from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, decode_and_classify
+from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.release import release
-from tenten.consumers.headquarters.transactions.reply_outbox import ANSWERS_CHANNEL, send_answers
+from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
@@ -55,29 +55,29 @@ log = get_logger(__name__)
 
 GROUP: Final = "transactions"
 
-SWEEP_SECONDS: Final = 1.0
-"""How often all that waits is looked at: two transactions may not have seen each other."""
+FULL_SCAN_SECONDS: Final = 1.0
+"""Interval of full scans: a transaction and its customer, committed at the same time, may both miss the queue."""
 
-SWEEP_SECONDS_MAX: Final = 30.0
-"""The same where looking takes long."""
+FULL_SCAN_SECONDS_MAX: Final = 30.0
+"""The longest interval, where a full scan takes long."""
 
 
 def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None:
-    """Take transactions in and let them through until `stop` is set.
+    """Ingest and release transactions until `stop` is set.
 
-    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: what
-    waiting cannot mend, each with what to do.
+    Raises: `DatabaseOlderThanStream`, `TopicChanged`, `TooManyDeadLetters`, `KafkaRefused`, `SettingsError`: each
+    names its remedy.
     """
-    with ExitStack() as ends:
+    with ExitStack() as stack:
         engine = open_database(settings.headquarters_database())
-        ends.callback(engine.dispose)
+        stack.callback(engine.dispose)
         try:
             Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))
         except Stopped:
             return
-        beside = [
-            ends.enter_context(_Beside("release", stop, partial(release_on, settings, engine))),
-            ends.enter_context(_Beside("answers", stop, partial(answer_on, settings, engine))),
+        threads = [
+            stack.enter_context(BackgroundThread("release", stop, partial(release_repeatedly, settings, engine))),
+            stack.enter_context(BackgroundThread("replies", stop, partial(publish_repeatedly, settings, engine))),
         ]
         writers = writer_schemas(settings)
         channels = known_channels(settings).legal_entity_by_channel
@@ -87,134 +87,100 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             topic=settings.topic(RETAIL_TRANSACTIONS),
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
-            transactional_id=ends.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
+            transactional_id=stack.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
             on_assigned=guard.check,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
-        ends.enter_context(session)
-        unreadable = UnreadableStreak()
+        stack.enter_context(session)
+        streak = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
                 values = [message.value() for message in batch.messages]
                 keys = [message.key() for message in batch.messages]
-                judged = take_in(keys, values, writers, channels, record_positions(batch.topic, batch.messages))
-                going_on = unreadable.after([bad.row for bad in judged.unreadable], len(values))
-                stop_when_too_many(going_on, settings)
+                positions = record_positions(batch.topic, batch.messages)
+                classified = decode_and_classify(keys, values, writers, channels, positions)
+                new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
+                stop_when_too_many(new_streak, settings)
                 failpoint("transactions.while_judging")
                 reached = StreamPositions(stream=guard.stream, next_offsets=batch.next_offsets)
-                dead = (*judged.unreadable, *record(engine, judged, reached))
+                unreadable = (*classified.unreadable, *ingest(engine, classified, reached))
                 failpoint("transactions.after_sql_commit")
                 with session.transaction(batch) as out:
-                    _forward(settings, out, judged)
-                    send_dead_letters(settings, out, batch, dead, RETAIL_TRANSACTIONS_DLQ)
-                unreadable = going_on
+                    _forward_events(settings, out, classified)
+                    send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
+                streak = new_streak
                 log.info(
-                    "transactions_taken_in",
-                    sales=judged.sales.height,
-                    ends_of_days=len(judged.days),
-                    forwarded=len(judged.forwards),
-                    dead_letters=len(dead),
+                    "transactions_ingested",
+                    sales=classified.sales.height,
+                    ends_of_days=len(classified.ends_of_day),
+                    forwarded=len(classified.forwarded_events),
+                    dead_letters=len(unreadable),
                     next_offsets=batch.next_offsets,
                 )
-        for thread in beside:
+        for thread in threads:
             thread.check()
 
 
 def _begin(settings: Settings, engine: Engine) -> None:
-    """Ask those without whom nothing goes: the database, and whoever is told our schemas."""
+    """Check the database version and publish the schemas."""
     check_version(engine, "headquarters")
     publish_schemas(settings)
 
 
-def _forward(settings: Settings, out: Outputs, judged: Judged) -> None:
-    """The customers' events that came along, repeats included: headquarters knows an event by its id."""
+def _forward_events(settings: Settings, out: Outputs, classified: ClassifiedBatch) -> None:
+    """Send the customer events inside the transactions, repeats included: headquarters knows an event by its id."""
     topic = settings.topic(ASYNC_CUSTOMERS)
-    for one in judged.forwards:
-        headers: list[tuple[str, str | bytes | None]] = [("id", one.event_id), ("type", "CustomerForwarded")]
-        out.send(topic, one.customer_id.encode(), one.value, headers)
+    for event in classified.forwarded_events:
+        headers: list[tuple[str, str | bytes | None]] = [("id", event.event_id), ("type", "CustomerForwarded")]
+        out.send(topic, event.customer_id.encode(), event.value, headers)
 
 
-class _Beside:
-    """A thread that does its work until `stop` is set. Use it as a context manager; when it fails, everything stops."""
+def release_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
+    """Make release passes until `stop` is set: after each commit of either worker, and at least once a second.
 
-    def __init__(self, name: str, stop: Event, work: Callable[[Retry, Event], None]) -> None:
-        self._name = name
-        self._stop = stop
-        self._work = work
-        self._failure: BaseException | None = None
-
-    def __enter__(self) -> "_Beside":
-        self._thread = Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(REQUEST_SECONDS * 2)
-
-    def check(self) -> None:
-        """Raises: what the thread has failed with."""
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        retry = Retry(self._name, HEADQUARTERS, self._stop)
-        try:
-            while not self._stop.is_set():
-                with retry.retrying():
-                    self._work(retry, self._stop)
-        except BaseException as error:  # noqa: BLE001 - raised again by `check`, in the main thread
-            self._failure = error
-            self._stop.set()
-
-
-def release_on(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
-    """Round after round until `stop` is set: each time somebody has committed something, and each second.
-
-    Raises: what the database raises.
+    Raises: the errors of the database.
     """
-    with listening(engine, BATCH_COMMITTED_CHANNEL) as wake:
-        sweep_at, swept_at, busy = 0.0, 0.0, False
+    with listening(engine, BATCH_COMMITTED_CHANNEL) as notification:
+        scan_at, scanned_at, queue_is_full = 0.0, 0.0, False
         while not stop.is_set():
             began = time.monotonic()
-            # As long as notes say what is due, a sweep would look at much and find the same.
-            sweep = began >= (swept_at + SWEEP_SECONDS_MAX if busy else sweep_at)
-            found = release(engine, settings.headquarters.waiting_seconds_max, sweep=sweep)
-            if sweep:
-                # A long one takes a tenth of the time.
-                took = time.monotonic() - began
-                swept_at = began
-                sweep_at = began if found.full else began + min(max(SWEEP_SECONDS, 10 * took), SWEEP_SECONDS_MAX)
-            busy = found.noted
+            # While the queue is full, a full scan would read a lot and find the same transactions.
+            full_scan = began >= (scanned_at + FULL_SCAN_SECONDS_MAX if queue_is_full else scan_at)
+            result = release(engine, settings.headquarters.waiting_seconds_max, full_scan=full_scan)
+            if full_scan:
+                # A slow scan runs for a tenth of the time.
+                pause = min(max(FULL_SCAN_SECONDS, 10 * (time.monotonic() - began)), FULL_SCAN_SECONDS_MAX)
+                scanned_at, scan_at = began, began if result.more else began + pause
+            queue_is_full = result.queue_is_full
             retry.recovered()
-            if found.released or found.statements:
-                log.info("released", transactions=found.released, statements=found.statements)
-            if not found.full:
-                wake.wait(SWEEP_SECONDS, stop)
+            if result.released or result.statements:
+                log.info("transactions_released", transactions=result.released, statements=result.statements)
+            if not result.more:
+                notification.wait(FULL_SCAN_SECONDS, stop)
 
 
-def answer_on(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
-    """Send answers until `stop` is set: each time some were written, and each second.
+def publish_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
+    """Publish queued replies until `stop` is set: after each commit that enqueues some, and at least once a second.
 
-    Raises: what the database and the broker raise.
+    Raises: the errors of the database and the broker.
     """
     producer = Producer(producer_configuration(settings, **_PRODUCER))
     try:
-        with listening(engine, ANSWERS_CHANNEL) as wake:
+        with listening(engine, REPLIES_CHANNEL) as notification:
             while not stop.is_set():
-                sent = send_answers(engine, producer, settings.topic(CHANNEL_REPLIES))
+                published = publish_replies(engine, producer, settings.topic(CHANNEL_REPLIES))
                 retry.recovered()
-                if sent:
-                    log.info("answers_sent", answers=sent)
-                wake.wait(SWEEP_SECONDS, stop)
+                if published:
+                    log.info("transaction_replies_published", replies=published)
+                notification.wait(FULL_SCAN_SECONDS, stop)
     finally:
         producer.purge()
 
 
 _PRODUCER: Final[dict[str, Any]] = {
-    # What is not acknowledged within the time of a flush is sent anew, from the database.
+    # Whatever is not acknowledged within the time of a flush is sent again from the database.
     "delivery.timeout.ms": int(REQUEST_SECONDS * 1000),
-    # No call for each record that is well.
+    # No callback for each record that was delivered.
     "delivery.report.only.error": True,
 }

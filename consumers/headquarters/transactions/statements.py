@@ -1,6 +1,6 @@
-"""Post statements: an end of day whose transactions all are there and synchronized, and add up as the channel says.
+"""Post statements: all listed transactions must be synchronized and add up to the control totals of the channel.
 
-Until then a statement is blocked, with every reason; what posts it is the next round after the last reason is gone.
+Until then a statement is blocked, with every reason. The first release pass that finds no reason posts it.
 """
 
 from collections import defaultdict
@@ -12,112 +12,114 @@ from typing import Any, Final
 
 from sqlalchemy import JSON, Connection, Row, bindparam, text
 
-from tenten.consumers.headquarters.transactions.end_of_day import statement_answer
-from tenten.consumers.headquarters.transactions.reply_outbox import Answer
+from tenten.consumers.headquarters.transactions.end_of_day import statement_reply
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply
 from tenten.rules.customer import plain_decimal
 
 STATEMENTS_MAX: Final = 1_000
-"""Statements that one round looks at."""
+"""Maximum number of statements in one release pass."""
 
 NAMED_MAX: Final = 20
-"""How many transactions a reason names; the others are counted."""
+"""Transactions named in the reasons of one code; the others are counted."""
 
 _TEXTS: Final = {
-    "missing": "It is listed, and has not come to headquarters.",
-    "misplaced": "It is listed, and is no cash-and-carry transaction of this channel.",
-    "waiting": "It waits for its customer.",
-    "blocked": "Its customer is blocked: see the transaction.",
-    "rejected": "It is rejected: see the transaction, mend it and send it again.",
+    "missing": "Listed by the store but not received by headquarters.",
+    "misplaced": "Listed, but not a cash-and-carry sale of this store.",
+    "waiting": "Waiting for its customer.",
+    "blocked": "Blocked: see the reasons of the transaction.",
+    "rejected": "Rejected: see the reasons of the transaction, correct it and send it again.",
 }
 
 _Sums = dict[tuple[str, str], Decimal]
 
 
 @dataclass(kw_only=True)
-class _Listed:
-    """What is known of the transactions that a statement lists."""
+class _Check:
+    """The listed transactions of a statement: reasons against posting, and sums by currency and payment method."""
 
     reasons: list[dict[str, str]] = field(default_factory=list)
     count: int = 0
-    """Of its own; what an earlier statement owns is not counted."""
-    own: _Sums = field(default_factory=lambda: defaultdict(Decimal))
-    all: _Sums = field(default_factory=lambda: defaultdict(Decimal))
+    """Transactions posted by this statement; not those of earlier statements."""
+    posted_by_this_statement: _Sums = field(default_factory=lambda: defaultdict(Decimal))
+    listed: _Sums = field(default_factory=lambda: defaultdict(Decimal))
 
 
-def judge_statements(headquarters: Connection, now: datetime, *, sweep: bool) -> list[Answer]:
-    """Post what can be posted, and note why the others cannot; an answer for each that has changed. Outside of sweeps
-    only new ones are looked at: where every store has closed its day and waits for customers, there are many others.
+def post_statements(headquarters: Connection, now: datetime, *, full_scan: bool) -> list[QueuedReply]:
+    """Post the statements that can be posted, and block the others with their reasons; return a reply for each change.
 
-    A few SQL statements, however many transactions there are, and one for each statement that has changed.
+    Without a full scan only new statements are checked: when every store has closed its day and waits for customers,
+    many others are blocked. Takes a few SQL statements, and one for each statement that has changed.
     """
-    statuses = ["waiting", "blocked"] if sweep else ["waiting"]
-    opened = headquarters.execute(_OPEN, {"statuses": statuses, "rows_max": STATEMENTS_MAX}).all()
-    if not opened:
+    statuses = ["waiting", "blocked"] if full_scan else ["waiting"]
+    unposted = headquarters.execute(_UNPOSTED, {"statuses": statuses, "rows_max": STATEMENTS_MAX}).all()
+    if not unposted:
         return []
-    listed = {row.statement_id: _Listed() for row in opened}
-    for row in headquarters.execute(_NOT_READY, {"ids": list(listed), "named_max": NAMED_MAX}):
-        listed[row.statement_id].reasons.extend(_not_ready(row))
-    complete = {"ids": [one for one, known in listed.items() if not known.reasons]}
+    checks = {row.statement_id: _Check() for row in unposted}
+    for row in headquarters.execute(_NOT_READY, {"ids": list(checks), "named_max": NAMED_MAX}):
+        checks[row.statement_id].reasons.extend(_not_ready(row))
+    complete = {"ids": [statement_id for statement_id, check in checks.items() if not check.reasons]}
     for row in headquarters.execute(_COUNTS, complete):
-        listed[row.statement_id].count = row.how_many
+        checks[row.statement_id].count = row.how_many
     for row in headquarters.execute(_SUMS, complete):
-        listed[row.statement_id].all[row.currency, row.method] += row.amount
+        checks[row.statement_id].listed[row.currency, row.method] += row.amount
         if row.owned:
-            listed[row.statement_id].own[row.currency, row.method] += row.amount
-    for row in opened:
-        if row.control_totals is not None and not listed[row.statement_id].reasons:
-            listed[row.statement_id].reasons.extend(_differences(row.control_totals, listed[row.statement_id].all))
-    posted = [one for one, known in listed.items() if not known.reasons]
+            checks[row.statement_id].posted_by_this_statement[row.currency, row.method] += row.amount
+    for row in unposted:
+        check = checks[row.statement_id]
+        if row.control_totals is not None and not check.reasons:
+            check.reasons.extend(_differences(row.control_totals, check.listed))
+    posted = [statement_id for statement_id, check in checks.items() if not check.reasons]
     headquarters.execute(_POST_LINES, {"ids": posted})
-    changed = [_change(row, listed[row.statement_id], now) for row in opened if _has_changed(row, listed)]
-    return [statement_answer(one) for row in changed for one in headquarters.execute(_CHANGE, row)]
+    changes = [
+        _change(row, checks[row.statement_id], now) for row in unposted if _has_changed(row, checks[row.statement_id])
+    ]
+    return [statement_reply(row) for change in changes for row in headquarters.execute(_CHANGE, change)]
 
 
 def _not_ready(row: Row[Any]) -> list[dict[str, str]]:
-    """Reasons for transactions that stand in the same way: the first ones by their id, the others counted."""
-    reasons = [{"field": one, "code": row.standing, "text": _TEXTS[row.standing]} for one in row.first]
+    """Reasons for the transactions with one code: the first ones by id, the others counted."""
+    reasons = [{"field": key, "code": row.standing, "text": _TEXTS[row.standing]} for key in row.first]
     more = row.how_many - len(row.first)
     if more:
-        reasons.append({"field": "", "code": row.standing, "text": f"So do {more} more transactions."})
+        reasons.append({"field": "", "code": row.standing, "text": f"{more} more transactions have the same problem."})
     return reasons
 
 
 def _differences(control: Sequence[Mapping[str, str]], sums: _Sums) -> list[dict[str, str]]:
-    """Where the sums at headquarters are others than the channel's."""
-    wanted = {(one["currency"], one["payment_method"]): Decimal(one["amount"]) for one in control}
+    """A reason for each control total of the channel that differs from the sum at headquarters."""
+    totals = {(total["currency"], total["payment_method"]): Decimal(total["amount"]) for total in control}
     return [
         {
             "field": f"control_totals/{currency}/{method}",
             "code": "does_not_add_up",
-            "text": f"The channel has {plain_decimal(wanted.get((currency, method), Decimal(0)))}, "
-            f"headquarters {plain_decimal(sums.get((currency, method), Decimal(0)))}.",
+            "text": f"The store reports {plain_decimal(totals.get((currency, method), Decimal(0)))}, "
+            f"headquarters has {plain_decimal(sums.get((currency, method), Decimal(0)))}.",
         }
-        for currency, method in sorted(wanted.keys() | sums.keys())
-        if wanted.get((currency, method), Decimal(0)) != sums.get((currency, method), Decimal(0))
+        for currency, method in sorted(totals.keys() | sums.keys())
+        if totals.get((currency, method), Decimal(0)) != sums.get((currency, method), Decimal(0))
     ]
 
 
-def _has_changed(row: Row[Any], listed: Mapping[str, _Listed]) -> bool:
-    reasons = listed[row.statement_id].reasons
-    return not reasons or row.status != "blocked" or row.reasons != reasons
+def _has_changed(row: Row[Any], check: _Check) -> bool:
+    return not check.reasons or row.status != "blocked" or row.reasons != check.reasons
 
 
-def _change(row: Row[Any], listed: _Listed, now: datetime) -> dict[str, Any]:
-    posted = not listed.reasons
+def _change(row: Row[Any], check: _Check, now: datetime) -> dict[str, Any]:
+    posted = not check.reasons
     amounts = [
         {"currency": currency, "payment_method": method, "amount": plain_decimal(amount)}
-        for (currency, method), amount in sorted(listed.own.items())
+        for (currency, method), amount in sorted(check.posted_by_this_statement.items())
     ]
     return {
         "of": row.statement_id,
         "status": "posted" if posted else "blocked",
-        "why": listed.reasons,
-        "totals": {"transactions": listed.count, "amounts": amounts} if posted else {},
+        "why": check.reasons,
+        "totals": {"transactions": check.count, "amounts": amounts} if posted else {},
         "posted_at": now if posted else None,
     }
 
 
-_OPEN: Final = text(
+_UNPOSTED: Final = text(
     """
     SELECT statement_id::text, control_totals, status, reasons FROM statements
     WHERE status = ANY (:statuses)
@@ -125,7 +127,7 @@ _OPEN: Final = text(
     LIMIT :rows_max FOR UPDATE
     """
 )
-"""New ones first. Of more blocked ones than a round looks at, chance says which it looks at: each has its turn."""
+"""New ones first, then blocked ones in random order, so that each is checked sooner or later."""
 
 _NOT_READY: Final = text(
     """
@@ -146,7 +148,7 @@ _NOT_READY: Final = text(
     ORDER BY statement_id, standing
     """
 )
-"""What keeps statements from being posted; the first transactions of each kind by id."""
+"""The transactions that keep statements from being posted, by code; the first ones of each code by id."""
 
 _COUNTS: Final = text(
     """

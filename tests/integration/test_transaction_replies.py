@@ -1,4 +1,4 @@
-"""Answers to transactions: written into headquarters' database, then sent in the same order."""
+"""The reply outbox: replies to transactions are enqueued, then published in the same order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
-from tenten.consumers.headquarters.transactions import reply_outbox as answers
-from tenten.consumers.headquarters.transactions.reply_outbox import Answer, send_answers, write_answers
+from tenten.consumers.headquarters.transactions import reply_outbox
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, publish_replies
 from tenten.kafka.client_config import producer_configuration
 from tenten.schemas.messages import Reason, TransactionStatus
 from tenten.schemas.topics import CHANNEL_REPLIES
@@ -29,10 +29,10 @@ def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url:
     return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
-def _answer(number: int) -> Answer:
-    """The answer of this number: two of three say that an order is synchronized, the third why one is blocked."""
+def _reply(number: int) -> QueuedReply:
+    """The reply with this number: two of three for a synchronized order, the third for a blocked one with reasons."""
     blocked = number % 3 == 0
-    return Answer(
+    return QueuedReply(
         channel_id="houston" if number % 2 else "dallas",
         transaction_id=str(UUID(int=1000 - number)),
         customer_id=None,
@@ -52,42 +52,42 @@ def _headquarters(scene: Scene) -> Iterator[Engine]:
         engine.dispose()
 
 
-@pytest.mark.parametrize(("limit", "value"), [("SEND_MAX", 3), ("_ROW_BYTES_MAX", 4_000)])
-def test_answers_are_sent_once_in_the_order_in_which_they_were_written(
+@pytest.mark.parametrize(("limit", "value"), [("REPLIES_MAX", 3), ("_ROW_BYTES_MAX", 4_000)])
+def test_replies_are_published_once_in_the_order_in_which_they_were_enqueued(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    """However many lie in a row of the table, and however many rows are sent together."""
+    """With any number of replies in a row of the table, and any number of rows published together."""
     # given
-    monkeypatch.setattr(answers, limit, value)
-    written = [_answer(number) for number in range(1, 21)]
+    monkeypatch.setattr(reply_outbox, limit, value)
+    enqueued = [_reply(number) for number in range(1, 21)]
     producer = Producer(producer_configuration(scene.settings))
 
     # when
     with _headquarters(scene) as engine:
         for start, end in ((0, 2), (2, 13), (13, 14), (14, 20)):
             with engine.begin() as headquarters:
-                write_answers(headquarters, written[start:end], _NOON)
+                enqueue_replies(headquarters, enqueued[start:end], _NOON)
         in_rows = [row["answer_count"] for row in scene.query("SELECT answer_count FROM replies_due")]
-        sent = send_answers(engine, producer, scene.settings.topic(CHANNEL_REPLIES))
+        published = publish_replies(engine, producer, scene.settings.topic(CHANNEL_REPLIES))
 
     # then
-    assert sum(in_rows) == sent == len(written)
+    assert sum(in_rows) == published == len(enqueued)
     assert len(in_rows) > 4
     assert scene.query("SELECT * FROM replies_due") == []
-    told: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     with scene.follow("channel-replies", "Reply") as replies:
 
-        def all_there() -> bool:
-            told.extend(reply for _, reply in replies.more() if reply is not None)
-            return len(told) >= len(written)
+        def all_received() -> bool:
+            received.extend(reply for _, reply in replies.more() if reply is not None)
+            return len(received) >= len(enqueued)
 
-        wait_for(all_there, "answers")
+        wait_for(all_received, "replies")
     for channel_id in ("houston", "dallas"):
-        ours = [one for one in told if one["channel_id"] == channel_id]
-        wanted = [one for one in written if one.channel_id == channel_id]
-        assert [(one["event_id"], one["version"]) for one in ours] == [
-            (one.transaction_id, one.number) for one in wanted
+        actual = [reply for reply in received if reply["channel_id"] == channel_id]
+        expected = [reply for reply in enqueued if reply.channel_id == channel_id]
+        assert [(reply["event_id"], reply["version"]) for reply in actual] == [
+            (reply.transaction_id, reply.number) for reply in expected
         ]
-        assert [(one["sales_order"], len(one["reasons"])) for one in ours] == [
-            (one.sales_order, len(one.reasons)) for one in wanted
+        assert [(reply["sales_order"], len(reply["reasons"])) for reply in actual] == [
+            (reply.sales_order, len(reply.reasons)) for reply in expected
         ]

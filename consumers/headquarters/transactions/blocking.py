@@ -1,0 +1,134 @@
+"""Transactions that a release pass cannot release: block them with reasons, report that they wait, raise alarms."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import JSON, Connection, Row, bindparam, text
+from structlog import get_logger
+
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply
+from tenten.consumers.headquarters.transactions.waiting import WAITING
+from tenten.schemas.messages import Reason, TransactionStatus, reasons_as_json, reasons_from_json
+from tenten.sql.arrays import pg_array_literal
+
+log = get_logger(__name__)
+
+REPLY_SECONDS: Final = 1.0
+"""A channel is told that a transaction waits after this time; most are released before."""
+
+_REPLIES_MAX: Final = 1_000
+"""Maximum number of such replies in one pass: of very many that wait, most are released before their turn comes."""
+
+_ALARMS_MAX: Final = 100
+"""Maximum number of alarms in one pass."""
+
+
+def block(headquarters: Connection, reasons: Mapping[str, Reason], now: datetime) -> list[QueuedReply]:
+    """Block these transactions, by id; return a reply for each that was not blocked for the same reason before."""
+    ids_by_reason: dict[Reason, list[str]] = defaultdict(list)
+    for transaction_id, reason in reasons.items():
+        ids_by_reason[reason].append(transaction_id)
+    replies: list[QueuedReply] = []
+    for reason, ids in ids_by_reason.items():
+        values = {"ids": pg_array_literal(ids), "why": reasons_as_json([reason]), "now": now}
+        replies += _replies(headquarters.execute(_BLOCK, values))
+    return replies
+
+
+_BLOCK: Final = text(
+    """
+    UPDATE retail_transactions SET status = 'blocked', reasons = :why, changed_at = :now, answer = answer + 1
+    WHERE transaction_id = ANY (CAST(:ids AS uuid[]))
+      AND (status = 'waiting' OR reasons::text <> CAST(:why AS json)::text)
+    RETURNING transaction_id::text, channel_id, customer_id::text, status, reasons, answer
+    """
+).bindparams(bindparam("why", type_=JSON))
+
+
+def block_rejected(headquarters: Connection, parameters: Mapping[str, Any], *, full_scan: bool) -> list[QueuedReply]:
+    """Block transactions whose customer event headquarters has rejected, with its reasons; return their replies."""
+    return _replies(headquarters.execute(_BLOCK_REJECTED[full_scan], parameters))
+
+
+_BLOCK_REJECTED_WAITING: Final = """
+    UPDATE retail_transactions AS waiting
+    SET status = 'blocked', reasons = brought.reasons, changed_at = :now, answer = waiting.answer + 1
+    FROM (
+        SELECT waiting.transaction_id, refused.reasons
+        FROM retail_transactions AS waiting
+        JOIN synchronization_log AS refused
+          ON refused.event_id = waiting.customer_event_id AND refused.customer_id = waiting.customer_id
+        WHERE {among} AND waiting.status <> 'blocked' AND refused.outcome = 'rejected'
+        LIMIT :rows_max
+        FOR UPDATE OF waiting SKIP LOCKED
+    ) AS brought
+    WHERE waiting.transaction_id = brought.transaction_id
+    RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.customer_id::text, waiting.status,
+              waiting.reasons, waiting.answer
+    """
+_BLOCK_REJECTED: Final = {
+    full_scan: text(_BLOCK_REJECTED_WAITING.format(among=among)) for full_scan, among in WAITING.items()
+}
+"""Not `status = 'waiting'`: for that PostgreSQL would scan the index of all that wait, which `coalesce` prevents."""
+
+
+def reply_to_waiting(headquarters: Connection, now: datetime) -> list[QueuedReply]:
+    """Return first replies to transactions that were not released soon."""
+    before = now - timedelta(seconds=REPLY_SECONDS)
+    return _replies(headquarters.execute(_REPLY_TO_WAITING, {"before": before, "rows_max": _REPLIES_MAX}))
+
+
+_REPLY_TO_WAITING: Final = text(
+    """
+    UPDATE retail_transactions AS waiting SET answer = 1
+    WHERE waiting.transaction_id IN (
+        SELECT transaction_id FROM retail_transactions
+        WHERE status = 'waiting' AND answer = 0 AND received_at < :before
+        LIMIT :rows_max
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING transaction_id::text, channel_id, customer_id::text, status, reasons, answer
+    """
+)
+
+
+def _replies(rows: Iterable[Row[Any]]) -> list[QueuedReply]:
+    return [
+        QueuedReply(
+            channel_id=row.channel_id,
+            transaction_id=row.transaction_id,
+            customer_id=row.customer_id,
+            status=TransactionStatus(row.status),
+            reasons=reasons_from_json(row.reasons),
+            number=row.answer,
+        )
+        for row in rows
+    ]
+
+
+def alarm(headquarters: Connection, now: datetime, waiting_seconds_max: int) -> None:
+    """Log each transaction that has waited for longer than this, once."""
+    before = now - timedelta(seconds=waiting_seconds_max)
+    for row in headquarters.execute(_ALARM, {"now": now, "before": before, "rows_max": _ALARMS_MAX}):
+        log.warning(
+            "transaction_waits_too_long",
+            channel=row.channel_id,
+            transaction_id=row.transaction_id,
+            waiting_seconds=round((now - row.received_at).total_seconds()),
+        )
+
+
+_ALARM: Final = text(
+    """
+    UPDATE retail_transactions AS waiting SET alarmed_at = :now
+    WHERE waiting.transaction_id IN (
+        SELECT transaction_id FROM retail_transactions
+        WHERE status = 'waiting' AND alarmed_at IS NULL AND received_at < :before
+        LIMIT :rows_max
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING transaction_id::text, channel_id, received_at
+    """
+)
