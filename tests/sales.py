@@ -1,4 +1,4 @@
-"""Transactions as channels send them, written as plain Avro records: orders, cash-and-carry, ends of days."""
+"""Transactions as channels send them, as plain Avro records: orders, cash-and-carry sales, ends of day."""
 
 import random
 from collections import defaultdict
@@ -20,20 +20,20 @@ Transaction = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Till:
-    """What one channel sells; knows what it has not closed yet."""
+    """The sales of one channel; remembers those that no end of day has listed yet."""
 
     channel_id: str
     currency: str = "USD"
     rng: random.Random = field(default_factory=lambda: random.Random(1010))
-    """Not seeded as a test seeds its stores: ids would be the same."""
+    """Another seed than that of the stores in tests, which would give the same ids."""
     open: list[Transaction] = field(default_factory=list)
 
     def order(self, event: dict[str, Any] | None = None, **fields: Any) -> Transaction:
-        """An order of two lines; with a customer's event it is that customer's, and brings the event along."""
+        """An order of two lines; with a customer's event it is that customer's, and contains the event."""
         return self._sale("ORDER", [("LAMP", "1", "49.90"), ("BULB", "3", "0.335")], event, fields)
 
     def sale(self, *lines: tuple[str, str, str], event: dict[str, Any] | None = None, **fields: Any) -> Transaction:
-        """A cash-and-carry transaction of these lines (sku, quantity, price), or of one cup."""
+        """A cash-and-carry sale of these lines (sku, quantity, price), or of one cup."""
         sold = self._sale("CASH_AND_CARRY", lines or [("CUP", "1", "4.50")], event, fields)
         if not fields.get("payments"):
             sold["payments"] = [{"method": "CASH", "amount": sold["total"]}]
@@ -41,15 +41,15 @@ class Till:
         return sold
 
     def end_of_day(self, listed: Sequence[Transaction] | None = None, **fields: Any) -> Transaction:
-        """The end of a day that lists these, or what is open."""
+        """An end of day that lists these sales, or all open ones."""
         closed = self.open if listed is None else listed
         sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-        for one in closed:
-            for payment in one["payments"]:
-                sums[one["currency"], payment["method"]] += payment["amount"]
+        for sale in closed:
+            for payment in sale["payments"]:
+                sums[sale["currency"], payment["method"]] += payment["amount"]
         day = self._transaction("END_OF_DAY")
         day["currency"] = ""
-        day["listed"] = [one["transaction_id"] for one in closed]
+        day["listed"] = [sale["transaction_id"] for sale in closed]
         day["control_totals"] = [
             {"currency": currency, "payment_method": method, "amount": amount}
             for (currency, method), amount in sorted(sums.items())
@@ -102,15 +102,15 @@ class Till:
 
 
 def send(scene: Scene, *transactions: Transaction) -> None:
-    """Write transactions in this order, and wait until the broker has them."""
+    """Write transactions in this order, and wait for the broker's acknowledgement."""
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
-    for one in transactions:
-        writer.sell(one)
+    for transaction in transactions:
+        writer.sell(transaction)
     writer.flush()
 
 
 def put(scene: Scene, *records: tuple[bytes | None, bytes | None]) -> None:
-    """Write keys and values to `retail-transactions`, and wait until the broker has them."""
+    """Write keys and values to `retail-transactions`, and wait for the broker's acknowledgement."""
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
     for key, value in records:
         writer.write(Operation(topic="retail-transactions", key=key, value=value))
@@ -118,7 +118,7 @@ def put(scene: Scene, *records: tuple[bytes | None, bytes | None]) -> None:
 
 
 def status(scene: Scene, transaction: Transaction) -> dict[str, Any]:
-    """The row of a transaction, or of the statement of an end of day; empty when there is none."""
+    """The row of a transaction, or of the statement of an end of day; empty if it does not exist."""
     table, key = ("statements", "statement_id") if transaction["kind"] == "END_OF_DAY" else _SALES
     rows = scene.query(f"SELECT * FROM {table} WHERE {key} = %s", transaction["transaction_id"])  # noqa: S608
     return rows[0] if rows else {}
@@ -127,27 +127,27 @@ def status(scene: Scene, transaction: Transaction) -> dict[str, Any]:
 _SALES: Final = ("retail_transactions", "transaction_id")
 
 
-def wait_until(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
+def wait_until(scene: Scene, transaction: Transaction, expected: str) -> dict[str, Any]:
     """The row of a transaction or statement, once it has this status."""
 
-    def is_so() -> bool:
+    def has_status() -> bool:
         for worker in scene.workers:
             worker.check()
-        return status(scene, transaction).get("status") == wanted
+        return status(scene, transaction).get("status") == expected
 
     try:
-        wait_for(is_so, wanted)
+        wait_for(has_status, expected)
     except AssertionError as error:
         raise AssertionError(f"{error}; it is {status(scene, transaction)}") from None
     return status(scene, transaction)
 
 
-def told(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
-    """The newest answer to a transaction, once it is this status."""
+def reply_with_status(scene: Scene, transaction: Transaction, expected: str) -> dict[str, Any]:
+    """The newest reply to a transaction, once it has this status."""
     with scene.follow("channel-replies", "Reply") as replies:
         found: list[dict[str, Any]] = []
 
-        def is_told() -> bool:
+        def is_received() -> bool:
             for worker in scene.workers:
                 worker.check()
             found.extend(
@@ -155,8 +155,8 @@ def told(scene: Scene, transaction: Transaction, wanted: str) -> dict[str, Any]:
                 for _, reply in replies.more()
                 if reply is not None and reply["event_id"] == transaction["transaction_id"]
             )
-            return bool(found) and found[-1]["transaction_status"] == wanted
+            return bool(found) and found[-1]["transaction_status"] == expected
 
-        wait_for(is_told, f"answer {wanted}")
-        assert [one["version"] for one in found] == sorted(one["version"] for one in found)
+        wait_for(is_received, f"reply {expected}")
+        assert [reply["version"] for reply in found] == sorted(reply["version"] for reply in found)
     return found[-1]

@@ -1,4 +1,4 @@
-"""Transactions and statements as headquarters' consumer leaves them, written with plain SQL."""
+"""Transactions and statements as the transactions worker stores them, inserted with plain SQL."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,11 @@ def insert_transaction(
     account_number: str | None = None,
     waited: timedelta = timedelta(0),
 ) -> UUID:
-    """A cash-and-carry that came so long ago. Gives its id."""
+    """Insert a cash-and-carry sale that was received this long ago; return its id."""
     at = datetime.now(UTC) - waited
-    made = transaction_id or uuid4()
+    new_id = transaction_id or uuid4()
     row: dict[str, Any] = {
-        "transaction_id": made,
+        "transaction_id": new_id,
         "channel_id": channel,
         "kind": "cash_and_carry",
         "business_date": DAY,
@@ -46,7 +46,7 @@ def insert_transaction(
         "changed_at": at,
     }
     _insert(url, "retail_transactions", row)
-    return made
+    return new_id
 
 
 def insert_statement(
@@ -60,11 +60,11 @@ def insert_statement(
     reasons: list[dict[str, str]] | None = None,
     totals: dict[str, Any] | None = None,
 ) -> UUID:
-    """The statement of an end of day that came so long ago. Gives its id."""
+    """Insert the statement of an end of day that was received this long ago; return its id."""
     at = datetime.now(UTC) - ago
-    made = uuid4()
+    new_id = uuid4()
     row: dict[str, Any] = {
-        "statement_id": made,
+        "statement_id": new_id,
         "channel_id": channel,
         "business_date": day,
         "number": number,
@@ -79,17 +79,22 @@ def insert_statement(
         "posted_at": at if status == "posted" else None,
     }
     _insert(url, "statements", row)
-    return made
+    return new_id
 
 
-def insert_listed(url: str, statement_id: UUID, transaction_id: UUID, *, owned: bool = True) -> None:
-    """A statement of houston lists a transaction."""
-    row = {"statement_id": statement_id, "transaction_id": transaction_id, "channel_id": "houston", "owned": owned}
+def insert_listed(url: str, statement_id: UUID, transaction_id: UUID, *, posted_by_this_statement: bool = True) -> None:
+    """Insert that a statement of houston lists a transaction."""
+    row = {
+        "statement_id": statement_id,
+        "transaction_id": transaction_id,
+        "channel_id": "houston",
+        "owned": posted_by_this_statement,
+    }
     _insert(url, "statement_listed", row)
 
 
 def insert_line(url: str, statement_id: UUID, transaction_id: UUID, account_number: str, total: str) -> None:
-    """A statement posts a transaction."""
+    """Insert that a statement posts a transaction."""
     row = {
         "statement_id": statement_id,
         "transaction_id": transaction_id,

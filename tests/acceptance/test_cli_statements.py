@@ -63,7 +63,7 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
     insert_listed(headquarters_url, first, sold)
     insert_line(headquarters_url, first, sold, "C-00000001", "12.50")
     second = insert_statement(headquarters_url, "blocked", number=2, reasons=[MISSING])
-    insert_listed(headquarters_url, second, sold, owned=False)
+    insert_listed(headquarters_url, second, sold, posted_by_this_statement=False)
     insert_listed(headquarters_url, second, first)
     # when
     posted = company.ok("statement", "show", "houston", DAY, "--number", "1", "--json").json

@@ -1,7 +1,6 @@
-"""Synchronize orders, and the end of a day: whoever brings a customer, each sale comes through once."""
+"""The transactions worker: orders, cash-and-carry sales and ends of day, each released once, in any order."""
 
 import random
-import secrets
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -16,7 +15,7 @@ import pytest
 from tests.faults.avro import encode
 from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
-from tests.sales import Till, Transaction, put, send, status, told, wait_until
+from tests.sales import Till, Transaction, put, reply_with_status, send, status, wait_until
 from tests.scenes import Scene, set_scene, wait_for
 
 NUMBER: Final = "C-00000001"
@@ -41,24 +40,24 @@ def till() -> Till:
 
 
 def only_order(scene: Scene) -> dict[str, Any]:
-    """The one sales order that there is."""
+    """The only sales order."""
     (order,) = scene.query("SELECT * FROM sales_orders")
     return order
 
 
-def test_sale_to_nobody_and_an_order_are_let_through_at_once(scene: Scene, till: Till) -> None:
-    """Without a customer there is nothing to wait for; the order has a number, its lines, and an answer."""
+def test_transactions_without_customer_are_released_immediately(scene: Scene, till: Till) -> None:
+    """Without a customer they wait for nothing; the order has a number, its lines, and a reply."""
     # given
     order, sale = till.order(), till.sale()
 
     # when
     with scene.transactions():
         send(scene, order, sale)
-        answer = told(scene, order, "synchronized")
-        told(scene, sale, "synchronized")
+        reply = reply_with_status(scene, order, "synchronized")
+        reply_with_status(scene, sale, "synchronized")
 
     # then
-    assert (answer["sales_order"], answer["outcome"], answer["account_number"]) == ("SO-00000001", "SYNCHRONIZED", None)
+    assert (reply["sales_order"], reply["outcome"], reply["account_number"]) == ("SO-00000001", "SYNCHRONIZED", None)
     found = only_order(scene)
     assert (found["transaction_id"], found["total"]) == (_guid(order), Decimal("50.91"))
     lines = scene.query("SELECT sku, quantity, price, amount FROM sales_order_lines ORDER BY line_number")
@@ -95,12 +94,10 @@ def _customer_never(scene: Scene, order: Transaction, _: Event) -> None:
 
 
 @pytest.mark.parametrize("way", [_order_first, _customer_first, _both_twice, _customer_never])
-def test_order_brings_its_customer_along_whoever_comes_first(
+def test_order_and_its_customer_may_arrive_in_any_order(
     scene: Scene, houston: Store, till: Till, way: Callable[[Scene, Transaction, Event], None]
 ) -> None:
-    """One account number, one sales order, and a snapshot for every channel, whatever comes first, later, twice or
-    never.
-    """
+    """One account number, one sales order and one snapshot, whichever arrives first, twice or never."""
     # given
     event = houston.create()
     order = till.order(event)
@@ -109,25 +106,25 @@ def test_order_brings_its_customer_along_whoever_comes_first(
     with scene.headquarters(), scene.transactions():
         way(scene, order, event)
         row = wait_until(scene, order, "synchronized")
-        answer = told(scene, order, "synchronized")
+        reply = reply_with_status(scene, order, "synchronized")
 
     # then
-    assert (row["account_number"], answer["account_number"], answer["sales_order"]) == (NUMBER, NUMBER, "SO-00000001")
+    assert (row["account_number"], reply["account_number"], reply["sales_order"]) == (NUMBER, NUMBER, "SO-00000001")
     assert only_order(scene)["account_number"] == NUMBER
-    assert [one["account_number"] for one in scene.query("SELECT account_number FROM customers")] == [NUMBER]
+    assert [row["account_number"] for row in scene.query("SELECT account_number FROM customers")] == [NUMBER]
     with scene.follow("customers", "Customer") as snapshots:
         found: dict[str, Any] = {}
 
-        def has_come() -> bool:
+        def has_arrived() -> bool:
             found.update(snapshots.more())
             return event["customer_id"] in found
 
-        wait_for(has_come, "a snapshot")
+        wait_for(has_arrived, "a snapshot")
     assert found[event["customer_id"]]["account_number"] == NUMBER
 
 
 def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene, houston: Store, till: Till) -> None:
-    """It waits alone, says so, and comes through when somebody brings the customer; others pass it meanwhile."""
+    """The channel is told that it waits; other orders are released meanwhile."""
     # given
     event = houston.create()
     order = till.order(customer_id=event["customer_id"])
@@ -136,10 +133,10 @@ def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene,
     # when
     with scene.headquarters(), scene.transactions():
         send(scene, order, other)
-        waiting = told(scene, order, "waiting")
+        waiting = reply_with_status(scene, order, "waiting")
         wait_until(scene, other, "synchronized")
         scene.send(event)
-        told(scene, order, "synchronized")
+        reply_with_status(scene, order, "synchronized")
 
     # then
     assert (waiting["outcome"], waiting["sales_order"]) == ("SYNCHRONIZED", None)
@@ -147,7 +144,7 @@ def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene,
 
 
 def test_order_of_a_rejected_customer_is_blocked_until_the_correction(scene: Scene, houston: Store, till: Till) -> None:
-    """It shows the customer's reasons, and goes through by itself once the customer is corrected."""
+    """It has the reasons of the customer, and is released automatically after the correction."""
     # given
     wrong = houston.create(first_name="", last_name=" ")
     order = till.order(wrong)
@@ -155,20 +152,20 @@ def test_order_of_a_rejected_customer_is_blocked_until_the_correction(scene: Sce
     # when
     with scene.headquarters(), scene.transactions():
         send(scene, order)
-        blocked = told(scene, order, "blocked")
+        blocked = reply_with_status(scene, order, "blocked")
         correction = houston.edit(wrong["customer_id"], [wrong], last_name="Lee")
         scene.send(correction)
-        told(scene, order, "synchronized")
+        reply_with_status(scene, order, "synchronized")
 
     # then
     assert [(why["field"], why["code"]) for why in blocked["reasons"]] == [("last_name", "required")]
     assert only_order(scene)["account_number"] == NUMBER
 
 
-def test_order_of_an_erased_customer_goes_through_under_its_account_number(
+def test_order_of_an_erased_customer_is_released_with_its_account_number(
     scene: Scene, houston: Store, till: Till
 ) -> None:
-    """Erasure keeps the number for those who are late."""
+    """Erasure keeps the account number for late transactions."""
     # given
     event = houston.create()
 
@@ -184,8 +181,10 @@ def test_order_of_an_erased_customer_goes_through_under_its_account_number(
     assert only_order(scene)["account_number"] == NUMBER
 
 
-def test_rejected_edit_does_not_hold_an_order_whose_customer_is_known(scene: Scene, houston: Store, till: Till) -> None:
-    """The order needs the customer and its address, and both are there."""
+def test_rejected_edit_does_not_block_an_order_whose_customer_is_known(
+    scene: Scene, houston: Store, till: Till
+) -> None:
+    """The order needs only the customer and the delivery address, and both exist."""
     # given
     created = houston.create()
     wrong = houston.edit(created["customer_id"], [], first_name="", last_name="")
@@ -218,8 +217,8 @@ WRONG: Final[dict[str, tuple[dict[str, Any], str, str]]] = {
 }
 
 
-def test_broken_rules_are_answered_and_written_nowhere(scene: Scene, till: Till) -> None:
-    """Each rejected order has its reasons in the answer; its neighbours go through; sent again it is judged anew."""
+def test_invalid_orders_are_rejected_with_reasons(scene: Scene, till: Till) -> None:
+    """The reply has the reasons; other orders are released; a corrected order is checked again."""
     # given
     orders = {name: till.order(**fields) for name, (fields, _, _) in WRONG.items()}
     good = till.order()
@@ -227,23 +226,23 @@ def test_broken_rules_are_answered_and_written_nowhere(scene: Scene, till: Till)
     # when
     with scene.transactions():
         send(scene, *orders.values(), good)
-        answers = {name: told(scene, order, "rejected") for name, order in orders.items()}
+        replies = {name: reply_with_status(scene, order, "rejected") for name, order in orders.items()}
         wait_until(scene, good, "synchronized")
         send(scene, orders["total"] | {"total": Decimal("50.91")})
-        mended = told(scene, orders["total"], "synchronized")
+        corrected = reply_with_status(scene, orders["total"], "synchronized")
 
     # then
-    found = {name: {(why["field"], why["code"]) for why in answer["reasons"]} for name, answer in answers.items()}
+    found = {name: {(why["field"], why["code"]) for why in reply["reasons"]} for name, reply in replies.items()}
     for name, (_, field, code) in WRONG.items():
         assert (field, code) in found[name], name
-        assert answers[name]["outcome"] == "REJECTED"
-    # The first answer was the rejection, the second that it is judged anew.
-    assert (mended["version"], mended["sales_order"]) == (3, "SO-00000002")
+        assert replies[name]["outcome"] == "REJECTED"
+    # The first reply was the rejection, the second that the corrected order waits.
+    assert (corrected["version"], corrected["sales_order"]) == (3, "SO-00000002")
     assert len(scene.query("SELECT * FROM sales_orders")) == 2
 
 
-def test_what_cannot_be_read_is_a_dead_letter_and_harms_no_neighbour(scene: Scene, till: Till) -> None:
-    """Its bytes are on retail-transactions.dlq; what came before and after it goes through."""
+def test_unreadable_records_are_dead_letters_and_block_nothing(scene: Scene, till: Till) -> None:
+    """The orders before and after them are released."""
     # given
     first, second = till.order(), till.order()
 
@@ -256,16 +255,16 @@ def test_what_cannot_be_read_is_a_dead_letter_and_harms_no_neighbour(scene: Scen
         wait_until(scene, second, "synchronized")
 
     # then
-    assert [one["partition"] for one in scene.query("SELECT partition FROM positions")] != []
+    assert [row["partition"] for row in scene.query("SELECT partition FROM positions")] != []
     assert len(scene.query("SELECT * FROM retail_transactions")) == 2
 
 
-def test_poison_is_dead_letters_and_stops_nothing(scene: Scene, till: Till) -> None:
-    """Garbage, truncated and foreign records, numbers out of every range, names without end, between good orders:
-    each is one dead letter byte for byte or an answer, and every good order goes through.
+def test_poison_becomes_dead_letters_and_blocks_nothing(scene: Scene, till: Till) -> None:
+    """Garbage, truncated records, other contracts, huge numbers and names between good orders: each is one dead letter
+    byte for byte, or rejected, and every good order is released.
     """
     # given
-    chance = random.Random(secrets.randbits(32))
+    chance = random.Random(1010)
     good = [till.order() for _ in range(30)]
     whole = encode("RetailTransaction", till.order())
     poison = [chance.randbytes(chance.randrange(1, 200)) for _ in range(100)]
@@ -276,7 +275,7 @@ def test_poison_is_dead_letters_and_stops_nothing(scene: Scene, till: Till) -> N
     ]
     wrong_keys = [(b"dallas", whole), (None, whole), (b"houston", None)]
     long_name = "h" * 100_000
-    records = [(b"houston", one) for one in poison] + wrong_keys
+    records = [(b"houston", value) for value in poison] + wrong_keys
     records.append((long_name.encode(), encode("RetailTransaction", till.order(channel_id=long_name))))
     wild = [
         till.order(total=Decimal(10) ** 21),
@@ -295,17 +294,17 @@ def test_poison_is_dead_letters_and_stops_nothing(scene: Scene, till: Till) -> N
         send(scene, *wild)
         for order in good:
             wait_until(scene, order, "synchronized")
-        for one in wild:
-            wait_until(scene, one, "rejected")
+        for row in wild:
+            wait_until(scene, row, "rejected")
 
     # then
     letters = read_topic(scene.bootstrap_servers, scene.prefix, "retail-transactions.dlq")
-    assert Counter((one.key, one.value) for one in letters) == Counter(records)
+    assert Counter((row.key, row.value) for row in letters) == Counter(records)
     assert len(scene.query("SELECT * FROM sales_orders")) == len(good)
 
 
-def test_what_the_database_refuses_is_a_dead_letter_alone(scene: Scene, till: Till) -> None:
-    """The batch is halved until the one record is found; its neighbours go through."""
+def test_record_that_the_database_rejects_is_the_only_dead_letter(scene: Scene, till: Till) -> None:
+    """The batch is halved until the record is found; all others are released."""
     # given
     scene.query("ALTER TABLE retail_transactions ADD CHECK (position('REFUSED' IN content::text) = 0)")
     orders = [till.order() for _ in range(20)]
@@ -326,7 +325,7 @@ def test_what_the_database_refuses_is_a_dead_letter_alone(scene: Scene, till: Ti
 
 
 def test_order_that_waits_for_too_long_raises_an_alarm_once(scene: Scene, houston: Store, till: Till) -> None:
-    """It is noted when somebody was told; the order waits on, and comes through with its customer."""
+    """The time of the alarm is stored; the order keeps waiting, and is released with its customer."""
     # given
     scene.toml.write_text(scene.toml.read_text().replace("[headquarters]", "[headquarters]\nwaiting_seconds_max = 1"))
     event = houston.create()
@@ -336,50 +335,48 @@ def test_order_that_waits_for_too_long_raises_an_alarm_once(scene: Scene, housto
     with scene.headquarters(), scene.transactions():
         send(scene, order)
         wait_for(lambda: status(scene, order).get("alarmed_at") is not None, "an alarm")
-        told_at = status(scene, order)["alarmed_at"]
+        alarmed_at = status(scene, order)["alarmed_at"]
         other = till.order()
         send(scene, other)
         wait_until(scene, other, "synchronized")
-        assert status(scene, order)["alarmed_at"] == told_at
+        assert status(scene, order)["alarmed_at"] == alarmed_at
         scene.send(event)
         wait_until(scene, order, "synchronized")
 
 
-def test_id_of_another_channel_is_refused(scene: Scene, till: Till) -> None:
-    """A transaction belongs to the channel that sent it first; who sends it again is told so again, by a later answer,
-    for a store keeps the newest.
+def test_id_of_another_channels_transaction_is_rejected(scene: Scene, till: Till) -> None:
+    """A transaction belongs to the channel that sent it first. Each rejection has a higher number than the one before,
+    because a store keeps the newest.
     """
     # given
     order = till.order()
     other = order | {"channel_id": "dallas"}
-    answers: list[dict[str, Any]] = []
+    rejections: list[dict[str, Any]] = []
 
     # when
     with scene.transactions(), scene.follow("channel-replies", "Reply") as replies:
 
-        def are_there(count: int) -> bool:
-            answers.extend(one for key, one in replies.more() if key == "dallas" and one is not None)
-            return len(answers) == count
+        def are_received(count: int) -> bool:
+            rejections.extend(row for key, row in replies.more() if key == "dallas" and row is not None)
+            return len(rejections) == count
 
         send(scene, order)
         wait_until(scene, order, "synchronized")
         for count in (1, 2):
             send(scene, other)
-            wait_for(partial(are_there, count), "the answer to dallas")
+            wait_for(partial(are_received, count), "the reply to dallas")
 
     # then
-    assert {(one["transaction_status"], one["reasons"][0]["code"]) for one in answers} == {("rejected", "duplicate")}
-    assert answers[0]["version"] < answers[1]["version"]
+    assert {(row["transaction_status"], row["reasons"][0]["code"]) for row in rejections} == {("rejected", "duplicate")}
+    assert rejections[0]["version"] < rejections[1]["version"]
     assert status(scene, order)["channel_id"] == "houston"
 
 
-# The end of a day.
+# End of day.
 
 
-def test_end_of_day_is_posted_when_everything_is_there_and_synchronized(
-    scene: Scene, houston: Store, till: Till
-) -> None:
-    """Blocked with every reason, then posted by itself; totals to the cent, in two currencies, returns included."""
+def test_end_of_day_is_posted_when_all_sales_are_synchronized(scene: Scene, houston: Store, till: Till) -> None:
+    """Blocked with every reason, then posted automatically; totals to the cent, in two currencies, with returns."""
     # given
     event = houston.create()
     waiting = till.sale(("CUP", "2", "4.45"), event=event, customer_event=None, customer_event_id=None)
@@ -392,11 +389,11 @@ def test_end_of_day_is_posted_when_everything_is_there_and_synchronized(
     # when
     with scene.headquarters(), scene.transactions():
         send(scene, waiting, returned, euros, day)
-        blocked = told(scene, day, "blocked")
+        blocked = reply_with_status(scene, day, "blocked")
         scene.send(event)
         wait_until(scene, waiting, "synchronized")
         send(scene, missing)
-        told(scene, day, "posted")
+        reply_with_status(scene, day, "posted")
 
     # then
     assert {(why["field"], why["code"]) for why in blocked["reasons"]} == {
@@ -414,7 +411,7 @@ def test_end_of_day_is_posted_when_everything_is_there_and_synchronized(
         ],
     }
     lines = scene.query("SELECT account_number, total FROM statement_lines ORDER BY total")
-    assert [(one["account_number"], one["total"]) for one in lines] == [
+    assert [(row["account_number"], row["total"]) for row in lines] == [
         (None, Decimal("-4.5")),
         (None, Decimal("1.15")),
         (None, Decimal("3.3")),
@@ -432,17 +429,17 @@ def test_control_totals_that_differ_block_the_statement(scene: Scene, till: Till
     # when
     with scene.transactions():
         send(scene, sale, day)
-        answer = told(scene, day, "blocked")
+        reply = reply_with_status(scene, day, "blocked")
 
     # then
-    (reason,) = answer["reasons"]
+    (reason,) = reply["reasons"]
     assert (reason["field"], reason["code"]) == ("control_totals/USD/CASH", "does_not_add_up")
-    assert reason["text"] == "The channel has 4, headquarters 4.5."
+    assert reason["text"] == "The store reports 4, headquarters has 4.5."
     assert scene.query("SELECT * FROM statement_lines") == []
 
 
-def test_day_that_is_closed_twice_and_late_sales_are_in_one_statement_each(scene: Scene, till: Till) -> None:
-    """The same end of day again only counts; another one posts what came late, and what is listed twice once."""
+def test_each_sale_of_a_day_closed_twice_is_in_one_statement(scene: Scene, till: Till) -> None:
+    """A repeated end of day is only counted; another one posts late sales, and no sale twice."""
     # given
     early, late = till.sale(), till.sale(("TEA", "1", "2.00"))
     first = till.end_of_day([early])
@@ -459,14 +456,14 @@ def test_day_that_is_closed_twice_and_late_sales_are_in_one_statement_each(scene
     assert (status(scene, first)["number"], status(scene, second)["number"]) == (1, 2)
     assert status(scene, second)["totals"]["transactions"] == 1
     lines = scene.query("SELECT transaction_id::text, statement_id::text FROM statement_lines")
-    assert {one["transaction_id"]: one["statement_id"] for one in lines} == {
+    assert {row["transaction_id"]: row["statement_id"] for row in lines} == {
         early["transaction_id"]: first["transaction_id"],
         late["transaction_id"]: second["transaction_id"],
     }
 
 
-def test_channel_that_lists_anothers_sale_takes_nothing_from_it(scene: Scene, till: Till) -> None:
-    """Its own statement is blocked; the other's is posted with the sale in it."""
+def test_channel_cannot_post_a_sale_of_another_channel(scene: Scene, till: Till) -> None:
+    """Its own statement is blocked; the statement of the other channel is posted with the sale."""
     # given
     sale = till.sale()
     thief = Till(channel_id="dallas", rng=random.Random(9)).end_of_day([sale])
@@ -487,7 +484,7 @@ def test_channel_that_lists_anothers_sale_takes_nothing_from_it(scene: Scene, ti
 
 
 def test_day_that_is_closed_in_parts_has_no_adjustment(scene: Scene, till: Till) -> None:
-    """What only a later part lists is not forgotten: a part that is not the last says so."""
+    """Sales that only a later part lists are not unlisted: `complete` is false in all parts but the last."""
     # given
     first, second = till.sale(), till.sale(("TEA", "1", "2.00"))
     parts = [till.end_of_day([first]) | {"complete": False}, till.end_of_day([second])]
@@ -498,12 +495,12 @@ def test_day_that_is_closed_in_parts_has_no_adjustment(scene: Scene, till: Till)
         posted = [wait_until(scene, part, "posted") for part in parts]
 
     # then
-    assert [one["totals"]["transactions"] for one in posted] == [1, 1]
-    assert [one["kind"] for one in scene.query("SELECT kind FROM statements")] == ["end_of_day"] * 2
+    assert [row["totals"]["transactions"] for row in posted] == [1, 1]
+    assert [row["kind"] for row in scene.query("SELECT kind FROM statements")] == ["end_of_day"] * 2
 
 
-def test_what_cannot_be_let_through_is_blocked_alone(scene: Scene, till: Till) -> None:
-    """A refusal of the database while orders are let through holds up no other order."""
+def test_order_that_the_database_rejects_is_the_only_blocked_one(scene: Scene, till: Till) -> None:
+    """All other orders of the release pass are released."""
     # given
     scene.query("ALTER TABLE sales_orders ADD CHECK (delivery_mode <> 'REFUSED')")
     orders = [till.order() for _ in range(5)]
@@ -519,13 +516,13 @@ def test_what_cannot_be_let_through_is_blocked_alone(scene: Scene, till: Till) -
     # then
     assert [why["code"] for why in blocked["reasons"]] == ["cannot_be_written"]
     numbers = scene.query("SELECT sales_order FROM sales_orders ORDER BY 1")
-    assert [one["sales_order"] for one in numbers] == [f"SO-0000000{number}" for number in range(1, 6)]
+    assert [row["sales_order"] for row in numbers] == [f"SO-0000000{number}" for number in range(1, 6)]
 
 
-def test_order_of_a_customer_that_the_database_refused_goes_through_once_it_does_not(
+def test_order_of_a_customer_that_the_database_rejected_is_released_by_the_correction(
     scene: Scene, houston: Store, till: Till
 ) -> None:
-    """Blocked like any whose customer is rejected, and let through by the correction."""
+    """It is blocked like any order with a rejected customer."""
     # given
     scene.query("ALTER TABLE customers ADD CONSTRAINT no_tables CHECK (last_name <> 'Tables')")
     event = houston.create()
@@ -545,8 +542,8 @@ def test_order_of_a_customer_that_the_database_refused_goes_through_once_it_does
     assert only_order(scene)["account_number"] == NUMBER
 
 
-def test_what_is_wrong_with_the_database_itself_stops_the_worker_and_loses_nothing(scene: Scene, till: Till) -> None:
-    """No transaction is to blame, so none becomes a dead letter; the next worker goes on where this one stopped."""
+def test_schema_error_stops_worker_without_data_loss(scene: Scene, till: Till) -> None:
+    """No transaction becomes a dead letter; the next worker continues where this one stopped."""
     # given
     orders = [till.order() for _ in range(3)]
     scene.query("ALTER TABLE retail_transactions RENAME TO elsewhere")
@@ -565,8 +562,8 @@ def test_what_is_wrong_with_the_database_itself_stops_the_worker_and_loses_nothi
     assert read_topic(scene.bootstrap_servers, scene.prefix, "retail-transactions.dlq") == ()
 
 
-def test_customer_of_another_legal_entity_lets_no_order_through(scene: Scene, houston: Store, till: Till) -> None:
-    """Its account number would be somebody else's there."""
+def test_customer_of_another_legal_entity_releases_no_order(scene: Scene, houston: Store, till: Till) -> None:
+    """The account number may belong to another customer there."""
     # given
     munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(5))
     event = munich.create()
@@ -576,15 +573,15 @@ def test_customer_of_another_legal_entity_lets_no_order_through(scene: Scene, ho
     with scene.headquarters(), scene.transactions():
         scene.ask(event)
         send(scene, order)
-        answer = told(scene, order, "waiting")
+        reply = reply_with_status(scene, order, "waiting")
 
     # then
-    assert answer["sales_order"] is None
+    assert reply["sales_order"] is None
     assert scene.query("SELECT * FROM sales_orders") == []
 
 
-def test_what_a_restored_store_has_forgotten_is_an_adjustment(scene: Scene, till: Till) -> None:
-    """Headquarters has more of the day than the end of day lists: a statement of its own, named so."""
+def test_sales_that_a_restored_store_lost_become_an_adjustment(scene: Scene, till: Till) -> None:
+    """Headquarters has more sales of the day than the end of day lists: they get a statement of their own."""
     # given
     forgotten, known = till.sale(("TEA", "1", "7.00")), till.sale()
     day = till.end_of_day([known])
@@ -598,17 +595,17 @@ def test_what_a_restored_store_has_forgotten_is_an_adjustment(scene: Scene, till
 
     # then
     rows = scene.query("SELECT number, kind, status, totals FROM statements ORDER BY number")
-    assert [(one["number"], one["kind"], one["status"]) for one in rows] == [
+    assert [(row["number"], row["kind"], row["status"]) for row in rows] == [
         (1, "end_of_day", "posted"),
         (2, "adjustment", "posted"),
     ]
     assert rows[1]["totals"]["amounts"] == [{"currency": "USD", "payment_method": "CASH", "amount": "7"}]
-    lines = {str(one["transaction_id"]) for one in scene.query("SELECT transaction_id FROM statement_lines")}
+    lines = {str(row["transaction_id"]) for row in scene.query("SELECT transaction_id FROM statement_lines")}
     assert late["transaction_id"] not in lines
 
 
 def test_day_without_sales_is_posted_empty(scene: Scene, till: Till) -> None:
-    """Nothing was sold, and that is counted."""
+    """Its statement has no amounts."""
     # given
     day = till.end_of_day()
 
@@ -621,8 +618,8 @@ def test_day_without_sales_is_posted_empty(scene: Scene, till: Till) -> None:
     assert status(scene, day)["totals"] == {"transactions": 0, "amounts": []}
 
 
-def test_rejected_end_of_day_says_why(scene: Scene, till: Till) -> None:
-    """What it lists must be ids, each once."""
+def test_rejected_end_of_day_has_reasons(scene: Scene, till: Till) -> None:
+    """Each member of its list must be an id, listed once."""
     # given
     sale = till.sale()
     twice = till.end_of_day([sale, sale])
@@ -631,16 +628,14 @@ def test_rejected_end_of_day_says_why(scene: Scene, till: Till) -> None:
     # when
     with scene.transactions():
         send(scene, sale, twice, nonsense)
-        answers = [told(scene, one, "rejected") for one in (twice, nonsense)]
+        replies = [reply_with_status(scene, end_of_day, "rejected") for end_of_day in (twice, nonsense)]
 
     # then
-    assert [one["reasons"][0]["code"] for one in answers] == ["duplicate", "invalid_id"]
+    assert [row["reasons"][0]["code"] for row in replies] == ["duplicate", "invalid_id"]
 
 
-def test_sequence_of_sales_orders_that_has_run_out_blocks_and_goes_on_with_a_longer_one(
-    scene: Scene, till: Till
-) -> None:
-    """No order is lost; the next round after the change lets it through."""
+def test_orders_are_blocked_while_sales_order_numbers_are_used_up(scene: Scene, till: Till) -> None:
+    """No order is lost; the next release pass after a longer format releases it."""
     # given
     scene.query("UPDATE sales_order_sequences SET format = 'S-#', next = 9 WHERE legal_entity = 'usrt'")
     first, second = till.order(), till.order()
@@ -655,4 +650,4 @@ def test_sequence_of_sales_orders_that_has_run_out_blocks_and_goes_on_with_a_lon
 
     # then
     orders = scene.query("SELECT sales_order FROM sales_orders ORDER BY 1")
-    assert [one["sales_order"] for one in orders] == ["S-10", "S-9"]
+    assert [row["sales_order"] for row in orders] == ["S-10", "S-9"]
