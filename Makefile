@@ -4,7 +4,7 @@ WORKERS ?= 4
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv check types quick test packaging demo bench clean
+.PHONY: venv check types quick test soak packaging demo bench clean
 
 venv: $(INSTALLED)
 
@@ -34,6 +34,10 @@ test: $(INSTALLED)
 
 packaging: $(INSTALLED)
 	$(BIN)/python -m benchmarks.packaging
+
+# Random faults, each test for SECONDS: make soak SECONDS=600 SEED=1
+soak: $(INSTALLED)
+	TENTEN_SOAK_SECONDS=$(SECONDS) TENTEN_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -v -m soak -o faulthandler_timeout=0
 
 demo: $(INSTALLED)
 	$(BIN)/tenten demo

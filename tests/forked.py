@@ -9,6 +9,7 @@ a line and answers each with one line of JSON.
 """
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -207,7 +208,15 @@ def _import_everything() -> None:
     import psycopg  # noqa: F401
 
     import benchmarks.customers  # noqa: F401
+    import tenten.consumers.channel.distribution.run
+    import tenten.consumers.channel.settlement.run
+    import tenten.consumers.headquarters.customers.run
+    import tenten.consumers.headquarters.transactions.run
     import tenten.producers.relay.run  # noqa: F401
+
+    # The children's garbage collector need not look at all of this, nor copy its pages.
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def gather(
 ) -> Evidence:
     """Read everything that stands under this prefix and in these databases (`channels`: address by channel name)."""
     return Evidence(
-        committed={name: read_topic(bootstrap_servers, prefix, name) for name in TOPICS},
+        committed=_read_topics(bootstrap_servers, prefix, TOPICS),
         open_transactions=_open_transactions(bootstrap_servers, prefix),
         headquarters=read_headquarters(headquarters_url),
         group_offsets={group: group_offsets(bootstrap_servers, prefix, group) for group in READ_BY},
@@ -120,6 +120,11 @@ def gather(
 
 def read_topic(bootstrap_servers: str, prefix: str, name: str) -> tuple[Record, ...]:
     """Every committed record of a topic up to the end that it has now, ordered by partition and offset."""
+    return _read_topics(bootstrap_servers, prefix, (name,))[name]
+
+
+def _read_topics(bootstrap_servers: str, prefix: str, names: Iterable[str]) -> dict[str, tuple[Record, ...]]:
+    """The same for several topics, by name, with one consumer."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -131,26 +136,32 @@ def read_topic(bootstrap_servers: str, prefix: str, name: str) -> tuple[Record, 
             "fetch.wait.max.ms": 10,
         }
     )
+    records: dict[str, list[Record]] = {name: [] for name in names}
     try:
-        partitions = consumer.list_topics(prefix + name, timeout=_ANSWER_SECONDS).topics[prefix + name].partitions
-        return tuple(
-            sorted(_read_to_end(consumer, prefix, name, partitions), key=lambda one: (one.partition, one.offset))
-        )
+        topics = consumer.list_topics(timeout=_ANSWER_SECONDS).topics
+        partitions = [(name, partition) for name in records for partition in topics[prefix + name].partitions]
+        for record in _read_to_end(consumer, prefix, partitions):
+            records[record.topic].append(record)
     finally:
         consumer.close()
-
-
-def _read_to_end(consumer: Consumer, prefix: str, name: str, partitions: Iterable[int]) -> Iterable[Record]:
-    unread = set(partitions)
-    starts = {
-        one: consumer.get_watermark_offsets(TopicPartition(prefix + name, one), _ANSWER_SECONDS) for one in unread
+    return {
+        name: tuple(sorted(found, key=lambda record: (record.partition, record.offset)))
+        for name, found in records.items()
     }
-    consumer.assign([TopicPartition(prefix + name, one, low) for one, (low, _) in starts.items()])
+
+
+def _read_to_end(consumer: Consumer, prefix: str, partitions: Iterable[tuple[str, int]]) -> Iterable[Record]:
+    unread = set(partitions)
+    starts = [
+        TopicPartition(prefix + name, partition, _first_offset(consumer, prefix + name, partition))
+        for name, partition in sorted(unread)
+    ]
+    consumer.assign(starts)
     while unread:
         message = consumer.poll(_ANSWER_SECONDS)
-        assert message is not None, f"{name} does not end: {sorted(unread)}"
+        assert message is not None, f"no end of {sorted(unread)}"
         error = message.error()
-        partition, offset = message.partition(), message.offset()
+        name, partition, offset = (message.topic() or "").removeprefix(prefix), message.partition(), message.offset()
         assert partition is not None
         assert offset is not None
         if error is None:
@@ -164,9 +175,14 @@ def _read_to_end(consumer: Consumer, prefix: str, name: str, partitions: Iterabl
                 timestamp_ms=message.timestamp()[1],
             )
         elif error.code() == KafkaError._PARTITION_EOF:
-            unread.discard(partition)
+            unread.discard((name, partition))
         else:
             raise KafkaException(error)
+
+
+def _first_offset(consumer: Consumer, topic: str, partition: int) -> int:
+    low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), _ANSWER_SECONDS)
+    return int(low)
 
 
 def _bytes(value: Any) -> bytes | None:

@@ -67,7 +67,7 @@ def test_each_sale_is_in_one_statement_however_often_and_early_its_day_is_closed
             send_racing(scene, [lane for till in tills for lane in day(rng, till)])
         forgotten = [till.sale() for till in tills]
         send(scene, *forgotten, *(till.end_of_day([]) for till in tills))
-        wait_until_settled(scene, "transactions", let_through=True)
+        wait_until_settled(scene, "transactions", released=True)
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
@@ -89,7 +89,7 @@ def test_day_that_two_relays_send_at_once_is_one_statement_each(scene: Scene) ->
     # when
     with scene.transactions(), scene.transactions():
         send_racing(scene, [[*sales, *ends] for sales, ends in lanes for _ in range(2)])
-        wait_until_settled(scene, "transactions", let_through=True)
+        wait_until_settled(scene, "transactions", released=True)
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)

@@ -43,9 +43,9 @@ class Addresses:
     outside: str
 
 
-@pytest.fixture
-def line() -> Iterator[tuple[WeakLine, Addresses]]:
-    """A broker of this test's own, and the line that stores reach it by."""
+@pytest.fixture(scope="module")
+def broker() -> Iterator[tuple[WeakLine, Addresses]]:
+    """A broker of this module's own, and the connection by which stores reach it."""
     inside, outside = free_port(), free_port()
     properties = {
         "inter.broker.listener.name": "INSIDE",
@@ -59,6 +59,13 @@ def line() -> Iterator[tuple[WeakLine, Addresses]]:
                 yield weak, Addresses(inside=f"127.0.0.1:{inside}", outside=f"127.0.0.1:{outside}")
         finally:
             local.stop_kafka(directory, grace_seconds=0)
+
+
+@pytest.fixture
+def line(broker: tuple[WeakLine, Addresses]) -> tuple[WeakLine, Addresses]:
+    """The same, with an intact connection."""
+    broker[0].become("intact")
+    return broker
 
 
 def at_the_end_of(flow: Flow, outside: str) -> Flow:
@@ -120,7 +127,7 @@ def test_store_goes_on_selling_and_heals_by_itself(
         sell(houston)
         close_day(houston)
         wait_for(partial(is_settled, houston), "what was sold while the line was slow")
-        wait_until_settled(scene, "transactions", "headquarters", let_through=True)
+        wait_until_settled(scene, "transactions", "headquarters", released=True)
         sold = {row["transaction_id"]: row["sales_order"] for row in rows(houston, channel.transactions)}
 
     # then
@@ -172,7 +179,7 @@ def test_answers_that_do_not_arrive_hold_up_no_order(
             meanwhile += sending != [] and scene.query(_SENDING) == sending
             wait_for(lambda: scene.query(_SENDING) != [], "an answer to be under way")
         weak.become("intact")
-        wait_until_settled(scene, "transactions", "headquarters", let_through=True)
+        wait_until_settled(scene, "transactions", "headquarters", released=True)
         for order in orders:
             told(scene, order, "synchronized")
 

@@ -1,7 +1,6 @@
 """Scenario 13 of the fault plan: poison between good records."""
 
 import random
-import secrets
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -14,12 +13,16 @@ from confluent_kafka.admin._resource import ResourceType
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather, headers_of, read_topic
 from tests.faults.journal import Operation, Writer
-from tests.faults.poison import sample
+from tests.faults.poison import Poison, sample
 from tests.faults.processes import worker_process
+from tests.faults.settled import wait_until_settled
+from tests.faults.soak import soak_rounds, soak_seed
 from tests.faults.traffic import Store
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
 
-POISON: Final = 2_000
+POISON: Final = 400
+SEED: Final = 13
+SOAK_POISON: Final = 2_000
 GOOD_EVERY: Final = 5
 SETTING: Final = Setting(
     legal_entity_by_channel=LEGAL_ENTITY_BY_CHANNEL,
@@ -47,35 +50,62 @@ def dead_places(scene: Scene) -> Counter[tuple[int, int]]:
 
 
 def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, houston: Store) -> None:
-    """Thousands of broken records between good ones: each a dead letter byte for byte, every good one synchronized."""
+    """Broken records between good ones: each a dead letter byte for byte, every good one synchronized."""
     # given
-    number = secrets.randbits(32)
-    print(f"seed {number}")
-    poison = sample(POISON, number)
-    written = [(one, one.operation()) for one in poison]
-    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
-    good = []
-    for place, (_, operation) in enumerate(written):
-        writer.write(operation)
-        if place % GOOD_EVERY == 0:
-            good.append(houston.create())
-            writer.send(good[-1])
-    writer.flush()
+    poison = sample(POISON, SEED)
 
     # when
     with worker_process(scene) as worker:
-        answers = scene.replies(*good)
-        last = scene.ask(houston.create())
+        undetected = send_between_good_ones(scene, houston, poison)
         exit_code = worker.stop()
 
     # then
-    assert {answer["outcome"] for answer in (*answers, *last)} == {"SYNCHRONIZED"}
-    dead = dead_places(scene)
-    spared = [one.kind for one, at in written if one.certain and dead[at.partition, at.offset] != 1]
-    assert spared == []
+    assert undetected == []
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
     assert exit_code == 0
+
+
+@pytest.mark.soak
+def test_poison_of_every_kind_harms_no_neighbour(scene: Scene, houston: Store) -> None:
+    """The same for `TENTEN_SOAK_SECONDS`, 2,000 broken records in each round."""
+    # given
+    seed = soak_seed()
+    undetected: list[str] = []
+
+    # when
+    with worker_process(scene) as worker:
+        for number in soak_rounds():
+            undetected += send_between_good_ones(scene, houston, sample(SOAK_POISON, seed + number))
+        exit_code = worker.stop()
+
+    # then
+    assert undetected == []
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+    assert exit_code == 0
+
+
+def send_between_good_ones(scene: Scene, houston: Store, poison: list[Poison]) -> list[str]:
+    """Send these records with good events between them, and wait until all is read and every good event synchronized.
+
+    Returns the kinds of those that cannot be read and are not exactly one dead letter.
+    """
+    written = [(record, record.operation()) for record in poison]
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    good = []
+    for number, (_, operation) in enumerate(written):
+        writer.write(operation)
+        if number % GOOD_EVERY == 0:
+            good.append(houston.create())
+            writer.send(good[-1])
+    writer.flush()
+    replies = scene.replies(*good)
+    last = scene.ask(houston.create())
+    assert {reply["outcome"] for reply in (*replies, *last)} == {"SYNCHRONIZED"}
+    wait_until_settled(scene, "headquarters")
+    dead = dead_places(scene)
+    return [record.kind for record, at in written if record.certain and dead[at.partition, at.offset] != 1]
 
 
 def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) -> None:

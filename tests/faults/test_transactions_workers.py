@@ -30,7 +30,7 @@ def test_workers_that_come_and_go_book_everything_once(scene: Scene) -> None:
             send_steps(scene, trade(sellers, closes=False))
         send_steps(scene, trade(sellers))
         with scene.transactions():
-            wait_until_settled(scene, "transactions", "headquarters", let_through=True)
+            wait_until_settled(scene, "transactions", "headquarters", released=True)
 
     # then
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)

@@ -1,0 +1,121 @@
+"""Scenario 1 of the fault plan, one worker of headquarters: SIGKILL at a point that a batch passes, or at random times.
+
+Another worker takes over, and the checker looks at everything in the end.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tenten.workers import HEADQUARTERS
+from tests.faults.avro import decode
+from tests.faults.checker import violations
+from tests.faults.evidence import Record, gather, read_topic
+from tests.faults.processes import WorkerProcess, worker_process
+from tests.faults.traffic import Event, Store, traffic
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, wait_for
+
+EVENTS: Final = 100
+BATCH_RECORDS: Final = 20
+"""Enough for columns: up to 16 events are handled row by row."""
+
+IN_ON_REVOKE: Final = "headquarters.in_on_revoke"
+BEFORE_KAFKA: Final = HEADQUARTERS.failpoints[:5]
+"""The points up to the beginning of the Kafka transaction."""
+WITH_KAFKA: Final = HEADQUARTERS.failpoints[5:]
+BETWEEN_THE_COMMITS: Final = (
+    "headquarters.after_sql_commit",
+    "headquarters.after_begin",
+    "headquarters.after_produce",
+    "headquarters.after_send_offsets",
+    "headquarters.before_kafka_commit",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadquartersStory:
+    """The result of one story."""
+
+    exit_codes: list[int]
+    """Of each worker, in order; the last one was asked to end."""
+    logged_before: int
+    """How many events the database had when the first worker was dead."""
+    answered_before: int
+    """How many of them had been answered."""
+    repeated: int
+    """How many events headquarters has read more often than they were sent."""
+    violations: list[str]
+
+
+def killed_at(scene: Scene, failpoint: str) -> HeadquartersStory:
+    """A worker dies at the third batch, with events before and behind it; another takes over."""
+    rng = random.Random(failpoint)
+    events = traffic(rng, _stores(rng), EVENTS)
+    scene.send(*events)
+    exit_codes = []
+    with worker_process(scene, f"{failpoint}@{1 if failpoint == IN_ON_REVOKE else 3}") as doomed:
+        if failpoint == IN_ON_REVOKE:
+            scene.replies(*events[:1])
+            exit_codes.append(doomed.stop())
+        else:
+            exit_codes.append(doomed.dies())
+    return _healed(scene, events, exit_codes)
+
+
+def killed_at_random_times(scene: Scene, rng: random.Random, rounds: Iterable[int]) -> HeadquartersStory:
+    """A worker is killed in each round while it is busy; another takes over in the end."""
+    stores = _stores(rng)
+    events: list[Event] = []
+    exit_codes: list[int] = []
+    for _ in rounds:
+        more = traffic(rng, stores, EVENTS)
+        scene.send(*more)
+        events += more
+        with worker_process(scene) as doomed:
+            wait_for(partial(_has_partitions, doomed), "partitions")
+            exit_codes.append(doomed.kill(rng.uniform(0.0, 0.8)))
+        _note_numbers(scene)
+    return _healed(scene, events, exit_codes)
+
+
+def _has_partitions(worker: WorkerProcess) -> bool:
+    return "partitions_assigned" in worker.said()
+
+
+def _stores(rng: random.Random) -> list[Store]:
+    return [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
+
+
+def _healed(scene: Scene, events: list[Event], exit_codes: list[int]) -> HeadquartersStory:
+    """A fresh worker takes over until every event is answered."""
+    logged_before, answered_before = _note_numbers(scene)
+    with worker_process(scene) as healed:
+        scene.replies(*events)
+        exit_codes.append(healed.stop())
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    expected = Counter(event["event_id"] for event in events)
+    counted = {event_id: row["repeats"] for event_id, row in evidence.headquarters.log.items()}
+    return HeadquartersStory(
+        exit_codes=exit_codes,
+        logged_before=logged_before,
+        answered_before=answered_before,
+        repeated=sum(counted[event_id] > count - 1 for event_id, count in expected.items()),
+        violations=violations(evidence, scene.journal, SETTING),
+    )
+
+
+def _note_numbers(scene: Scene) -> tuple[int, int]:
+    """Remember the account numbers given so far. Returns how many events are logged, and how many are answered."""
+    log = scene.tables().log
+    replies = [decode("Reply", record.value or b"") for record in _replies(scene)]
+    for row in (*log.values(), *replies):
+        if row["account_number"] is not None:
+            scene.journal.numbers_seen[str(row["customer_id"])].add(row["account_number"])
+    return len(log), len({reply["event_id"] for reply in replies})
+
+
+def _replies(scene: Scene) -> tuple[Record, ...]:
+    return read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
