@@ -36,12 +36,12 @@ def declaration(name: str) -> Any:
 
 def _with_text_guids(part: Any) -> Any:
     if isinstance(part, list):
-        return [_with_text_guids(one) for one in part]
+        return [_with_text_guids(member) for member in part]
     if not isinstance(part, dict):
         return part
     if part.get("logicalType") == "uuid":
         return "string"
-    return {name: _with_text_guids(one) for name, one in part.items()}
+    return {name: _with_text_guids(value) for name, value in part.items()}
 
 
 def encode(name: str, record: Record) -> bytes:
@@ -55,19 +55,19 @@ def encode(name: str, record: Record) -> bytes:
 def decode(name: str, value: bytes) -> Record:
     """What a value of this contract holds, in either framing, whatever id a registry gave the schema.
 
-    Raises: `ValueError` when it is none.
+    Raises: `ValueError` if it is not a value of this contract.
     """
     if value.startswith(single_object_header(name)):
         source = BytesIO(value[len(single_object_header(name)) :])
     elif value.startswith(_CONFLUENT):
         source = BytesIO(value[5:])
     else:
-        raise ValueError(f"this is no {name}: it starts with {value[:10].hex()}")
+        raise ValueError(f"not a {name}: it starts with {value[:10].hex()}")
     try:
         record = fastavro.schemaless_reader(source, schema(name), None)
     except Exception as error:
-        raise ValueError(f"this is no {name}: {error}") from error
+        raise ValueError(f"not a {name}: {error}") from error
     if source.read(1):
-        raise ValueError(f"this is no {name}: there are bytes after its end")
+        raise ValueError(f"not a {name}: bytes after its end")
     assert isinstance(record, dict)
     return record

@@ -1,4 +1,4 @@
-"""The evidence of one test, decoded once: what the checks look at."""
+"""The evidence of a test, decoded once for all checks."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -28,14 +28,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What the test configured: channels and number sequences."""
+    """The settings of the test: channels and number sequences."""
 
     legal_entity_by_channel: Mapping[str, str]
     sequences: Mapping[str, Sequence]
     address_books: Mapping[str, Collection[str]] = field(default_factory=dict)
     """By channel; a channel without any reads every customer of its legal entity."""
     judge_content: bool = True
-    """Whether the model's few rules are all that the events break."""
+    """Whether the events violate no other rules than those of the model."""
     sales_orders: Sequence = Sequence(format="SO-########")
     """Of every legal entity."""
 
@@ -51,19 +51,19 @@ class Case:
     dead: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
     """Dead letters by the partition and offset that they came from."""
     replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
-    """Answers to customers' events."""
+    """Replies to customer events."""
     snapshots: dict[str, list[tuple[Record, dict[str, Any] | None]]] = field(default_factory=lambda: defaultdict(list))
     """By customer id, oldest first; None is a tombstone."""
     transactions: dict[str, list[tuple[Record, dict[str, Any]]]] = field(default_factory=lambda: defaultdict(list))
-    """By transaction id, whoever sent it and however often."""
+    """By transaction id, from any channel, with repeats."""
     dead_transactions: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
     """As `dead`, of retail-transactions."""
     sales_replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
-    """Answers to transactions."""
+    """Replies to transactions."""
 
 
 def read(case: Case) -> Iterator[str]:
-    """Decode what the topics hold. Outputs that cannot be read break a promise themselves."""
+    """Decode the topics. Outputs that cannot be decoded violate a promise themselves."""
     yield from _read_inputs(case)
     for record in case.evidence.committed["channel-replies"]:
         reply = decode("Reply", record.value or b"")
@@ -96,7 +96,7 @@ def _read_inputs(case: Case) -> Iterator[str]:
 def _readable(
     case: Case, topic: str, contract: str, dead: dict[tuple[int, int], list[Record]]
 ) -> Iterator[tuple[Record, dict[str, Any] | None]]:
-    """Every record of a topic that is no dead letter, decoded; None what cannot be."""
+    """Every record of a topic that is not a dead letter, decoded; None if that fails."""
     for letter in case.evidence.committed[f"{topic}.dlq"]:
         headers = headers_of(letter)
         origin = (int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"]))

@@ -1,9 +1,9 @@
-"""The offline checker: reads everything from the beginning when a test is over, and says which promises were broken.
+"""The offline checker: reads everything from the beginning at the end of a test, and lists the broken promises.
 
 It imports nothing of the product but its Avro files. The invariants are those of the fault plan; each violation is a
-sentence that begins with the invariant's number. `evidence.py` reads, `case.py` decodes, `model.py` says what the
-events must come to, `contents.py` checks what customers are, `sold.py` and `closed.py` what became of transactions and
-ends of days; the checks of numbers, events and offsets stand here.
+sentence that begins with the invariant's number. `evidence.py` reads, `case.py` decodes, `model.py` has the
+expected result of the events, `contents.py` checks customers, `sold.py` and `closed.py` check transactions and ends of
+day; this module checks numbers, events and offsets.
 """
 
 from collections import defaultdict
@@ -22,9 +22,9 @@ from tests.faults.contents import (
 from tests.faults.evidence import READ_BY, Evidence, Record, headers_of
 from tests.faults.journal import Journal, Result
 from tests.faults.sold import (
-    answers_are_told,
     customers_are_synchronized,
     nothing_waits_in_vain,
+    replies_are_sent,
     sales_orders_are_what_was_sent,
     transactions_have_their_place,
 )
@@ -36,7 +36,7 @@ NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def violations(evidence: Evidence, journal: Journal, setting: Setting) -> list[str]:
-    """Every broken promise as a sentence; none when all is well."""
+    """Every broken promise as a sentence."""
     case = Case(evidence, journal, setting)
     found = [*read(case)]
     for check in _CHECKS:
@@ -45,7 +45,7 @@ def violations(evidence: Evidence, journal: Journal, setting: Setting) -> list[s
 
 
 def _numbers(case: Case) -> dict[str, set[str]]:
-    """By customer id: every account number that was ever seen of it, anywhere."""
+    """By customer id: every account number observed anywhere."""
     numbers: dict[str, set[str]] = defaultdict(set)
     for customer_id, seen in case.journal.numbers_seen.items():
         numbers[customer_id] |= seen
@@ -107,7 +107,9 @@ def _no_gap(case: Case) -> Iterator[str]:
 
 
 def _nothing_lost(case: Case) -> Iterator[str]:
-    rejected = {(one["event_id"], one["customer_id"]) for _, one in case.replies if one["outcome"] == "REJECTED"}
+    rejected = {
+        (reply["event_id"], reply["customer_id"]) for _, reply in case.replies if reply["outcome"] == "REJECTED"
+    }
     for record, event in case.events:
         row = case.evidence.headquarters.log.get(event["event_id"])
         if row is None:
@@ -122,22 +124,24 @@ def _nothing_lost(case: Case) -> Iterator[str]:
     yield from _repeats_counted(case)
 
 
-def _what_was_written_is_there(case: Case) -> Iterator[str]:
-    """What the test wrote is on the topic, whatever became of it later."""
+def _acknowledged_records_exist(case: Case) -> Iterator[str]:
+    """The records that the test wrote are on the topic, whatever their outcome."""
     values: dict[tuple[str, bytes | None, bytes | None], int] = defaultdict(int)
     for topic in READ_BY.values():
         for record in case.evidence.committed[topic]:
             values[topic, record.key, record.value] += 1
-    for one in case.journal.operations:
-        if one.result is Result.OK and not values[one.topic, one.key, one.value]:
-            yield f"I4: what was acknowledged as {one.topic}/{one.partition}/{one.offset} is not on the topic"
-        if one.result is Result.FAILED and values[one.topic, one.key, one.value]:
-            yield f"I4: what was refused (event {one.event_id}) is on {one.topic}"
+    for operation in case.journal.operations:
+        topic, found = operation.topic, values[operation.topic, operation.key, operation.value]
+        if operation.result is Result.OK and not found:
+            place = f"{topic}/{operation.partition}/{operation.offset}"
+            yield f"I4: the record acknowledged as {place} is not on the topic"
+        if operation.result is Result.FAILED and found:
+            yield f"I4: the record that the broker refused (event {operation.event_id}) is on {topic}"
 
 
-def _dead_letters_are_what_was_read(case: Case) -> Iterator[str]:
+def _dead_letters_equal_their_records(case: Case) -> Iterator[str]:
     for topic, dead in (("async-customers", case.dead), ("retail-transactions", case.dead_transactions)):
-        originals = {(one.partition, one.offset): one for one in case.evidence.committed[topic]}
+        originals = {(record.partition, record.offset): record for record in case.evidence.committed[topic]}
         for origin, letters in dead.items():
             if len(letters) > 1:
                 yield f"I4: {topic}/{origin[0]}/{origin[1]} is {len(letters)} dead letters"
@@ -160,8 +164,8 @@ def _same_record(original: Record | None, letter: Record) -> Iterator[str]:
 
 
 def _own_headers(record: Record) -> list[tuple[str, bytes | None]]:
-    """Without those that say why it is a dead letter."""
-    return [one for one in record.headers if not one[0].startswith(("__connect.errors.", "x-dlq-"))]
+    """The headers without those added to a dead letter."""
+    return [header for header in record.headers if not header[0].startswith(("__connect.errors.", "x-dlq-"))]
 
 
 def _not_logged_too(case: Case, letter: Record) -> Iterator[str]:
@@ -183,7 +187,7 @@ def _repeats_counted(case: Case) -> Iterator[str]:
         arrivals[event["event_id"]] += 1
     for event_id, count in arrivals.items():
         row = case.evidence.headquarters.log.get(event_id)
-        # A batch that came again after a crash counts too: at least.
+        # At least: a batch that is read again after a crash is counted, too.
         if row is not None and row["repeats"] < count - 1:
             yield f"repeats: event {event_id} came {count} times, and the log counts {row['repeats']} repeats"
 
@@ -194,7 +198,7 @@ def _nothing_of_aborted(case: Case) -> Iterator[str]:
         yield f"I8: a transaction on {partition} has neither been committed nor aborted"
     committed: dict[tuple[int, int], set[str]] = {}
     for record, event in case.events:
-        ids = {event["event_id"], *(one["event_id"] for one in event["supersedes"])}
+        ids = {event["event_id"], *(earlier["event_id"] for earlier in event["supersedes"])}
         committed[record.partition, record.offset] = ids
     for event_id, row in case.evidence.headquarters.log.items():
         if event_id not in committed.get((row["partition"], row["offset"]), set()):
@@ -221,8 +225,8 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _one_number_for_ever,
     _no_number_twice,
     _no_gap,
-    _what_was_written_is_there,
-    _dead_letters_are_what_was_read,
+    _acknowledged_records_exist,
+    _dead_letters_equal_their_records,
     _nothing_lost,
     versions_rise,
     channel_is_the_fold,
@@ -235,6 +239,6 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     customers_are_synchronized,
     statements_are_of_their_days,
     totals_are_to_the_cent,
-    answers_are_told,
+    replies_are_sent,
     nothing_waits_in_vain,
 )

@@ -1,4 +1,4 @@
-"""The checks of what customers are: versions, snapshots, channels, and what the model says their events come to."""
+"""Checks of customers: versions, snapshots, channels, and the result of their events according to the model."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from tests.faults.states import State, parsed, state_of_avro
 
 
 def versions_rise(case: Case) -> Iterator[str]:
-    """I5: in the topic per key, and in what a channel showed."""
+    """I5: per key of the topic, and in the observations of a channel."""
     for customer_id, history in case.snapshots.items():
         if len({record.partition for record, _ in history}) > 1:
             yield f"I5: customer {customer_id} is in several partitions of customers"
@@ -31,12 +31,12 @@ def versions_rise(case: Case) -> Iterator[str]:
             yield f"I5: {channel} showed customer {customer_id} in the versions {versions}"
 
 
-def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return state_of_avro(one["customer"]) == state_of_avro(other["customer"])
+def _equal(snapshot: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return state_of_avro(snapshot["customer"]) == state_of_avro(other["customer"])
 
 
 def channel_is_the_fold(case: Case) -> Iterator[str]:
-    """I6 and I7: a channel has what the committed records up to its positions give it, and loses nothing of its own."""
+    """I6 and I7: a channel is the fold of the committed records up to its positions, and loses nothing of its own."""
     for name, channel in case.evidence.channels.items():
         visible = _visible(case, name, channel)
         edited = {str(row["aggregateid"]) for row in channel.outbox if _is_overlaid(row, channel)}
@@ -55,7 +55,7 @@ def channel_is_the_fold(case: Case) -> Iterator[str]:
 
 
 def _visible(case: Case, name: str, channel: ChannelTables) -> dict[str, dict[str, Any]]:
-    """What the committed records up to the channel's positions give a channel with these filters."""
+    """The customers of a channel with these filters, from the committed records up to its positions."""
     positions = {row["partition"]: row["next_offset"] for row in channel.positions}
     books = set(case.setting.address_books.get(name, ()))
     visible = {}
@@ -71,7 +71,7 @@ def _visible(case: Case, name: str, channel: ChannelTables) -> dict[str, dict[st
 
 
 def _is_overlaid(row: Mapping[str, Any], channel: ChannelTables) -> bool:
-    """Whether this outbox row still lies on top of the snapshot."""
+    """Whether this outbox row still overlays the snapshot."""
     customer = channel.customers.get(str(row["aggregateid"]))
     if row["settled_at"] is None:
         return True
@@ -93,7 +93,7 @@ def _is_unsettled_event(row: Mapping[str, Any]) -> bool:
 
 
 def database_is_newest_snapshot(case: Case) -> Iterator[str]:
-    """I10: headquarters' rows and the newest record of each key say the same."""
+    """I10: headquarters' rows equal the newest record of each key."""
     tables = case.evidence.headquarters
     for customer_id in sorted(case.snapshots.keys() - tables.customers.keys()):
         yield f"I10: customer {customer_id} is on the topic, and headquarters does not know it"
@@ -120,12 +120,12 @@ def _differs(snapshot: Mapping[str, Any], row: Mapping[str, Any], state: State) 
 
 
 def as_the_model_has_it(case: Case) -> Iterator[str]:
-    """Every customer and every outcome is what the events on the topic must come to."""
+    """Every customer and every outcome equals that of the model."""
     if not case.setting.judge_content:
         return
     model = Model(case.setting.legal_entity_by_channel)
     for _, event in case.events:
-        model.take_in(event)
+        model.ingest(event)
     tables = case.evidence.headquarters
     for customer_id, expected in model.customers.items():
         row = tables.customers.get(customer_id)
@@ -142,28 +142,29 @@ def as_the_model_has_it(case: Case) -> Iterator[str]:
             yield f"model: headquarters has customer {customer_id} otherwise than its events say"
     for customer_id in sorted(tables.customers.keys() - model.customers.keys()):
         yield f"model: headquarters has customer {customer_id}, which no event gives it"
-    yield from _answers_of_the_model(case, model)
+    yield from _replies_of_the_model(case, model)
 
 
-def _answers_of_the_model(case: Case, model: Model) -> Iterator[str]:
+def _replies_of_the_model(case: Case, model: Model) -> Iterator[str]:
     last = {(reply["channel_id"], reply["event_id"]): reply for _, reply in case.replies}
-    for event_id, answer in model.answers.items():
+    for event_id, expected_reply in model.replies.items():
         row = case.evidence.headquarters.log.get(event_id)
-        if row is None or row["outcome"] != answer.outcome:
-            yield f"model: event {event_id} is {row['outcome'] if row else 'nothing'} instead of {answer.outcome}"
+        if row is None or row["outcome"] != expected_reply.outcome:
+            outcome = row["outcome"] if row else "missing"
+            yield f"model: event {event_id} is {outcome} instead of {expected_reply.outcome}"
             continue
-        for channel in sorted(answer.channels):
+        for channel in sorted(expected_reply.channels):
             yield from _wrong_reply(f"{channel} of event {event_id}", last.get((channel, event_id)), row)
 
 
 def _wrong_reply(who: str, reply: Mapping[str, Any] | None, row: Mapping[str, Any]) -> Iterator[str]:
-    """The last answer to an event is what the log has of it; reasons are told with a rejection only."""
+    """The last reply to an event has the values of the log, with reasons only for a rejection."""
     if reply is None:
-        yield f"replies: nobody told {who}"
+        yield f"replies: no reply to {who}"
         return
     if reply["outcome"].lower() != row["outcome"]:
-        yield f"replies: the last that was told {who} is {reply['outcome']}, not {row['outcome']}"
+        yield f"replies: the last reply to {who} is {reply['outcome']}, not {row['outcome']}"
     if (reply["account_number"], reply["version"]) != (row["account_number"], row["version"]):
-        yield f"replies: another number or version was told {who} than the log has"
+        yield f"replies: the last reply to {who} has another number or version than the log"
     if reply["reasons"] != (parsed(row["reasons"]) if row["outcome"] == "rejected" else []):
-        yield f"replies: {len(reply['reasons'])} reasons were told {who}, which is {row['outcome']}"
+        yield f"replies: the last reply to {who}, which is {row['outcome']}, has {len(reply['reasons'])} reasons"

@@ -1,6 +1,6 @@
-"""What is left when a test is over: every record of the topics, every row of the databases. Read, never judged.
+"""The evidence at the end of a test: every record of the topics and every row of the databases.
 
-Reads with plain clients, from the beginning; imports nothing of the product.
+Read with plain clients, from the beginning; imports nothing of the product.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ TOPICS: Final = (
 )
 READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
 """By consumer group at headquarters: the topic that it reads."""
-_ANSWER_SECONDS: Final = 20.0
+_RESPONSE_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where it stands, for people."""
+        """Topic, partition and offset, for messages."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
@@ -96,19 +96,19 @@ class Evidence:
     """All of it. The lists of records are ordered by partition and offset."""
 
     committed: Mapping[str, tuple[Record, ...]]
-    """By topic without prefix: what a reader of committed records sees."""
+    """By topic without prefix: the committed records."""
     open_transactions: tuple[str, ...]
-    """Partitions that end for readers of committed records before they end."""
+    """Partitions whose last stable offset is before their end."""
     headquarters: HeadquartersTables
     group_offsets: Mapping[str, Mapping[int, int]]
-    """By group and partition: what the groups of headquarters have committed."""
+    """By group and partition: the committed offsets of headquarters' groups."""
     channels: Mapping[str, ChannelTables] = field(default_factory=dict)
 
 
 def gather(
     bootstrap_servers: str, prefix: str, headquarters_url: str, channels: Mapping[str, str] | None = None
 ) -> Evidence:
-    """Read everything that stands under this prefix and in these databases (`channels`: address by channel name)."""
+    """Read everything with this prefix and in these databases (`channels`: address by channel name)."""
     return Evidence(
         committed=_read_topics(bootstrap_servers, prefix, TOPICS),
         open_transactions=_open_transactions(bootstrap_servers, prefix),
@@ -138,8 +138,11 @@ def _read_topics(bootstrap_servers: str, prefix: str, names: Iterable[str]) -> d
     )
     records: dict[str, list[Record]] = {name: [] for name in names}
     try:
-        topics = consumer.list_topics(timeout=_ANSWER_SECONDS).topics
-        partitions = [(name, partition) for name in records for partition in topics[prefix + name].partitions]
+        partitions = [
+            (name, partition)
+            for name in records
+            for partition in consumer.list_topics(prefix + name, _RESPONSE_SECONDS).topics[prefix + name].partitions
+        ]
         for record in _read_to_end(consumer, prefix, partitions):
             records[record.topic].append(record)
     finally:
@@ -158,7 +161,7 @@ def _read_to_end(consumer: Consumer, prefix: str, partitions: Iterable[tuple[str
     ]
     consumer.assign(starts)
     while unread:
-        message = consumer.poll(_ANSWER_SECONDS)
+        message = consumer.poll(_RESPONSE_SECONDS)
         assert message is not None, f"no end of {sorted(unread)}"
         error = message.error()
         name, partition, offset = (message.topic() or "").removeprefix(prefix), message.partition(), message.offset()
@@ -181,7 +184,7 @@ def _read_to_end(consumer: Consumer, prefix: str, partitions: Iterable[tuple[str
 
 
 def _first_offset(consumer: Consumer, topic: str, partition: int) -> int:
-    low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), _ANSWER_SECONDS)
+    low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), _RESPONSE_SECONDS)
     return int(low)
 
 
@@ -195,24 +198,25 @@ def _pairs(headers: Any) -> list[tuple[str, Any]]:
 
 
 def _open_transactions(bootstrap_servers: str, prefix: str) -> tuple[str, ...]:
-    """Where the last stable offset lies before the end: some transaction has neither been committed nor aborted."""
+    """Partitions with a transaction that was neither committed nor aborted."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    topics = admin.list_topics(timeout=_ANSWER_SECONDS).topics
     latest = {
         TopicPartition(prefix + name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # its own stubs lack it
         for name in TOPICS
-        for partition in topics[prefix + name].partitions
+        for partition in admin.list_topics(prefix + name, timeout=_RESPONSE_SECONDS).topics[prefix + name].partitions
     }
     ends = {}
     for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-        asked = admin.list_offsets(latest, isolation_level=isolation, request_timeout=_ANSWER_SECONDS)
-        ends[isolation] = {(one.topic, one.partition): future.result().offset for one, future in asked.items()}
+        asked = admin.list_offsets(latest, isolation_level=isolation, request_timeout=_RESPONSE_SECONDS)
+        ends[isolation] = {
+            (partition.topic, partition.partition): future.result().offset for partition, future in asked.items()
+        }
     stable, last = ends[IsolationLevel.READ_COMMITTED], ends[IsolationLevel.READ_UNCOMMITTED]
     return tuple(f"{topic}/{number}" for (topic, number), end in sorted(last.items()) if stable[topic, number] < end)
 
 
 def group_offsets(bootstrap_servers: str, prefix: str, group: str) -> dict[int, int]:
-    """By partition: what a group of headquarters has committed of the topic that it reads."""
+    """By partition: the offset that a group of headquarters has committed."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -223,9 +227,13 @@ def group_offsets(bootstrap_servers: str, prefix: str, group: str) -> dict[int, 
     )
     try:
         name = f"{prefix}{READ_BY[group]}"
-        partitions = consumer.list_topics(name, timeout=_ANSWER_SECONDS).topics[name].partitions
+        partitions = consumer.list_topics(name, timeout=_RESPONSE_SECONDS).topics[name].partitions
         asked = [TopicPartition(name, partition) for partition in partitions]
-        return {one.partition: one.offset for one in consumer.committed(asked, _ANSWER_SECONDS) if one.offset >= 0}
+        return {
+            position.partition: position.offset
+            for position in consumer.committed(asked, _RESPONSE_SECONDS)
+            if position.offset >= 0
+        }
     finally:
         consumer.close()
 
@@ -249,15 +257,15 @@ def read_headquarters(url: str) -> HeadquartersTables:
     return HeadquartersTables(
         customers=_by_id(rows["customers"]),
         states=_states(rows["customers"], rows["customer_addresses"], rows["customer_contacts"]),
-        log={str(one["event_id"]): one for one in rows["synchronization_log"]},
-        sequences={one["legal_entity"]: one for one in rows["number_sequences"]},
+        log={str(row["event_id"]): row for row in rows["synchronization_log"]},
+        sequences={row["legal_entity"]: row for row in rows["number_sequences"]},
         positions=tuple(rows["positions"]),
         sales=SalesTables(
-            transactions={str(one["transaction_id"]): one for one in rows["retail_transactions"]},
-            sequences={one["legal_entity"]: one for one in rows["sales_order_sequences"]},
+            transactions={str(row["transaction_id"]): row for row in rows["retail_transactions"]},
+            sequences={row["legal_entity"]: row for row in rows["sales_order_sequences"]},
             orders=tuple(rows["sales_orders"]),
             order_lines=tuple(rows["sales_order_lines"]),
-            statements={str(one["statement_id"]): one for one in rows["statements"]},
+            statements={str(row["statement_id"]): row for row in rows["statements"]},
             listed=tuple(rows["statement_listed"]),
             statement_lines=tuple(rows["statement_lines"]),
             replies_due=tuple(rows["replies_due"]),
@@ -284,7 +292,7 @@ def read_channel(url: str) -> ChannelTables:
     return ChannelTables(
         customers=_by_id(rows["customers"]),
         states=_states(rows["customers"], rows["customer_addresses"], rows["customer_contacts"]),
-        outbox=tuple(sorted(rows["outbox"], key=lambda one: int(one["sequence"]))),
+        outbox=tuple(sorted(rows["outbox"], key=lambda row: int(row["sequence"]))),
         positions=tuple(rows["positions"]),
     )
 
@@ -300,24 +308,24 @@ def _read_sqlite(path: str, names: Iterable[str]) -> dict[str, list[Row]]:
     connection.row_factory = sqlite3.Row
     try:
         connection.execute("BEGIN")
-        return {name: [dict(one) for one in connection.execute(f"SELECT * FROM {name}")] for name in names}  # noqa: S608  # as above
+        return {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}  # noqa: S608  # as above
     finally:
         connection.close()
 
 
 def _by_id(customers: Iterable[Row]) -> dict[str, Row]:
-    return {str(one["customer_id"]): one for one in customers}
+    return {str(row["customer_id"]): row for row in customers}
 
 
 def _states(customers: Iterable[Row], addresses: Iterable[Row], contacts: Iterable[Row]) -> dict[str, State]:
-    children: dict[str, tuple[list[Row], list[Row]]] = {str(one["customer_id"]): ([], []) for one in customers}
+    children: dict[str, tuple[list[Row], list[Row]]] = {str(row["customer_id"]): ([], []) for row in customers}
     orphans: tuple[list[Row], list[Row]] = ([], [])
-    for one in addresses:
-        children.get(str(one["customer_id"]), orphans)[0].append(one)
-    for one in contacts:
-        children.get(str(one["customer_id"]), orphans)[1].append(one)
+    for row in addresses:
+        children.get(str(row["customer_id"]), orphans)[0].append(row)
+    for row in contacts:
+        children.get(str(row["customer_id"]), orphans)[1].append(row)
     assert orphans == ([], []), f"addresses or contacts of customers that do not exist: {orphans}"
-    return {str(one["customer_id"]): state_of_rows(one, *children[str(one["customer_id"])]) for one in customers}
+    return {str(row["customer_id"]): state_of_rows(row, *children[str(row["customer_id"])]) for row in customers}
 
 
 def headers_of(record: Record) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a test did: each operation with its result, which may be unknown, and what it saw on the way."""
+"""The journal of a test: each operation with its result, which may be unknown, and observed numbers and versions."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _ANSWER_SECONDS: Final = 30.0
 
 
 class Result(StrEnum):
-    """What is known of an operation."""
+    """The result of an operation, as far as it is known."""
 
     OK = "ok"
     FAILED = "failed"
@@ -40,7 +40,7 @@ class Operation:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     event_id: str | None = None
-    """None for what is no event."""
+    """None if the record is not an event."""
     partition: int = -1
     offset: int = -1
     timestamp_ms: int = 0
@@ -49,22 +49,24 @@ class Operation:
 
 @dataclass(slots=True)
 class Journal:
-    """Everything that the test did and saw, in the order of doing."""
+    """All operations and observations of a test, in order."""
 
     operations: list[Operation] = field(default_factory=list)
     numbers_seen: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By customer id: the account numbers that anybody has ever seen."""
+    """By customer id: all account numbers observed anywhere."""
     versions_seen: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
-    """By channel and customer: the versions that were visible in the channel, in the order in which they were seen."""
+    """By channel and customer: the versions observed in the channel, in order."""
 
     @property
     def event_ids(self) -> set[str]:
         """The events that were certainly written."""
-        return {one.event_id for one in self.operations if one.event_id and one.result is Result.OK}
+        return {
+            operation.event_id for operation in self.operations if operation.event_id and operation.result is Result.OK
+        }
 
 
 class Writer:
-    """Writes as channels do, to a test's async-customers and retail-transactions, and keeps the journal."""
+    """Writes to a test's async-customers and retail-transactions as channels do, and keeps the journal."""
 
     def __init__(self, bootstrap_servers: str, prefix: str, journal: Journal) -> None:
         self._prefix = prefix
@@ -72,7 +74,7 @@ class Writer:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                # Writing something twice does no harm here, and asking for a producer id takes half a second.
+                # Duplicates are harmless here, and requesting a producer id takes half a second.
                 "acks": "all",
                 "max.in.flight": 1,
                 "partitioner": "murmur2_random",
@@ -98,7 +100,7 @@ class Writer:
         self.write(Operation(topic="retail-transactions", key=key, value=value, headers=headers))
 
     def write(self, operation: Operation, partition: int = -1) -> None:
-        """Queue any record, in whatever partition its key leads to unless one is named."""
+        """Queue any record; its key determines the partition by default."""
         self._journal.operations.append(operation)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -124,6 +126,6 @@ class Writer:
                 self._producer.poll(0.05)
 
     def flush(self) -> None:
-        """Wait until the broker has answered everything."""
+        """Wait until the broker has acknowledged everything."""
         left = self._producer.flush(_ANSWER_SECONDS)
-        assert left == 0, f"{left} records were not answered"
+        assert left == 0, f"{left} records were not acknowledged"

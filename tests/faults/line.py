@@ -1,9 +1,9 @@
-"""A line from a store to its broker that can be cut, frozen and slowed: a proxy at the address that clients are told.
+"""A network connection from a store to its broker that can be cut, frozen and slowed: a proxy for the broker.
 
-intact   what one side sends reaches the other
-cut      connections end, and so does each new one
-frozen   connections stay, and nothing comes through: half open, as behind a dead router
-slow     everything comes through, a little at a time
+intact   data from each side reaches the other
+cut      connections end, and so does each new connection
+frozen   connections stay open, and no data passes: half open, as behind a dead router
+slow     data passes in small pieces
 """
 
 import asyncio
@@ -25,11 +25,11 @@ class WeakLine:
 
     def __init__(self, port: int, to_port: int) -> None:
         self.refused = 0
-        """How many connections have been ended while it was cut."""
+        """Connections ended while it was cut."""
         self.held = 0
-        """How many pieces have been held back while it was frozen."""
+        """Pieces held back while it was frozen."""
         self.slowed = 0
-        """How many pieces have gone through slowly."""
+        """Pieces passed slowly."""
         self._port = port
         self._to_port = to_port
         self._state: State = "intact"
@@ -49,7 +49,7 @@ class WeakLine:
         self._call(self._listen())
 
     def become(self, state: State) -> None:
-        """Be so from now on; returns once it is so."""
+        """Change the state, and return when it has changed."""
         self._call(self._become(state))
 
     def end(self) -> None:
@@ -76,8 +76,8 @@ class WeakLine:
             self._thaw.set()
         if state == "cut":
             connections = [*self._connections]
-            for one in connections:
-                one.cancel()
+            for connection in connections:
+                connection.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
             self.refused += len(connections)
 
@@ -89,13 +89,13 @@ class WeakLine:
         connection = asyncio.current_task()
         assert connection is not None
         self._connections.add(connection)
-        # Who cancels it wants it to end, and nothing else.
+        # A cancelled connection just ends.
         with suppress(OSError, asyncio.CancelledError):
             await self._connect(reader, writer)
         self._connections.discard(connection)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Both ways of a connection, until one of them ends."""
+        """Both directions of a connection, until either ends."""
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
         ways = [
             asyncio.create_task(self._pass_on(reader, far_writer)),
@@ -104,8 +104,8 @@ class WeakLine:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in ways:
-                one.cancel()
+            for way in ways:
+                way.cancel()
             far_writer.transport.abort()
             writer.transport.abort()
 
@@ -124,7 +124,7 @@ class WeakLine:
 
 @contextmanager
 def weak_line(port: int, to_port: int) -> Iterator[WeakLine]:
-    """A line that is intact until told otherwise, for as long as the block."""
+    """An intact connection for as long as the block."""
     line = WeakLine(port, to_port)
     thread = Thread(target=line.run, name="line")
     thread.start()

@@ -1,7 +1,6 @@
-"""What the events on the topic must have come to, computed from scratch: the design's words, not the product's code.
+"""The expected result of the events on the topic, computed from the design and not with the product's code.
 
-Deliberately slow and plain: one event after the other, one customer after the other. The rules are only those that the
-tests break on purpose; events that break others are not for this model.
+Deliberately slow and simple: event by event, customer by customer. It has only the rules that the tests violate.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,46 +12,46 @@ from tests.faults.states import PRIMARIES, State, state_of_avro
 
 _PARTS: Final = ("addresses", "contacts", "attributes")
 COUNTRIES: Final = frozenset({"US", "DE", "FR"})
-"""Those that the tests use; any other breaks a rule."""
+"""The countries that the tests use; any other violates a rule."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Expected:
-    """What headquarters must know of one customer."""
+    """The expected state of a customer at headquarters."""
 
     customer_id: str
     state: State | None
-    """None once it is erased."""
+    """None if erased."""
     version: int
     numbered: bool
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
-    """What must have become of one event."""
+class ExpectedReply:
+    """The expected outcome of an event."""
 
     outcome: str
     customer_id: str
     channels: set[str]
-    """Who must have been told."""
+    """The channels that must have received it."""
 
 
 @dataclass(slots=True)
 class Model:
-    """Headquarters as the design describes it: give it the events of each customer in the order of the topic."""
+    """Headquarters as the design describes it. `ingest` the events of each customer in the order of the topic."""
 
     legal_entity_by_channel: Mapping[str, str]
     customers: dict[str, Expected] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    replies: dict[str, ExpectedReply] = field(default_factory=dict)
 
-    def take_in(self, event: Mapping[str, Any]) -> None:
-        """One event; the same one again changes nothing, and is answered again."""
-        logged = self.answers.get(event["event_id"])
+    def ingest(self, event: Mapping[str, Any]) -> None:
+        """Apply an event; a repeat changes nothing, and is replied to again."""
+        logged = self.replies.get(event["event_id"])
         if logged is not None:
             logged.channels.add(event["channel_id"])
             return
         outcome = self._outcome(event)
-        self._answer(event, event["event_id"], outcome)
+        self._reply(event, event["event_id"], outcome)
 
     def _outcome(self, event: Mapping[str, Any]) -> str:
         customer = self.customers.get(event["customer_id"])
@@ -82,13 +81,13 @@ class Model:
             customer.state, customer.version = None, customer.version + 1
 
     def _merge(self, event: Mapping[str, Any], customer: Expected | None) -> str:
-        brought = [one for one in event["supersedes"] if not self._was_applied(one["event_id"])]
+        superseded = [earlier for earlier in event["supersedes"] if not self._was_applied(earlier["event_id"])]
         given = state_of_avro(event["customer"])
         if customer is None:
             merged = given
         else:
-            assert customer.state is not None  # erased ones are answered before
-            paths = {*event["changed"], *(path for one in brought for path in one["changed"])}
+            assert customer.state is not None  # erased customers are handled before
+            paths = {*event["changed"], *(path for earlier in superseded for path in earlier["changed"])}
             merged = _merged(customer.state, given, paths)
             if customer.state["legal_entity"] != given["legal_entity"]:
                 return "rejected"
@@ -99,26 +98,26 @@ class Model:
             self.customers[customer_id] = Expected(customer_id=customer_id, state=merged, version=1, numbered=True)
         elif merged != customer.state:
             customer.state, customer.version = merged, customer.version + 1
-        for one in brought:
-            self._answer(event, one["event_id"], "superseded")
+        for earlier in superseded:
+            self._reply(event, earlier["event_id"], "superseded")
         return "synchronized"
 
     def _was_applied(self, event_id: str) -> bool:
-        return event_id in self.answers and self.answers[event_id].outcome != "rejected"
+        return event_id in self.replies and self.replies[event_id].outcome != "rejected"
 
-    def _answer(self, event: Mapping[str, Any], event_id: str, outcome: str) -> None:
-        before = self.answers.get(event_id)
+    def _reply(self, event: Mapping[str, Any], event_id: str, outcome: str) -> None:
+        before = self.replies.get(event_id)
         channels = {event["channel_id"], *(before.channels if before else ())}
-        self.answers[event_id] = Answer(outcome=outcome, customer_id=event["customer_id"], channels=channels)
+        self.replies[event_id] = ExpectedReply(outcome=outcome, customer_id=event["customer_id"], channels=channels)
 
 
 def _merged(base: State, given: State, paths: Iterable[str]) -> State:
-    """The base with what is given at these paths."""
+    """The base with the given values at these paths."""
     merged = deepcopy(base)
     for path in paths:
         name, _, key = path.partition("/")
         if name == "affiliations":
-            members = {*merged[name]} - {key} | {one for one in given[name] if one == key}
+            members = {*merged[name]} - {key} | {member for member in given[name] if member == key}
             merged[name] = sorted(members)
         elif name in _PARTS:
             merged[name].pop(key, None)
@@ -133,7 +132,7 @@ def _merged(base: State, given: State, paths: Iterable[str]) -> State:
 
 
 def is_valid(state: State) -> bool:
-    """Whether it keeps the rules that the tests break: a name, countries that exist, an address behind each primary."""
+    """Whether it satisfies the rules that the tests violate: a name, known countries, an address for each primary."""
     names = ("organization_name",) if state["customer_type"] == "organization" else ("first_name", "last_name")
     return (
         any(state[name].strip() for name in names)

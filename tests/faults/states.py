@@ -1,7 +1,4 @@
-"""A customer's state in one plain form, whether it came from Avro or from a database's rows, to be compared.
-
-Nothing here knows the product; the names are those of the contract.
-"""
+"""A customer's state in a form that can be compared, from Avro or from database rows, with the contract's names."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -48,9 +45,9 @@ def _state(customer: Row, addresses: Iterable[Row], contacts: Iterable[Row], att
         **{name: None if customer[name] is None else str(customer[name]) for name in PRIMARIES},
         "address_books": sorted(parsed(customer["address_books"])),
         "affiliations": sorted(parsed(customer["affiliations"])),
-        "addresses": {str(one["address_id"]): _address(one) for one in addresses},
-        "contacts": {str(one["contact_id"]): _contact(one) for one in contacts},
-        "attributes": {one["name"]: _attribute(one) for one in attributes},
+        "addresses": {str(address["address_id"]): _address(address) for address in addresses},
+        "contacts": {str(contact["contact_id"]): _contact(contact) for contact in contacts},
+        "attributes": {attribute["name"]: _attribute(attribute) for attribute in attributes},
     }
 
 
@@ -59,26 +56,26 @@ def parsed(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _address(one: Row) -> State:
+def _address(row: Row) -> State:
     return {
-        **{name: one[name] for name in _ADDRESS},
-        "purpose": one["purpose"].lower(),
-        "updated_at": _time(one["updated_at"]),
+        **{name: row[name] for name in _ADDRESS},
+        "purpose": row["purpose"].lower(),
+        "updated_at": _time(row["updated_at"]),
     }
 
 
-def _contact(one: Row) -> State:
+def _contact(row: Row) -> State:
     return {
-        "kind": one["kind"].lower(),
-        "value": one["value"],
-        "marketing_consent": bool(one["marketing_consent"]),
-        "description": one["description"],
+        "kind": row["kind"].lower(),
+        "value": row["value"],
+        "marketing_consent": bool(row["marketing_consent"]),
+        "description": row["description"],
     }
 
 
-def _attribute(one: Row) -> State:
-    """The one value that is set; a decimal as the number it is, however it is written."""
-    values = {name: one[name] for name in _VALUES if one.get(name) is not None}
+def _attribute(row: Row) -> State:
+    """The only value that is set; a decimal as a number, in any notation."""
+    values = {name: row[name] for name in _VALUES if row.get(name) is not None}
     if "decimal" in values:
         values["decimal"] = Decimal(values["decimal"]).normalize()
     return values

@@ -396,8 +396,8 @@ def blocked_without_reason(world: World) -> None:
 SOLD: Final = [
     (order_lost, "is neither in the database nor a dead letter"),
     (transaction_letter_twice, "is 2 dead letters"),
-    (transaction_repeat_not_counted, "came 2 times, and 0 repeats are counted"),
-    (stranger_not_told, "T1: nobody told dallas"),
+    (transaction_repeat_not_counted, "was sent 2 times, and 0 repeats are counted"),
+    (stranger_not_told, "T1: no reply to dallas"),
     (transaction_of_aborted_record, "I8: transaction"),
     (sold_offset_ahead_of_database, "I9: the group transactions"),
 ]
@@ -410,27 +410,27 @@ SOLD_TOO: Final = [
     (wrong_account_number, "has the account number C-00000003 instead of C-00000001"),
 ]
 ORDERS: Final = [
-    (sales_order_twice, "which is no transaction"),
+    (sales_order_twice, "which is not a transaction"),
     (sales_order_missing, "is synchronized, and 0 sales orders"),
     (unsynchronized_customer, "has a customer that headquarters does not know"),
 ]
 CLOSED: Final = [
     (statement_counted_twice, "T4: the totals of statement"),
     (posted_in_none, "is posted, and lacks"),
-    (posted_too_early, "is posted, and is no synchronized sale"),
-    (owned_by_nobody, "0 statements have it for their own"),
-    (forgotten_sale, "came before an end of its day, and is in no statement"),
+    (posted_too_early, "is posted, and is not a synchronized sale"),
+    (owned_by_nobody, "0 statements list it as posted by them"),
+    (forgotten_sale, "was sent before an end of its day, and is in no statement"),
 ]
 CLOSED_TOO: Final = [
-    (listed_otherwise, "lists what no end of day of its id lists"),
-    (never_posted, "nothing is in its way"),
+    (listed_otherwise, "has another list than every end of day of its id"),
+    (never_posted, "nothing keeps it from being posted"),
 ]
 CONTROL: Final = [(control_totals_differ, "its control totals differ")]
 TOLD: Final = [
-    (last_answer_lost, "was told the answers [1] of 2"),
-    (answer_backwards, "was told the answers [2, 1] of 2"),
-    (answer_under_a_number_of_another, "was told two things as answer 1"),
-    (answer_still_due, "T5: 1 answers were never sent"),
+    (last_answer_lost, "are [1] of 2"),
+    (answer_backwards, "are [2, 1] of 2"),
+    (answer_under_a_number_of_another, "T5: two different replies 1 to houston"),
+    (answer_still_due, "T5: 1 replies were never sent"),
     (waits_for_nothing, "and its customer is synchronized"),
     (blocked_without_reason, "is blocked, and its event is None"),
 ]
@@ -438,13 +438,13 @@ TOLD: Final = [
 NUMBERS: Final = [
     (number_twice, "I2: account number C-00000001"),
     (gap, "I3: the continuous sequence of usrt lacks [4]"),
-    (vanished_record, "I4: what was acknowledged"),
+    (vanished_record, "I4: the record acknowledged"),
 ]
 REPEATS: Final = [(two_numbers, "I1: customer"), (repeat_not_counted, "repeats: event")]
 LOST: Final = [
     (lost_event, "I4: event"),
     (dead_letter_lost, "I4: async-customers"),
-    (answer_lost, "replies: nobody told houston"),
+    (answer_lost, "replies: no reply to houston"),
 ]
 DEAD_LETTERS: Final = [
     (log_and_dead_letter, "I4: event"),

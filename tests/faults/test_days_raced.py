@@ -1,6 +1,6 @@
-"""Scenario 26 of the fault plan: ends of days that race late sales, and close the same day again and again.
+"""Scenario 26 of the fault plan: ends of day that race late sales, and close the same day repeatedly.
 
-At headquarters: lists and sales come in whatever order, from two workers, with rebalances in between.
+Lists and sales arrive in any order, at two workers of headquarters, with rebalances in between.
 """
 
 import random
@@ -29,22 +29,22 @@ def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url:
 
 
 def day(rng: random.Random, till: Till) -> tuple[list[Transaction], list[Transaction]]:
-    """Sales, and ends of their day, which list what is open, some of it already on another's list; some come twice."""
+    """Sales, and ends of their day, which list open sales, some already on another list; some are repeated."""
     sales: list[Transaction] = []
     ends: list[Transaction] = []
     for _ in range(CLOSES):
         sales += [till.sale(("TEA", str(rng.randrange(1, 9)), "1.15")) for _ in range(rng.randrange(4))]
         again = rng.sample(sales, min(len(sales), rng.randrange(3)))
-        listed = {one["transaction_id"]: one for one in (*till.open, *again)}
+        listed = {sale["transaction_id"]: sale for sale in (*till.open, *again)}
         ends.append(till.end_of_day([*listed.values()]))
-        # What is kept open is listed by the next one, too.
+        # A sale that stays open is listed by the next end of day, too.
         till.open = till.open[-1:] if rng.random() < 0.3 else []
         ends += [rng.choice(ends)] if rng.random() < 0.3 else []
     return sales, ends
 
 
 def send_racing(scene: Scene, lanes: Sequence[Sequence[Transaction]]) -> None:
-    """Send every lane in its own order, all at the same time, in small pieces."""
+    """Send every lane in its own order, all at the same time, in small parts."""
 
     def drive(lane: Sequence[Transaction]) -> None:
         for at in range(0, len(lane), 2):
@@ -54,8 +54,8 @@ def send_racing(scene: Scene, lanes: Sequence[Sequence[Transaction]]) -> None:
         list(threads.map(drive, lanes))
 
 
-def test_each_sale_is_in_one_statement_however_often_and_early_its_day_is_closed(scene: Scene) -> None:
-    """Lists before, behind and among their sales, twice on two lists, or never: each is posted once, to the cent."""
+def test_each_sale_is_in_one_statement_when_days_are_closed_early_and_repeatedly(scene: Scene) -> None:
+    """Lists before, after and among their sales, on two lists, or on none: each is posted once, to the cent."""
     # given
     rng = random.Random(26)
     tills = [Till(channel_id=name, rng=rng) for name in LEGAL_ENTITY_BY_CHANNEL]
@@ -73,14 +73,14 @@ def test_each_sale_is_in_one_statement_however_often_and_early_its_day_is_closed
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
     sales = evidence.headquarters.sales
-    posted = Counter(str(one["transaction_id"]) for one in sales.statement_lines)
+    posted = Counter(str(line["transaction_id"]) for line in sales.statement_lines)
     assert posted == Counter(sales.transactions.keys())
-    assert {str(one["transaction_id"]) for one in sales.listed if not one["owned"]} != set()
-    assert [one for one in sales.statements.values() if one["kind"] == "adjustment"] != []
+    assert {str(entry["transaction_id"]) for entry in sales.listed if not entry["owned"]} != set()
+    assert [row for row in sales.statements.values() if row["kind"] == "adjustment"] != []
 
 
-def test_day_that_two_relays_send_at_once_is_one_statement_each(scene: Scene) -> None:
-    """Sales and ends of days that come twice, from two writers, while two workers share the channels."""
+def test_day_sent_by_two_relays_at_once_is_one_statement_per_end(scene: Scene) -> None:
+    """Sales and ends of day are sent twice, by two writers, while two workers share the channels."""
     # given
     rng = random.Random(27)
     tills = [Till(channel_id=name, rng=rng) for name in LEGAL_ENTITY_BY_CHANNEL]

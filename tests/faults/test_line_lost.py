@@ -1,6 +1,6 @@
-"""Scenario 9 of the fault plan: the line between a store, or headquarters, and the broker is cut, freezes, is slow.
+"""Scenario 9 of the fault plan: the network between a store, or headquarters, and the broker is cut, frozen, slow.
 
-The broker is the test's own: it tells one side the address of a proxy, and the other one its own, as in life.
+The broker of this module advertises the address of a proxy to one side, and its own to the other.
 """
 
 import random
@@ -25,7 +25,7 @@ from tests.faults.line import State, WeakLine, weak_line
 from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Store
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows
-from tests.sales import Till, send, told, wait_until
+from tests.sales import Till, reply_with_status, send, wait_until
 from tests.scenes import SETTING, set_scene, wait_for
 from tests.services import directory_for_server
 
@@ -37,7 +37,7 @@ LOST: Final[tuple[State, ...]] = ("cut", "frozen")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where one broker is, for headquarters and for a store."""
+    """The addresses of a broker for headquarters and for a store."""
 
     inside: str
     outside: str
@@ -69,13 +69,13 @@ def line(broker: tuple[WeakLine, Addresses]) -> tuple[WeakLine, Addresses]:
 
 
 def at_the_end_of(flow: Flow, outside: str) -> Flow:
-    """The same, with channels that know the broker by this address."""
+    """The same, with channels that use this address of the broker."""
     kafka = {**flow.settings.kafka, "bootstrap.servers": outside}
     return Flow(scene=flow.scene, settings=flow.settings.model_copy(update={"kafka": kafka}))
 
 
 def sell(houston: OpenChannel) -> None:
-    """New customers who order and buy, and somebody who only buys."""
+    """Sell to new customers, and without a customer."""
     for number in range(CUSTOMERS):
         address = NewAddress(street=f"{number} Main Street", city="Houston", country="US")
         ada = create_customer(houston, first_name="Ada", last_name=f"Lee {number}", add_addresses=[address])
@@ -86,25 +86,25 @@ def sell(houston: OpenChannel) -> None:
 
 
 def unsent(houston: OpenChannel) -> int:
-    """How many rows the relay still has to bring."""
+    """The number of rows that the relay has not sent yet."""
     return sum(row["sent_at"] is None for row in rows(houston, channel.outbox))
 
 
 def is_settled(houston: OpenChannel) -> bool:
-    """Whether nothing is under way, and the channel knows what became of everything."""
-    told = Counter(row["status"] for row in rows(houston, channel.transactions))
+    """Whether all events are settled, and the channel has the final status of each."""
+    statuses = Counter(row["status"] for row in rows(houston, channel.transactions))
     closed = Counter(row["status"] for row in rows(houston, channel.end_of_days))
     pending = [row for row in rows(houston, channel.customers) if row["account_number"] is None]
-    return told.keys() == {"synchronized"} and closed.keys() <= {"posted"} and not pending
+    return statuses.keys() == {"synchronized"} and closed.keys() <= {"posted"} and not pending
 
 
-def test_store_goes_on_selling_and_heals_by_itself(
+def test_store_keeps_selling_offline_and_recovers_automatically(
     tmp_path: Path,
     prefix: str,
     new_database: NewDatabase,
     line: tuple[WeakLine, Addresses],
 ) -> None:
-    """Customers, sales and the end of the day while the line is cut, frozen or slow: later all there, and once."""
+    """Customers, sales and ends of day while the network is cut, frozen or slow: later all at headquarters, once."""
     # given
     weak, addresses = line
     scene = set_scene(tmp_path, addresses.inside, prefix, new_database("headquarters"))
@@ -113,7 +113,7 @@ def test_store_goes_on_selling_and_heals_by_itself(
     # when
     with scene.headquarters(), scene.transactions(), flow.opened() as houston, flow.running(*PARTS):
         sell(houston)
-        wait_for(partial(is_settled, houston), "what was sold before")
+        wait_for(partial(is_settled, houston), "the sales before to be settled")
         for state in LOST:
             weak.become(state)
             noticed = weak.refused + weak.held
@@ -122,11 +122,11 @@ def test_store_goes_on_selling_and_heals_by_itself(
             wait_for(lambda noticed=noticed: weak.refused + weak.held > noticed + 1, "the store to try")  # type: ignore[misc]
             assert unsent(houston) == 4 * CUSTOMERS + 1
             weak.become("intact")
-            wait_for(partial(is_settled, houston), f"what was sold while the line was {state}")
+            wait_for(partial(is_settled, houston), f"the sales while the network was {state}")
         weak.become("slow")
         sell(houston)
         close_day(houston)
-        wait_for(partial(is_settled, houston), "what was sold while the line was slow")
+        wait_for(partial(is_settled, houston), "the sales while the network was slow")
         wait_until_settled(scene, "transactions", "headquarters", released=True)
         sold = {row["transaction_id"]: row["sales_order"] for row in rows(houston, channel.transactions)}
 
@@ -136,7 +136,7 @@ def test_store_goes_on_selling_and_heals_by_itself(
     sales = evidence.headquarters.sales
     assert weak.slowed > 0
     assert sales.transactions.keys() == sold.keys()
-    booked = {str(one["transaction_id"]): one["sales_order"] for one in sales.orders}
+    booked = {str(order["transaction_id"]): order["sales_order"] for order in sales.orders}
     assert booked == {key: number for key, number in sold.items() if number is not None}
     assert len(sales.statements) == len(LOST) + 1
 
@@ -146,13 +146,13 @@ _SENDING: Final = """
     WHERE locktype = 'advisory' AND granted AND datname = current_database()
       AND (classid::bigint << 32) | objid::bigint = hashtextextended('tenten.answers', 0)
 """
-"""The transaction in which answers are being sent, if they are."""
+"""The SQL transaction in which replies are being published, if any."""
 
 
-def test_answers_that_do_not_arrive_hold_up_no_order(
+def test_unacknowledged_replies_delay_no_release(
     tmp_path: Path, prefix: str, new_database: NewDatabase, line: tuple[WeakLine, Addresses]
 ) -> None:
-    """While headquarters waits for the broker to take an answer, it lets the next order through; later all are told."""
+    """While headquarters waits for the acknowledgement of a reply, it releases the next order; later all have one."""
     # given
     weak, addresses = line
     url = new_database("headquarters")
@@ -177,11 +177,11 @@ def test_answers_that_do_not_arrive_hold_up_no_order(
             scene.send(event)
             wait_until(scene, order, "synchronized")
             meanwhile += sending != [] and scene.query(_SENDING) == sending
-            wait_for(lambda: scene.query(_SENDING) != [], "an answer to be under way")
+            wait_for(lambda: scene.query(_SENDING) != [], "a reply to be under way")
         weak.become("intact")
         wait_until_settled(scene, "transactions", "headquarters", released=True)
         for order in orders:
-            told(scene, order, "synchronized")
+            reply_with_status(scene, order, "synchronized")
 
     # then
     assert meanwhile > 0

@@ -1,4 +1,4 @@
-"""What stores sell, seeded: customers that headquarters learns of by their orders alone, and all that goes wrong."""
+"""Sales of stores, seeded: with customers that arrive only inside orders, and every kind of error."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ ROUNDS: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One record that a channel sends: of a customer or of a sale, or what is neither."""
+    """One record that a channel sends: a customer event, a transaction, or neither."""
 
     event: Event | None = None
     transaction: Transaction | None = None
@@ -25,21 +25,21 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Shop:
-    """One channel that sells; remembers what it still owes headquarters."""
+    """One channel that sells; remembers the corrections that it has not sent yet."""
 
     store: Store
     till: Till
     rng: random.Random
     sent: list[Transaction] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    """Of customers that nobody has sent but by an order."""
+    """Of customers that are sent only inside orders."""
     known: list[Event] = field(default_factory=list)
-    """Of customers that were sent by themselves."""
+    """Of customers that were sent on their own."""
     owed: list[Step] = field(default_factory=list)
-    """What heals something that was sent before."""
+    """Corrections of earlier records."""
 
     def steps(self) -> Iterator[Step]:
-        """What happens next, of one kind."""
+        """The next records, of one kind."""
         (what,) = self.rng.choices([*_KINDS], [*_KINDS.values()])
         for step in _some(self, what):
             if step.transaction is not None:
@@ -47,7 +47,7 @@ class Shop:
             yield step
 
     def heal(self) -> Iterator[Step]:
-        """All that is owed, and the end of the day."""
+        """All corrections, and the end of the day."""
         yield from self.owed
         self.owed.clear()
         yield Step(transaction=self.till.end_of_day())
@@ -66,13 +66,13 @@ def shops(rng: random.Random) -> list[Shop]:
 
 
 def trade(sellers: Sequence[Shop], rounds: int = ROUNDS, *, closes: bool = True) -> list[Step]:
-    """What these shops send, by turns; unless more follows, everything is mended and closed in the end."""
+    """The records of these shops, by turns; by default everything is corrected and closed at the end."""
     steps = [step for _ in range(rounds) for shop in sellers for step in shop.steps()]
     return steps + ([step for shop in sellers for step in shop.heal()] if closes else [])
 
 
 def send_steps(scene: Scene, steps: Sequence[Step]) -> None:
-    """Write them in this order, and wait until the broker has them."""
+    """Write them in this order, and wait for the broker's acknowledgement."""
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
     for step in steps:
         if step.event is not None:
@@ -136,7 +136,7 @@ def _some(shop: Shop, what: str) -> Iterator[Step]:
 
 
 def _wrong(shop: Shop, what: str) -> Iterator[Step]:
-    """What heals later, at the latest in the end."""
+    """Errors that are corrected at the end, at the latest."""
     till = shop.till
     match what:
         case "customer comes late":
@@ -189,7 +189,7 @@ def _sale(shop: Shop, event: Event | None) -> Transaction:
     line = shop.rng.choice([("CUP", "1", "4.50"), ("CUP", "-1", "4.50"), ("TEA", "3", "1.115"), ("MAP", "2", "0.005")])
     sold = shop.till.sale(line, event=event)
     if shop.rng.random() < 0.3:
-        # Put in place of what the till noted, which is the same record.
+        # Changes the till's record, too.
         part = Decimal("0.01")
         sold["payments"] = [
             {"method": "CARD", "amount": part},

@@ -1,4 +1,4 @@
-"""Events as stores send them: seeded, unlike one another, and with everything that may be wrong with them."""
+"""Events as stores send them: seeded, distinct, and with every kind of error."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _MORNING: Final = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 @dataclass(slots=True, kw_only=True)
 class Store:
-    """One channel; knows its customers as it last wrote them, and which of its events it holds for unsettled."""
+    """One channel; remembers its customers as last written, and its unsettled events."""
 
     channel_id: str
     legal_entity: str
@@ -41,33 +41,33 @@ class Store:
         }
         parts = ("addresses", "contacts", "affiliations", "attributes")
         changed = [name for name in state if name not in ("legal_entity", *parts)]
-        changed += [f"addresses/{one['address_id']}" for one in state["addresses"]]
-        changed += [f"contacts/{one['contact_id']}" for one in state["contacts"]]
-        changed += [f"affiliations/{one}" for one in state["affiliations"]]
-        changed += [f"attributes/{one['name']}" for one in state.get("attributes", [])]
+        changed += [f"addresses/{member['address_id']}" for member in state["addresses"]]
+        changed += [f"contacts/{member['contact_id']}" for member in state["contacts"]]
+        changed += [f"affiliations/{name}" for name in state["affiliations"]]
+        changed += [f"attributes/{member['name']}" for member in state.get("attributes", [])]
         return self._event(customer_id or self.guid(), "CREATED", changed, state)
 
     def edit(self, customer_id: str, supersedes: Sequence[Event] = (), **fields: Any) -> Event:
-        """An edit of these fields; it brings along the given events."""
+        """An edit of these fields that supersedes the given events."""
         state = deepcopy(self.customers[customer_id]) | fields
         changed = [name for name in fields if name not in ("addresses", "contacts", "affiliations", "attributes")]
         for part, key in (("addresses", "address_id"), ("contacts", "contact_id"), ("attributes", "name")):
             changed += _changed_members(part, key, self.customers[customer_id].get(part, []), fields.get(part))
         had, has = set(self.customers[customer_id].get("affiliations", [])), fields.get("affiliations")
-        changed += [f"affiliations/{one}" for one in sorted(had ^ set(had if has is None else has))]
-        brought = [{"event_id": one["event_id"], "changed": one["changed"]} for one in supersedes]
+        changed += [f"affiliations/{name}" for name in sorted(had ^ set(had if has is None else has))]
+        brought = [{"event_id": member["event_id"], "changed": member["changed"]} for member in supersedes]
         return self._event(customer_id, "EDITED", changed, state, brought)
 
     def erase(self, customer_id: str) -> Event:
-        """The end of a customer."""
+        """The erasure of a customer."""
         return self._event(customer_id, "ERASED", [], None)
 
     def touch(self, customer_id: str) -> Event:
-        """Ask for the snapshot once more."""
+        """A request to publish the snapshot again."""
         return self._event(customer_id, "TOUCHED", [], None)
 
     def adopt(self, store: "Store", customer_id: str) -> None:
-        """Know a customer of another store as that one knows it."""
+        """Copy a customer of another store."""
         self.customers.setdefault(customer_id, deepcopy(store.customers[customer_id]))
         self.unsettled.setdefault(customer_id, [])
 
@@ -120,12 +120,12 @@ def _changed_members(
 ) -> list[str]:
     if after is None:
         return []
-    had, has = {one[key]: one for one in before}, {one[key]: one for one in after}
-    return [f"{part}/{one}" for one in sorted(had.keys() | has.keys()) if had.get(one) != has.get(one)]
+    had, has = {member[key]: member for member in before}, {member[key]: member for member in after}
+    return [f"{part}/{name}" for name in sorted(had.keys() | has.keys()) if had.get(name) != has.get(name)]
 
 
 def traffic(rng: random.Random, stores: Sequence[Store], count: int) -> list[Event]:
-    """About so many events in the order in which they arrive, of every kind and with everything that may be wrong."""
+    """About this many events in the order of their arrival, of every kind and with every kind of error."""
     sent: list[Event] = []
     while len(sent) < count:
         store = rng.choice(stores)
@@ -162,7 +162,7 @@ def _some(what: str, rng: random.Random, store: Store, stores: Sequence[Store], 
         case "edit":
             event = _edit(rng, store, customer_id)
         case "edit in another store":
-            other = rng.choice([one for one in stores if one.legal_entity == store.legal_entity])
+            other = rng.choice([other for other in stores if other.legal_entity == store.legal_entity])
             other.adopt(store, customer_id)
             event = _edit(rng, other, customer_id)
         case "correct":
@@ -184,7 +184,7 @@ def _edit(rng: random.Random, store: Store, customer_id: str) -> Event:
 
 
 def _lost_and_late(rng: random.Random, store: Store, customer_id: str) -> list[Event]:
-    """Two edits of which the first overtakes nothing: it comes after the one that brings it along, or never."""
+    """Two edits, the second superseding the first, which arrives after it or never."""
     first = store.edit(customer_id, middle_name=f"M{rng.randrange(10**9)}")
     second = store.edit(customer_id, store.unsettled[customer_id], tax_number=f"T{rng.randrange(10**9)}")
     return rng.choice([[second], [second, first]])
