@@ -82,7 +82,7 @@ def killed_at_random_times(scene: Scene, rng: random.Random, rounds: Iterable[in
 
 
 def _has_partitions(worker: WorkerProcess) -> bool:
-    return "partitions_assigned" in worker.said()
+    return "partitions_assigned" in worker.logged()
 
 
 def _stores(rng: random.Random) -> list[Store]:

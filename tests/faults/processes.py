@@ -1,4 +1,4 @@
-"""Workers at headquarters as processes of their own, that can be killed."""
+"""Workers of headquarters as processes that can be killed."""
 
 import os
 import subprocess
@@ -29,31 +29,31 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; the number of the signal, negative, that killed it."""
+        """None while it runs; negative if a signal killed it."""
         return self._process.poll()
 
     def dies(self) -> int:
-        """Wait until it has ended by itself: its exit code."""
+        """Wait until it has ended; return its exit code."""
         return self._process.wait(DEADLINE_SECONDS)
 
     def kill(self, after_seconds: float = 0.0) -> int:
-        """SIGKILL, whatever it is doing by then; its exit code."""
+        """Send SIGKILL after this time; return the exit code."""
         with suppress(subprocess.TimeoutExpired):
             return self._process.wait(after_seconds)
         self._process.kill()
         return self.dies()
 
     def stop(self) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM; return the exit code."""
         self._process.terminate()
         return self.dies()
 
     def check(self) -> None:
-        """Fail when it no longer runs."""
-        assert self.exit_code is None, f"the worker ended with {self.exit_code}: {self.said()[-2000:]}"
+        """Fail if it has ended."""
+        assert self.exit_code is None, f"the worker ended with {self.exit_code}: {self.logged()[-2000:]}"
 
-    def said(self) -> str:
-        """What it has logged."""
+    def logged(self) -> str:
+        """Its log."""
         return self.log.read_text(errors="replace")
 
 
@@ -61,7 +61,7 @@ class WorkerProcess:
 def worker_process(
     scene: Scene, failpoint: str | None = None, slot: int | None = None, group: str = "headquarters"
 ) -> Iterator[WorkerProcess]:
-    """A worker of this group for as long as the block, at most; killed at the end if it still runs."""
+    """A worker of this group; killed at the end of the block if it still runs."""
     number = len(list(scene.toml.parent.glob("worker-*.log")))
     worker = WorkerProcess(scene, failpoint, slot, scene.toml.parent / f"worker-{number}.log", group)
     scene.workers.append(worker)

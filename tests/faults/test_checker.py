@@ -1,4 +1,4 @@
-"""The checker is proved: it finds each classic bug in real topics and tables, and nothing in a clean history."""
+"""The checker finds each planted bug in real topics and tables, and no violation in a clean history."""
 
 import ast
 import random
@@ -24,7 +24,7 @@ SETTING = Setting(legal_entity_by_channel={"houston": "usrt"}, sequences={"usrt"
 
 @pytest.fixture
 def world(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> World:
-    """A clean history of which only the events are written yet."""
+    """A clean history of which only the input topics are written yet."""
     channel = tmp_path / "houston.db"
     for engine in (open_database(headquarters_url), open_database(f"sqlite:///{channel}")):
         if engine.dialect.name == "sqlite":
@@ -33,13 +33,13 @@ def world(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url:
             upgrade_headquarters(engine, {})
         engine.dispose()
     store = Store(channel_id="houston", legal_entity="usrt", rng=random.Random(7))
-    lived = World(bootstrap_servers, prefix, headquarters_url, channel, store)
-    lived.live()
-    return lived
+    clean = World(bootstrap_servers, prefix, headquarters_url, channel, store)
+    clean.live()
+    return clean
 
 
 def violations(world: World) -> list[str]:
-    """What the checker says of this world."""
+    """The violations that the checker finds in this world."""
     world.write()
     return checker.violations(world.gather(), world.journal, SETTING)
 
@@ -50,7 +50,7 @@ def test_clean_history_passes(world: World) -> None:
 
 
 def number_twice(world: World) -> None:
-    """Two customers are told the same account number."""
+    """Replies give two customers the same account number."""
     for reply in world.replies:
         if reply["account_number"] == "C-00000002":
             reply["account_number"] = "C-00000001"
@@ -63,7 +63,7 @@ def two_numbers(world: World) -> None:
 
 
 def gap(world: World) -> None:
-    """The counter advanced, and nobody has the number."""
+    """The sequence advanced, and no customer has the number."""
     world.next_number += 1
 
 
@@ -73,7 +73,7 @@ def lost_event(world: World) -> None:
 
 
 def vanished_record(world: World) -> None:
-    """What the broker acknowledged is gone."""
+    """An acknowledged record was lost."""
     world.journal.operations.append(Operation(key=b"k", value=b"gone", result=Result.OK))
 
 
@@ -94,7 +94,7 @@ def same_version_other_content(world: World) -> None:
 
 
 def version_back_in_channel(world: World) -> None:
-    """A clerk saw a customer go back."""
+    """A channel showed an older version after a newer one."""
     world.journal.versions_seen["houston", world.events[0]["customer_id"]] = [1, 2, 1]
 
 
@@ -117,7 +117,7 @@ def dead_letter_twice(world: World) -> None:
 
 
 def dead_letter_changed(world: World) -> None:
-    """A dead letter is not what was read."""
+    """A dead letter differs from its record."""
     world.dead_letters[0] = (world.dead_letters[0][0], b"poison?")
 
 
@@ -140,13 +140,13 @@ def aborted_event_applied(world: World) -> None:
     world._created(event)
 
 
-def answer_of_aborted_attempt(world: World) -> None:
-    """A reply went out for an event that the database never took in."""
+def reply_of_aborted_attempt(world: World) -> None:
+    """A reply was sent for an event that the database does not have."""
     world.replies.append(world.replies[0] | {"event_id": world.store.guid()})
 
 
 def offset_ahead_of_database(world: World) -> None:
-    """The group has read what the database has not."""
+    """The group's offset is ahead of the database."""
     partition = max(world.positions)
     world.group_offsets[partition] += 1
 
@@ -155,7 +155,9 @@ def torn_transaction(world: World) -> None:
     """A snapshot is missing on the topic."""
     edited = world.events[3]["customer_id"]
     world.snapshots = [
-        (key, one) for key, one in world.snapshots if key != edited or one is None or one["version"] == 1
+        (key, snapshot)
+        for key, snapshot in world.snapshots
+        if key != edited or snapshot is None or snapshot["version"] == 1
     ]
 
 
@@ -168,8 +170,8 @@ def edit_overwritten(world: World) -> None:
             snapshot["customer"]["title"] = ""
 
 
-def answer_lost(world: World) -> None:
-    """A store waits for an answer for ever."""
+def reply_lost(world: World) -> None:
+    """A store never receives a reply."""
     rejected = world.events[5]["event_id"]
     world.replies = [reply for reply in world.replies if reply["event_id"] != rejected]
 
@@ -223,7 +225,7 @@ def order_lost(world: World) -> None:
     """An order was passed over, and its sales order with it."""
     order = world.sales.sent[2]["transaction_id"]
     del world.sales.transactions[order]
-    world.sales.orders = [one for one in world.sales.orders if one["transaction_id"] != order]
+    world.sales.orders = [row for row in world.sales.orders if row["transaction_id"] != order]
 
 
 def transaction_skipped(world: World) -> None:
@@ -241,9 +243,9 @@ def transaction_repeat_not_counted(world: World) -> None:
     world.sales.transactions[world.sales.sent[1]["transaction_id"]]["repeats"] = 0
 
 
-def stranger_not_told(world: World) -> None:
-    """A channel that used another one's id was not refused."""
-    world.sales.replies = [one for one in world.sales.replies if one["channel_id"] == "houston"]
+def id_conflict_without_reply(world: World) -> None:
+    """A channel that used an id of another channel received no rejection."""
+    world.sales.replies = [reply for reply in world.sales.replies if reply["channel_id"] == "houston"]
 
 
 def customer_not_forwarded(world: World) -> None:
@@ -256,24 +258,24 @@ def customer_not_forwarded(world: World) -> None:
 
 
 def transaction_of_aborted_record(world: World) -> None:
-    """A transaction came from where there is none."""
+    """A transaction has the position of no committed record."""
     world.sales.transactions[world.sales.sent[4]["transaction_id"]]["offset"] = 999
 
 
 def sold_offset_ahead_of_database(world: World) -> None:
-    """The group of transactions has read what the database has not."""
+    """The offset of the transactions group is ahead of the database."""
     world.sales.group_offsets[max(world.sales.positions)] += 1
 
 
 def sales_order_twice(world: World) -> None:
-    """An order that came twice became two sales orders. The table would refuse that, so one of another id stands in."""
+    """A repeated order became two sales orders; the second has another id, because the table is unique by id."""
     twice = deepcopy(world.sales.orders[1])
     world.sales.orders.append(twice | {"sales_order": "SO-00000004", "transaction_id": world.store.guid()})
     world.sales.next_number += 1
 
 
 def sales_order_missing(world: World) -> None:
-    """An order is synchronized, and there is no sales order: with its number a gap."""
+    """A synchronized order has no sales order, which leaves a gap in the numbers."""
     del world.sales.orders[1]
 
 
@@ -294,7 +296,7 @@ def _lines_of(world: World, order: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def gap_in_sales_orders(world: World) -> None:
-    """A number was taken, and no sales order has it."""
+    """A number was used, and no sales order has it."""
     world.sales.next_number += 1
 
 
@@ -304,13 +306,13 @@ def wrong_account_number(world: World) -> None:
 
 
 def unsynchronized_customer(world: World) -> None:
-    """An order went through before its customer."""
+    """An order was released before its customer."""
     waits = world.sales.transactions[world.sales.sent[4]["transaction_id"]]
     waits |= {"status": "synchronized", "kind": "cash_and_carry"}
 
 
 def statement_counted_twice(world: World) -> None:
-    """A sale that two ends of the day list is in the totals of both."""
+    """A sale that two ends of day list is in the totals of both."""
     world.sales.statements[world.sales.sent[11]["transaction_id"]]["totals"]["amounts"][0]["amount"] = "-1.05"
 
 
@@ -326,27 +328,27 @@ def posted_too_early(world: World) -> None:
 
 
 def listed_otherwise(world: World) -> None:
-    """A statement lists what its end of day does not."""
-    world.sales.listed = [one for one in world.sales.listed if one["owned"]]
+    """A statement has another list than its end of day."""
+    world.sales.listed = [row for row in world.sales.listed if row["owned"]]
 
 
-def owned_by_nobody(world: World) -> None:
-    """A sale is on lists, and on each as another's."""
-    for one in world.sales.listed:
-        if one["transaction_id"] == world.sales.sent[10]["transaction_id"]:
-            one["owned"] = False
+def posted_by_no_statement(world: World) -> None:
+    """A sale is listed, and no statement lists it as posted by it."""
+    for row in world.sales.listed:
+        if row["transaction_id"] == world.sales.sent[10]["transaction_id"]:
+            row["owned"] = False
 
 
 def forgotten_sale(world: World) -> None:
-    """What the end of day did not list is in no statement."""
-    world.sales.listed = [one for one in world.sales.listed if one["statement_id"] != ADJUSTMENT]
+    """A sale that the end of day did not list is in no statement."""
+    world.sales.listed = [row for row in world.sales.listed if row["statement_id"] != ADJUSTMENT]
     lines = world.sales.statement_lines
-    world.sales.statement_lines = [one for one in lines if one["statement_id"] != ADJUSTMENT]
+    world.sales.statement_lines = [row for row in lines if row["statement_id"] != ADJUSTMENT]
     del world.sales.statements[ADJUSTMENT]
 
 
 def never_posted(world: World) -> None:
-    """All is there, and the statement is blocked."""
+    """All sales are synchronized, and the statement is blocked."""
     world.sales.statements[world.sales.sent[9]["transaction_id"]]["status"] = "blocked"
 
 
@@ -355,28 +357,30 @@ def control_totals_differ(world: World) -> None:
     world.sales.statements[world.sales.sent[9]["transaction_id"]]["control_totals"][0]["amount"] = "1"
 
 
-def last_answer_lost(world: World) -> None:
-    """A channel was not told of the last change."""
+def last_reply_lost(world: World) -> None:
+    """A channel received no reply for the last change."""
     world.sales.transactions[world.sales.sent[1]["transaction_id"]]["answer"] = 2
 
 
-def answer_backwards(world: World) -> None:
-    """A channel was told first how it ended."""
+def replies_backwards(world: World) -> None:
+    """A channel received the final reply first."""
     sale = world.sales.transactions[world.sales.sent[6]["transaction_id"]]
     sale["answer"] = 2
-    place = next(at for at, one in enumerate(world.sales.replies) if one["event_id"] == sale["transaction_id"])
+    place = next(
+        index for index, reply in enumerate(world.sales.replies) if reply["event_id"] == sale["transaction_id"]
+    )
     before = world.sales.replies[place] | {"transaction_status": "waiting", "account_number": None}
     world.sales.replies[place]["version"] = 2
     world.sales.replies.insert(place + 1, before)
 
 
-def answer_under_a_number_of_another(world: World) -> None:
-    """Two answers have the same number."""
+def reply_with_number_of_another(world: World) -> None:
+    """Two replies have the same number."""
     world.sales.replies.append(world.sales.replies[0] | {"transaction_status": "waiting", "sales_order": None})
 
 
-def answer_still_due(world: World) -> None:
-    """An answer lies in the database for ever."""
+def reply_never_sent(world: World) -> None:
+    """A reply stays in the outbox."""
     of = world.sales.sent[0]["transaction_id"]
     due = {"answer_count": 1, "channel_ids": ["houston"], "transaction_ids": [of], "payloads": [b""]}
     world.sales.replies_due.append(due)
@@ -397,7 +401,7 @@ SOLD: Final = [
     (order_lost, "is neither in the database nor a dead letter"),
     (transaction_letter_twice, "is 2 dead letters"),
     (transaction_repeat_not_counted, "was sent 2 times, and 0 repeats are counted"),
-    (stranger_not_told, "T1: no reply to dallas"),
+    (id_conflict_without_reply, "T1: no reply to dallas"),
     (transaction_of_aborted_record, "I8: transaction"),
     (sold_offset_ahead_of_database, "I9: the group transactions"),
 ]
@@ -418,7 +422,7 @@ CLOSED: Final = [
     (statement_counted_twice, "T4: the totals of statement"),
     (posted_in_none, "is posted, and lacks"),
     (posted_too_early, "is posted, and is not a synchronized sale"),
-    (owned_by_nobody, "0 statements list it as posted by them"),
+    (posted_by_no_statement, "0 statements list it as posted by them"),
     (forgotten_sale, "was sent before an end of its day, and is in no statement"),
 ]
 CLOSED_TOO: Final = [
@@ -427,10 +431,10 @@ CLOSED_TOO: Final = [
 ]
 CONTROL: Final = [(control_totals_differ, "its control totals differ")]
 TOLD: Final = [
-    (last_answer_lost, "are [1] of 2"),
-    (answer_backwards, "are [2, 1] of 2"),
-    (answer_under_a_number_of_another, "T5: two different replies 1 to houston"),
-    (answer_still_due, "T5: 1 replies were never sent"),
+    (last_reply_lost, "are [1] of 2"),
+    (replies_backwards, "are [2, 1] of 2"),
+    (reply_with_number_of_another, "T5: two different replies 1 to houston"),
+    (reply_never_sent, "T5: 1 replies were never sent"),
     (waits_for_nothing, "and its customer is synchronized"),
     (blocked_without_reason, "is blocked, and its event is None"),
 ]
@@ -444,7 +448,7 @@ REPEATS: Final = [(two_numbers, "I1: customer"), (repeat_not_counted, "repeats: 
 LOST: Final = [
     (lost_event, "I4: event"),
     (dead_letter_lost, "I4: async-customers"),
-    (answer_lost, "replies: no reply to houston"),
+    (reply_lost, "replies: no reply to houston"),
 ]
 DEAD_LETTERS: Final = [
     (log_and_dead_letter, "I4: event"),
@@ -463,7 +467,7 @@ CHANNEL: Final = [
 ]
 CHANNEL_TOO: Final = [(missing_in_channel, "I6: houston lacks customer"), (sent_and_lost, "I4: houston has sent event")]
 ABORTED: Final = [(aborted_event_applied, "where no committed record has it")]
-ANSWERED: Final = [(answer_of_aborted_attempt, "was answered, and is not in the log")]
+REPLIED: Final = [(reply_of_aborted_attempt, "was answered, and is not in the log")]
 DATABASE: Final = [(offset_ahead_of_database, "I9: the group"), (torn_transaction, "I10: customers")]
 OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
 
@@ -472,13 +476,13 @@ OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
     "bugs",
     [
         *(NUMBERS, REPEATS, LOST, DEAD_LETTERS, BACKWARDS, UNEQUAL),
-        *(CHANNEL, CHANNEL_TOO, ABORTED, ANSWERED, DATABASE, OVERWRITTEN),
+        *(CHANNEL, CHANNEL_TOO, ABORTED, REPLIED, DATABASE, OVERWRITTEN),
         *(SOLD, SOLD_TOO, ORDERS, CLOSED, CLOSED_TOO, CONTROL, TOLD),
     ],
     ids=lambda bugs: "+".join(plant.__name__ for plant, _ in bugs),
 )
 def test_planted_bugs_are_found(world: World, bugs: list[tuple[Callable[[World], None], str]]) -> None:
-    """Each of the classic bugs breaks the promise that it must break; some are planted together, to save time."""
+    """Each bug violates the promise that it must violate; some are planted together, to save time."""
     # given
     for plant, _ in bugs:
         plant(world)
@@ -487,12 +491,12 @@ def test_planted_bugs_are_found(world: World, bugs: list[tuple[Callable[[World],
     found = violations(world)
 
     # then
-    missed = [plant.__name__ for plant, sentence in bugs if not any(sentence in one for one in found)]
+    missed = [plant.__name__ for plant, sentence in bugs if not any(sentence in violation for violation in found)]
     assert missed == [], found
 
 
 def test_hanging_transaction_is_found(world: World) -> None:
-    """A transaction that nobody ends hides everything behind it, and is named."""
+    """An open transaction hides all later records, and is named."""
     # given
     world.write()
     producer = world.producer()
@@ -504,17 +508,17 @@ def test_hanging_transaction_is_found(world: World) -> None:
 
     # then
     producer.abort_transaction()
-    assert [one for one in found if one.startswith("I8: a transaction on")], found
+    assert [violation for violation in found if violation.startswith("I8: a transaction on")], found
 
 
 def test_checker_imports_nothing_of_the_product() -> None:
-    """What judges the product must not share its code."""
+    """The checker shares no code with the product."""
     ours = {"avro", "case", "checker", "closed", "contents", "evidence", "journal", "model", "sold", "states"}
     for name in ours:
         tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
-        modules = [one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)]
-        modules += [alias.name for one in ast.walk(tree) if isinstance(one, ast.Import) for alias in one.names]
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         roots = {module.split(".")[0] for module in modules}
         assert not roots & {"tenten", "schemas", "producers", "consumers"}, name
         inside = {module for module in modules if module.startswith("tests.")}
-        assert inside <= {f"tests.faults.{one}" for one in ours}, name
+        assert inside <= {f"tests.faults.{module}" for module in ours}, name

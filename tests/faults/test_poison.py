@@ -44,9 +44,13 @@ def houston() -> Store:
 
 
 def dead_places(scene: Scene) -> Counter[tuple[int, int]]:
-    """Where the dead letters came from."""
-    letters = [headers_of(one) for one in read_topic(scene.bootstrap_servers, scene.prefix, "async-customers.dlq")]
-    return Counter((int(one["__connect.errors.partition"]), int(one["__connect.errors.offset"])) for one in letters)
+    """Partition and offset of the record of each dead letter, with their number."""
+    letters = [
+        headers_of(record) for record in read_topic(scene.bootstrap_servers, scene.prefix, "async-customers.dlq")
+    ]
+    return Counter(
+        (int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"])) for headers in letters
+    )
 
 
 def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, houston: Store) -> None:
@@ -109,14 +113,14 @@ def send_between_good_ones(scene: Scene, houston: Store, poison: list[Poison]) -
 
 
 def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """Too many in a row are no bad luck: it ends with advice, consumes nothing, and goes on when told to."""
+    """Too many in a row: it ends with advice, consumes nothing, and continues after the setting is raised."""
     # given
     scene.toml.write_text(
         scene.toml.read_text().replace("[headquarters]", "[headquarters]\ndead_letters_in_a_row_max = 5")
     )
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
     good = [houston.create(), houston.create()]
-    first, last = (Operation(key=one["customer_id"].encode(), value=None, event_id=None) for one in good)
+    first, last = (Operation(key=event["customer_id"].encode(), value=None, event_id=None) for event in good)
     writer.send(good[0])
     writer.flush()
     partition = scene.journal.operations[0].partition
@@ -136,7 +140,7 @@ def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) 
 
     # then
     assert exit_code == 1
-    assert "raise dead_letters_in_a_row_max" in worker.said()
+    assert "raise dead_letters_in_a_row_max" in worker.logged()
     assert not before.committed["async-customers.dlq"]
     assert not before.headquarters.log
     assert not before.group_offsets["headquarters"]
@@ -147,7 +151,7 @@ def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) 
 
 
 def test_dead_letter_that_cannot_be_written_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """What no topic takes is neither dropped nor tried for ever: it ends with advice, and loses nothing."""
+    """A dead letter that is too large for its topic: headquarters ends with advice, and loses nothing."""
     # given
     limit(scene, "async-customers.dlq", 2_000)
     broken = Operation(key=b"k", value=random.Random(1).randbytes(5_000))
@@ -165,14 +169,14 @@ def test_dead_letter_that_cannot_be_written_stops_headquarters(scene: Scene, hou
 
     # then
     assert exit_code == 1
-    assert "max.message.bytes" in worker.said()
+    assert "max.message.bytes" in worker.logged()
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
     assert dead_places(scene) == {(broken.partition, broken.offset): 1}
 
 
 def limit(scene: Scene, topic: str, record_bytes_max: int) -> None:
-    """Change how large a record of a topic may be."""
+    """Change the maximum size of a topic's records."""
     admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
     entry = ConfigEntry("max.message.bytes", str(record_bytes_max), incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, scene.prefix + topic, incremental_configs=[entry])

@@ -12,7 +12,6 @@ from tests.faults.settled import wait_until_settled
 from tests.faults.trade import send_steps, shops, trade
 from tests.scenes import SETTING, Scene, set_scene
 
-
 CHOICES: Final = 10
 """Of each shop in each of three rounds; about two records each."""
 

@@ -117,7 +117,7 @@ def killed_at_random_times(scene: Scene, rng: random.Random, rounds: Iterable[in
 
 def _has_logged(worker: WorkerProcess, event: str) -> bool:
     worker.check()
-    return event in worker.said()
+    return event in worker.logged()
 
 
 def _gather(scene: Scene) -> Evidence:

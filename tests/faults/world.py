@@ -1,6 +1,6 @@
-"""A small history as a perfect headquarters would have left it, written by hand to real topics and tables.
+"""A small history as a perfect headquarters would leave it, written to real topics and tables.
 
-The checker must find nothing in it; each test of the checker spoils one thing first.
+The checker must find no violation in it; each test of the checker plants a bug first.
 """
 
 import json
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class World:
-    """Everything that will be written, as plain values that a test may spoil."""
+    """The history as plain values that a test may change."""
 
     bootstrap_servers: str
     prefix: str
@@ -43,10 +43,10 @@ class World:
     journal: Journal = field(default_factory=Journal)
     events: list[Event] = field(default_factory=list)
     places: dict[str, Record] = field(default_factory=dict)
-    """By event id: where its first record stands."""
+    """By event id: its first record."""
     poison: Record | None = None
     customers: dict[str, Row] = field(default_factory=dict)
-    """By customer id: what headquarters and the channel have, as a snapshot; with `erased`."""
+    """By customer id: the snapshot at headquarters and in the channel; with `erased`."""
     log: dict[str, Row] = field(default_factory=dict)
     snapshots: list[tuple[str, Row | None]] = field(default_factory=list)
     replies: list[Row] = field(default_factory=list)
@@ -59,8 +59,8 @@ class World:
     sales: WorldSales = field(default_factory=WorldSales)
 
     def live(self) -> None:
-        """The history: three creates, an edit, a repeat, a rejection, an erasure, one record that is no event; and
-        sales, which bring two of those events along.
+        """The history: three creates, an edit, a repeat, a rejection, an erasure, an unreadable record; and sales, some
+        with these events inside.
         """
         self._create_topics()
         first, second, third = (self.store.create(last_name=f"Lee {number}") for number in range(3))
@@ -78,13 +78,13 @@ class World:
         for event in (first, second, third):
             self._created(event)
         self._changed(edit, "synchronized", title="Dr.")
-        self._answered(edit)
+        self._replied(edit)
         self._rejected(wrong)
         self._erased(erasure)
-        numbers = {key: one["account_number"] for key, one in self.customers.items()}
-        self.sales.take_in(numbers, self.log[wrong["event_id"]]["reasons"])
+        numbers = {key: customer["account_number"] for key, customer in self.customers.items()}
+        self.sales.ingest(numbers, self.log[wrong["event_id"]]["reasons"])
         self.channel_customers = {
-            key: deepcopy(one) for key, one in self.customers.items() if key != third["customer_id"]
+            key: deepcopy(customer) for key, customer in self.customers.items() if key != third["customer_id"]
         }
 
     def _create_topics(self) -> None:
@@ -143,9 +143,9 @@ class World:
         }
         if "customer" in customer:
             self.snapshots.append((event["customer_id"], None if customer["erased"] else deepcopy(customer)))
-        self._answered(event)
+        self._replied(event)
 
-    def _answered(self, event: Event) -> None:
+    def _replied(self, event: Event) -> None:
         row = self.log[event["event_id"]]
         self.replies.append(
             {
@@ -161,7 +161,7 @@ class World:
         )
 
     def write(self) -> None:
-        """Put it all where the checker looks."""
+        """Write topics, tables and group offsets."""
         self._write_topics()
         self._write_headquarters()
         self._write_channel()
@@ -173,7 +173,7 @@ class World:
             consumer.close()
 
     def producer(self) -> Producer:
-        """One with a transaction of its own open."""
+        """A producer with an open transaction."""
         producer = Producer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -202,15 +202,15 @@ class World:
 
     def _write_headquarters(self) -> None:
         with psycopg.connect(self.url) as connection:
-            for one in self.customers.values():
-                erased_at = _NOON if one["erased"] else None
-                state = one["customer"] | {name: Json([]) for name in _STATE_COLUMNS}
-                if not one["erased"]:
-                    state["affiliations"] = Json(one["customer"]["affiliations"])
-                _insert(connection, "customers", {**_columns(one, state), "erased_at": erased_at})
+            for customer in self.customers.values():
+                erased_at = _NOON if customer["erased"] else None
+                state = customer["customer"] | {name: Json([]) for name in _STATE_COLUMNS}
+                if not customer["erased"]:
+                    state["affiliations"] = Json(customer["customer"]["affiliations"])
+                _insert(connection, "customers", {**_columns(customer, state), "erased_at": erased_at})
                 for part, table in (("addresses", "customer_addresses"), ("contacts", "customer_contacts")):
-                    for child in [] if one["erased"] else one["customer"][part]:
-                        _insert(connection, table, {"customer_id": one["customer_id"], **child})
+                    for child in [] if customer["erased"] else customer["customer"][part]:
+                        _insert(connection, table, {"customer_id": customer["customer_id"], **child})
             for event_id, row in self.log.items():
                 _insert(connection, "synchronization_log", self._log_columns(event_id, row))
             sequence = {"legal_entity": "usrt", "format": "C-########", "next": self.next_number, "continuous": True}
@@ -241,12 +241,12 @@ class World:
 
     def _write_channel(self) -> None:
         connection = sqlite3.connect(self.channel)
-        for one in self.channel_customers.values():
-            state = one["customer"] | {name: json.dumps(one["customer"][name]) for name in _STATE_COLUMNS}
-            _insert(connection, "customers", {**_columns(one, state), "search_name": ""})
+        for customer in self.channel_customers.values():
+            state = customer["customer"] | {name: json.dumps(customer["customer"][name]) for name in _STATE_COLUMNS}
+            _insert(connection, "customers", {**_columns(customer, state), "search_name": ""})
             for part, table in (("addresses", "customer_addresses"), ("contacts", "customer_contacts")):
-                for child in one["customer"][part]:
-                    _insert(connection, table, {"customer_id": one["customer_id"], **child})
+                for child in customer["customer"][part]:
+                    _insert(connection, table, {"customer_id": customer["customer_id"], **child})
         for row in self.outbox:
             _insert(connection, "outbox", row)
         for partition in range(PARTITIONS):
@@ -256,21 +256,21 @@ class World:
         connection.close()
 
     def gather(self) -> Evidence:
-        """Read it back, as the checker does."""
+        """Read the evidence."""
         channels = {"houston": f"sqlite:///{self.channel}"}
         return gather(self.bootstrap_servers, self.prefix, self.url, channels)
 
 
-def _columns(one: Row, state: Row) -> Row:
-    """The columns of a customer's row; texts of an erased one are empty."""
+def _columns(customer: Row, state: Row) -> Row:
+    """The columns of a customer's row; the texts of an erased customer are empty."""
     fields = {name: value for name, value in state.items() if name not in ("addresses", "contacts")}
-    if one["erased"]:
+    if customer["erased"]:
         fields |= dict.fromkeys(("title", "first_name", "last_name"), "")
     return {
-        "customer_id": one["customer_id"],
-        "account_number": one["account_number"],
-        "version": one["version"],
-        "updated_at": one["updated_at"],
+        "customer_id": customer["customer_id"],
+        "account_number": customer["account_number"],
+        "version": customer["version"],
+        "updated_at": customer["updated_at"],
         **fields,
     }
 
@@ -279,7 +279,7 @@ def _insert(connection: "psycopg.Connection[Any] | sqlite3.Connection", table: s
     names = ", ".join(f'"{name}"' for name in row)
     if isinstance(connection, sqlite3.Connection):
         marks = ", ".join("?" for _ in row)
-        values = [one.isoformat() if isinstance(one, datetime) else one for one in row.values()]
+        values = [value.isoformat() if isinstance(value, datetime) else value for value in row.values()]
         connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)  # noqa: S608  # names from here
     else:
         marks = ", ".join("%s" for _ in row)

@@ -1,4 +1,4 @@
-"""What the same perfect headquarters would have of a store's sales: plain values that a test may spoil, then tables."""
+"""The sales of a store as the same perfect headquarters would store them: plain values that a test may change."""
 
 import json
 from collections import defaultdict
@@ -25,12 +25,12 @@ Row = dict[str, Any]
 
 @dataclass(slots=True)
 class WorldSales:
-    """One store's day: orders and sales of all sorts, two ends of the day, and what was not listed."""
+    """A day of a store: orders and sales of all kinds, two ends of day, and a sale that none lists."""
 
     till: Till = field(default_factory=lambda: Till(channel_id="houston"))
     sent: list[Transaction] = field(default_factory=list)
     places: dict[str, Record] = field(default_factory=dict)
-    """By transaction id: where its first record stands."""
+    """By transaction id: its first record."""
     poison: Record | None = None
     transactions: dict[str, Row] = field(default_factory=dict)
     orders: list[Row] = field(default_factory=list)
@@ -44,7 +44,7 @@ class WorldSales:
     group_offsets: dict[int, int] = field(default_factory=dict)
 
     def sell(self, created: Event, known: Event, erased: Event, rejected: Event) -> None:
-        """Fill `sent`: orders let through, blocked and waiting; sales, closed in three statements."""
+        """Fill `sent`: released, blocked and waiting orders; sales in three statements."""
         till = self.till
         brings, plain = till.order(created), till.order()
         late = till.order(customer_id=known["customer_id"])
@@ -58,9 +58,9 @@ class WorldSales:
         self.sent = [brings, plain, late, blocked, waits, plain, *sales, forgotten, first, missed, second, stolen]
 
     def write_topic(self, writer: Writer, bootstrap_servers: str, prefix: str) -> None:
-        """Put `sent` on retail-transactions, with one record that is none, and note where it all stands."""
-        for one in self.sent:
-            writer.sell(one)
+        """Write `sent` to retail-transactions, with an unreadable record, and remember the positions."""
+        for transaction in self.sent:
+            writer.sell(transaction)
         writer.write(Operation(topic="retail-transactions", key=b"houston", value=b"no transaction"))
         writer.flush()
         for record in read_topic(bootstrap_servers, prefix, "retail-transactions"):
@@ -72,60 +72,60 @@ class WorldSales:
             if transaction["channel_id"] == "houston":
                 self.places.setdefault(transaction["transaction_id"], record)
 
-    def take_in(self, numbers: dict[str, str], reasons: list[Row]) -> None:
-        """What comes of `sent`; `numbers` are account numbers by customer id, `reasons` those of the rejected event."""
+    def ingest(self, numbers: dict[str, str], reasons: list[Row]) -> None:
+        """Fill the tables from `sent`, with account numbers by customer id and the reasons of the rejected event."""
         brings, plain, late, blocked, waits, _, *sales, forgotten, first, missed, second, stolen = self.sent
-        for one in (brings, plain, late, *sales, forgotten, missed):
-            self._let_through(one, numbers.get(one["customer_id"]))
+        for transaction in (brings, plain, late, *sales, forgotten, missed):
+            self._release(transaction, numbers.get(transaction["customer_id"]))
         self.transactions[plain["transaction_id"]]["repeats"] = 1
-        self._take(waits, "waiting", [])
-        self._take(blocked, "blocked", reasons)
+        self._store(waits, "waiting", [])
+        self._store(blocked, "blocked", reasons)
         self._close(first["transaction_id"], first, sales, [])
         self._close(ADJUSTMENT, first, [forgotten], [])
         self._close(second["transaction_id"], second, [missed], [sales[1]])
         duplicate = {"field": "transaction_id", "code": "duplicate", "text": "It is another channel's."}
-        self._answer(stolen, stolen["transaction_id"], {"status": "rejected", "reasons": [duplicate], "answer": 1})
+        self._reply(stolen, stolen["transaction_id"], {"status": "rejected", "reasons": [duplicate], "answer": 1})
 
-    def _take(self, one: Transaction, status: str, reasons: list[Row], account_number: str | None = None) -> Row:
-        place = self.places[one["transaction_id"]]
-        address = one["delivery_address"]
+    def _store(self, sent: Transaction, status: str, reasons: list[Row], account_number: str | None = None) -> Row:
+        place = self.places[sent["transaction_id"]]
+        address = sent["delivery_address"]
         row = {
-            "transaction_id": one["transaction_id"],
-            "channel_id": one["channel_id"],
-            "kind": one["kind"].lower(),
-            "business_date": one["business_date"],
-            "legal_entity": one["legal_entity"],
-            "customer_id": one["customer_id"],
+            "transaction_id": sent["transaction_id"],
+            "channel_id": sent["channel_id"],
+            "kind": sent["kind"].lower(),
+            "business_date": sent["business_date"],
+            "legal_entity": sent["legal_entity"],
+            "customer_id": sent["customer_id"],
             "account_number": account_number,
-            "customer_event_id": one["customer_event_id"],
+            "customer_event_id": sent["customer_event_id"],
             "delivery_address_id": None if address is None else address["address_id"],
             "status": status,
             "reasons": reasons,
-            "currency": one["currency"],
-            "total": one["total"],
-            "content": {"lines": [{**line, **{name: str(line[name]) for name in _DECIMALS}} for line in one["lines"]]},
+            "currency": sent["currency"],
+            "total": sent["total"],
+            "content": {"lines": [{**line, **{name: str(line[name]) for name in _DECIMALS}} for line in sent["lines"]]},
             "answer": 1,
             "repeats": 0,
             "topic": "retail-transactions",
             "partition": place.partition,
             "offset": place.offset,
-            "occurred_at": one["occurred_at"],
+            "occurred_at": sent["occurred_at"],
             "received_at": _EVENING,
             "changed_at": _EVENING,
         }
-        self.transactions[one["transaction_id"]] = row
-        self._answer(one, one["transaction_id"], row)
+        self.transactions[sent["transaction_id"]] = row
+        self._reply(sent, sent["transaction_id"], row)
         return row
 
-    def _let_through(self, one: Transaction, account_number: str | None) -> None:
-        row = self._take(one, "synchronized", [], account_number)
-        if one["kind"] != "ORDER":
+    def _release(self, sent: Transaction, account_number: str | None) -> None:
+        row = self._store(sent, "synchronized", [], account_number)
+        if sent["kind"] != "ORDER":
             return
         number = f"SO-{self.next_number:08}"
         self.next_number += 1
         self.replies[-1]["sales_order"] = number
         names = ("transaction_id", "channel_id", "business_date", "customer_id", "account_number", "currency", "total")
-        key = {"legal_entity": one["legal_entity"], "sales_order": number}
+        key = {"legal_entity": sent["legal_entity"], "sales_order": number}
         delivery = {"delivery_mode": "", "delivery_address": None, "created_at": _EVENING}
         self.orders.append({**key, **{name: row[name] for name in names}, **delivery})
 
@@ -137,11 +137,11 @@ class WorldSales:
             self.statement_lines.append({**line, "statement_id": statement_id})
         for owned, sales in ((True, own), (False, other)):
             key = {"statement_id": statement_id, "channel_id": "houston", "owned": owned}
-            self.listed += [{**key, "transaction_id": one["transaction_id"]} for one in sales]
+            self.listed += [{**key, "transaction_id": sale["transaction_id"]} for sale in sales]
         amounts = [
             {"currency": "USD", "payment_method": method, "amount": str(amount)} for method, amount in sums.items()
         ]
-        control = [{**one, "amount": str(one["amount"])} for one in day["control_totals"]]
+        control = [{**total, "amount": str(total["amount"])} for total in day["control_totals"]]
         self.statements[statement_id] = {
             "statement_id": statement_id,
             "channel_id": "houston",
@@ -158,14 +158,14 @@ class WorldSales:
             "received_at": _EVENING,
             "posted_at": _EVENING,
         }
-        self._answer(day, statement_id, self.statements[statement_id])
+        self._reply(day, statement_id, self.statements[statement_id])
 
-    def _answer(self, one: Transaction, event_id: str, row: Row) -> None:
+    def _reply(self, sent: Transaction, event_id: str, row: Row) -> None:
         self.replies.append(
             {
-                "channel_id": one["channel_id"],
+                "channel_id": sent["channel_id"],
                 "event_id": event_id,
-                "customer_id": one["customer_id"] or _NOBODY,
+                "customer_id": sent["customer_id"] or _NOBODY,
                 "outcome": "REJECTED" if row["status"] == "rejected" else "SYNCHRONIZED",
                 "reasons": row["reasons"],
                 "account_number": row.get("account_number"),
@@ -177,7 +177,7 @@ class WorldSales:
         )
 
     def write_tables(self, connection: "psycopg.Connection[Any]") -> None:
-        """Put it all where the checker looks."""
+        """Write the tables."""
         sequence = {"legal_entity": "usrt", "format": "SO-########", "next": self.next_number}
         tables: dict[str, list[Row]] = {
             "retail_transactions": [*self.transactions.values()],
