@@ -65,23 +65,23 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="Few account numbers are left: give the legal entity a longer number format.",
     ),
     # Headquarters: transactions.
-    "transactions_taken_in": LogEvent(
+    "transactions_ingested": LogEvent(
         level="info",
         fields=("sales", "ends_of_days", "forwarded", "dead_letters", "next_offsets"),
         meaning="A batch of orders, sales and ends of day was committed. `forwarded` are embedded customer events.",
     ),
-    "batch_refused": LogEvent(
+    "transactions_rejected_by_database": LogEvent(
         level="warning",
         fields=("transactions", "error"),
         meaning="The database rejected a batch of transactions; its halves are tried until the transactions that "
         "cause it are known.",
     ),
-    "released": LogEvent(
+    "transactions_released": LogEvent(
         level="info",
         fields=("transactions", "statements"),
         meaning="Waiting transactions were released, and statements updated.",
     ),
-    "round_refused": LogEvent(
+    "release_pass_rejected_by_database": LogEvent(
         level="warning",
         fields=("code",),
         meaning="The database rejected a release pass; its transactions are released one at a time.",
@@ -91,7 +91,9 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channel", "transaction_id", "waiting_seconds"),
         meaning="A transaction waits for its customer for longer than `waiting_seconds_max`.",
     ),
-    "answers_sent": LogEvent(level="info", fields=("answers",), meaning="Replies to transactions were sent."),
+    "transaction_replies_sent": LogEvent(
+        level="info", fields=("replies",), meaning="Replies to transactions were sent."
+    ),
     # Channel: relay.
     "relay_recovered": LogEvent(level="info", fields=("channel",), meaning="The relay recovered; ends `relay_failed`."),
     "relay_failed": LogEvent(

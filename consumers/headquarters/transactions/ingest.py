@@ -51,7 +51,7 @@ def ingest(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> 
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error) or batch.transactions == 0 or (error_code(error) or "")[:2] not in OF_A_RECORD:
             raise
-        log.warning("transactions_batch_halved", transactions=batch.transactions, error=type(error).__name__)
+        log.warning("transactions_rejected_by_database", transactions=batch.transactions, error=type(error).__name__)
     else:
         return ()
     if batch.transactions == 1:

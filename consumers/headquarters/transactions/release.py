@@ -64,7 +64,7 @@ def release(engine: Engine, waiting_seconds_max: int, *, full_scan: bool) -> Rel
     except DBAPIError as error:
         if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
             raise
-        log.warning("release_pass_retried_individually", code=error_code(error))
+        log.warning("release_pass_rejected_by_database", code=error_code(error))
     return _release_pass(engine, waiting_seconds_max, full_scan=True, individually=True)
 
 

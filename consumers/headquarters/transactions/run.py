@@ -172,7 +172,7 @@ def publish_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: E
                 published = publish_replies(engine, producer, settings.topic(CHANNEL_REPLIES))
                 retry.recovered()
                 if published:
-                    log.info("transaction_replies_published", replies=published)
+                    log.info("transaction_replies_sent", replies=published)
                 notification.wait(FULL_SCAN_SECONDS, stop)
     finally:
         producer.purge()
