@@ -16,7 +16,6 @@ import psycopg
 from sqlalchemy import Connection, Engine, bindparam, delete, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
-from tenten.sql.driver_cursor import driver_cursor
 
 from tenten.avro.batches import UnreadableRow
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
@@ -33,6 +32,7 @@ from tenten.schemas.tables.headquarters import retail_transactions, sales_orders
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import as_rows
+from tenten.sql.postgresql_driver import driver_cursor
 
 log = get_logger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, delete, text
-from tenten.sql.driver_cursor import driver_cursor
 
 from tenten.avro.columns import encode_columns
 from tenten.avro.wire import contract, encode
@@ -21,6 +20,7 @@ from tenten.schemas.messages import NO_CUSTOMER, Outcome, Reason, Reply, Transac
 from tenten.schemas.tables.headquarters import replies_due
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
+from tenten.sql.postgresql_driver import driver_cursor
 
 REPLIES_CHANNEL: Final = "tenten_answers"
 """PostgreSQL NOTIFY channel: notified in every transaction that enqueues replies."""
