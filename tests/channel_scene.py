@@ -1,6 +1,6 @@
-"""A scene for tests of a channel: its database, topics of its own, and a headquarters whose words the test writes.
+"""A scene for tests of a channel: its database, topics of its own, and a headquarters whose records the test writes.
 
-Headquarters is a plain transactional producer here: what it says are real records on the real topics, in real
+Headquarters is a plain transactional producer here: what it writes are real records on the real topics, in real
 transactions.
 """
 
@@ -54,7 +54,7 @@ from tests.forked import ended_with_block, fork_program
 from tests.settings_file import DEMF, USRT, general, kafka
 
 DEADLINE_SECONDS: Final = 60.0
-"""By then whatever a test waits for has happened, or never will."""
+"""The longest that a test waits."""
 
 AT: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 CHANNEL: Final = "houston"
@@ -73,7 +73,7 @@ def guid() -> str:
 
 
 def state(name: str = "Ann", **fields: Any) -> CustomerState:
-    """A customer with one address and two contacts, unless told otherwise."""
+    """A customer, by default with one address and two contacts."""
     address, email, phone = guid(), guid(), guid()
     usual: dict[str, Any] = {
         "legal_entity": "usrt",
@@ -123,7 +123,7 @@ def event(
     supersedes: Sequence[SupersededEvent] = (),
     kind: EventKind = EventKind.EDITED,
 ) -> CustomerEvent:
-    """What the channel said of a customer."""
+    """An event of the channel."""
     return CustomerEvent(
         customer_id=customer_id,
         event_id=guid(),
@@ -137,7 +137,7 @@ def event(
 
 
 def reply(to: CustomerEvent, outcome: Outcome = Outcome.SYNCHRONIZED, **fields: Any) -> Reply:
-    """Headquarters' answer to an event of the channel."""
+    """Headquarters' reply to an event of the channel."""
     return Reply(
         channel_id=CHANNEL,
         event_id=to.event_id,
@@ -148,8 +148,8 @@ def reply(to: CustomerEvent, outcome: Outcome = Outcome.SYNCHRONIZED, **fields: 
     )
 
 
-def answer(transaction_id: str, status: str, number: int, **fields: Any) -> Reply:
-    """Headquarters' answer of this number to an order, a sale or an end of day of the channel."""
+def transaction_reply(transaction_id: str, status: str, number: int, **fields: Any) -> Reply:
+    """Headquarters' reply with this number to an order, a sale or an end of day of the channel."""
     usual = {
         "customer_id": NO_CUSTOMER,
         "outcome": Outcome.REJECTED if status == "rejected" else Outcome.SYNCHRONIZED,
@@ -187,14 +187,16 @@ class Headquarters:
         self.raw(
             CUSTOMERS.name,
             *(
-                (one, None) if isinstance(one, str) else (one.customer_id, encode(contract("Customer"), to_avro(one)))
-                for one in snapshots
+                (snapshot, None)
+                if isinstance(snapshot, str)
+                else (snapshot.customer_id, encode(contract("Customer"), to_avro(snapshot)))
+                for snapshot in snapshots
             ),
         )
 
     def reply(self, *replies: Reply) -> None:
-        """Send answers."""
-        values = ((one.channel_id, encode(contract("Reply"), to_avro(one))) for one in replies)
+        """Send replies."""
+        values = ((reply.channel_id, encode(contract("Reply"), to_avro(reply))) for reply in replies)
         self.raw(CHANNEL_REPLIES.name, *values)
 
     def raw(self, topic: str, *records: tuple[str, bytes | None], abort: bool = False) -> None:
@@ -227,11 +229,11 @@ class Headquarters:
 
     def _ends(self, topic: str, isolation: IsolationLevel) -> dict[int, int]:
         partitions = self._admin.list_topics(topic, timeout=DEADLINE_SECONDS).topics[topic].partitions
-        asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
+        specifications = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
         while True:
-            futures = self._admin.list_offsets(asked, isolation_level=isolation)
+            futures = self._admin.list_offsets(specifications, isolation_level=isolation)
             try:
-                return {one.partition: future.result().offset for one, future in futures.items()}
+                return {asked.partition: future.result().offset for asked, future in futures.items()}
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
                     raise
@@ -239,7 +241,7 @@ class Headquarters:
 
 @dataclass(slots=True, kw_only=True)
 class ChannelScene:
-    """One channel, its database, and headquarters' voice."""
+    """One channel, its database, and a headquarters."""
 
     directory: Path
     settings: Settings
@@ -249,7 +251,7 @@ class ChannelScene:
 
     @contextmanager
     def running(self, run: Callable[[Settings, str, Event], None]) -> "Iterator[Worker]":
-        """A process of the channel in a thread, for as long as the block. What it dies of is raised."""
+        """A process of the channel in a thread, for as long as the block. Its error is raised."""
         worker = Worker(lambda stop: run(self.settings, CHANNEL, stop))
         self.workers.append(worker)
         try:
@@ -265,7 +267,7 @@ class ChannelScene:
         while not condition():
             for worker in self.workers:
                 worker.check()
-            assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s in vain for {what}"
+            assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s for {what}"
             time.sleep(0.01)
 
     def wait_until_level(self) -> None:
@@ -308,7 +310,7 @@ class ChannelScene:
 
     def edit(self, snapshot: Customer, edited: CustomerState, paths: Sequence[str], kept: bool = True) -> CustomerEvent:
         """A clerk edits a customer with that snapshot: the row shows it, the snapshot is kept, the event written."""
-        said = event(snapshot.customer_id, edited, paths)
+        appended = event(snapshot.customer_id, edited, paths)
         with self.engine.begin() as connection:
             if kept:
                 value = encode(contract("Customer"), to_avro(snapshot))
@@ -319,17 +321,17 @@ class ChannelScene:
                 .where(channel.customers.c.customer_id == snapshot.customer_id)
                 .values(customer_row(snapshot.customer_id, snapshot.account_number, snapshot.version, edited))
             )
-        self.append(said)
-        return said
+        self.append(appended)
+        return appended
 
-    def append(self, said: CustomerEvent, **columns: Any) -> None:
-        """Put an event into the outbox, as sent unless told otherwise."""
+    def append(self, appended: CustomerEvent, **columns: Any) -> None:
+        """Append an event to the outbox, by default as sent."""
         row = {
-            "id": said.event_id,
+            "id": appended.event_id,
             "aggregatetype": "customer",
-            "aggregateid": said.customer_id,
+            "aggregateid": appended.customer_id,
             "type": "CustomerEdited",
-            "payload": encode(contract("CustomerEvent"), to_avro(said)),
+            "payload": encode(contract("CustomerEvent"), to_avro(appended)),
             "created_at": AT,
             "sent_at": AT,
             **columns,
@@ -338,7 +340,7 @@ class ChannelScene:
             connection.execute(insert(channel.outbox), row)
 
     def sell(self, customer_id: str | None = None, **columns: Any) -> str:
-        """The channel records an order, as sent unless told otherwise; its id."""
+        """Record an order, by default as sent; its id."""
         transaction_id = guid()
         row = {
             "transaction_id": transaction_id,
@@ -355,11 +357,11 @@ class ChannelScene:
         }
         with self.engine.begin() as connection:
             connection.execute(insert(channel.transactions), row)
-        self._tell(transaction_id, "OrderPlaced", columns)
+        self._append_transaction(transaction_id, "OrderPlaced", columns)
         return transaction_id
 
     def close(self, **columns: Any) -> str:
-        """The channel closes a day, as sent unless told otherwise; the id of its end."""
+        """Close a day, by default as sent; the id of its end-of-day record."""
         end_of_day_id = guid()
         row = {
             "end_of_day_id": end_of_day_id,
@@ -373,10 +375,10 @@ class ChannelScene:
         }
         with self.engine.begin() as connection:
             connection.execute(insert(channel.end_of_days), row)
-        self._tell(end_of_day_id, "DayClosed", columns)
+        self._append_transaction(end_of_day_id, "DayClosed", columns)
         return end_of_day_id
 
-    def _tell(self, transaction_id: str, kind: str, columns: Mapping[str, Any]) -> None:
+    def _append_transaction(self, transaction_id: str, kind: str, columns: Mapping[str, Any]) -> None:
         row = {
             "id": transaction_id,
             "aggregatetype": "retail_transaction",
@@ -391,7 +393,7 @@ class ChannelScene:
             connection.execute(insert(channel.outbox), row)
 
     def sale(self, transaction_id: str) -> tuple[str, str | None, int]:
-        """Status, sales order and number of the newest answer of an order, a sale or an end of day."""
+        """Status, sales order and number of the newest reply to an order, a sale or an end of day."""
         for row in [*self.rows(channel.transactions), *self.rows(channel.end_of_days)]:
             if transaction_id in (row.get("transaction_id"), row.get("end_of_day_id")):
                 return row["status"], row.get("sales_order"), row["answer"]
@@ -414,21 +416,21 @@ class Worker:
     def _run(self, run: Callable[[Event], object]) -> None:
         try:
             run(self._stop)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test that waits is to have it
+        except BaseException as error:  # noqa: BLE001 - the waiting test raises it
             self.failure = error
 
     def stop(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Stop it, and wait for its end."""
         self._stop.set()
         self._thread.join(DEADLINE_SECONDS)
         assert not self._thread.is_alive(), "it does not end"
 
     def ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Whether it has ended."""
         return not self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what it died of, if it did."""
+        """Raise the error that ended it, if any."""
         if self.failure is not None:
             raise self.failure
 
@@ -480,14 +482,14 @@ def make_topics(settings: Settings) -> None:
 def set_channel_scene(
     directory: Path, bootstrap_servers: str, prefix: str, url: str, address_books: Sequence[str] = ()
 ) -> Iterator[ChannelScene]:
-    """Topics, tables and settings of one channel, whose database is at that address."""
+    """Topics, tables and settings of one channel, with its database at this address."""
     store = settings_file.channel(CHANNEL, url, address_books=address_books)
     parts = [general(prefix), kafka(bootstrap_servers), USRT, DEMF, store]
     document = "\n".join(parts)
     (directory / "tenten.toml").write_text(document)
     settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
     make_topics(settings)
-    # Whoever waits for a channel to say that it is at the end need not wait a second for that.
+    # A channel that is at its end stores that at once.
     with pytest.MonkeyPatch.context() as quicker:
         quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
         quicker.setattr(settlement, "STORE_SECONDS", 0.05)

@@ -35,7 +35,7 @@ class Flow:
     settings: Settings
 
     def with_channel(self, name: str, **values: Any) -> "Flow":
-        """The same with other settings of one channel."""
+        """The same with other settings of this channel."""
         channels = {**self.settings.channels, name: self.settings.channel(name).model_copy(update=values)}
         return Flow(scene=self.scene, settings=self.settings.model_copy(update={"channels": channels}))
 
@@ -48,7 +48,7 @@ class Flow:
 
     @contextmanager
     def running(self, *parts: Part, channel: str = HOUSTON) -> Iterator[None]:
-        """These parts of a channel, for as long as the block. What one dies of is raised."""
+        """These parts of a channel, for as long as the block. The error of each is raised."""
         workers = []
         with ExitStack() as ends:
             for part in parts:

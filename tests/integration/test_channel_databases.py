@@ -242,7 +242,7 @@ def test_insert_of_an_existing_customer_fails(scene: Scene) -> None:
 
 
 def test_update_makes_rows_equal(scene: Scene) -> None:
-    """Customer and children change, a child is added and one deleted; other customers stay. Twice is the same."""
+    """Customer and children change, a child is added and one deleted; other customers stay. Idempotent."""
     # given
     ann, bob = customer("Ann"), customer("Bob")
     scene.insert(ann, bob)
@@ -367,7 +367,7 @@ def test_remembered_customers(scene: Scene) -> None:
 
 
 def test_nothing_is_committed(scene: Scene) -> None:
-    """What a method has written is gone when the caller's transaction is rolled back."""
+    """The writes of every method are undone when the caller's transaction is rolled back."""
     # given
     ann, bob = customer("Ann"), customer("Bob")
     scene.insert(ann)

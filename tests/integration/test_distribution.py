@@ -1,4 +1,4 @@
-"""Distribution: what headquarters says of customers reaches a channel's tables, on PostgreSQL and on SQLite."""
+"""Distribution: headquarters' snapshots reach a channel's tables, on PostgreSQL and on SQLite."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,13 +63,15 @@ def test_new_customers_arrive_with_addresses_and_contacts(scene: ChannelScene) -
         scene.headquarters.send(*sent)
         scene.wait_until_level()
     # then
-    assert scene.visible() == {one.customer_id: (one.account_number, 1, one.customer.first_name) for one in sent}
+    assert scene.visible() == {
+        snapshot.customer_id: (snapshot.account_number, 1, snapshot.customer.first_name) for snapshot in sent
+    }
     assert scene.counts() == (50, 50, 100)
     found = status(scene.settings, CHANNEL)
     assert (found.customers, found.pending, found.unsettled, found.lag) == (50, 0, 0, 0)
 
 
-def test_rows_are_what_the_snapshot_says(scene: ChannelScene) -> None:
+def test_rows_equal_the_snapshot(scene: ChannelScene) -> None:
     """Every column of the three tables, written out: enums in lower case, lists as JSON, times with microseconds."""
     # given
     address_id, email_id = guid(), guid()
@@ -143,18 +145,18 @@ def test_rows_are_what_the_snapshot_says(scene: ChannelScene) -> None:
     ]
 
 
-def test_change_replaces_what_differs(scene: ChannelScene) -> None:
+def test_newer_snapshot_updates_customer_and_children(scene: ChannelScene) -> None:
     """A newer snapshot changes the customer, one address and one contact, adds an address and takes a contact away."""
     # given
     first = customer("Ann")
     untouched = customer("Bob")
     home = first.customer.addresses[0]
-    kept, gone = first.customer.contacts
+    kept, removed = first.customer.contacts
     shop = Address(address_id=guid(), purpose="BUSINESS", street="2 Side", country="US", updated_at=AT)
     second = changed(
         first,
         first_name="Anna",
-        addresses=tuple(sorted((replace(home, city="Dallas"), shop), key=lambda one: one.address_id)),
+        addresses=tuple(sorted((replace(home, city="Dallas"), shop), key=lambda address: address.address_id)),
         contacts=(replace(kept, description="new"),),
     )
     # when
@@ -174,11 +176,11 @@ def test_change_replaces_what_differs(scene: ChannelScene) -> None:
     }
     contacts = {row["contact_id"]: row["description"] for row in scene.rows(channel.customer_contacts)}
     assert contacts[kept.contact_id] == "new"
-    assert gone.contact_id not in contacts
+    assert removed.contact_id not in contacts
     assert len(contacts) == 3
 
 
-def test_newest_of_several_versions_stands(scene: ChannelScene) -> None:
+def test_newest_version_wins(scene: ChannelScene) -> None:
     """Versions that arrive together, and an older one that comes again later, leave the newest in the table."""
     # given
     first = customer("One")
@@ -194,14 +196,14 @@ def test_newest_of_several_versions_stands(scene: ChannelScene) -> None:
     assert scene.visible() == {first.customer_id: (first.account_number, 3, "Three")}
 
 
-def test_tombstone_deletes_the_customer_and_what_the_outbox_says_of_it(scene: ChannelScene) -> None:
+def test_tombstone_deletes_the_customer_and_empties_its_outbox_rows(scene: ChannelScene) -> None:
     """An erased customer leaves all tables; its unsettled event is settled as erased, without personal data."""
     # given
     erased, kept = customer("Ann"), customer("Bob")
     with scene.running(run):
         scene.headquarters.send(erased, kept)
         scene.wait_until_level()
-        said = scene.edit(erased, replace(erased.customer, first_name="Secret"), ["first_name"])
+        edited_event = scene.edit(erased, replace(erased.customer, first_name="Secret"), ["first_name"])
         # when
         scene.headquarters.send(erased.customer_id)
         scene.wait_until_level()
@@ -209,13 +211,13 @@ def test_tombstone_deletes_the_customer_and_what_the_outbox_says_of_it(scene: Ch
     assert set(scene.visible()) == {kept.customer_id}
     assert scene.counts() == (1, 1, 2)
     assert scene.rows(channel.snapshots) == []
-    row = scene.outbox()[said.event_id]
+    row = scene.outbox()[edited_event.event_id]
     assert (row["outcome"], row["settled_at"] is not None) == ("erased", True)
     assert b"Secret" not in bytes(row["payload"])
 
 
-def test_customer_that_comes_after_its_tombstone_stays(scene: ChannelScene) -> None:
-    """Snapshot, tombstone and snapshot of one GUID in one batch: the last one stands."""
+def test_snapshot_after_a_tombstone_is_applied(scene: ChannelScene) -> None:
+    """Snapshot, tombstone and snapshot of one GUID in one batch: the last one wins."""
     # given
     first = customer("Before")
     again = replace(first, customer=replace(first.customer, first_name="After", addresses=()))
@@ -228,7 +230,7 @@ def test_customer_that_comes_after_its_tombstone_stays(scene: ChannelScene) -> N
     assert scene.counts() == (1, 0, 2)
 
 
-def test_aborted_transaction_is_never_seen(scene: ChannelScene) -> None:
+def test_aborted_transaction_is_skipped(scene: ChannelScene) -> None:
     """Snapshots of an aborted transaction change nothing, and the positions pass them, so that no lag stays."""
     # given
     aborted, committed = customer("Ghost"), customer("Ann")
@@ -275,7 +277,7 @@ def test_customer_that_leaves_the_filter_leaves_the_channel(scene: ChannelScene)
 
 
 def test_unsettled_edit_stays_visible_on_a_newer_snapshot(scene: ChannelScene) -> None:
-    """What headquarters changed and what the clerk changed are both shown, and the snapshot is kept as the base."""
+    """Headquarters' changes and the clerk's are both shown, and the snapshot is stored as the base."""
     # given
     first = customer("Ann", last_name="Old", tax_number="")
     with scene.running(run):
@@ -294,7 +296,7 @@ def test_unsettled_edit_stays_visible_on_a_newer_snapshot(scene: ChannelScene) -
     assert len(scene.rows(channel.customer_contacts)) == 2
 
 
-def test_edit_settled_in_a_later_version_stays_visible_until_that_comes(scene: ChannelScene) -> None:
+def test_edit_settled_in_a_later_version_stays_visible_until_its_snapshot(scene: ChannelScene) -> None:
     """A reply that was quicker than its snapshot does not make the edit disappear for a moment; then the base goes."""
     # given
     first = customer("Ann")
@@ -302,9 +304,9 @@ def test_edit_settled_in_a_later_version_stays_visible_until_that_comes(scene: C
         scene.headquarters.send(first)
         scene.wait_until_level()
         edited = replace(first.customer, first_name="Clerk")
-        said = scene.edit(first, edited, ["first_name"])
+        edited_event = scene.edit(first, edited, ["first_name"])
         with scene.engine.begin() as connection:
-            settled = update(channel.outbox).where(channel.outbox.c.id == said.event_id)
+            settled = update(channel.outbox).where(channel.outbox.c.id == edited_event.event_id)
             connection.execute(settled.values(settled_at=AT, outcome="synchronized", version=3))
         # when
         second = changed(first, last_name="Other")
@@ -324,9 +326,9 @@ def test_pending_customer_gets_its_snapshot(scene: ChannelScene) -> None:
     """The first snapshot of a customer that was made here, and whose event is settled, replaces the pending row."""
     # given
     made = customer("Ann")
-    said = scene.create(made.customer_id, made.customer)
+    edited_event = scene.create(made.customer_id, made.customer)
     with scene.engine.begin() as connection:
-        settled = update(channel.outbox).where(channel.outbox.c.id == said.event_id)
+        settled = update(channel.outbox).where(channel.outbox.c.id == edited_event.event_id)
         connection.execute(settled.values(settled_at=AT, outcome="synchronized", version=1))
     # when
     with scene.running(run):
@@ -337,8 +339,8 @@ def test_pending_customer_gets_its_snapshot(scene: ChannelScene) -> None:
     assert scene.counts() == (1, 1, 2)
 
 
-def test_edit_under_way_is_waited_for(scene: ChannelScene) -> None:
-    """While a clerk's transaction holds the customer's row its snapshot waits, and then shows what he wrote."""
+def test_snapshot_waits_for_an_open_edit(scene: ChannelScene) -> None:
+    """While a clerk's transaction holds the customer's row its snapshot waits, and then shows their input."""
     # given
     first = customer("Ann")
     with scene.running(run):
@@ -350,8 +352,8 @@ def test_edit_under_way_is_waited_for(scene: ChannelScene) -> None:
             clerk.execute(select(channel.customers).where(mine).with_for_update())
             # when
             scene.headquarters.send(changed(first, last_name="New"))
-            said = _event_row(first, "Clerk")
-            clerk.execute(channel.outbox.insert(), said)
+            edited_event = _event_row(first, "Clerk")
+            clerk.execute(channel.outbox.insert(), edited_event)
             clerk.execute(update(channel.customers).where(mine).values(first_name="Clerk"))
             assert scene.engine.dialect.name == "sqlite" or scene.positions(scene.settings.topic(CUSTOMERS)) == before
         scene.wait_until_level()
@@ -363,20 +365,20 @@ def test_edit_under_way_is_waited_for(scene: ChannelScene) -> None:
 def _event_row(snapshot: Any, first_name: str) -> dict[str, Any]:
     from tests.channel_scene import event
 
-    said = event(snapshot.customer_id, replace(snapshot.customer, first_name=first_name), ["first_name"])
+    edited_event = event(snapshot.customer_id, replace(snapshot.customer, first_name=first_name), ["first_name"])
     return {
-        "id": said.event_id,
+        "id": edited_event.event_id,
         "aggregatetype": "customer",
-        "aggregateid": said.customer_id,
+        "aggregateid": edited_event.customer_id,
         "type": "CustomerEdited",
-        "payload": encode(contract("CustomerEvent"), to_avro(said)),
+        "payload": encode(contract("CustomerEvent"), to_avro(edited_event)),
         "created_at": AT,
     }
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", contract("Customer").header + b"\x02x"])
 def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value: bytes) -> None:
-    """What stands before it and in other partitions is applied, what is behind it waits; status names the record."""
+    """Records before it and in other partitions are applied, records behind it wait; status names the record."""
     # given
     first, behind = customer("First"), customer("Behind")
     partition = partition_of(first.customer_id, PARTITIONS)
@@ -398,7 +400,7 @@ def test_unreadable_snapshot_stops_its_partition_only(scene: ChannelScene, value
     assert status(scene.settings, CHANNEL).lag >= 3
 
 
-def test_stopped_partition_goes_on_when_its_schema_is_known(
+def test_stopped_partition_resumes_when_its_schema_is_known(
     scene: ChannelScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot of a newer release waits until that release's schema is on the schemas topic; no restart is needed."""
@@ -429,10 +431,10 @@ def _publish(scene: ChannelScene, fingerprint: str, declaration: dict[str, Any])
 
 def _guid_in(partition: int) -> str:
     """A GUID whose records go to this partition of `customers`."""
-    return next(one for one in iter(guid, None) if partition_of(one, PARTITIONS) == partition)
+    return next(new for new in iter(guid, None) if partition_of(new, PARTITIONS) == partition)
 
 
-def test_two_distributors_do_no_harm(scene: ChannelScene) -> None:
+def test_two_distributors_lose_nothing(scene: ChannelScene) -> None:
     """Two processes distribute to one channel: every customer arrives, and positions end where the topic ends."""
     # given
     sent = [customer(f"Ann {number}") for number in range(300)]
@@ -440,18 +442,20 @@ def test_two_distributors_do_no_harm(scene: ChannelScene) -> None:
     with scene.running(run), scene.running(run):
         for first in range(0, 300, 30):
             scene.headquarters.send(*sent[first : first + 30])
-        scene.headquarters.send(*(changed(one, last_name="New") for one in sent))
+        scene.headquarters.send(*(changed(snapshot, last_name="New") for snapshot in sent))
         scene.wait_until_level()
     # then
-    assert scene.visible() == {one.customer_id: (one.account_number, 2, one.customer.first_name) for one in sent}
+    assert scene.visible() == {
+        snapshot.customer_id: (snapshot.account_number, 2, snapshot.customer.first_name) for snapshot in sent
+    }
     assert scene.counts() == (300, 300, 600)
 
 
 @pytest.mark.parametrize(
     "failpoint", ["distribution.after_poll", "distribution.before_commit", "distribution.after_commit"]
 )
-def test_killed_distributor_goes_on_where_it_was(scene: ChannelScene, failpoint: str) -> None:
-    """Rows and positions move together: killed at any point, the next one brings exactly what is missing."""
+def test_killed_distributor_continues_at_its_positions(scene: ChannelScene, failpoint: str) -> None:
+    """Rows and positions move together: killed at any point, the next one applies exactly the missing records."""
     # given
     sent = [customer(f"Ann {number}") for number in range(40)]
     scene.headquarters.send(*sent)
@@ -466,10 +470,10 @@ def test_killed_distributor_goes_on_where_it_was(scene: ChannelScene, failpoint:
     with scene.running(run):
         scene.wait_until_level()
     # then
-    assert set(scene.visible()) == {one.customer_id for one in sent}
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent}
 
 
-def test_database_that_goes_away_is_waited_for(scene: ChannelScene) -> None:
+def test_database_outage_is_retried(scene: ChannelScene) -> None:
     """Connections that the server ends, or a writer that holds SQLite for a while, lose nothing and end nothing."""
     # given
     first, second = customer("One"), customer("Two")
@@ -496,7 +500,7 @@ def test_database_that_goes_away_is_waited_for(scene: ChannelScene) -> None:
 
 
 def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
-    """Last at the end longer ago than two thirds of the time tombstones are kept: it drops what one took away."""
+    """Last at the end before two thirds of the tombstone retention: a customer whose tombstone was missed is deleted."""
     # given
     kept, vanished = customer("Kept"), customer("Vanished")
     scene.headquarters.send(kept)
@@ -515,8 +519,8 @@ def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
     assert all(row["confirmed_at"] > long_ago + timedelta(days=20) for row in scene.rows(channel.positions))
 
 
-def test_topic_made_anew_is_resynced(scene: ChannelScene) -> None:
-    """The topic was deleted and made again with other customers: the channel notices when it starts, and has those."""
+def test_recreated_topic_is_resynced(scene: ChannelScene) -> None:
+    """The topic was deleted and recreated with other customers: the channel notices at its start, and has those."""
     # given
     old, new = [customer(f"Old {number}") for number in range(5)], customer("New")
     name = scene.settings.topic(CUSTOMERS)
@@ -537,7 +541,7 @@ def test_topic_made_anew_is_resynced(scene: ChannelScene) -> None:
 
 
 def test_added_partitions_stop_the_channel_with_advice(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With another number of partitions keys go astray: the running channel ends and says what to do."""
+    """With another number of partitions keys go astray: the running channel ends with a remedy."""
     # given
     monkeypatch.setattr(topic_watch, "WATCH_SECONDS", 0.2)
     scene.headquarters.send(customer("Ann"))
@@ -552,7 +556,7 @@ def test_added_partitions_stop_the_channel_with_advice(scene: ChannelScene, monk
 
 
 def test_channel_without_positions_resyncs(scene: ChannelScene) -> None:
-    """Customers from headquarters but no positions, as after somebody has emptied the table: what is surplus goes."""
+    """Customers from headquarters but no positions, as after the table was emptied: surplus customers are deleted."""
     # given
     kept = customer("Kept")
     scene.headquarters.send(kept)
@@ -567,7 +571,7 @@ def test_channel_without_positions_resyncs(scene: ChannelScene) -> None:
         scene.wait(lambda: set(scene.visible()) == {kept.customer_id}, "the resync")
 
 
-def test_lag_tools_see_where_the_channel_is(scene: ChannelScene) -> None:
+def test_positions_are_committed_for_lag_monitors(scene: ChannelScene) -> None:
     """Positions are committed to Kafka under the group channel.NAME as well."""
     # given
     scene.headquarters.send(*(customer(f"Ann {number}") for number in range(30)))
@@ -580,12 +584,12 @@ def test_lag_tools_see_where_the_channel_is(scene: ChannelScene) -> None:
         {**scene.settings.kafka, "group.id": f"{scene.settings.prefix}channel.{CHANNEL}", "enable.auto.commit": False}
     )
     asked = [TopicPartition(name, partition) for partition in range(PARTITIONS)]
-    committed = {one.partition: one.offset for one in lag_tool.committed(asked, timeout=20)}
+    committed = {position.partition: position.offset for position in lag_tool.committed(asked, timeout=20)}
     lag_tool.close()
     assert {partition: max(0, offset) for partition, offset in committed.items()} == scene.positions(name)
 
 
-def test_empty_customer_state_survives(scene: ChannelScene) -> None:
+def test_customer_without_content_is_applied(scene: ChannelScene) -> None:
     """A customer without addresses, contacts and names is a customer all the same."""
     # given
     bare = customer(

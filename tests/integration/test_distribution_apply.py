@@ -1,4 +1,4 @@
-"""Any history of snapshots and tombstones, cut anywhere into batches and slices, leaves what a plain fold of it has."""
+"""Any history of snapshots and tombstones, in batches and slices of any size, gives the result of a plain fold."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ VIEW: Final = ChannelView(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Record:
     """One record of the history: a snapshot, or a tombstone where there is none."""
 
     customer_id: str
@@ -41,8 +41,8 @@ class Said:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[list[Said]]:
-    """Some batches of records about four customers: each changes, is said again, or is erased."""
+def histories(draw: st.DrawFn) -> list[list[Record]]:
+    """Some batches of records about four customers: each changes, is repeated, or is erased."""
     last: dict[str, Customer] = {}
     batches = []
     for _ in range(draw(st.integers(1, 4))):
@@ -61,7 +61,7 @@ def histories(draw: st.DrawFn) -> list[list[Said]]:
                     customer=replace(draw(valid_states()), legal_entity=legal_entity),
                 )
                 last[customer_id] = before
-            batch.append(Said(customer_id=customer_id, snapshot=None if kind == "erase" else before))
+            batch.append(Record(customer_id=customer_id, snapshot=None if kind == "erase" else before))
         batches.append(batch)
     return batches
 
@@ -81,8 +81,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(history=histories(), slices=st.integers(1, 7), few=st.sampled_from((0, 4)))
-def test_any_history_leaves_what_a_plain_fold_leaves(
-    engine: Engine, history: list[list[Said]], slices: int, few: int
+def test_any_history_gives_the_result_of_a_plain_fold(
+    engine: Engine, history: list[list[Record]], slices: int, few: int
 ) -> None:
     """Batches in columns or one by one, in slices of any size, give what one record after the other gives."""
     # given
@@ -90,8 +90,8 @@ def test_any_history_leaves_what_a_plain_fold_leaves(
         for table in (channel.customers, channel.customer_addresses, channel.customer_contacts):
             connection.execute(delete(table))
     # when
-    for said in history:
-        batch = _batch(engine, said, few)
+    for batch_records in history:
+        batch = _batch(engine, batch_records, few)
         for first in range(0, batch.rows, slices):
             with engine.begin() as connection:
                 apply(connection, VIEW, batch.changes(first, min(first + slices, batch.rows)), datetime.now(UTC))
@@ -101,48 +101,56 @@ def test_any_history_leaves_what_a_plain_fold_leaves(
         children = set(connection.scalars(select(channel.customer_addresses.c.customer_id))) | set(
             connection.scalars(select(channel.customer_contacts.c.customer_id))
         )
-    expected = _fold([one for batch in history for one in batch])
-    assert {one.customer_id: (one.version, one.account_number, one.state) for one in stored.values()} == expected
+    expected = _fold([record for batch in history for record in batch])
+    assert {
+        customer.customer_id: (customer.version, customer.account_number, customer.state)
+        for customer in stored.values()
+    } == expected
     assert children <= set(expected)
 
 
-def _batch(engine: Engine, said: Sequence[Said], few: int) -> snapshots.SnapshotBatch:
-    """Taken in as columns, unless there are at most `few`."""
+def _batch(engine: Engine, history: Sequence[Record], few: int) -> snapshots.SnapshotBatch:
+    """Decoded in columns, or record by record up to `few` records."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(snapshots, "FEW_RECORDS", few)
-        return snapshots.decode_snapshots(_records(said), VIEW.writers, VIEW.filter, channel_database(engine).dialect)
+        return snapshots.decode_snapshots(
+            _records(history), VIEW.writers, VIEW.filter, channel_database(engine).dialect
+        )
 
 
-def _records(said: Sequence[Said]) -> Records:
+def _records(history: Sequence[Record]) -> Records:
     return Records(
-        keys=[one.customer_id.encode() for one in said],
-        values=[None if one.snapshot is None else encode(contract("Customer"), to_avro(one.snapshot)) for one in said],
-        partitions=[0] * len(said),
-        offsets=list(range(len(said))),
+        keys=[record.customer_id.encode() for record in history],
+        values=[
+            None if record.snapshot is None else encode(contract("Customer"), to_avro(record.snapshot))
+            for record in history
+        ],
+        partitions=[0] * len(history),
+        offsets=list(range(len(history))),
     )
 
 
-def _fold(said: Sequence[Said]) -> dict[str, tuple[int, str, object]]:
-    """One record after the other: a tombstone takes away, a snapshot counts where it is newer and passes the filter."""
+def _fold(history: Sequence[Record]) -> dict[str, tuple[int, str, object]]:
+    """One record after the other: a tombstone deletes, a snapshot counts where it is newer and passes the filter."""
     found: dict[str, tuple[int, str, object]] = {}
-    for one in said:
-        if one.snapshot is None:
-            found.pop(one.customer_id, None)
-        elif one.snapshot.version > found.get(one.customer_id, (0,))[0]:
-            state = one.snapshot.customer
-            found.pop(one.customer_id, None)
+    for record in history:
+        if record.snapshot is None:
+            found.pop(record.customer_id, None)
+        elif record.snapshot.version > found.get(record.customer_id, (0,))[0]:
+            state = record.snapshot.customer
+            found.pop(record.customer_id, None)
             if state.legal_entity == "usrt" and (not state.address_books or "US" in state.address_books):
-                found[one.customer_id] = (one.snapshot.version, one.snapshot.account_number, state)
+                found[record.customer_id] = (record.snapshot.version, record.snapshot.account_number, state)
     return found
 
 
-def test_survivor_wins_over_a_higher_version(engine: Engine) -> None:
-    """In a resync the last record of a key is the truth: a row that claims a higher version becomes what it says."""
+def test_last_record_wins_over_a_higher_version(engine: Engine) -> None:
+    """In a resync the last record of a key is the truth: a row with a higher version becomes equal to it."""
     # given
-    settled = Said(customer_id=IDS[0], snapshot=_snapshot(version=9, name="Drifted"))
-    truth = Said(customer_id=IDS[0], snapshot=_snapshot(version=2, name="True"))
-    for said, last_records in ((settled, False), (truth, False)):
-        _apply(engine, said, last_records)
+    settled = Record(customer_id=IDS[0], snapshot=_snapshot(version=9, name="Drifted"))
+    truth = Record(customer_id=IDS[0], snapshot=_snapshot(version=2, name="True"))
+    for record, last_records in ((settled, False), (truth, False)):
+        _apply(engine, record, last_records)
     assert _first_name(engine) == "Drifted"
     # when
     _apply(engine, truth, last_records=True)
@@ -157,8 +165,8 @@ def _snapshot(*, version: int, name: str) -> Customer:
     return Customer(customer_id=IDS[0], account_number="C-1", version=version, updated_at=AT, customer=state)
 
 
-def _apply(engine: Engine, said: Said, last_records: bool) -> None:
-    changes = _batch(engine, [said], few=0).changes()
+def _apply(engine: Engine, record: Record, last_records: bool) -> None:
+    changes = _batch(engine, [record], few=0).changes()
     with engine.begin() as connection:
         apply(connection, VIEW, changes, datetime.now(UTC), last_records=last_records)
 

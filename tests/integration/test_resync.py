@@ -1,4 +1,4 @@
-"""Resync: the full sync makes a channel what the topic says, while its tables stay complete, on both databases."""
+"""Resync: the full sync makes a channel equal to the topic, while its tables stay complete, on both databases."""
 
 import time
 from collections.abc import Iterator
@@ -52,21 +52,23 @@ def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
     # given
     sent = [customer(f"Ann {number}") for number in range(60)]
     scene.headquarters.send(*sent)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     # when
-    finished = resync(scene.settings, CHANNEL, lambda done, total: told.append((done, total)))
+    finished = resync(scene.settings, CHANNEL, lambda done, total: progress.append((done, total)))
     # then
     assert finished
-    assert scene.visible() == {one.customer_id: (one.account_number, 1, one.customer.first_name) for one in sent}
+    assert scene.visible() == {
+        snapshot.customer_id: (snapshot.account_number, 1, snapshot.customer.first_name) for snapshot in sent
+    }
     assert scene.counts() == (60, 60, 120)
     assert scene.positions(scene.settings.topic(CUSTOMERS)) == scene.headquarters.ends(scene.settings.topic(CUSTOMERS))
     assert scene.rows(channel.resync_keys) == []
     total = sum(scene.headquarters.ends(scene.settings.topic(CUSTOMERS)).values())
-    assert told[-1] == (total, total)
-    assert told == sorted(told)
+    assert progress[-1] == (total, total)
+    assert progress == sorted(progress)
 
 
-def test_drift_of_every_kind_is_mended(scene: ChannelScene) -> None:
+def test_every_kind_of_drift_is_repaired(scene: ChannelScene) -> None:
     """Edited rows and children, missing and surplus customers, versions too high or low: all become as in the topic."""
     # given
     sent = {name: customer(name) for name in ("Same", "Edited", "Child", "Orphaned", "Missing", "Future", "Past")}
@@ -107,7 +109,7 @@ def test_drift_of_every_kind_is_mended(scene: ChannelScene) -> None:
 
 
 def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None:
-    """What headquarters does not know yet is in no topic: a resync leaves it, and shows edits on what it brings."""
+    """Customers that headquarters does not know are in no topic: a resync keeps them, and keeps edits visible."""
     # given
     first = customer("Ann")
     scene.headquarters.send(first)
@@ -115,11 +117,11 @@ def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None
         scene.wait_until_level()
     scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
     pending = scene.create(guid(), state("Pending"))
-    edited_and_gone = replace(first, customer_id=guid())
+    edited_and_deleted = replace(first, customer_id=guid())
     with scene.engine.begin() as connection:
-        row = {**scene.rows(channel.customers)[0], "customer_id": edited_and_gone.customer_id}
+        row = {**scene.rows(channel.customers)[0], "customer_id": edited_and_deleted.customer_id}
         connection.execute(channel.customers.insert(), row)
-    scene.edit(edited_and_gone, replace(first.customer, first_name="Gone?"), ["first_name"])
+    scene.edit(edited_and_deleted, replace(first.customer, first_name="Gone?"), ["first_name"])
     scene.headquarters.send(changed(first, last_name="New"))
     # when
     assert resync(scene.settings, CHANNEL)
@@ -127,7 +129,7 @@ def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None
     assert scene.visible() == {
         first.customer_id: (first.account_number, 2, "Clerk"),
         pending.customer_id: (None, 0, "Pending"),
-        edited_and_gone.customer_id: (first.account_number, 1, "Gone?"),
+        edited_and_deleted.customer_id: (first.account_number, 1, "Gone?"),
     }
     (row,) = [row for row in scene.rows(channel.customers) if row["customer_id"] == first.customer_id]
     assert row["last_name"] == "New"
@@ -149,8 +151,8 @@ def test_customers_outside_the_filter_leave(scene: ChannelScene) -> None:
     assert set(scene.visible()) == {kept.customer_id}
 
 
-def test_nobody_sees_an_older_version_or_an_erased_customer(scene: ChannelScene) -> None:
-    """Every write to `customers` during the resync is recorded: only last versions, and nothing for what is erased."""
+def test_older_versions_and_erased_customers_are_never_visible(scene: ChannelScene) -> None:
+    """Every write to `customers` during the resync is recorded: only last versions, and nothing of erased customers."""
     # given
     first = customer("One")
     last = changed(changed(first, first_name="Two"), first_name="Three")
@@ -189,7 +191,7 @@ def _record_writes(scene: ChannelScene) -> None:
                 )
 
 
-def test_target_that_only_control_markers_lead_to_is_reached(scene: ChannelScene) -> None:
+def test_target_behind_control_markers_is_reached(scene: ChannelScene) -> None:
     """Behind the last snapshot before the target stands a marker; what was read comes after the target, and is none
     of the resync's.
     """
@@ -197,7 +199,7 @@ def test_target_that_only_control_markers_lead_to_is_reached(scene: ChannelScene
     topic = scene.settings.topic(CUSTOMERS)
     ann = customer("Ann")
     scene.headquarters.send(ann)
-    (partition,) = (one for one, end in scene.headquarters.ends(topic).items() if end)
+    (partition,) = (number for number, end in scene.headquarters.ends(topic).items() if end)
     scene.headquarters.send(replace(ann, version=2))
     target = scene.headquarters.ends(topic)[partition] - 2
     # when
@@ -222,10 +224,10 @@ def test_unchanged_customers_are_not_written(scene: ChannelScene) -> None:
         assert connection.execute(text("SELECT count(*) FROM written")).scalar_one() == 0
 
 
-def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
+def test_live_distribution_continues_meanwhile(scene: ChannelScene) -> None:
     """Changes, new customers and erasures that arrive while one resync follows the other all end up in the channel."""
     # given
-    sent = {one.customer_id: one for one in (customer(f"Ann {number}") for number in range(200))}
+    sent = {snapshot.customer_id: snapshot for snapshot in (customer(f"Ann {number}") for number in range(200))}
     scene.headquarters.send(*sent.values())
     with scene.running(run):
         scene.wait_until_level()
@@ -242,9 +244,9 @@ def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
         for number in range(8):
             erased, *others = list(sent)[number * 7 : number * 7 + 7]
             new = customer(f"New {number}")
-            news = [changed(sent[one], last_name=f"Changed {number}") for one in others]
+            news = [changed(sent[customer_id], last_name=f"Changed {number}") for customer_id in others]
             scene.headquarters.send(new, *news, erased)
-            sent.update({one.customer_id: one for one in (new, *news)})
+            sent.update({snapshot.customer_id: snapshot for snapshot in (new, *news)})
             del sent[erased]
         scene.wait_until_level()
         stop.set()
@@ -253,7 +255,8 @@ def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
         scene.wait_until_level()
     # then
     assert scene.visible() == {
-        one.customer_id: (one.account_number, one.version, one.customer.first_name) for one in sent.values()
+        snapshot.customer_id: (snapshot.account_number, snapshot.version, snapshot.customer.first_name)
+        for snapshot in sent.values()
     }
     assert {row["tax_number"] for row in scene.rows(channel.customers)} == {""}
     assert scene.counts() == (len(sent), len(sent), 2 * len(sent))
@@ -261,7 +264,7 @@ def test_live_distribution_goes_on_meanwhile(scene: ChannelScene) -> None:
 
 @pytest.mark.parametrize("failpoint", ["resync.after_slice", "resync.before_delete"])
 def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoint: str) -> None:
-    """Killed in the middle, every customer is there to be read; the next resync begins anew and finishes."""
+    """Killed in the middle, every customer is readable; the next resync starts from the beginning and finishes."""
     # given
     sent = [customer(f"Ann {number}") for number in range(40)]
     scene.headquarters.send(*sent)
@@ -274,18 +277,18 @@ def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoin
     # when
     die_at(scene, failpoint, RESYNC)
     # then
-    assert set(scene.visible()) == {one.customer_id for one in sent} | {surplus["customer_id"]}
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent} | {surplus["customer_id"]}
     assert scene.counts()[1:] == (40, 80)
     # when
     assert resync(scene.settings, CHANNEL)
     # then
-    assert set(scene.visible()) == {one.customer_id for one in sent}
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent}
     assert {row["tax_number"] for row in scene.rows(channel.customers)} == {""}
     assert scene.rows(channel.resync_keys) == []
 
 
 def test_second_resync_is_refused(scene: ChannelScene) -> None:
-    """Two at once would undo each other's notes: the second one says that a first one runs."""
+    """Two at once would delete each other's seen customers: the second one is refused."""
     with resync_lock(scene.engine), pytest.raises(LockHeld):
         resync(scene.settings, CHANNEL)
 
@@ -313,7 +316,7 @@ def test_unreadable_snapshot_stops_the_resync_before_anything_is_deleted(scene: 
     assert set(scene.visible()) == {fine.customer_id, broken.customer_id}
 
 
-def test_resync_that_is_to_stop_stops(scene: ChannelScene) -> None:
+def test_resync_stops_when_asked(scene: ChannelScene) -> None:
     """With `stop` set it ends soon, says that it is not finished, and leaves the positions alone."""
     # given
     scene.headquarters.send(customer("Ann"))

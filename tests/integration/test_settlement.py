@@ -1,4 +1,4 @@
-"""Settlement: what headquarters answers reaches a channel's outbox and its customers, on PostgreSQL and on SQLite."""
+"""Settlement: headquarters' replies reach a channel's outbox and its customers, on PostgreSQL and on SQLite."""
 
 import itertools
 import json
@@ -32,7 +32,6 @@ from tests.channel_scene import (
     REASON,
     SETTLEMENT,
     ChannelScene,
-    answer,
     changed,
     customer,
     die_at,
@@ -42,6 +41,7 @@ from tests.channel_scene import (
     reply,
     set_channel_scene,
     state,
+    transaction_reply,
 )
 from tests.conftest import NewDatabase
 from tests.settings_file import PARTITIONS
@@ -76,7 +76,7 @@ def wait_until_read(scene: ChannelScene) -> None:
     scene.wait(lambda: scene.positions(name) == {partition: end}, "the end of the replies")
 
 
-def test_partition_is_the_one_that_producers_choose(bootstrap_servers: str, prefix: str) -> None:
+def test_partition_of_agrees_with_producers(bootstrap_servers: str, prefix: str) -> None:
     """Sixty keys of every length modulo four land where `partition_of` says, by the producers' own partitioner."""
     # given
     topic, keys = f"{prefix}keys", ["a" * length for length in range(1, 13)] + [guid() for _ in range(24)]
@@ -98,18 +98,18 @@ def test_partition_is_the_one_that_producers_choose(bootstrap_servers: str, pref
     assert found == {key: partition_of(key, 12) for key in keys}
 
 
-def test_reply_settles_its_event_and_brings_the_account_number(scene: ChannelScene) -> None:
+def test_reply_settles_its_event_and_stores_the_account_number(scene: ChannelScene) -> None:
     """A synchronized event is closed with outcome, number and version; the pending customer has its account number."""
     # given
     customer_id = guid()
-    said = scene.create(customer_id, state("Ann"))
+    own_event = scene.create(customer_id, state("Ann"))
     other = scene.create(guid(), state("Bob"))
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number="C-00000007", version=1))
+        scene.headquarters.reply(reply(own_event, account_number="C-00000007", version=1))
         wait_until_read(scene)
     # then
-    row = scene.outbox()[said.event_id]
+    row = scene.outbox()[own_event.event_id]
     assert (row["outcome"], row["account_number"], row["version"], row["reasons"]) == (
         "synchronized",
         "C-00000007",
@@ -124,61 +124,61 @@ def test_reply_settles_its_event_and_brings_the_account_number(scene: ChannelSce
 def test_account_number_never_changes(scene: ChannelScene) -> None:
     """A customer that has its number keeps it, whatever a reply says."""
     # given
-    said = scene.create(guid(), state("Ann"))
+    own_event = scene.create(guid(), state("Ann"))
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number="C-00000007", version=1))
-        scene.headquarters.reply(reply(said, account_number="C-00000008", version=1))
+        scene.headquarters.reply(reply(own_event, account_number="C-00000007", version=1))
+        scene.headquarters.reply(reply(own_event, account_number="C-00000008", version=1))
         wait_until_read(scene)
     # then
-    assert scene.visible() == {said.customer_id: ("C-00000007", 0, "Ann")}
+    assert scene.visible() == {own_event.customer_id: ("C-00000007", 0, "Ann")}
 
 
-def test_rejected_event_stays_open_until_a_later_one_supersedes_it(scene: ChannelScene) -> None:
-    """The clerk sees the reasons and what he wrote; when headquarters says superseded, the event is settled."""
+def test_rejected_event_stays_unsettled_until_a_later_one_supersedes_it(scene: ChannelScene) -> None:
+    """The clerk sees the reasons and their own input; when the event is superseded, it is settled."""
     # given
-    said = scene.create(guid(), state("Ann"))
+    own_event = scene.create(guid(), state("Ann"))
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, Outcome.REJECTED, reasons=(REASON,)))
+        scene.headquarters.reply(reply(own_event, Outcome.REJECTED, reasons=(REASON,)))
         wait_until_read(scene)
         # then
-        row = scene.outbox()[said.event_id]
+        row = scene.outbox()[own_event.event_id]
         assert (row["outcome"], row["settled_at"]) == ("rejected", None)
         assert row["reasons"] == [{"field": "first_name", "code": "too_long", "text": "is longer than 100 characters"}]
-        assert scene.visible() == {said.customer_id: (None, 0, "Ann")}
+        assert scene.visible() == {own_event.customer_id: (None, 0, "Ann")}
         # when
-        scene.headquarters.reply(reply(said, Outcome.SUPERSEDED, account_number="C-00000001", version=1))
+        scene.headquarters.reply(reply(own_event, Outcome.SUPERSEDED, account_number="C-00000001", version=1))
         wait_until_read(scene)
     # then
-    row = scene.outbox()[said.event_id]
+    row = scene.outbox()[own_event.event_id]
     assert (row["outcome"], row["settled_at"] is not None, row["reasons"]) == ("superseded", True, None)
 
 
 def test_discarded_event_stays_discarded(scene: ChannelScene) -> None:
     """The clerk gave it up; a reply that comes after that opens nothing again."""
     # given
-    said = event(guid(), state("Ann"), ["first_name"])
-    scene.append(said, outcome="discarded", settled_at=AT)
+    own_event = event(guid(), state("Ann"), ["first_name"])
+    scene.append(own_event, outcome="discarded", settled_at=AT)
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, Outcome.REJECTED, reasons=(REASON,)))
+        scene.headquarters.reply(reply(own_event, Outcome.REJECTED, reasons=(REASON,)))
         wait_until_read(scene)
     # then
-    row = scene.outbox()[said.event_id]
+    row = scene.outbox()[own_event.event_id]
     assert (row["outcome"], row["settled_at"]) == ("discarded", AT)
 
 
 def test_repeated_reply_changes_nothing(scene: ChannelScene) -> None:
-    """The same answer again, as after a repeat of the event, leaves the row as the first one made it."""
+    """The same reply again, as after a repeat of the event, leaves the row unchanged."""
     # given
-    said = scene.create(guid(), state("Ann"))
+    own_event = scene.create(guid(), state("Ann"))
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number="C-00000001", version=1))
+        scene.headquarters.reply(reply(own_event, account_number="C-00000001", version=1))
         wait_until_read(scene)
         before = scene.outbox()
         # when
-        scene.headquarters.reply(*[reply(said, account_number="C-00000001", version=1)] * 3)
+        scene.headquarters.reply(*[reply(own_event, account_number="C-00000001", version=1)] * 3)
         wait_until_read(scene)
     # then
     assert scene.outbox() == before
@@ -187,20 +187,20 @@ def test_repeated_reply_changes_nothing(scene: ChannelScene) -> None:
 def test_replies_to_others_and_to_unknown_events_change_nothing(scene: ChannelScene) -> None:
     """Another channel's replies in our partition, readable or not, and answers nobody here asked for are passed."""
     # given
-    said = scene.create(guid(), state("Ann"))
+    own_event = scene.create(guid(), state("Ann"))
     before = scene.outbox()
     unknown = event(guid(), state("Lost"), ["first_name"])
     # when
     with scene.running(run):
         scene.headquarters.reply(
-            replace(reply(said, account_number="C-00000009", version=1), channel_id=NEIGHBOUR),
+            replace(reply(own_event, account_number="C-00000009", version=1), channel_id=NEIGHBOUR),
             reply(unknown, account_number="C-00000002", version=1),
         )
         scene.headquarters.raw(CHANNEL_REPLIES.name, (NEIGHBOUR, b"rubbish"), (NEIGHBOUR, None))
         wait_until_read(scene)
     # then
     assert scene.outbox() == before
-    assert scene.visible() == {said.customer_id: (None, 0, "Ann")}
+    assert scene.visible() == {own_event.customer_id: (None, 0, "Ann")}
 
 
 def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
@@ -226,21 +226,21 @@ def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
         assert b"Secret" not in bytes(row["payload"])
 
 
-def test_base_goes_when_the_last_edit_is_settled_and_shown(scene: ChannelScene) -> None:
+def test_base_snapshot_is_deleted_with_the_last_overlay(scene: ChannelScene) -> None:
     """The snapshot with the edit came before its reply: the reply ends the overlay, and the row is the snapshot's."""
     # given
     first = customer("Ann")
     with scene.running(distribute):
         scene.headquarters.send(first)
         scene.wait_until_level()
-        said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+        own_event = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
         # Headquarters' operators have changed it once more since the edit.
         scene.headquarters.send(replace(changed(first, first_name="Corrected"), version=3))
         scene.wait_until_level()
     assert scene.visible() == {first.customer_id: (first.account_number, 3, "Clerk")}
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number=first.account_number, version=2))
+        scene.headquarters.reply(reply(own_event, account_number=first.account_number, version=2))
         wait_until_read(scene)
     # then
     assert scene.visible() == {first.customer_id: (first.account_number, 3, "Corrected")}
@@ -254,10 +254,10 @@ def test_edit_settled_before_its_snapshot_stays_visible(scene: ChannelScene) -> 
     with scene.running(distribute):
         scene.headquarters.send(first)
         scene.wait_until_level()
-    said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+    own_event = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number=first.account_number, version=2))
+        scene.headquarters.reply(reply(own_event, account_number=first.account_number, version=2))
         wait_until_read(scene)
     # then
     assert scene.visible() == {first.customer_id: (first.account_number, 1, "Clerk")}
@@ -271,42 +271,42 @@ def test_customer_outside_the_filter_leaves_with_its_last_edit(scene: ChannelSce
     with scene.running(distribute):
         scene.headquarters.send(first)
         scene.wait_until_level()
-        said = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
+        own_event = scene.edit(first, replace(first.customer, first_name="Clerk"), ["first_name"])
         scene.headquarters.send(changed(first, address_books=("JP",)))
         scene.wait_until_level()
     assert set(scene.visible()) == {first.customer_id}
     # when
     with scene.running(run):
-        scene.headquarters.reply(reply(said, account_number=first.account_number, version=3))
+        scene.headquarters.reply(reply(own_event, account_number=first.account_number, version=3))
         wait_until_read(scene)
     # then
     assert scene.counts() == (0, 0, 0)
 
 
-def test_those_who_wait_are_told(
+def test_all_waiters_are_notified(
     tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
 ) -> None:
     """On PostgreSQL a listener hears of settled and of rejected events when they can be seen."""
     # given
     url = new_database()
     with set_channel_scene(tmp_path, bootstrap_servers, prefix, url) as scene:
-        said, refused = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
+        own_event, refused = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
         with psycopg.connect(url, autocommit=True) as listener, scene.running(run):
             listener.execute(f"LISTEN {SETTLED_CHANNEL}".encode())
-            for answer in (
-                reply(said, account_number="C-00000001", version=1),
+            for settling in (
+                reply(own_event, account_number="C-00000001", version=1),
                 reply(refused, Outcome.REJECTED, reasons=(REASON,)),
             ):
                 # when
-                scene.headquarters.reply(answer)
+                scene.headquarters.reply(settling)
                 heard = [notice.channel for notice in listener.notifies(timeout=20, stop_after=1)]
                 # then
                 assert heard == [SETTLED_CHANNEL]
-                assert scene.outbox()[answer.event_id]["outcome"] == answer.outcome.lower()
+                assert scene.outbox()[settling.event_id]["outcome"] == settling.outcome.lower()
 
 
-def test_unreadable_reply_is_not_passed_over(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reply to this channel that cannot be read stops settlement in front of it; what stands before it is settled."""
+def test_unreadable_reply_is_not_skipped(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply to this channel that cannot be read stops settlement; the replies before it are settled."""
     # given
     monkeypatch.setattr(settlement, "RETRY_SECONDS", 0.1)
     before, behind = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
@@ -339,7 +339,7 @@ def test_unknown_outcome_leaves_its_event_unsettled(
     scene.headquarters.raw(SCHEMAS.name, (schema.fingerprint.hex(), json.dumps(schema.json).encode()))
     before = scene.outbox()
     more = [reply(event(guid(), state("Lost"), ["first_name"]), version=1) for _ in range(others)]
-    adopted = [reply(unknown, account_number="C-1", version=1), reply(repeated), answer(order, "adopted", 1)]
+    adopted = [reply(unknown, account_number="C-1", version=1), reply(repeated), transaction_reply(order, "adopted", 1)]
     # when
     with scene.running(run):
         scene.headquarters.raw(
@@ -412,11 +412,13 @@ def _logged(capsys: pytest.CaptureFixture[str], name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("failpoint", ["settlement.before_commit", "settlement.after_commit"])
-def test_killed_settlement_goes_on_where_it_was(scene: ChannelScene, failpoint: str) -> None:
-    """Outbox and position move together: killed before or after the commit, every reply is taken in once."""
+def test_killed_settlement_continues_at_its_position(scene: ChannelScene, failpoint: str) -> None:
+    """Outbox and position move together: killed before or after the commit, every reply is settled once."""
     # given
-    said = [scene.create(guid(), state(f"Ann {number}")) for number in range(3)]
-    scene.headquarters.reply(*(reply(one, account_number=f"C-{at}", version=1) for at, one in enumerate(said)))
+    events = [scene.create(guid(), state(f"Ann {number}")) for number in range(3)]
+    scene.headquarters.reply(
+        *(reply(created, account_number=f"C-{number}", version=1) for number, created in enumerate(events))
+    )
     # when
     die_at(scene, failpoint, SETTLEMENT)
     # then
@@ -429,8 +431,8 @@ def test_killed_settlement_goes_on_where_it_was(scene: ChannelScene, failpoint: 
     assert {row["outcome"] for row in scene.outbox().values()} == {"synchronized"}
 
 
-def test_replies_topic_made_anew_is_read_from_its_beginning(scene: ChannelScene) -> None:
-    """The topic was deleted and made again: the channel reads the new one from its first reply on."""
+def test_recreated_replies_topic_is_read_from_its_beginning(scene: ChannelScene) -> None:
+    """The topic was deleted and recreated: the channel reads the new one from its first reply on."""
     # given
     first, second = scene.create(guid(), state("Ann")), scene.create(guid(), state("Bob"))
     name = scene.settings.topic(CHANNEL_REPLIES)
@@ -449,24 +451,24 @@ def test_replies_topic_made_anew_is_read_from_its_beginning(scene: ChannelScene)
     assert {row["topic_id"] for row in scene.rows(channel.positions)} == {scene.rows(channel.topics)[0]["topic_id"]}
 
 
-def test_position_that_the_topic_no_longer_has_begins_anew(scene: ChannelScene) -> None:
-    """Older replies are gone, as after a month away: settlement says so and goes on with what there is."""
+def test_lost_reply_offset_restarts_at_the_beginning(scene: ChannelScene) -> None:
+    """Older replies were deleted, as after a month away: settlement logs it and reads from the beginning."""
     # given
-    said = scene.create(guid(), state("Ann"))
+    own_event = scene.create(guid(), state("Ann"))
     with scene.running(run):
         scene.headquarters.reply(reply(event(guid(), state("Lost"), ["first_name"]), account_number="C-0", version=1))
         wait_until_read(scene)
     with scene.engine.begin() as connection:
         connection.execute(update(channel.positions).values(next_offset=1_000))
     # when
-    scene.headquarters.reply(reply(said, account_number="C-1", version=1))
+    scene.headquarters.reply(reply(own_event, account_number="C-1", version=1))
     with scene.running(run):
         wait_until_read(scene)
     # then
-    assert scene.outbox()[said.event_id]["outcome"] == "synchronized"
+    assert scene.outbox()[own_event.event_id]["outcome"] == "synchronized"
 
 
-def test_an_answer_to_an_order_settles_it_and_shows_what_became_of_it(scene: ChannelScene) -> None:
+def test_reply_to_an_order_settles_it_and_stores_its_status(scene: ChannelScene) -> None:
     """The order has status and sales order, its row of the outbox is closed, and its customer is not touched."""
     # given
     ann = scene.create(guid(), state("Ann"))
@@ -474,7 +476,7 @@ def test_an_answer_to_an_order_settles_it_and_shows_what_became_of_it(scene: Cha
     # when
     with scene.running(run):
         scene.headquarters.reply(
-            answer(
+            transaction_reply(
                 order, "synchronized", 1, customer_id=ann.customer_id, account_number="C-9", sales_order="S-00000001"
             )
         )
@@ -489,22 +491,24 @@ def test_an_answer_to_an_order_settles_it_and_shows_what_became_of_it(scene: Cha
     assert scene.visible() == {ann.customer_id: (None, 0, "Ann")}
 
 
-def test_answers_to_one_order_come_in_any_order_and_the_highest_number_counts(scene: ChannelScene) -> None:
+def test_reply_with_the_highest_number_wins_in_any_order(scene: ChannelScene) -> None:
     """Waiting, then a sales order; a lower number that comes later, in the same batch or another, changes nothing."""
     # given
     order, late = scene.sell(), scene.sell()
     # when
     with scene.running(run):
-        scene.headquarters.reply(answer(order, "waiting", 1))
+        scene.headquarters.reply(transaction_reply(order, "waiting", 1))
         wait_until_read(scene)
         assert scene.sale(order) == ("waiting", None, 1)
         settled_at = scene.outbox()[order]["settled_at"]
         scene.headquarters.reply(
-            answer(order, "synchronized", 3, sales_order="S-1"),
-            answer(order, "blocked", 2, reasons=(REASON,)),
-            answer(late, "synchronized", 2, sales_order="S-2"),
+            transaction_reply(order, "synchronized", 3, sales_order="S-1"),
+            transaction_reply(order, "blocked", 2, reasons=(REASON,)),
+            transaction_reply(late, "synchronized", 2, sales_order="S-2"),
         )
-        scene.headquarters.reply(answer(late, "waiting", 1), answer(order, "rejected", 3, reasons=(REASON,)))
+        scene.headquarters.reply(
+            transaction_reply(late, "waiting", 1), transaction_reply(order, "rejected", 3, reasons=(REASON,))
+        )
         wait_until_read(scene)
     # then
     assert (scene.sale(order), scene.sale(late)) == (("synchronized", "S-1", 3), ("synchronized", "S-2", 2))
@@ -513,16 +517,16 @@ def test_answers_to_one_order_come_in_any_order_and_the_highest_number_counts(sc
 
 
 @pytest.mark.parametrize("status", ["waiting", "blocked", "rejected", "posted"])
-def test_an_answer_to_an_end_of_day(scene: ChannelScene, status: str) -> None:
+def test_reply_to_an_end_of_day(scene: ChannelScene, status: str) -> None:
     """Its status and its reasons are shown, and whatever the answer is, its row of the outbox is settled."""
     # given
     end, reasons = scene.close(), () if status == "posted" else (REASON,)
     # when
     with scene.running(run):
-        scene.headquarters.reply(answer(end, status, 1, reasons=reasons))
+        scene.headquarters.reply(transaction_reply(end, status, 1, reasons=reasons))
         wait_until_read(scene)
     # then
-    stored = [{"field": one.field, "code": one.code, "text": one.text} for one in reasons] or None
+    stored = [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in reasons] or None
     assert scene.sale(end) == (status, None, 1)
     assert [row["reasons"] for row in scene.rows(channel.end_of_days)] == [stored]
     row = scene.outbox()[end]
@@ -530,19 +534,19 @@ def test_an_answer_to_an_end_of_day(scene: ChannelScene, status: str) -> None:
     assert row["settled_at"] is not None
 
 
-def test_an_answer_quicker_than_the_relays_mark_settles(scene: ChannelScene) -> None:
+def test_reply_before_the_relays_mark_settles(scene: ChannelScene) -> None:
     """The row is not marked as sent yet; the answer is new all the same."""
     # given
     order = scene.sell(sent_at=None)
     # when
     with scene.running(run):
-        scene.headquarters.reply(answer(order, "waiting", 1))
+        scene.headquarters.reply(transaction_reply(order, "waiting", 1))
         wait_until_read(scene)
     # then
     assert scene.outbox()[order]["settled_at"] is not None
 
 
-def test_an_old_answer_does_not_keep_an_order_from_being_sent_again(scene: ChannelScene) -> None:
+def test_old_reply_does_not_prevent_a_resend(scene: ChannelScene) -> None:
     """A clerk sends a rejected order again; the rejection comes once more before the relay has sent it."""
     # given
     order = scene.sell(sent_at=None)
@@ -550,30 +554,30 @@ def test_an_old_answer_does_not_keep_an_order_from_being_sent_again(scene: Chann
         connection.execute(update(channel.transactions).values(answer=4))
     # when
     with scene.running(run):
-        scene.headquarters.reply(answer(order, "rejected", 4, reasons=(REASON,)))
+        scene.headquarters.reply(transaction_reply(order, "rejected", 4, reasons=(REASON,)))
         wait_until_read(scene)
         # then
         assert scene.sale(order) == ("pending", None, 4)
         assert scene.outbox()[order]["settled_at"] is None
         # when
-        scene.headquarters.reply(answer(order, "synchronized", 5, sales_order="S-1"))
+        scene.headquarters.reply(transaction_reply(order, "synchronized", 5, sales_order="S-1"))
         wait_until_read(scene)
     # then
     assert scene.sale(order) == ("synchronized", "S-1", 5)
     assert scene.outbox()[order]["settled_at"] is not None
 
 
-def test_an_answer_to_a_transaction_that_is_not_here_changes_nothing(scene: ChannelScene) -> None:
-    """The database was restored from a backup; customers' replies in the same batch are taken in as ever."""
+def test_reply_to_an_unknown_transaction_changes_nothing(scene: ChannelScene) -> None:
+    """The database was restored from a backup; customers' replies in the same batch are settled as usual."""
     # given
     ann = scene.create(guid(), state("Ann"))
     order = scene.sell()
     # when
     with scene.running(run):
         scene.headquarters.reply(
-            answer(guid(), "synchronized", 1, sales_order="S-1"),
+            transaction_reply(guid(), "synchronized", 1, sales_order="S-1"),
             reply(ann, account_number="C-00000001", version=1),
-            answer(guid(), "posted", 1),
+            transaction_reply(guid(), "posted", 1),
         )
         wait_until_read(scene)
     # then
@@ -583,21 +587,21 @@ def test_an_answer_to_a_transaction_that_is_not_here_changes_nothing(scene: Chan
     assert len(scene.outbox()) == 2
 
 
-def test_hundreds_of_answers_in_one_batch(scene: ChannelScene) -> None:
-    """More than are read one by one: orders, ends of day and customers' events mixed."""
+def test_hundreds_of_replies_in_one_batch(scene: ChannelScene) -> None:
+    """More than a small batch: orders, ends of day and customers' events mixed."""
     # given
     orders, ends = [scene.sell() for _ in range(60)], [scene.close() for _ in range(20)]
     people = [scene.create(guid(), state(f"Ann {number}")) for number in range(20)]
     # when
     scene.headquarters.reply(
-        *(answer(order, "synchronized", 1, sales_order=f"S-{at}") for at, order in enumerate(orders)),
-        *(reply(one, account_number=f"C-{at}", version=1) for at, one in enumerate(people)),
-        *(answer(end, "posted", 1) for end in ends),
+        *(transaction_reply(order, "synchronized", 1, sales_order=f"S-{at}") for at, order in enumerate(orders)),
+        *(reply(created, account_number=f"C-{number}", version=1) for number, created in enumerate(people)),
+        *(transaction_reply(end, "posted", 1) for end in ends),
     )
     with scene.running(run):
         wait_until_read(scene)
     # then
-    assert [scene.sale(one) for one in orders] == [("synchronized", f"S-{at}", 1) for at in range(60)]
-    assert {scene.sale(one) for one in ends} == {("posted", None, 1)}
+    assert [scene.sale(order) for order in orders] == [("synchronized", f"S-{at}", 1) for at in range(60)]
+    assert {scene.sale(end_of_day) for end_of_day in ends} == {("posted", None, 1)}
     assert {number for number, _, _ in scene.visible().values()} == {f"C-{at}" for at in range(20)}
     assert all(row["settled_at"] is not None for row in scene.outbox().values())
