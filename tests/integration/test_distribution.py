@@ -500,7 +500,7 @@ def test_database_outage_is_retried(scene: ChannelScene) -> None:
 
 
 def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
-    """Last at the end before two thirds of the tombstone retention: a customer whose tombstone was missed is deleted."""
+    """Last at the end before two thirds of the tombstone retention: a customer with a missed tombstone is deleted."""
     # given
     kept, vanished = customer("Kept"), customer("Vanished")
     scene.headquarters.send(kept)
