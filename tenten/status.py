@@ -1,17 +1,19 @@
-"""How everything stands: topics, headquarters, channels, and how far each consumer group is behind.
+"""The status of topics, headquarters and channels, and the lag of each consumer group. Changes nothing.
 
-Only looks. What cannot be looked at says why, in `problem`, and the rest is shown all the same.
+A part that cannot be read has the reason in `problem`; the others are complete.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from threading import Event
 from typing import Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Select, func, select
 
 from tenten.consumers.channel.status import counts, status
@@ -20,7 +22,7 @@ from tenten.headquarters_views.transactions import TransactionsStatus, transacti
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
 from tenten.kafka.client_errors import call_kafka
 from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
-from tenten.kafka.topics_admin import topic_ids
+from tenten.kafka.topics_admin import admin_client, topic_ids
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
@@ -276,6 +278,41 @@ def _retrying(question: Callable[[], T]) -> T:
             if not is_transient(error) or time.monotonic() > deadline:
                 raise
         time.sleep(_ASK_AGAIN_SECONDS)
+
+
+def wait_for_assignment(settings: Settings, workers: Sequence[Worker], stop: Event) -> bool:
+    """Wait until every partition that these workers read is assigned to a member of their groups; False if stopped.
+
+    Raises: `KafkaRefused` if the groups may not be described.
+    """
+    admin = admin_client(settings)
+    topics = {settings.topic(topic) for worker in workers for topic in worker.reads}
+    partitions = {
+        (name, partition)
+        for name, topic in topic_ids(settings, topics).items()
+        for partition in range(topic.partitions)
+    }
+    groups = [settings.group(group) for worker in workers if (group := worker.group_of()) is not None]
+    while not stop.is_set():
+        if partitions <= _assigned(admin, groups):
+            return True
+        stop.wait(_ASK_AGAIN_SECONDS)
+    return False
+
+
+def _assigned(admin: AdminClient, groups: Sequence[str]) -> set[tuple[str, int]]:
+    """The partitions that are assigned to members of these groups; none while a group cannot be described yet."""
+    assigned: set[tuple[str, int]] = set()
+    for future in admin.describe_consumer_groups([*groups], request_timeout=REQUEST_SECONDS).values():
+        try:
+            description = call_kafka(future.result)
+        except KafkaException as error:
+            if not is_transient(error):
+                raise
+            continue
+        for member in description.members:
+            assigned.update((place.topic, place.partition) for place in member.assignment.topic_partitions)
+    return assigned
 
 
 @contextmanager

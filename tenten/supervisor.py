@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Final
 
@@ -45,6 +46,8 @@ class _Child:
     """A program and its process, when there is one."""
 
     program: Program
+    started: Path
+    """The process creates this file when it has started."""
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
     starts: int = 0
@@ -52,16 +55,26 @@ class _Child:
     start_at: float = field(default_factory=time.monotonic)
 
 
-def supervise(programs: Sequence[Program], stop: Event) -> None:
-    """Keep the programs running until `stop` is set; then SIGTERM, and wait for them to end."""
-    children = [_Child(program=program) for program in programs]
-    try:
-        while not stop.is_set():
-            for child in children:
-                _look_after(child)
-            stop.wait(_LOOK_SECONDS)
-    finally:
-        _end(children)
+def supervise(programs: Sequence[Program], stop: Event, on_started: Callable[[], None]) -> None:
+    """Keep the programs running until `stop` is set; then SIGTERM, and wait for them to end.
+
+    `on_started` is called once, when every program has reported that it has started; it must not block.
+    """
+    with TemporaryDirectory(prefix="tenten-up-") as directory:
+        children = [
+            _Child(program=program, started=Path(directory, str(number))) for number, program in enumerate(programs)
+        ]
+        starting = True
+        try:
+            while not stop.is_set():
+                for child in children:
+                    _look_after(child)
+                if starting and all(child.started.exists() for child in children):
+                    starting = False
+                    on_started()
+                stop.wait(_LOOK_SECONDS)
+        finally:
+            _end(children)
 
 
 def _look_after(child: _Child) -> None:
@@ -84,7 +97,8 @@ def _look_after(child: _Child) -> None:
 
 def _start(child: _Child) -> None:
     # -P: packages in the working directory must not shadow ours.
-    command = [sys.executable, "-P", "-m", "tenten.cli", *child.program.arguments, "--ends-with", str(os.getpid())]
+    ours = ("--ends-with", str(os.getpid()), "--started", str(child.started))
+    command = [sys.executable, "-P", "-m", "tenten.cli", *child.program.arguments, *ours]
     child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_environment(child))
     child.started_at = time.monotonic()
     child.starts += 1

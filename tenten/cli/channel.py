@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from tenten.cli.exit_codes import FAILED
-from tenten.cli.options import ChannelArgument, EndsWith, Json, examples, noun
+from tenten.cli.options import ChannelArgument, EndsWith, Json, LogFormatOption, Started, examples, noun
 from tenten.cli.output import print_fields, print_json, progress_bar, report
 from tenten.cli.processes import stop_on_signals
 from tenten.cli.wiring import connected
@@ -18,13 +18,20 @@ app = noun(
 
 
 @app.command(cls=command_with(CHANNEL_FAILPOINTS), epilog=examples("tenten channel run houston"))
-def run(context: typer.Context, name: ChannelArgument, ends_with: EndsWith = None) -> None:
+def run(
+    context: typer.Context,
+    *,
+    name: ChannelArgument,
+    log_format: LogFormatOption = None,
+    ends_with: EndsWith = None,
+    started: Started = None,
+) -> None:
     """Relay, settlement and distribution of a channel in one process, until SIGTERM.
 
     An error that waiting cannot fix ends the process. Each part can also run as a process of its own: see `relay`,
     `settle` and `distribute`.
     """
-    run_channel(context, name, ends_with, IN_CHANNEL)
+    run_channel(context, name, IN_CHANNEL, stop=stop_on_signals(ends_with), log_format=log_format, started=started)
 
 
 for _worker in IN_CHANNEL:
@@ -32,14 +39,14 @@ for _worker in IN_CHANNEL:
 
 
 @app.command(cls=command_with(DISTRIBUTION.failpoints), epilog=examples("tenten channel resync houston"))
-def resync(context: typer.Context, name: ChannelArgument) -> None:
+def resync(context: typer.Context, name: ChannelArgument, log_format: LogFormatOption = None) -> None:
     """The full sync: read every customer again, while the channel stays complete, readable and current.
 
     `channel run` may continue meanwhile. Exit code 1 when it was interrupted: nothing is lost, and the next resync
     starts from the beginning.
     """
     stop = stop_on_signals()
-    settings = begin(context, DISTRIBUTION.failpoints)
+    settings = begin(context, DISTRIBUTION.failpoints, log_format)
     settings.channel(name)
     from tenten.consumers.channel.distribution.resync import resync as resync_channel
 

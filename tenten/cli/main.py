@@ -20,6 +20,7 @@ from tenten.cli import (
     demo,
     headquarters,
     health,
+    init,
     local,
     loyalty,
     selling,
@@ -38,9 +39,11 @@ app = noun(
     "Asynchronous customers between stores and headquarters: one event stream, one account number per customer.\n\n"
     "--config and --kafka may be given before or after the command. Data goes to stdout, everything else to stderr. "
     "Exit codes: 0 ok, 1 failed or differences found, 2 wrong usage or settings, 3 unhealthy.",
+    "tenten init",
     "tenten up",
     "tenten customer create houston --first-name Ada --sync 5",
     "tenten status",
+    completion=True,
 )
 app.add_typer(local.app, name="local")
 app.add_typer(topics.app, name="topics")
@@ -56,7 +59,8 @@ app.add_typer(day.app, name="day")
 app.add_typer(loyalty.app, name="loyalty")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(config.app, name="config")
-app.command(epilog=examples("tenten up"))(up.up)
+app.command(epilog=examples("tenten init", "tenten init shop"))(init.init)
+app.command(epilog=examples("tenten up", "tenten up --log-format json"))(up.up)
 app.command(epilog=examples("tenten demo"))(demo.demo)
 app.command(epilog=examples("tenten status", "tenten status --json"))(health.status)
 app.command(epilog=examples("tenten lag", "tenten lag --json"))(health.lag)

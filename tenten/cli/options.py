@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -29,13 +29,13 @@ def everywhere(context: typer.Context) -> EverywhereOptions:
     return options if isinstance(options, EverywhereOptions) else EverywhereOptions()
 
 
-def noun(text: str, *example: str) -> typer.Typer:
+def noun(text: str, *example: str, completion: bool = False) -> typer.Typer:
     """A noun without verbs. Help is plain text, so that examples are not wrapped."""
     return typer.Typer(
         help=text,
         epilog=examples(*example) if example else None,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": HELP_COLUMNS},
@@ -67,6 +67,19 @@ OfChannel = Annotated[
 ]
 Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Show the N newest.")]
 ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
+LogFormatOption = Annotated[
+    Literal["console", "logfmt", "json"] | None,
+    typer.Option(
+        "--log-format",
+        metavar="console|logfmt|json",
+        show_default=False,
+        help="Default: TENTEN_LOG_FORMAT, else console on a terminal and logfmt otherwise.",
+    ),
+]
+Started = Annotated[
+    Path | None,
+    typer.Option("--started", metavar="PATH", hidden=True, help="Create this file when the process has started."),
+]
 EndsWith = Annotated[
     int | None,
     typer.Option("--ends-with", metavar="PID", hidden=True, help="End when this parent process has ended."),

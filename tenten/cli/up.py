@@ -1,11 +1,12 @@
 """`tenten up`: everything on this machine, in one command."""
 
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import typer
 
 from tenten.cli.exit_codes import FAILED
-from tenten.cli.options import everywhere
+from tenten.cli.options import LogFormatOption, everywhere
 from tenten.cli.output import report
 from tenten.cli.processes import stop_on_signals
 from tenten.cli.wiring import configured, needs_local_servers, with_local_servers
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
     from tenten.supervisor import Program
 
 
-def up(context: typer.Context) -> None:
+def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     """Start everything on this machine, and keep it running until SIGTERM.
 
-    Local servers where the settings name no broker or no database for headquarters; then topics, databases,
-    headquarters, its transactions, and every channel, each a process of its own. One that dies is started again, after
-    a pause that grows. SIGTERM or Ctrl-C drains all of them; local servers go on, until `tenten local stop`.
+    Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables, and
+    runs headquarters' workers and every channel, each as a process. A process that dies is restarted after a pause
+    that grows. SIGTERM or Ctrl-C drains all of them; local servers keep running until `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint
@@ -29,15 +30,20 @@ def up(context: typer.Context) -> None:
     from tenten.supervisor import supervise
 
     check_failpoint([name for worker in ALL for name in worker.failpoints])
-    configure_logs()
-    settings = _with_servers(configured(context))
+    configure_logs(log_format=log_format)
+    before = configured(context)
+    settings = _with_servers(before)
     _apply_topics(settings)
     from tenten.cli.database import upgrade_all
 
     upgrade_all(settings)
     if not settings.channels:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
-    supervise(_programs(settings, everywhere(context).as_arguments()), stop)
+    more = () if log_format is None else ("--log-format", log_format)
+    programs = _programs(settings, everywhere(context).as_arguments(), more)
+    supervise(programs, stop, on_started=lambda: _announce_when_ready(settings, stop))
+    if needs_local_servers(before):
+        report("Kafka and PostgreSQL keep running; `tenten local stop` ends them")
 
 
 def _with_servers(settings: "Settings") -> "Settings":
@@ -49,7 +55,7 @@ def _with_servers(settings: "Settings") -> "Settings":
 
 
 def _apply_topics(settings: "Settings") -> None:
-    """Create and correct the topics. Raises: `typer.Exit` when one is refused."""
+    """Create and correct the topics. Raises: `typer.Exit` if a topic is refused."""
     from tenten.kafka.topics_admin import apply_topics
 
     changes = apply_topics(settings)
@@ -60,16 +66,44 @@ def _apply_topics(settings: "Settings") -> None:
         raise typer.Exit(FAILED)
 
 
-def _programs(settings: "Settings", everywhere_arguments: tuple[str, ...]) -> "list[Program]":
+def _programs(settings: "Settings", before: tuple[str, ...], after: tuple[str, ...]) -> "list[Program]":
     """The workers of headquarters, and every channel, each with its own failpoints."""
     from tenten.supervisor import Program
 
     headquarters = [
-        Program(name=worker.name, arguments=(*everywhere_arguments, *worker.command), failpoints=worker.failpoints)
+        Program(name=worker.name, arguments=(*before, *worker.command, *after), failpoints=worker.failpoints)
         for worker in AT_HEADQUARTERS
     ]
     channels = [
-        Program(name=name, arguments=(*everywhere_arguments, "channel", "run", name), failpoints=CHANNEL_FAILPOINTS)
+        Program(name=name, arguments=(*before, "channel", "run", name, *after), failpoints=CHANNEL_FAILPOINTS)
         for name in settings.channels
     ]
     return [*headquarters, *channels]
+
+
+def _announce_when_ready(settings: "Settings", stop: Event) -> None:
+    """Report, from a thread, that headquarters has its partitions, with commands to try."""
+
+    def announce() -> None:
+        from tenten.failure_messages import explain
+        from tenten.status import wait_for_assignment
+
+        try:
+            if wait_for_assignment(settings, AT_HEADQUARTERS, stop):
+                report(f"Ready. {_suggestion([*settings.channels])}")
+        except Exception as error:
+            problem = explain(error)
+            if problem is None:
+                raise
+            report(f"All processes have started; the partitions of headquarters are not known: {problem}")
+
+    Thread(target=announce, name="ready", daemon=True).start()
+
+
+def _suggestion(channels: list[str]) -> str:
+    """Two commands to try, with channels that exist."""
+    if not channels:
+        return "Add a channel to tenten.toml, and start again."
+    create = f"tenten customer create {channels[0]} --first-name Ada --last-name Lovelace --sync 5"
+    search = f"tenten customer search {channels[-1]} lovelace"
+    return f"Try in another terminal: {create}; then: {search}"

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from tenten.cli.options import ChannelArgument, EndsWith, examples
+from tenten.cli.options import ChannelArgument, EndsWith, LogFormatOption, Started, examples
 from tenten.cli.processes import collect_rarely, run_together, stop_on_signals
 from tenten.cli.wiring import connected
 from tenten.workers import Start, Worker
 
 if TYPE_CHECKING:
+    from tenten.runtime.logs import LogFormat
     from tenten.runtime.settings import Settings
 
 SlotNumber = Annotated[
@@ -59,11 +62,19 @@ def add_headquarters_worker(app: typer.Typer, worker: Worker, more: str = "") ->
         help=text.strip(),
         epilog=examples(words, f"{words} --slot 0"),
     )
-    def run(context: typer.Context, slot: SlotNumber = None, ends_with: EndsWith = None) -> None:
+    def run(
+        context: typer.Context,
+        *,
+        slot: SlotNumber = None,
+        log_format: LogFormatOption = None,
+        ends_with: EndsWith = None,
+        started: Started = None,
+    ) -> None:
         stop = stop_on_signals(ends_with)
-        settings = begin(context, worker.failpoints)
+        settings = begin(context, worker.failpoints, log_format)
         run_worker = worker.load()
         collect_rarely()
+        tell(started)
         run_worker(Start(settings=settings, stop=stop, slot=slot))
 
 
@@ -76,24 +87,39 @@ def add_channel_worker(app: typer.Typer, worker: Worker) -> None:
         help=f"{worker.sentence}, until SIGTERM; the other parts of `run` not.",
         epilog=examples(f"tenten {' '.join(worker.command)} houston"),
     )
-    def run(context: typer.Context, name: ChannelArgument, ends_with: EndsWith = None) -> None:
-        run_channel(context, name, ends_with, [worker])
+    def run(context: typer.Context, name: ChannelArgument, log_format: LogFormatOption = None) -> None:
+        run_channel(context, name, [worker], stop=stop_on_signals(), log_format=log_format)
 
 
-def run_channel(context: typer.Context, name: str, ends_with: int | None, workers: Sequence[Worker]) -> None:
-    """Run these workers of a channel in threads until SIGTERM, or until one of them fails. Raises: its error."""
-    stop = stop_on_signals(ends_with)
-    settings = begin(context, [point for worker in workers for point in worker.failpoints])
+def run_channel(
+    context: typer.Context,
+    name: str,
+    workers: Sequence[Worker],
+    *,
+    stop: Event,
+    log_format: "LogFormat | None",
+    started: Path | None = None,
+) -> None:
+    """Run these workers of a channel in threads until `stop` is set, or until one of them fails. Raises: its error."""
+    settings = begin(context, [point for worker in workers for point in worker.failpoints], log_format)
     settings.channel(name)
     start = Start(settings=settings, stop=stop, channel=name)
-    run_together({worker.name: partial(worker.load(), start) for worker in workers}, stop)
+    parts = {worker.name: partial(worker.load(), start) for worker in workers}
+    tell(started)
+    run_together(parts, stop)
 
 
-def begin(context: typer.Context, failpoints: Sequence[str]) -> "Settings":
+def begin(context: typer.Context, failpoints: Sequence[str], log_format: "LogFormat | None") -> "Settings":
     """Check the failpoint, configure the logs, and load the settings. Raises: `SettingsError`."""
     from tenten.runtime.failpoints import check_failpoint
     from tenten.runtime.logs import configure_logs
 
     check_failpoint(failpoints)
-    configure_logs()
+    configure_logs(log_format=log_format)
     return connected(context)
+
+
+def tell(started: Path | None) -> None:
+    """Create the file that tells the supervisor that this process has started."""
+    if started is not None:
+        started.touch()

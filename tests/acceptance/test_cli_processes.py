@@ -224,7 +224,8 @@ def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headqu
         [first] = re.findall(r"process=houston pid=(\d+)", company.log)
         # when
         psutil.Process(int(first)).kill()
-        wait_until(lambda: company.log.count("process=houston pid=") == 2, "the process in its place")
+        wait_until(lambda: company.log.count("process=houston pid=") == 2, "the new process")
+        wait_until(lambda: "Ready. Try" in company.log, "readiness")
         created = company.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
         children = psutil.Process(up.pid).children()
         code = end(up)
@@ -253,11 +254,13 @@ def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
     try:
         # given, when
         with store.running("up") as up:
-            wait_until(lambda: "event=process_started" in store.log, "the servers")
+            wait_until(lambda: "Ready. Try" in store.log, "readiness")
             created = store.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
             code = end(up)
         # then
         assert (created["account_number"], code) == ("C-00000001", 0), store.log
+        assert "tenten customer create houston" in store.log
+        assert "`tenten local stop` ends them" in store.log
         assert store.ok("local", "status", "--json").json["directory"] == str(store.directory / ".tenten")
         assert store.ok("headquarters", "verify", "--json").json["customers"] == 1
     finally:

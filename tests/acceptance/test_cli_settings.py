@@ -126,3 +126,17 @@ def test_doctor_tells_when_nobody_listens_and_when_credentials_count_for_nothing
     assert ended.code == 3
     assert "FAIL broker: 127.0.0.1:1: no answer" in ended.out
     assert "security.protocol" in ended.out
+
+
+def test_init_writes_a_configuration_once(here: Tenten) -> None:
+    """Its stores can be used at once; a second call is refused and changes nothing."""
+    # when
+    written = here.ok("init", "shop")
+    shop = Tenten(directory=here.directory / "shop")
+    again = here.run("init", "shop")
+    # then
+    assert "tenten up" in written.out
+    assert (again.code, again.out) == (1, "")
+    assert "exists" in again.err
+    shop.ok("database", "upgrade", "channel", "seattle")
+    assert shop.ok("customer", "create", "seattle", "--first-name", "Ada", "--json").json["status"] == "pending"

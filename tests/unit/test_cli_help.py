@@ -2,15 +2,19 @@
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from tenten.cli.init import CONFIGURATION
 from tenten.cli.main import app, in_front
-from tenten.cli.options import EverywhereOptions, pairs
+from tenten.cli.options import EverywhereOptions, LogFormatOption, pairs
+from tenten.runtime.logs import LogFormat
+from tenten.runtime.settings import Settings
 from tenten.workers import ALL, CHANNEL_FAILPOINTS
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +36,7 @@ channel distribute, channel relay, channel resync, channel run, channel settle, 
 customer create, customer discard, customer edit, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor,
-headquarters run, headquarters verify, lag, local start, local status, local stop, loyalty issue, loyalty show,
+headquarters run, headquarters verify, init, lag, local start, local status, local stop, loyalty issue, loyalty show,
 order create, order list, order resend, order show, sale create, sale list, sale resend, sale show, statement list,
 statement show, status, topics apply, transactions list, transactions run, transactions show, up
 """
@@ -80,7 +84,20 @@ def test_every_command_stands_in_the_interface_page(path: tuple[str, ...]) -> No
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None:
     """Programs can read what people can read."""
-    silent = {"run", "relay", "settle", "distribute", "resync", "stop", "up", "demo", "headquarters", "channel", "all"}
+    silent = {
+        "init",
+        "run",
+        "relay",
+        "settle",
+        "distribute",
+        "resync",
+        "stop",
+        "up",
+        "demo",
+        "headquarters",
+        "channel",
+        "all",
+    }
     offers = any("--json" in parameter.opts for parameter in COMMANDS[path].params)
     assert offers is (path[-1] not in silent)
 
@@ -116,6 +133,39 @@ def test_help_imports_nothing_that_takes_long() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_log_formats_are_those_of_the_logs() -> None:
+    """`--log-format` takes every format, and no other."""
+    taken = get_args(get_args(get_args(LogFormatOption)[0])[0])
+    assert taken == get_args(LogFormat)
+
+
+def test_every_command_that_runs_on_takes_a_log_format() -> None:
+    """Workers, `up` and `resync` write logs."""
+    runs_on = {worker.command for worker in ALL} | {("channel", "run"), ("channel", "resync"), ("up",)}
+    taking = {
+        path
+        for path, command in COMMANDS.items()
+        if any("--log-format" in parameter.opts for parameter in command.params)
+    }
+    assert taking == runs_on
+
+
+def test_completion_offers_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell that asks for completions of `tenten cust` is answered."""
+    monkeypatch.setenv("_TENTEN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "tenten cust")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit):
+        app(args=[], prog_name="tenten")
+    assert capsys.readouterr().out.split() == ["customer"]
+
+
+def test_configuration_to_start_from_is_valid() -> None:
+    """`tenten init` writes settings of two stores, each with the address books of the other."""
+    settings = Settings.model_validate(tomllib.loads(CONFIGURATION), context={"directory": ROOT})
+    assert settings.channels.keys() == {"houston", "seattle"}
 
 
 def test_options_of_every_command_may_stand_anywhere() -> None:
