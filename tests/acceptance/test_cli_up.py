@@ -1,0 +1,60 @@
+"""`tenten up`: starting, restarting and ending all processes."""
+
+import re
+
+import psutil
+import psycopg
+
+from tenten import local
+from tests.acceptance.cli import Tenten, end, wait_until
+
+
+def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headquarters_url: str) -> None:
+    """One command makes and runs everything; a killed process comes back; SIGTERM ends all of them."""
+    # given
+    with company.running("up") as up:
+        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
+        [first] = re.findall(r"process=houston pid=(\d+)", company.log)
+        # when
+        psutil.Process(int(first)).kill()
+        wait_until(lambda: company.log.count("process=houston pid=") == 2, "the new process")
+        wait_until(lambda: "Ready. Try" in company.log, "readiness")
+        created = company.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
+        children = psutil.Process(up.pid).children()
+        code = end(up)
+    # then
+    assert created["account_number"] == "C-00000001"
+    assert code == 0, company.log
+    assert len(children) == 4
+    assert not any(child.is_running() for child in children)
+    with psycopg.connect(headquarters_url) as connection:
+        assert connection.execute("SELECT count(*) FROM customers").fetchone() == (1,)
+
+
+def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
+    """Nothing of a killed `tenten up` stays behind to keep the next one from its locks."""
+    with company.running("up") as up:
+        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
+        children = psutil.Process(up.pid).children()
+        up.kill()
+        up.wait()
+        _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+
+def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
+    """With nothing but Python the servers come up, a customer gets its number, and the servers go on after it."""
+    try:
+        # given, when
+        with store.running("up") as up:
+            wait_until(lambda: "Ready. Try" in store.log, "readiness")
+            created = store.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
+            code = end(up)
+        # then
+        assert (created["account_number"], code) == ("C-00000001", 0), store.log
+        assert "tenten customer create houston" in store.log
+        assert "`tenten local stop` ends them" in store.log
+        assert store.ok("local", "status", "--json").json["directory"] == str(store.directory / ".tenten")
+        assert store.ok("headquarters", "verify", "--json").json["customers"] == 1
+    finally:
+        local.delete(store.directory / ".tenten")
