@@ -194,6 +194,14 @@ class CustomerState:
     tax_number: str = scalar(
         "", characters_max=60, import_names=("taxnumber", "taxid", "taxregistrationnumber", "vatnumber", "vatid")
     )
+    known_as: str | None = scalar(
+        None,
+        characters_max=100,
+        is_searched=True,
+        import_names=("knownas", "nickname", "preferredname", "callname"),
+        option="The name that the customer goes by.",
+        since="0.2.0",
+    )
     primary_address: str | None = scalar(None, kind=ScalarKind.GUID)
     primary_phone: str | None = scalar(None, kind=ScalarKind.GUID)
     primary_email: str | None = scalar(None, kind=ScalarKind.GUID)

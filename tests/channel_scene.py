@@ -455,6 +455,7 @@ def customer_row(customer_id: str, account_number: str | None, version: int, sta
         "receipt_preference": state.receipt_preference.lower(),
         "receipt_email": state.receipt_email,
         "tax_number": state.tax_number,
+        "known_as": state.known_as,
         "primary_address": state.primary_address,
         "primary_phone": state.primary_phone,
         "primary_email": state.primary_email,

@@ -178,6 +178,7 @@ def _states(draw: st.DrawFn, *, odd: bool) -> CustomerState:
         receipt_preference=draw(st.sampled_from(ReceiptPreference)),
         receipt_email=text(("", "ann@example.com"), ODD_EMAILS),
         tax_number=text(("", "DE 123/456"), ODD_TEXTS),
+        known_as=text(NAMES, ODD_TEXTS) if draw(st.booleans()) else None,
         primary_address=one_of([address.address_id for address in addresses]),
         primary_phone=one_of([contact.contact_id for contact in contacts if contact.kind == PHONE]),
         primary_email=one_of([contact.contact_id for contact in contacts if contact.kind == EMAIL]),

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.kafka.topics_admin import TopicInfo, check_partitions
 from tenten.runtime.errors import WriteConflict
-from tenten.schemas.tables.channel import positions, topics
+from tenten.schemas.tables.channel import positions, resync_requests, topics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,16 @@ def was_recreated(connection: Connection, topic: TopicRead) -> bool:
     query = select(func.count()).select_from(positions)
     count = connection.scalar(query.where(positions.c.topic == topic.name, positions.c.topic_id != topic.topic_id))
     return bool(count)
+
+
+def requested_resync(connection: Connection) -> str | None:
+    """The reason of a resync that a migration has requested."""
+    return connection.scalar(select(resync_requests.c.reason).order_by(resync_requests.c.reason).limit(1))
+
+
+def forget_requested_resyncs(connection: Connection) -> None:
+    """Delete the requests of resyncs. Idempotent."""
+    connection.execute(delete(resync_requests))
 
 
 def initialise_positions(connection: Connection, topic: TopicRead, partitions: Iterable[int], at: datetime) -> None:

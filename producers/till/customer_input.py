@@ -50,6 +50,7 @@ class CustomerFields(TypedDict, total=False):
     middle_name: str
     last_name: str
     organization_name: str
+    known_as: str
     language: str
     currency: str
     customer_group: str

@@ -104,12 +104,21 @@ class Reply:
     sales_order: str | None = None
 
 
+_NULLABLE_TEXTS: Final = tuple(
+    field.name for field in scalar_fields() if field.kind is ScalarKind.TEXT and field.is_nullable
+)
+
+
 def canonical(state: CustomerState) -> CustomerState:
-    """The customer in the form of the contract: lists sorted, purposes and kinds in capitals."""
+    """The customer in the form of the contract: lists sorted, purposes and kinds in capitals, null for an empty
+    text of a nullable field.
+    """
+    nullable: dict[str, Any] = {name: getattr(state, name) or None for name in _NULLABLE_TEXTS}
     addresses = (replace(address, purpose=address.purpose.upper()) for address in state.addresses)
     contacts = (replace(contact, kind=contact.kind.upper()) for contact in state.contacts)
     return replace(
         state,
+        **nullable,
         address_books=tuple(sorted(state.address_books)),
         affiliations=tuple(sorted(state.affiliations)),
         addresses=tuple(sorted(addresses, key=lambda address: address.address_id)),

@@ -29,7 +29,7 @@ customers: Final = Table(
     Column("version", BigInteger, nullable=False, comment="of the last snapshot; 0 before the first"),
     Column("updated_at", UtcTime, nullable=False),
     *state_columns(),
-    Column("search_name", Text, nullable=False, comment="all names in lower case, for the clerk's search"),
+    Column("search_name", Text, nullable=False, comment="all names, folded for the clerk's search"),
     Index(None, "account_number"),
     Index("ix_customers_search_name", "search_name", postgresql_ops={"search_name": "text_pattern_ops"}),
 )
@@ -84,6 +84,14 @@ topics: Final = topic_table(metadata)
 
 resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
 """The customers that a running resync has seen."""
+
+resync_requests: Final = Table(
+    "resync_requests",
+    metadata,
+    Column("reason", Text, primary_key=True),
+    Column("requested_at", UtcTime, nullable=False),
+)
+"""Reasons for a resync that a migration has left; a finished resync deletes them."""
 
 transactions: Final = Table(
     "transactions",

@@ -84,7 +84,7 @@ def _names(state: CustomerState) -> Iterator[Reason]:
 
 def _texts(state: CustomerState) -> Iterator[Reason]:
     for name, characters_max in CUSTOMER_CHARACTERS_MAX.items():
-        yield from _text(name, getattr(state, name), characters_max)
+        yield from _text(name, getattr(state, name) or "", characters_max)
 
 
 def _text(field: str, value: str, characters_max: int) -> Iterator[Reason]:

@@ -30,12 +30,16 @@ from tenten.rules.limits import (
     currencies,
     is_language,
 )
+from tenten.schemas.customer_fields import ScalarKind, scalar_fields
 from tenten.schemas.messages import EMAIL, PHONE, CustomerType
 
 _ROW: Final = "row"
 _PRIMARIES: Final = {"addresses": ("primary_address",), "contacts": ("primary_phone", "primary_email")}
 """The fields that name a member of a list; they are repeated beside each member while the list is checked."""
 
+_NULLABLE_TEXTS: Final = tuple(
+    field.name for field in scalar_fields() if field.kind is ScalarKind.TEXT and field.is_nullable
+)
 _GUID: Final = f"^{GUID.pattern}$"
 _NOT_BLANK: Final = r"[^\s\x1c-\x1f]"
 """A character that is white space neither in Python nor in Rust."""
@@ -124,6 +128,7 @@ def _customer_passes() -> pl.Expr:
         pl.col("legal_entity") != "",
         pl.when(is_organization).then(organization).otherwise(person),
         pl.col("receipt_preference").is_not_null(),
+        *((pl.col(name) != "").fill_null(True) for name in _NULLABLE_TEXTS),
         (pl.col("receipt_email") == "") | is_ordinary_email(pl.col("receipt_email")),
         pl.col("currency").is_in(["", *currencies()]),
         *(pl.col(part).list.len() <= count_max for part, count_max in COUNTS_MAX.items()),

@@ -109,6 +109,7 @@ def test_rows_equal_the_snapshot(scene: ChannelScene) -> None:
             "receipt_preference": "none",
             "receipt_email": "",
             "tax_number": "",
+            "known_as": None,
             "primary_address": address_id,
             "primary_phone": None,
             "primary_email": email_id,

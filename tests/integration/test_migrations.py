@@ -11,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, MetaData, inspect, select, text
+from sqlalchemy import Engine, MetaData, inspect, select, text
 
 from tenten import schemas
 from tenten.runtime.errors import DatabaseRefused
@@ -21,6 +21,7 @@ from tenten.sql.migrations import check_version, upgrade_channel, upgrade_headqu
 from tests.conftest import NewDatabase
 from tests.opened_databases import DEADLINE_SECONDS, add_topic, new_url, opened, store, topics
 from tests.scenes import wait_for
+from tests.schema_compare import catalogue
 
 __all__ = ["new_url", "store"]
 
@@ -36,57 +37,12 @@ def _legal_entity(number_format: str, next_number: int, continuous: bool) -> Leg
     )
 
 
-def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
-    """The tables, columns, constraints, indexes and views as the database describes them, without the version table.
-
-    Columns are compared by name, not by position: a migration adds them at the end.
-    """
-    if connection.dialect.name == "sqlite":
-        tables = "SELECT name, tbl_name, sql FROM sqlite_master WHERE tbl_name NOT LIKE '%_version' ORDER BY name"
-        return [
-            (str(name), str(table), *_sorted_declarations(str(sql)))
-            for name, table, sql in connection.execute(text(tables))
-        ]
-    columns = """
-        SELECT table_name, column_name, udt_name, is_nullable, column_default,
-               is_identity, col_description(('public.' || quote_ident(table_name))::regclass, ordinal_position)
-        FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE '%\\_version'
-        ORDER BY 1, 2"""
-    indexes = (
-        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname NOT LIKE '%version%'"
-    )
-    constraints = """
-        SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
-        WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text NOT LIKE '%\\_version' ORDER BY 1"""
-    views = "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1"
-    storage = """
-        SELECT attrelid::regclass::text, attname, attstorage FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT LIKE '%\\_version' AND attnum > 0
-        ORDER BY 1, 2"""
-    queries = (columns, storage, indexes + " ORDER BY 1", constraints, views)
-    return [tuple(str(value) for value in row) for query in queries for row in connection.execute(text(query))]
-
-
-def _sorted_declarations(sql: str) -> list[str]:
-    """The parts of a CREATE statement between top-level commas, without regard to white space and order."""
-    before, parenthesis, inner = sql.partition("(")
-    parts, depth = [""], 0
-    for character in inner:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    parts[-1] = parts[-1].rstrip().removesuffix(")")
-    return sorted(" ".join(part.split()) for part in (before + parenthesis, *parts))
-
-
 def _assert_equal_to_metadata(upgraded: Engine, made: Engine, metadata: MetaData, version_table: str) -> None:
     metadata.create_all(made)
     with upgraded.begin() as migrated, made.begin() as declared:
         options = {"compare_type": True, "compare_server_default": True, "version_table": version_table}
         assert compare_metadata(MigrationContext.configure(migrated, opts=options), metadata) == []
-        assert _catalogue(migrated) == _catalogue(declared)
+        assert catalogue(migrated) == catalogue(declared)
 
 
 def test_headquarters_migrations_create_the_declared_tables(new_database: NewDatabase) -> None:
@@ -109,15 +65,63 @@ def test_channel_migrations_create_the_declared_tables(new_url: Callable[[], str
         _assert_equal_to_metadata(upgraded, made, channel.metadata, "channel_version")
 
 
-def _upgrade_to(engine: Engine, revision: str) -> None:
-    """Bring an empty headquarters database to an earlier revision."""
+def _upgrade_to(engine: Engine, revision: str, which: str = "headquarters") -> None:
+    """Bring an empty database to an earlier revision."""
     migrations = Path(schemas.__file__).parent / "migrations"
     with engine.begin() as connection:
-        config = Config(attributes={"connection": connection, "version_table": "headquarters_version"})
+        config = Config(attributes={"connection": connection, "version_table": f"{which}_version"})
         config.set_main_option("script_location", str(migrations))
-        config.set_main_option("version_locations", str(migrations / "headquarters" / "versions"))
+        config.set_main_option("version_locations", str(migrations / which / "versions"))
         config.set_main_option("path_separator", "newline")
         command.upgrade(config, revision)
+
+
+_CUSTOMER_OF_0_1_0 = text(
+    """
+    INSERT INTO customers (customer_id, account_number, version, updated_at, legal_entity, customer_type, title,
+        first_name, middle_name, last_name, organization_name, language, currency, customer_group, receipt_preference,
+        receipt_email, tax_number, address_books, affiliations, attributes, search_name)
+    VALUES (:customer_id, NULL, 0, '2026-03-01T12:00:00+00:00', 'usrt', 'person', '', 'Zoë', '', :last_name, '', '',
+        '', '', 'none', '', '', '[]', '[]', '[]', :search_name)
+    """
+)
+
+
+def test_channel_of_the_last_release_keeps_its_customers_and_resyncs(new_url: Callable[[], str]) -> None:
+    """Search names lose their accents; a resync is requested, for values that headquarters may have sent already."""
+    customers = [
+        {
+            "customer_id": f"0197a3f2-8a41-7c3e-9d55-{number:012x}",
+            "last_name": name,
+            "search_name": f"zoë {name.lower()}",
+        }
+        for number, name in enumerate(["Øster", "Weiß"] * 1_001)
+    ]
+    with opened(new_url()) as engine:
+        # given
+        _upgrade_to(engine, "0002", "channel")
+        with engine.begin() as connection:
+            connection.execute(_CUSTOMER_OF_0_1_0, customers)
+            connection.execute(
+                text("INSERT INTO positions (topic, topic_id, partition, next_offset) VALUES ('customers', 'id', 0, 7)")
+            )
+
+        # when
+        upgrade_channel(engine)
+
+        # then
+        with engine.begin() as connection:
+            stored = connection.execute(select(channel.customers).order_by(channel.customers.c.customer_id)).all()
+            requests = connection.execute(select(channel.resync_requests)).all()
+        assert [row.search_name for row in stored] == ["zoe oster", "zoe weiss"] * 1_001
+        assert {(row.first_name, row.known_as) for row in stored} == {("Zoë", None)}
+        assert [row.reason for row in requests] == ["customers have gained the field known_as"]
+
+
+def test_upgrade_of_a_new_channel_requests_no_resync(store: Engine) -> None:
+    """It has read nothing, so it lacks nothing."""
+    with store.begin() as connection:
+        assert connection.execute(select(channel.resync_requests)).all() == []
 
 
 def test_upgrade_keeps_unsent_replies(new_database: NewDatabase) -> None:

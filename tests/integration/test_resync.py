@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from tenten.consumers.channel.distribution.last_records import read_range
 from tenten.consumers.channel.distribution.replay import SnapshotUnreadable
@@ -329,3 +329,25 @@ def test_resync_stops_when_asked(scene: ChannelScene) -> None:
     assert not finished
     assert time.monotonic() - began < 30
     assert scene.positions(scene.settings.topic(CUSTOMERS)) == {}
+
+
+def test_migration_that_adds_a_field_causes_a_resync(scene: ChannelScene) -> None:
+    """A channel that is upgraded after headquarters receives the values that it could not store."""
+    # given
+    sent = customer("Ann", known_as="Annie")
+    scene.headquarters.send(sent)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        connection.execute(update(channel.customers).values(known_as=None))
+        connection.execute(insert(channel.resync_requests).values(reason="a new field", requested_at=sent.updated_at))
+
+    def values() -> tuple[list[str | None], list[str]]:
+        with scene.engine.begin() as connection:
+            known_as = connection.scalars(select(channel.customers.c.known_as)).all()
+            return list(known_as), list(connection.scalars(select(channel.resync_requests.c.reason)))
+
+    # when
+    with scene.running(run):
+        # then
+        scene.wait(lambda: values() == (["Annie"], []), "the value of the new field")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import polars as pl
 import pytest
@@ -289,14 +290,11 @@ def test_search_names_are_equal_in_columns(states: list[CustomerState]) -> None:
     assert search_names(frame).to_list() == list(map(search_name, states))
 
 
-@given(st.lists(st.tuples(st.text(), st.text(), st.text(), st.text()), max_size=8))
+@given(st.lists(st.fixed_dictionaries({name: st.text() for name in SEARCHED_NAMES}), max_size=8))
 @settings(UNHURRIED)
-def test_search_names_of_any_text_are_equal_in_columns(names: list[tuple[str, str, str, str]]) -> None:
+def test_search_names_of_any_text_are_equal_in_columns(names: list[dict[str, Any]]) -> None:
     """The two ways agree on text in any script."""
-    frame = pl.DataFrame(names, schema=dict.fromkeys(SEARCHED_NAMES, pl.String), orient="row")
-    states = [
-        CustomerState(legal_entity="usrt", first_name=first, middle_name=middle, last_name=last, organization_name=own)
-        for first, middle, last, own in names
-    ]
+    frame = pl.DataFrame(names, schema=dict.fromkeys(SEARCHED_NAMES, pl.String))
+    states = [CustomerState(legal_entity="usrt", **row) for row in names]
 
     assert search_names(frame).to_list() == list(map(search_name, states))

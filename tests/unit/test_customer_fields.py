@@ -1,12 +1,24 @@
 """The table of a customer's fields and the places that are written by hand agree."""
 
+import inspect
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tenten.avro.wire import contract
+from tenten.cli.customer import create
+from tenten.producers.importing.column_mapping import guess
 from tenten.producers.till.customer_input import CustomerFields
-from tenten.schemas.customer_fields import CustomerState, InputForm, ScalarField, ScalarKind, scalar_fields
+from tenten.producers.till.customer_merge import InputContext, merge_input
+from tenten.producers.till.text_input import fields_from_texts
+from tenten.rules.customer import apply_paths, changed_paths, search_name, value_at
+from tenten.rules.customer_rules import reasons
+from tenten.schemas.customer_fields import CustomerState, InputForm, ScalarField, ScalarKind, plain_texts, scalar_fields
+from tenten.sql.customer_rows import CHANNEL_TABLES, HEADQUARTERS_TABLES, CustomerTables
+
+AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 STATE: dict[str, Any] = contract("Customer").json["fields"][-1]["type"]
 AVRO_FIELDS = {field["name"]: field for field in STATE["fields"]}
@@ -83,3 +95,44 @@ def test_limits_and_columns_derive_from_the_table() -> None:
         "organization_name",
     ]
     assert {name for name, field in first.items() if field.form is InputForm.NONE} == {"legal_entity"}
+
+
+TEXTS = [field for field in scalar_fields() if field.name in plain_texts()]
+
+
+@pytest.mark.parametrize("field", TEXTS, ids=lambda field: field.name)
+def test_text_can_be_entered_imported_changed_and_searched(field: ScalarField) -> None:
+    """Every way into a customer and out of it has the field."""
+    context = InputContext(country="US", now=AT, new_id=lambda: "")
+    empty = CustomerState(legal_entity="usrt")
+
+    entered = merge_input(empty, fields_from_texts({field.name: " Añy "}), context)
+
+    assert getattr(entered, field.name) == "Añy"
+    assert changed_paths(empty, entered) == (field.name,)
+    assert apply_paths(empty, entered, [field.name]) == entered
+    assert value_at(entered, field.name) == "Añy"
+    assert merge_input(entered, fields_from_texts({field.name: ""}), context) == empty
+    assert [guess(name) for name in field.import_names] == [field.name] * len(field.import_names)
+    assert search_name(entered) == ("any" if field.is_searched else "")
+    if field.characters_max is not None:
+        too_long: dict[str, Any] = {field.name: "x" * (field.characters_max + 1)}
+        assert (field.name, "too_long") in {
+            (reason.field, reason.code) for reason in reasons(replace(entered, **too_long))
+        }
+
+
+@pytest.mark.parametrize("field", TEXTS, ids=lambda field: field.name)
+def test_field_has_its_option(field: ScalarField) -> None:
+    """`tenten customer create` has an option for each field that declares one."""
+    options = inspect.signature(create).parameters
+
+    assert (field.name in options) == (field.option is not None)
+
+
+@pytest.mark.parametrize("tables", [HEADQUARTERS_TABLES, CHANNEL_TABLES], ids=["headquarters", "channel"])
+def test_databases_have_a_column_for_every_field(tables: CustomerTables) -> None:
+    """Nullable where the field is."""
+    columns = {column.name: column.nullable for column in tables.customers.columns}
+
+    assert {field.name: field.is_nullable for field in scalar_fields()}.items() <= columns.items()

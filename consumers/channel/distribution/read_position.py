@@ -15,6 +15,7 @@ from tenten.consumers.channel.positions import (
     initialise_positions,
     read_positions,
     register_topic,
+    requested_resync,
     was_recreated,
 )
 from tenten.kafka.client_config import REQUEST_SECONDS
@@ -99,7 +100,7 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
 
 def _resync_reason(connection: Connection, topic: TopicRead, positions: Mapping[int, Position]) -> str | None:
     if positions:
-        return None
+        return requested_resync(connection)
     if was_recreated(connection, topic):
         return "the topic was recreated, so the channel's positions are invalid"
     if connection.scalar(select(exists().where(customers.c.version > 0))):

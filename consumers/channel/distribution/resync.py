@@ -27,7 +27,13 @@ from structlog import get_logger
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution.replay import FETCH_WAIT_MS, Replay, apply_partitions
 from tenten.consumers.channel.distribution.surplus import delete_surplus, forget_seen_customers
-from tenten.consumers.channel.positions import TopicRead, read_positions, register_topic, replace_positions
+from tenten.consumers.channel.positions import (
+    TopicRead,
+    forget_requested_resyncs,
+    read_positions,
+    register_topic,
+    replace_positions,
+)
 from tenten.consumers.channel.record_decoding import check_column_library
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
@@ -140,3 +146,4 @@ def _finish(replay: Replay) -> None:
             raise WriteConflict("the apply lock was lost with its connection")
         with replay.engine.begin() as connection:
             replace_positions(connection, replay.topic, replay.read_to, datetime.now(UTC))
+            forget_requested_resyncs(connection)
