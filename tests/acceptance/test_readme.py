@@ -29,7 +29,7 @@ NOT_RUN: Final = {
 """The only commands that are left out, each with the reason."""
 
 READY: Final = {
-    "tenten up": "event=partitions_assigned",
+    "tenten up": "Ready.",
     "tenten headquarters run": "event=partitions_assigned",
     "tenten transactions run": "event=partitions_assigned",
     "tenten channel run houston": "",
@@ -271,7 +271,7 @@ def test_exceptions_are_commands_of_the_readme() -> None:
     blocks = blocks_of((ROOT / README).read_text(encoding="utf-8"))
     typed = {command.text for block in blocks if not block.language for command in block.commands}
     assert typed >= NOT_RUN.keys() | READY.keys() | {OWN_SERVERS}
-    assert {block.language for block in blocks} == {"", "toml", "python"}
+    assert {block.language for block in blocks} == {"", "python"}
 
 
 def test_every_tutorial_is_executed() -> None:
