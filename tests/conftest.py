@@ -18,6 +18,30 @@ from tests.services import end_run, kafka_for_tests, postgresql_for_tests
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
+LONG_FILES = (
+    "test_resync",
+    "test_schema_exchange",
+    "test_outages",
+    "test_transactions_killed_before_kafka",
+    "test_transactions_killed_with_kafka",
+    "test_transactions_killed_in_release",
+    "test_headquarters_killed_before_kafka",
+    "test_headquarters_killed_with_kafka",
+    "test_killed_at_random_times",
+    "test_line_lost",
+    "test_distribution",
+    "test_wheel",
+    "test_readme",
+    "test_cli_up",
+    "test_settlement",
+    "test_producers_relay",
+    "test_local_services",
+    "test_transaction_session",
+    "test_adventureworks",
+    "test_headquarters",
+)
+"""The files that take longest begin first, so that no worker process is left alone with one of them at the end."""
+
 _DIRECTORIES = ("unit", "integration", "acceptance", "faults")
 
 
@@ -55,12 +79,13 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marker of its directory, so that `-m faults` and the like select by it."""
+    """Give each test the marker of its directory, so that `-m faults` and the like select by it; long files first."""
     here = Path(__file__).parent
     for item in items:
         directory = item.path.relative_to(here).parts[0]
         if directory in _DIRECTORIES:
             item.add_marker(directory)
+    items.sort(key=lambda item: LONG_FILES.index(item.path.stem) if item.path.stem in LONG_FILES else len(LONG_FILES))
 
 
 @pytest.fixture(scope="session")
