@@ -31,9 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-import psycopg
 from filelock import FileLock
-from psycopg import sql
 from sqlalchemy import make_url
 
 from tenten.local import processes
@@ -129,6 +127,9 @@ def delete_postgres(directory: Path) -> None:
 def create_database(url: str, name: str) -> str:
     """The address of the database of this name on the same server; an empty one is created if it is missing."""
     # When two callers create it at the same moment, one of them may get the catalogue's unique violation instead.
+    import psycopg
+    from psycopg import sql
+
     exists_already = (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
     with psycopg.connect(url, autocommit=True) as connection, suppress(*exists_already):
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
