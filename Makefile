@@ -1,6 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 4
+WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -28,7 +28,7 @@ quick:
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -q
 
-# Worker processes, each with whole files: most of a test is waiting.
+# Worker processes, each with whole files.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=20
 

@@ -53,7 +53,7 @@ from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
 from tests.settings_file import DEMF, USRT, general, kafka
 
-DEADLINE_SECONDS: Final = 60.0
+DEADLINE_SECONDS: Final = 180.0
 """The longest that a test waits."""
 
 AT: Final = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 
-_DEADLINE_SECONDS: Final = 60.0
+_DEADLINE_SECONDS: Final = 180.0
 _POLL_SECONDS: Final = 0.01
 _EXIT_SECONDS: Final = 10.0
 

@@ -31,7 +31,7 @@ from tests.databases import channel_tables
 from tests.settings_file import USRT, default_customer, general, kafka
 
 HOUSTON: Final = "houston"
-DEADLINE_SECONDS: Final = 60.0
+DEADLINE_SECONDS: Final = 180.0
 """The deadline of every wait."""
 
 REASON: Final = Reason(field="last_name", code="too_long", text="This may have 100 characters at most.")

@@ -28,7 +28,7 @@ from tests.faults.evidence import HeadquartersTables, read_headquarters
 from tests.faults.journal import Journal, Writer
 from tests.settings_file import DEMF, PARTITIONS, channel, general, headquarters, kafka, legal_entity
 
-DEADLINE_SECONDS: Final = 60.0
+DEADLINE_SECONDS: Final = 180.0
 """The longest time that a test waits for a condition."""
 
 LEGAL_ENTITY_BY_CHANNEL: Final = {"houston": "usrt", "dallas": "usrt", "munich": "demf"}

@@ -25,7 +25,7 @@ from tenten.cli.main import main
 from tests.forked import ForkedProcess, ended_with_block, fork
 
 ROOT = Path(__file__).parents[2]
-SECONDS_MAX = 180.0
+SECONDS_MAX = 300.0
 
 _ELSEWHERE = (
     "KAFKA_BOOTSTRAP_SERVERS",

@@ -22,7 +22,7 @@ from tenten.local.ports import free_port
 from tests.acceptance.cli import Ended, Tenten, wait_until
 from tests.services import directory_for_server
 
-PROMPT_SECONDS: Final = 30.0
+PROMPT_SECONDS: Final = 90.0
 """The longest time of a command that does not wait, on a busy machine."""
 
 PASSWORD: Final = "right"
