@@ -1,4 +1,4 @@
-"""Whether headquarters and the stores have what the clerks wrote into their ledgers, to the cent."""
+"""Checks that headquarters and the stores agree with the clerks' ledgers, to the cent."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _STATEMENTS_MAX: Final = 1_000
 def sold_checks(
     ledgers: Mapping[str, Ledger], sales_order_format: str, hq: Engine, stores: Mapping[str, Engine]
 ) -> Sequence[Check]:
-    """Everything that must hold of what was sold, once the streams are at rest and every day is closed."""
+    """The checks of sales and orders, once everything has arrived and every day is closed."""
     with consistent_view(hq) as connection:
         return [
             _pending(ledgers),
@@ -36,11 +36,11 @@ def sold_checks(
 
 
 def _pending(ledgers: Mapping[str, Ledger]) -> Check:
-    """That the demonstration shows what it is for."""
-    everything = [one for ledger in ledgers.values() for one in ledger.sold]
-    pending = sum(1 for one in everything if one.customer_pending)
-    returned = sum(1 for one in everything if one.returned)
-    delivered = sum(1 for one in everything if one.delivered)
+    """Check that the demonstration had pending customers, returns and deliveries."""
+    everything = [sold for ledger in ledgers.values() for sold in ledger.sold]
+    pending = sum(1 for sold in everything if sold.customer_pending)
+    returned = sum(1 for sold in everything if sold.returned)
+    delivered = sum(1 for sold in everything if sold.delivered)
     return Check(
         text="sold to customers without an account number, with returns, with deliveries",
         holds=min(pending, returned, delivered) > 0,
@@ -50,10 +50,10 @@ def _pending(ledgers: Mapping[str, Ledger]) -> Check:
 
 def _posted(connection: Connection, name: str, sales: Sequence[Sold]) -> Check:
     posted = list_statements(connection, channel=name, status=TransactionStatus.POSTED, statements_max=_STATEMENTS_MAX)
-    count = sum(one.totals["transactions"] for one in posted)
+    count = sum(statement.totals["transactions"] for statement in posted)
     sums = _posted_sums(posted)
     return Check(
-        text=f"{name}'s statements add up to what was sold",
+        text=f"{name}'s statements add up to its sales",
         holds=count == len(sales) and sums == paid_sums(sales),
         found=f"{count:,} sales: {in_words(sums)}",
     )
@@ -62,8 +62,8 @@ def _posted(connection: Connection, name: str, sales: Sequence[Sold]) -> Check:
 def _posted_sums(posted: Sequence[Statement]) -> Sums:
     sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for statement in posted:
-        for one in statement.totals["amounts"]:
-            sums[one["currency"], one["payment_method"]] += Decimal(one["amount"])
+        for total in statement.totals["amounts"]:
+            sums[total["currency"], total["payment_method"]] += Decimal(total["amount"])
     return sums
 
 
@@ -79,9 +79,9 @@ def _each_in_one_statement(connection: Connection, ledgers: Mapping[str, Ledger]
         for row in connection.execute(query)
     ]
     wanted = {
-        (name, one.transaction_id, numbers.get(one.customer_id), one.currency, one.total)
+        (name, sale.transaction_id, numbers.get(sale.customer_id), sale.currency, sale.total)
         for name, ledger in ledgers.items()
-        for one in ledger.sales
+        for sale in ledger.sales
     }
     return Check(
         text="each sale in one statement, with its customer's account number",
@@ -97,9 +97,9 @@ def _each_a_sales_order(connection: Connection, ledgers: Mapping[str, Ledger]) -
         for row in connection.execute(select(sales_orders))
     ]
     wanted = {
-        (name, one.transaction_id, one.customer_id, numbers.get(one.customer_id), one.delivered)
+        (name, order.transaction_id, order.customer_id, numbers.get(order.customer_id), order.delivered)
         for name, ledger in ledgers.items()
-        for one in ledger.orders
+        for order in ledger.orders
     }
     return Check(
         text="each order one sales order, with its customer's account number",
@@ -109,7 +109,7 @@ def _each_a_sales_order(connection: Connection, ledgers: Mapping[str, Ledger]) -
 
 
 def _account_numbers(connection: Connection) -> Mapping[str | None, str]:
-    """By customer id; nobody has none."""
+    """The account numbers by customer id."""
     rows = connection.execute(select(customers.c.customer_id, customers.c.account_number))
     return {row.customer_id: row.account_number for row in rows}
 
@@ -117,12 +117,12 @@ def _account_numbers(connection: Connection) -> Mapping[str | None, str]:
 def _ordered(connection: Connection, ledgers: Mapping[str, Ledger]) -> Check:
     wanted: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for name, ledger in ledgers.items():
-        for one in ledger.orders:
-            wanted[one.currency, name] += one.total
+        for order in ledger.orders:
+            wanted[order.currency, name] += order.total
     found: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for row in connection.execute(select(sales_orders.c.channel_id, sales_orders.c.currency, sales_orders.c.total)):
         found[row.currency, row.channel_id] += row.total
-    return Check(text="sales orders add up to what was ordered", holds=found == wanted, found=in_words(found))
+    return Check(text="sales orders add up to the orders", holds=found == wanted, found=in_words(found))
 
 
 def _no_gap(connection: Connection, sales_order_format: str) -> Check:
@@ -133,15 +133,17 @@ def _no_gap(connection: Connection, sales_order_format: str) -> Check:
 
 
 def _shown(name: str, store: Engine, ledger: Ledger) -> Check:
-    """What the store itself shows of its sales, orders and days."""
+    """Check the store's own statuses of sales, orders and days."""
     sold, days = channel.transactions, channel.end_of_days
     with consistent_view(store) as connection:
         status = {row.transaction_id: row.status for row in connection.execute(select(sold))}
         closed = connection.scalars(select(days.c.status)).all()
-    synchronized = {one for one, how in status.items() if how == TransactionStatus.SYNCHRONIZED}
-    posted = [one for one in closed if one == TransactionStatus.POSTED]
+    synchronized = {
+        transaction_id for transaction_id, value in status.items() if value == TransactionStatus.SYNCHRONIZED
+    }
+    posted = [value for value in closed if value == TransactionStatus.POSTED]
     return Check(
         text=f"{name} shows all of it synchronized, and its days posted",
-        holds=status.keys() == synchronized == {one.transaction_id for one in ledger.sold} and posted == closed != [],
+        holds=status.keys() == synchronized == {sold.transaction_id for sold in ledger.sold} and posted == closed != [],
         found=f"{len(synchronized):,}; days: {len(posted)}",
     )

@@ -1,7 +1,4 @@
-"""What the clerks write down themselves: the demonstration's own books, and sums over them.
-
-Nothing here asks the product for an amount: what is added up is what was meant to be sold.
-"""
+"""The clerks' own books of their sales, and sums over them, independent of the product's amounts."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,13 +13,13 @@ Sums = Mapping[tuple[str, str], Decimal]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sold:
-    """An order or a cash-and-carry as the clerk has written it down."""
+    """An order or a cash-and-carry sale in the clerk's books."""
 
     transaction_id: str
     kind: TransactionKind
     customer_id: str | None
     customer_pending: bool
-    """Whether the customer had no account number when it was sold."""
+    """Whether the customer had no account number at the time."""
     currency: str
     total: Decimal
     paid: Mapping[str, Decimal]
@@ -33,34 +30,34 @@ class Sold:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """The books of one store. Its clerk writes, anybody may read meanwhile."""
+    """The books of a store. Its clerk writes; other threads may read."""
 
     customers: int = 0
-    """How many were registered."""
+    """Number of registered customers."""
     sold: list[Sold] = field(default_factory=list)
 
     @property
     def sales(self) -> list[Sold]:
-        """The cash-and-carry."""
-        return [one for one in self.sold if one.kind is TransactionKind.CASH_AND_CARRY]
+        """The cash-and-carry sales."""
+        return [sold for sold in self.sold if sold.kind is TransactionKind.CASH_AND_CARRY]
 
     @property
     def orders(self) -> list[Sold]:
         """The orders."""
-        return [one for one in self.sold if one.kind is TransactionKind.ORDER]
+        return [sold for sold in self.sold if sold.kind is TransactionKind.ORDER]
 
 
 def paid_sums(sales: Iterable[Sold]) -> Sums:
-    """What was paid, by currency and payment method."""
+    """Payments by currency and payment method."""
     sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-    for one in sales:
-        for method, amount in one.paid.items():
-            sums[one.currency, method] += amount
+    for sale in sales:
+        for method, amount in sale.paid.items():
+            sums[sale.currency, method] += amount
     return sums
 
 
 def in_words(sums: Sums) -> str:
-    """The sums, for people."""
+    """The sums as text."""
     return ", ".join(
         f"{amount:,.2f} {currency} {method}".strip() for (currency, method), amount in sorted(sums.items())
     )

@@ -1,4 +1,4 @@
-"""Made-up customers, the same ones at every run."""
+"""Invented customers, the same in every run."""
 
 import csv
 from collections.abc import Iterator
@@ -112,7 +112,7 @@ _CITIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Somebody who comes to a till."""
+    """A customer at a till."""
 
     number: int
     title: str
@@ -127,7 +127,7 @@ class Person:
 
 
 def people(seed: int) -> Iterator[Person]:
-    """People without end; the same seed gives the same ones."""
+    """An endless sequence of people; the same seed gives the same people."""
     random = Random(seed)
     number = 0
     while True:
@@ -166,19 +166,19 @@ def write_customers_file(path: Path, count: int, seed: int = 1) -> None:
                 "Country",
             ]
         )
-        for one in islice(people(seed), count):
+        for person in islice(people(seed), count):
             rows.writerow(
                 (
-                    f"{one.number:06d}",
-                    one.title,
-                    one.first_name,
-                    one.last_name,
-                    one.email,
-                    one.phone,
-                    one.street,
-                    one.city,
-                    one.state,
-                    one.postal_code,
+                    f"{person.number:06d}",
+                    person.title,
+                    person.first_name,
+                    person.last_name,
+                    person.email,
+                    person.phone,
+                    person.street,
+                    person.city,
+                    person.state,
+                    person.postal_code,
                     "US",
                 )
             )

@@ -1,7 +1,7 @@
-"""The clerks at the tills: they register customers and sell to them, whether the line is up or not.
+"""The clerks at the tills: they register customers and sell to them, with or without a connection to headquarters.
 
-Most of what is sold goes to the customer of that very moment, who has no account number yet. Each clerk writes into a
-ledger of his own what he has sold.
+Most sales go to a customer who was just registered and has no account number yet. Each clerk records the sales in a
+ledger.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.messages import CodedAmount, Payment, TransactionKind
 
 CUSTOMERS_PER_SECOND: Final = 10
-"""In each store; each of them buys something."""
+"""Per store; each of them buys something."""
 
 _ARTICLES: Final = (
     Item(sku="TEA", quantity=Decimal(1), price=Decimal("4.50")),
@@ -46,14 +46,14 @@ _FREIGHT: Final = Decimal("6.90")
 _TAX_RATE: Final = Decimal("0.0825")
 _CENT: Final = Decimal("0.01")
 _CASH_AT_MOST: Final = Decimal("5.00")
-"""Of what is paid partly in cash."""
+"""Of a sale that is paid partly in cash."""
 
 
 @contextmanager
 def clerks(settings: Settings, day: date, ledgers: Mapping[str, Ledger]) -> Iterator[None]:
     """Clerks in every store that has a ledger, until the block ends.
 
-    Raises: `DemoFailed` when one of them could not go on.
+    Raises: `DemoFailed` if a clerk fails.
     """
     stop = Event()
     failed: list[BaseException] = []
@@ -67,20 +67,20 @@ def clerks(settings: Settings, day: date, ledgers: Mapping[str, Ledger]) -> Iter
             raise
 
     threads = [Thread(target=clerk, args=(row, name), name=f"clerk-{name}") for row, name in enumerate(ledgers)]
-    for one in threads:
-        one.start()
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        for one in threads:
-            one.join()
+        for thread in threads:
+            thread.join()
     if failed:
-        raise DemoFailed(f"a clerk could not go on: {failed[0]}") from failed[0]
+        raise DemoFailed(f"a clerk failed: {failed[0]}") from failed[0]
 
 
 def _serve(till: OpenChannel, number: int, day: date, ledger: Ledger, stop: Event) -> None:
-    """One person after the other: every fourth orders, the others take what they buy along."""
+    """Serve people: every fourth orders, the others buy cash-and-carry."""
     random = Random(number)
     regulars: list[str] = []
     for person in people(seed=100 + number):
@@ -114,7 +114,7 @@ def _register(till: OpenChannel, person: Person) -> CustomerView:
 
 
 def _order(till: OpenChannel, day: date, customer: CustomerView, random: Random, *, delivered: bool) -> Sold:
-    """An order, to be paid later; what is delivered costs freight."""
+    """Record an order without payment; a delivery costs freight."""
     basket = _basket(random)
     freight = _FREIGHT if delivered else Decimal(0)
     tax = _tax(basket)
@@ -145,7 +145,7 @@ def _order(till: OpenChannel, day: date, customer: CustomerView, random: Random,
 def _sell(
     till: OpenChannel, day: date, customer: CustomerView | None, random: Random, *, returned: bool = False
 ) -> Sold:
-    """A cash-and-carry, now and then in euros; who returns something gets his money back."""
+    """Record a cash-and-carry sale, sometimes in euros, perhaps with a return."""
     basket = _basket(random)
     if returned:
         basket[0] = replace(basket[0], quantity=-basket[0].quantity)
@@ -177,12 +177,12 @@ def _sell(
 
 def _basket(random: Random) -> list[Item]:
     chosen = random.sample(_ARTICLES, random.randint(1, 3))
-    return [replace(one, quantity=Decimal(random.randint(1, 4))) for one in chosen]
+    return [replace(item, quantity=Decimal(random.randint(1, 4))) for item in chosen]
 
 
 def _net(basket: list[Item]) -> Decimal:
     """Exact to the cent: whole articles at prices in cents."""
-    return sum((one.quantity * one.price for one in basket), Decimal(0))
+    return sum((item.quantity * item.price for item in basket), Decimal(0))
 
 
 def _tax(basket: list[Item]) -> Decimal:
@@ -190,7 +190,7 @@ def _tax(basket: list[Item]) -> Decimal:
 
 
 def _payment(total: Decimal, random: Random) -> dict[str, Decimal]:
-    """By payment method: by card, in cash, or both."""
+    """Amounts by payment method: by card, in cash, or both."""
     way = random.choice(("card", "cash", "both"))
     if way == "both" and total > _CASH_AT_MOST:
         return {"CASH": _CASH_AT_MOST, "CARD": total - _CASH_AT_MOST}

@@ -1,4 +1,4 @@
-"""What the scenes play on: servers, headquarters and stores on this machine, and the commands that a user has."""
+"""The demonstration's environment: servers, headquarters and stores on this machine, and a user's commands."""
 
 import os
 import signal
@@ -47,12 +47,12 @@ database = "sqlite:///boston.db"
 
 
 class DemoFailed(TentenError):
-    """Something in the demonstration did not do what it should."""
+    """A step of the demonstration failed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """What the scenes work with."""
+    """The environment of the scenes."""
 
     console: Console
     place: Path
@@ -61,14 +61,14 @@ class Stage:
     stores: dict[str, Engine]
     ledgers: dict[str, Ledger]
     day: date
-    """The business date of everything, midnight or not."""
+    """The business date of all sales, also after midnight."""
     processes: dict[str, subprocess.Popen[bytes]]
     imported_at: datetime
     state: dict[str, str]
 
 
 def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
-    """Servers, topics, databases, headquarters and three stores; `ends` ends them."""
+    """Start servers, headquarters and three stores with topics and databases; `ends` ends them."""
     console.rule("[bold]Servers on this machine")
     ends.callback(local.stop, place / ".tenten")
     services = local.start(place / ".tenten", lambda text: console.print(f"  {text}", highlight=False))
@@ -105,7 +105,7 @@ def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
 
 
 def tenten(stage: Stage, *words: str, quietly: bool = False, allowed: tuple[int, ...] = (0,)) -> str:
-    """Run a command as a user would; gives what it prints. Raises: `DemoFailed` with what it says."""
+    """Run a command as a user would, and return its output. Raises: `DemoFailed` with its message."""
     if not quietly:
         stage.console.print(f"[bold]$ tenten {' '.join(words)}", highlight=False)
     done = subprocess.run(
@@ -117,7 +117,7 @@ def tenten(stage: Stage, *words: str, quietly: bool = False, allowed: tuple[int,
 
 
 def start(stage: Stage, name: str, *words: str) -> None:
-    """Start a process that runs on; its output goes to a file."""
+    """Start a worker; its output goes to a file."""
     stage.console.print(f"[bold]$ tenten {' '.join(words)} &", highlight=False)
     with (stage.place / f"{name}.log").open("ab") as output:
         stage.processes[name] = subprocess.Popen(
@@ -126,7 +126,7 @@ def start(stage: Stage, name: str, *words: str) -> None:
 
 
 def check_processes(stage: Stage) -> None:
-    """Raises: `DemoFailed` when one of the processes has ended by itself."""
+    """Raises: `DemoFailed` if a process has ended unexpectedly."""
     for name, process in stage.processes.items():
         if process.poll() is not None:
             raise DemoFailed(f"{name} ended with {process.returncode}: see {stage.place / f'{name}.log'}")
@@ -144,7 +144,7 @@ def stop(stage: Stage, name: str) -> None:
 
 
 def _end_all(stage: Stage) -> None:
-    """End every process: all are told before the first is waited for."""
+    """End every process: all are signalled before the first is waited for."""
     for process in stage.processes.values():
         process.send_signal(signal.SIGTERM)
     for name in list(stage.processes):
@@ -156,6 +156,6 @@ def _command(words: tuple[str, ...]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, without what would lead the commands elsewhere."""
+    """This process's environment without variables that name other servers."""
     elsewhere = ("KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL", "TENTEN_HEADQUARTERS_URL", "TENTEN_CONFIG")
     return {name: value for name, value in os.environ.items() if name not in elsewhere}

@@ -1,4 +1,4 @@
-"""What the demonstration reads from the databases: where each store stands, and at the end whether all agree."""
+"""The demonstration's queries of the databases: the state of each store, and the final checks of customers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from tenten.schemas.tables import channel, headquarters
 from tenten.sql.engine import consistent_view
 
 RECENT_EVENTS: Final = 300
-"""How many of a store's newest settled events the latency is taken from."""
+"""Number of a store's newest settled events that the latency is computed from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a store stands."""
+    """The state of a store."""
 
     created: int
     """Customers registered in this store."""
@@ -28,14 +28,14 @@ class Standing:
     customers: int
     """Customers in its database, from every store, with an account number."""
     p50_ms: float | None
-    """From a create's commit to its answer in the store's database, of the newest ones; None before the first."""
+    """From a create's commit to its reply in the store's database, of the newest creates; None before the first."""
     p99_ms: float | None
     sales: int
     orders: int
     waiting: int
-    """Sales and orders that the store does not know to be synchronized."""
+    """Sales and orders that are not synchronized in the store."""
     day: str
-    """How its newest end of day stands; empty while no day is closed."""
+    """Status of its newest end of day; empty while no day is closed."""
     open: int
     """What still has to happen: customers without a number, changes without an answer, sales and orders not
     synchronized, days not posted.
@@ -43,7 +43,7 @@ class Standing:
 
 
 def standing(store: Engine, since: datetime) -> Standing:
-    """Where the store stands; the latency of customers' events made after `since`."""
+    """The state of the store; the latency of customers' events made after `since`."""
     outbox, customers = channel.outbox, channel.customers
     with consistent_view(store) as connection:
         created = connection.scalar(
@@ -85,7 +85,7 @@ _SOLD: Final = select(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the summary: what must hold, whether it does, and what was found."""
+    """A line of the summary: the check, its result, and the value found."""
 
     text: str
     holds: bool
@@ -93,7 +93,7 @@ class Check:
 
 
 def checks(expected: int, account_number_format: str, hq: Engine, stores: Mapping[str, Engine]) -> Sequence[Check]:
-    """Everything that must hold once the streams are at rest. `expected`: how many customers the demonstration made."""
+    """The checks of customers, once everything has arrived. `expected`: the number of customers created."""
     made = set().union(*(_made_in(store) for store in stores.values()))
     with consistent_view(hq) as connection:
         rows = connection.execute(select(headquarters.customers.c.customer_id, headquarters.customers.c.account_number))

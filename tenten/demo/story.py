@@ -1,9 +1,9 @@
-"""The demonstration itself, scene by scene, with the commands that a user has.
+"""The demonstration, scene by scene, with the commands of a user.
 
 It makes a directory with a `tenten.toml`, starts Kafka and PostgreSQL there, headquarters and three stores, and imports
-a file in one. Then clerks register customers and sell to them in all three, while one store is cut off and let back,
-another closes its day too early for headquarters, and the topic is replayed into the third. Every store closes its day,
-and the demonstration checks itself. It ends what it started.
+a file in one. Then clerks register customers and sell to them in all three, while one store is cut off and reconnected,
+another closes its day too early for headquarters, and the third is resynced. Every store closes its day, and the
+demonstration checks itself. It ends the processes that it started.
 """
 
 import json
@@ -36,10 +36,10 @@ IMPORTED: Final = 10_000
 TOGETHER_SECONDS: Final = 8
 APART_SECONDS: Final = 6
 EARLY_SALES: Final = 10
-"""How much is sold to new customers without headquarters before the day is closed."""
+"""Sales to pending customers, without headquarters, before the day is closed."""
 
 REST_SECONDS_MAX: Final = 180
-"""How long the streams may take to come to rest before the demonstration has failed."""
+"""How long customers and sales may take to arrive everywhere before the demonstration fails."""
 
 EARLY_SECONDS_MAX: Final = 60
 """How long each step of the early end of day may take."""
@@ -50,7 +50,7 @@ TOO_EARLY: Final = "houston"
 
 
 def run(directory: Path | None = None, keep: bool = False) -> bool:
-    """Play the demonstration. True when everything it checks at the end holds.
+    """Run the demonstration. True if every check at its end passes.
 
     `directory` must be new or empty; without it a temporary one is used and removed, unless `keep`.
     Raises: `DemoFailed`, `LocalServiceFailure`.
@@ -70,7 +70,7 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
             local.delete(place / ".tenten")
             shutil.rmtree(place, ignore_errors=True)
         else:
-            console.print(f"Everything is still in {place}", highlight=False)
+            console.print(f"All files are in {place}", highlight=False)
     return holds
 
 
@@ -104,26 +104,28 @@ def _import(stage: Stage) -> int:
 
 
 def _cut_off(stage: Stage, view: View) -> None:
-    """One store is without a line for a while, and goes on selling."""
+    """Disconnect a store for a while; it continues to sell."""
     stage.state[CUT_OFF] = "cut off"
     stop(stage, CUT_OFF)
     before = len(stage.ledgers[CUT_OFF].sold)
     view.look(APART_SECONDS)
     meanwhile = stage.ledgers[CUT_OFF].sold[before:]
-    text = f"  Cut off, {CUT_OFF} has sold {len(meanwhile):,} times, {_pending(meanwhile):,} to pending customers"
+    text = f"  While cut off, {CUT_OFF} has sold {len(meanwhile):,} times, {_pending(meanwhile):,} to pending customers"
     stage.console.print(text, highlight=False)
     start(stage, CUT_OFF, "channel", "run", CUT_OFF)
     stage.state[CUT_OFF] = "back"
 
 
 def _pending(sold: Sequence[Sold]) -> int:
-    """How many of these were for a customer without an account number."""
-    return sum(1 for one in sold if one.customer_pending)
+    """The number of these sales to a customer without an account number."""
+    return sum(1 for sale in sold if sale.customer_pending)
 
 
 def _close_too_early(stage: Stage, view: View) -> Check:
-    """A store closes its day while headquarters numbers nobody: the statement is blocked, and then posts by itself."""
-    stage.console.print("  Headquarters numbers nobody for a while; its transactions go on", highlight=False)
+    """Close a day while headquarters assigns no numbers: the statement is blocked, and later posted automatically."""
+    stage.console.print(
+        "  Headquarters assigns no numbers for a while; its transactions worker continues", highlight=False
+    )
     stop(stage, "headquarters")
     before = len(stage.ledgers[TOO_EARLY].sales)
     view.wait(
@@ -132,20 +134,22 @@ def _close_too_early(stage: Stage, view: View) -> Check:
         EARLY_SECONDS_MAX,
     )
     tenten(stage, "day", "close", TOO_EARLY, "--date", stage.day.isoformat())
-    view.wait(f"{TOO_EARLY} knows how its statement stands", lambda: _day(stage) in _JUDGED, EARLY_SECONDS_MAX)
+    view.wait(f"{TOO_EARLY} knows the status of its statement", lambda: _day(stage) in _JUDGED, EARLY_SECONDS_MAX)
     listing = tenten(stage, "statement", "list", "--channel", TOO_EARLY)
     stage.console.print(listing.rstrip(), highlight=False)
     with consistent_view(stage.headquarters) as connection:
         statement = find_statement(connection, TOO_EARLY, stage.day, 1)
-    waiting = sum(1 for one in statement.listed or () if one.status == TransactionStatus.WAITING)
+    waiting = sum(1 for sale in statement.listed or () if sale.status == TransactionStatus.WAITING)
     stage.console.print(f"  {waiting:,} of the sales that it lists wait for their customers", highlight=False)
     start(stage, "headquarters", "headquarters", "run")
     back_at = time.monotonic()
     view.wait(f"{TOO_EARLY}'s day is posted", lambda: _day(stage) == TransactionStatus.POSTED, EARLY_SECONDS_MAX)
     seconds = time.monotonic() - back_at
-    stage.console.print(f"  It has posted by itself, {seconds:.0f} s after headquarters was started", highlight=False)
+    stage.console.print(
+        f"  It was posted automatically, {seconds:.0f} s after headquarters was started", highlight=False
+    )
     return Check(
-        text=f"{TOO_EARLY}'s first statement was blocked, then posted by itself",
+        text=f"{TOO_EARLY}'s first statement was blocked, then posted automatically",
         holds=statement.status == TransactionStatus.BLOCKED and waiting > 0,
         found=f"{waiting:,} sales waited",
     )
@@ -155,24 +159,24 @@ _JUDGED: Final = (TransactionStatus.BLOCKED, TransactionStatus.POSTED)
 
 
 def _day(stage: Stage) -> str:
-    """How the early end of day stands, as its store knows it."""
+    """The status of the early end of day in its store."""
     return standing(stage.stores[TOO_EARLY], stage.imported_at).day
 
 
 def _close(stage: Stage, name: str) -> None:
-    """A store closes its day, as `tenten day close` does; one that has closed it already, what came since."""
+    """Close a store's day, as `tenten day close` does; if it is closed already, the sales since then."""
     with open_channel(stage.settings, name) as till:
         listed = sum(end.transactions for end in close_day(till, stage.day))
     stage.console.print(f"  {name} closes its day: {listed:,} sales", highlight=False)
 
 
 def _come_to_rest(stage: Stage, expected: int) -> None:
-    """Wait until every store has all that it should have, or the time is up; the checks say what is missing."""
+    """Wait until every store is complete, or the time is up; the checks show what is missing."""
     stage.console.print("Waiting until every customer is in every store, and every day is posted ...", highlight=False)
     give_up_at = time.monotonic() + REST_SECONDS_MAX
     while time.monotonic() < give_up_at:
         now = [standing(store, stage.imported_at) for store in stage.stores.values()]
-        if all(one.customers == expected and one.open == 0 for one in now):
+        if all(store.customers == expected and store.open == 0 for store in now):
             return
         check_processes(stage)
         time.sleep(0.2)
@@ -186,7 +190,7 @@ def _summary(stage: Stage, expected: int, early: Check, together: dict[str, Stan
         *sold_checks(stage.ledgers, entity.sales_orders.format, stage.headquarters, stage.stores),
         early,
     ]
-    result = Table("", "what must hold", "found")
+    result = Table("", "check", "found")
     for check in found:
         result.add_row("[green]yes[/]" if check.holds else "[red]NO[/]", check.text, check.found)
     stage.console.print(result)

@@ -1,4 +1,4 @@
-"""The live view: where each store stands, while the scenes are played."""
+"""The live view of the stores while the demonstration runs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,19 +23,19 @@ class View:
         self._live = live
 
     def look(self, seconds: float) -> None:
-        """Look on for so long."""
+        """Show the view for some seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(_FRAME_SECONDS)
             self._live.update(_table(self._stage), refresh=True)
 
     def wait(self, what: str, holds: Callable[[], bool], seconds_max: float) -> None:
-        """Look on until it holds. Raises: `DemoFailed` when it does not in time, or a process has ended."""
+        """Show the view until the condition holds. Raises: `DemoFailed` if it is late, or a process has ended."""
         give_up_at = time.monotonic() + seconds_max
         while not holds():
             check_processes(self._stage)
             if time.monotonic() > give_up_at:
-                raise DemoFailed(f"after {seconds_max:.0f} s still not: {what}; see the logs in {self._stage.place}")
+                raise DemoFailed(f"not within {seconds_max:.0f} s: {what}; see the logs in {self._stage.place}")
             self.look(_FRAME_SECONDS)
 
 
