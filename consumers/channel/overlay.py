@@ -23,7 +23,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.consumers.channel.filter import ChannelFilter
@@ -40,6 +39,7 @@ from tenten.schemas.messages import (
 from tenten.schemas.tables.channel import loyalty_cards, outbox, snapshots
 from tenten.sql.arrays import is_one_of
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, delete_customers, read_customers, write_customers
+from tenten.sql.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ def _store_base_snapshots(connection: Connection, bases: Sequence[Customer]) -> 
         {"customer_id": base.customer_id, "version": base.version, "snapshot": encode(schema, to_avro(base))}
         for base in bases
     ]
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(snapshots)
+    insert = insert_into(connection, snapshots)
     upsert = insert.on_conflict_do_update(
         index_elements=[snapshots.c.customer_id],
         set_={"version": insert.excluded.version, "snapshot": insert.excluded.snapshot},

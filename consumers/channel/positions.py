@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 
 from tenten.kafka.topics_admin import TopicInfo, check_partitions
 from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import positions, resync_requests, topics
+from tenten.sql.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def register_topic(connection: Connection, name: str, info: TopicInfo) -> TopicR
 
     Raises: `TopicChanged` when the number differs from the stored one.
     """
-    new = _insert(connection, topics).values(topic=name, topic_id=info.topic_id, partitions=info.partitions)
+    new = insert_into(connection, topics).values(topic=name, topic_id=info.topic_id, partitions=info.partitions)
     connection.execute(new.on_conflict_do_nothing())
     is_this_topic = (topics.c.topic == name, topics.c.topic_id == info.topic_id)
     stored_partitions = connection.execute(select(topics.c.partitions).where(*is_this_topic)).scalar_one()
@@ -76,7 +76,7 @@ def initialise_positions(connection: Connection, topic: TopicRead, partitions: I
     """Set missing positions to offset 0, confirmed: a channel without rows has missed no tombstone. Idempotent."""
     rows = [_position(topic, partition, 0, at) for partition in partitions]
     if rows:
-        connection.execute(_insert(connection, positions).on_conflict_do_nothing(), rows)
+        connection.execute(insert_into(connection, positions).on_conflict_do_nothing(), rows)
 
 
 def move_positions(
@@ -124,7 +124,7 @@ def replace_positions(connection: Connection, topic: TopicRead, next_offsets: Ma
     """Set positions in this topic, confirmed, and delete those in earlier topics of its name. Idempotent."""
     for table in (positions, topics):
         connection.execute(delete(table).where(table.c.topic == topic.name, table.c.topic_id != topic.topic_id))
-    upsert = _insert(connection, positions)
+    upsert = insert_into(connection, positions)
     upsert = upsert.on_conflict_do_update(
         index_elements=list(positions.primary_key),
         set_={"next_offset": upsert.excluded.next_offset, "confirmed_at": upsert.excluded.confirmed_at},
@@ -140,11 +140,6 @@ def _position(topic: TopicRead, partition: int, next_offset: int, at: datetime) 
         "next_offset": next_offset,
         "confirmed_at": at,
     }
-
-
-def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An insert with ON CONFLICT, which both databases have, each in its own dialect."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _is_in(topic: TopicRead) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.avro.wire import contract, encode
 from tenten.producers.outbox import customer_events
@@ -18,6 +17,7 @@ from tenten.schemas.messages import Customer, CustomerEvent, CustomerState, Even
 from tenten.schemas.tables.channel import customers, snapshots
 from tenten.sql.arrays import is_one_of
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, write_customers
+from tenten.sql.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def _store_snapshots(connection: Connection, base_snapshots: Sequence[Customer])
         }
         for snapshot in base_snapshots
     ]
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(snapshots)
+    insert = insert_into(connection, snapshots)
     newer = insert.on_conflict_do_update(
         index_elements=[snapshots.c.customer_id],
         set_={"version": insert.excluded.version, "snapshot": insert.excluded.snapshot},

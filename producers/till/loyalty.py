@@ -17,7 +17,6 @@ from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import Connection, Text, cast, exists, literal_column, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tenten.producers.outbox.table import CUSTOMER, REJECTED
 from tenten.producers.till import customer_change
@@ -30,6 +29,7 @@ from tenten.runtime.errors import NoSuchCustomer
 from tenten.schemas.messages import Reason
 from tenten.schemas.tables.channel import customers, loyalty_cards, outbox
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
+from tenten.sql.upsert import insert_into
 
 ATTRIBUTE: Final = "loyalty_card"
 """The attribute with a customer's card, and the field of reasons about cards."""
@@ -196,7 +196,7 @@ def _card(connection: Connection, number: str) -> tuple[str, CardStatus] | None:
 
 def _reserve(connection: Connection, number: str, customer_id: str, now: datetime) -> None:
     """Reserve the card for the customer, unless a customer has it. Blocks while another process is reserving it."""
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(loyalty_cards)
+    insert = insert_into(connection, loyalty_cards)
     reserved = insert.values(card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now)
     connection.execute(reserved.on_conflict_do_nothing())
 

@@ -8,7 +8,6 @@ demonstration checks itself. It ends the processes that it started.
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -56,7 +55,7 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
     Raises: `DemoFailed`, `LocalServiceFailure`.
     """
     console = Console()
-    place = Path(tempfile.mkdtemp(prefix="tenten-demo-")) if directory is None else directory.absolute()
+    place = local.temporary_directory("tenten-demo-") if directory is None else directory.absolute()
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         raise DemoFailed(f"{place} is not empty: name a new directory")

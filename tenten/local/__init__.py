@@ -8,6 +8,7 @@
 Most callers need `services.py`; `kafka.py` and `postgres.py` start and stop a single server.
 """
 
+from tenten.local.directories import temporary_directory
 from tenten.local.failures import LocalServiceFailure, NotInstalled
 from tenten.local.kafka import BROKER_PROPERTIES, KAFKA_VERSION, LocalKafka, kafka_status, start_kafka, stop_kafka
 from tenten.local.postgres import (
@@ -41,4 +42,5 @@ __all__ = [
     "stop",
     "stop_kafka",
     "stop_postgres",
+    "temporary_directory",
 ]

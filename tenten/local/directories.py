@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,14 @@ def create_directory(directory: Path) -> Path:
     if runs_as_root():
         for path in missing:
             path.chmod(_TRAVERSABLE)
+    return directory
+
+
+def temporary_directory(prefix: str) -> Path:
+    """A new directory of ours in the system's directory for temporary files; the caller deletes it."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    if runs_as_root():
+        directory.chmod(_TRAVERSABLE)
     return directory
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -33,13 +33,16 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from tenten.rules.customer import attribute_value, search_name
 from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.messages import Address, Attribute, Contact, CustomerState
 from tenten.schemas.tables import channel, headquarters
 from tenten.sql.arrays import is_one_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 Row = dict[str, Any]
 
@@ -297,9 +300,11 @@ def _document(rows: list[Row]) -> str:
 
 
 @cache
-def _insert_document(table: Table) -> postgresql.Insert:
+def _insert_document(table: Table) -> "postgresql.Insert":
     """Rows from a JSON document: one statement and one parameter, however many."""
-    names = [one.name for one in table.c]
+    from sqlalchemy.dialects import postgresql  # slow to import, and of no use on SQLite
+
+    names = [column.name for column in table.c]
     return postgresql.insert(table).from_select(names, select(_rows_of_document(list(table.c), prefix="")))
 
 

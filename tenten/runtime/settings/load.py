@@ -6,16 +6,18 @@ The environment holds what differs between machines or is secret; everything els
     SCHEMA_REGISTRY_URL                                                   schema_registry_url
     TENTEN_HEADQUARTERS_URL                                               database of [headquarters]
     TENTEN_CONFIG                                                         the file; default: tenten.toml here
+
+An empty variable counts as unset.
 """
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.kafka_properties import flatten
@@ -29,27 +31,12 @@ from tenten.runtime.settings.model import (
     Settings,
 )
 
-
-class _Environment(BaseSettings):
-    """The environment variables that are read; an empty one counts as unset."""
-
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
-
-    kafka_bootstrap_servers: str | None = None
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: str | None = None
-    schema_registry_url: str | None = None
-    tenten_headquarters_url: str | None = None
-    tenten_config: Path | None = None
-
-    def kafka(self) -> dict[str, str]:
-        """The properties of the variables that are set."""
-        properties = {
-            "bootstrap.servers": self.kafka_bootstrap_servers,
-            "sasl.username": self.kafka_sasl_username,
-            "sasl.password": self.kafka_sasl_password,
-        }
-        return {name: value for name, value in properties.items() if value is not None}
+_KAFKA: Final = {
+    "KAFKA_BOOTSTRAP_SERVERS": "bootstrap.servers",
+    "KAFKA_SASL_USERNAME": "sasl.username",
+    "KAFKA_SASL_PASSWORD": "sasl.password",
+}
+"""Properties by the variable that sets them."""
 
 
 def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = None) -> Settings:
@@ -58,22 +45,18 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
     Only the default file, tenten.toml in the working directory, may be absent.
     Raises: `SettingsError`.
     """
-    environment = _Environment()
-    named = path or environment.tenten_config
+    named = path or (Path(configured) if (configured := os.environ.get("TENTEN_CONFIG")) else None)
     file = (named or Path(FILE_NAME)).absolute()
     document = _read(file) if named is not None or file.exists() else {}
     document["kafka"] = {
         **dict(flatten(_table(document, "kafka"))),
-        **environment.kafka(),
+        **{key: value for name, key in _KAFKA.items() if (value := os.environ.get(name))},
         **(kafka or {}),
     }
-    if environment.schema_registry_url is not None:
-        document["schema_registry_url"] = environment.schema_registry_url
-    if environment.tenten_headquarters_url is not None:
-        document["headquarters"] = {
-            **_table(document, "headquarters"),
-            "database": environment.tenten_headquarters_url,
-        }
+    if registry := os.environ.get("SCHEMA_REGISTRY_URL"):
+        document["schema_registry_url"] = registry
+    if database := os.environ.get("TENTEN_HEADQUARTERS_URL"):
+        document["headquarters"] = {**_table(document, "headquarters"), "database": database}
     try:
         return Settings.model_validate(document, context={"directory": file.parent})
     except ValidationError as error:
