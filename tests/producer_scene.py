@@ -34,7 +34,7 @@ HOUSTON: Final = "houston"
 DEADLINE_SECONDS: Final = 180.0
 """The deadline of every wait."""
 
-REASON: Final = Reason(field="last_name", code="too_long", text="This may have 100 characters at most.")
+REASON: Final = Reason(field="last_name", code="too_long", text="At most 100 characters are allowed.")
 
 
 class Store:

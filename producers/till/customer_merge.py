@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from tenten.producers.till.customer_input import AttributeValue, CustomerFields, NewAddress
-from tenten.rules.customer_rules import normal_email, normal_phone
+from tenten.rules.contact_points import normal_email, normal_phone
 from tenten.rules.limits import country_code
 from tenten.schemas.customer_fields import plain_texts
 from tenten.schemas.messages import (

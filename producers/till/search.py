@@ -9,8 +9,8 @@ from tenten.producers.till.customer_views import CustomerView, read_views
 from tenten.producers.till.database_session import reading
 from tenten.producers.till.loyalty import could_be_card, holders_of, normal_card_number, owners_of
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.rules.contact_points import normal_email, normal_phone
 from tenten.rules.customer import fold_for_search
-from tenten.rules.customer_rules import normal_email, normal_phone
 from tenten.schemas.tables.channel import customer_contacts, customers
 
 LIMIT_MAX: Final = 1_000

@@ -1,33 +1,38 @@
 """A columnar pre-check of a batch of customers: rows that it accepts need no call to `customer_rules.reasons`.
 
-It accepts only valid, canonical customers and nearly all of those; a property test proves that. The members of a list
-are checked together for all customers. Each call into polars costs a tenth of a millisecond, and so does an expression
-with many codes, hence the caches.
+It accepts only valid, canonical customers, and nearly all of those; a property test proves that. The rules for single
+fields come from `field_rules.py`. The members of a list are checked together for all customers. Each call into polars
+costs a tenth of a millisecond, and so does an expression with many codes, hence the caches.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Final
 
 import polars as pl
 
+from tenten.rules import field_rules
 from tenten.rules.contact_points import is_email, is_phone
 from tenten.rules.contact_points_columns import is_ordinary_email, is_ordinary_phone
+from tenten.rules.field_rules import (
+    DecimalNumber,
+    EmailAddress,
+    FieldRule,
+    Guid,
+    Integer,
+    Language,
+    OneOf,
+    Required,
+    Text,
+    Time,
+)
 from tenten.rules.limits import (
-    ADDRESS_CHARACTERS_MAX,
-    ATTRIBUTE_CHARACTERS_MAX,
-    CONTACT_CHARACTERS_MAX,
     COUNTS_MAX,
-    CUSTOMER_CHARACTERS_MAX,
     DECIMAL_INTEGER_DIGITS_MAX,
     GUID,
-    NAME_CHARACTERS_MAX,
-    PURPOSES,
     TIME_MAX,
     TIME_MIN,
-    countries,
-    currencies,
     is_language,
 )
 from tenten.schemas.customer_fields import ScalarKind, scalar_fields
@@ -56,13 +61,13 @@ def passes_fast_path(frame: pl.DataFrame) -> pl.Series:
     books, affiliations, addresses, contacts, attributes = pl.collect_all(
         [_members(customers, part) for part in ("address_books", "affiliations", "addresses", "contacts", "attributes")]
     )
-    texts = (
-        (customers, CUSTOMER_CHARACTERS_MAX),
-        (books, {"address_books": NAME_CHARACTERS_MAX}),
-        (affiliations, {"affiliations": NAME_CHARACTERS_MAX}),
-        (addresses, ADDRESS_CHARACTERS_MAX),
-        (contacts, CONTACT_CHARACTERS_MAX),
-        (attributes, ATTRIBUTE_CHARACTERS_MAX),
+    members = (
+        (customers, field_rules.CUSTOMER),
+        (books, {"address_books": field_rules.NAME}),
+        (affiliations, {"affiliations": field_rules.NAME}),
+        (addresses, field_rules.ADDRESS),
+        (contacts, field_rules.CONTACT),
+        (attributes, field_rules.ATTRIBUTE),
     )
     phones = contacts.filter(pl.col("kind") == PHONE)
     emails = contacts.filter(pl.col("kind") == EMAIL)
@@ -82,7 +87,7 @@ def passes_fast_path(frame: pl.DataFrame) -> pl.Series:
         *(rows[_ROW] for rows in failing[:-2]),
         _rows_of_invalid_value(failing[-2], is_phone),
         _rows_of_invalid_value(failing[-1], is_email),
-        *(_rows_of_unfit_text(members, characters_max) for members, characters_max in texts),
+        *(_rows_of_unfit_text(frame, _longest_texts(rules)) for frame, rules in members),
         _rows_of_unknown_language(customers),
         _rows_without_primary(customers, "primary_address", addresses, "address_id"),
         _rows_without_primary(customers, "primary_phone", phones, "contact_id"),
@@ -118,19 +123,54 @@ def _rows_of_unfit_text(frame: pl.DataFrame, characters_max: Mapping[str, int]) 
     return frame.filter(pl.any_horizontal(unfit))[_ROW] if unfit else frame[_ROW].clear()
 
 
+def _longest_texts(rules: Mapping[str, Sequence[FieldRule]]) -> dict[str, int]:
+    """The most characters of each text."""
+    return {
+        name: rule.characters_max
+        for name, rules_of_field in rules.items()
+        for rule in rules_of_field
+        if isinstance(rule, Text)
+    }
+
+
+def _passes(rules: Mapping[str, Sequence[FieldRule]]) -> list[pl.Expr]:
+    """The rules for single fields that are cheap as expressions."""
+    checks = (_check(rule, pl.col(name)) for name, rules_of_field in rules.items() for rule in rules_of_field)
+    return [check for check in checks if check is not None]
+
+
+def _check(rule: FieldRule, column: pl.Expr) -> pl.Expr | None:  # noqa: PLR0911 a case for each kind of rule
+    """True only for values that keep the rule; None for a rule that is checked elsewhere."""
+    match rule:
+        case Required():
+            return column != ""
+        case OneOf(values):
+            return column.is_in(list(values()))
+        case EmailAddress():
+            return (column == "") | is_ordinary_email(column)
+        case Guid():
+            return column.str.contains(_GUID)
+        case Time():
+            return column.is_between(TIME_MIN, TIME_MAX)
+        case DecimalNumber():
+            return column.is_between(-_DECIMAL_END, _DECIMAL_END, closed="none").fill_null(True)
+        case Text() | Language():
+            return None  # a batch at a time: `_rows_of_unfit_text`, `_rows_of_unknown_language`
+        case Integer():
+            return None  # decoding has refused larger ones
+
+
 @cache
 def _customer_passes() -> pl.Expr:
-    """The checks outside the lists, except that of the language."""
+    """The checks outside the lists, except those of texts and language."""
     person = pl.col("first_name").str.contains(_NOT_BLANK) | pl.col("last_name").str.contains(_NOT_BLANK)
     organization = pl.col("organization_name").str.contains(_NOT_BLANK)
     is_organization = pl.col("customer_type") == CustomerType.ORGANIZATION.value
     return pl.all_horizontal(
-        pl.col("legal_entity") != "",
+        *_passes(field_rules.CUSTOMER),
         pl.when(is_organization).then(organization).otherwise(person),
         pl.col("receipt_preference").is_not_null(),
         *((pl.col(name) != "").fill_null(True) for name in _NULLABLE_TEXTS),
-        (pl.col("receipt_email") == "") | is_ordinary_email(pl.col("receipt_email")),
-        pl.col("currency").is_in(["", *currencies()]),
         *(pl.col(part).list.len() <= count_max for part, count_max in COUNTS_MAX.items()),
     )
 
@@ -152,37 +192,26 @@ def _follows_in_order(key: str) -> pl.Expr:
 
 @cache
 def _name_passes(part: str) -> pl.Expr:
-    return _follows_in_order(part) & (pl.col(part) != "")
+    return pl.all_horizontal(_follows_in_order(part), *_passes({part: field_rules.NAME}))
 
 
 @cache
 def _attribute_passes() -> pl.Expr:
     return pl.all_horizontal(
         _follows_in_order("name"),
-        pl.col("name") != "",
+        *_passes(field_rules.ATTRIBUTE),
         pl.sum_horizontal(pl.col("text", "integer", "decimal", "boolean").is_not_null()) == 1,
-        pl.col("decimal").is_between(-_DECIMAL_END, _DECIMAL_END, closed="none").fill_null(True),
     )
 
 
 @cache
 def _address_passes() -> pl.Expr:
-    return pl.all_horizontal(
-        _follows_in_order("address_id"),
-        pl.col("address_id").str.contains(_GUID),
-        pl.col("purpose").is_in(list(PURPOSES)),
-        pl.col("country").is_in(list(countries())),
-        pl.col("updated_at").is_between(TIME_MIN, TIME_MAX),
-    )
+    return pl.all_horizontal(_follows_in_order("address_id"), *_passes(field_rules.ADDRESS))
 
 
 @cache
 def _contact_passes() -> pl.Expr:
-    return pl.all_horizontal(
-        _follows_in_order("contact_id"),
-        pl.col("contact_id").str.contains(_GUID),
-        pl.col("kind").is_in([PHONE, EMAIL]),
-    )
+    return pl.all_horizontal(_follows_in_order("contact_id"), *_passes(field_rules.CONTACT))
 
 
 def _rows_of_invalid_value(contacts: pl.DataFrame, is_valid: Callable[[str], bool]) -> pl.Series:
