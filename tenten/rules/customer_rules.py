@@ -85,7 +85,7 @@ def broken(rule: FieldRule, field: str, value: Any) -> Iterator[Reason]:  # noqa
         case Required(text):
             if not value:
                 yield Reason(field=field, code="required", text=text)
-        case OneOf(values, code, text, ignores_case):
+        case OneOf(values=values, code=code, text=text, ignores_case=ignores_case):
             if (value.upper() if ignores_case else value) not in values():
                 yield Reason(field=field, code=code, text=text)
         case Language():

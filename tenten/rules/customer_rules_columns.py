@@ -144,7 +144,7 @@ def _check(rule: FieldRule, column: pl.Expr) -> pl.Expr | None:  # noqa: PLR0911
     match rule:
         case Required():
             return column != ""
-        case OneOf(values):
+        case OneOf(values=values):
             return column.is_in(list(values()))
         case EmailAddress():
             return (column == "") | is_ordinary_email(column)

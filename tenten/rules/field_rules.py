@@ -39,7 +39,7 @@ class Text:
     characters_max: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OneOf:
     """One of these values."""
 
@@ -105,7 +105,9 @@ CUSTOMER: Final[Mapping[str, tuple[FieldRule, ...]]] = {
     ),
     **{name: (Text(longest),) for name, longest in CUSTOMER_CHARACTERS_MAX.items() if name != "legal_entity"},
     "language": (Text(CUSTOMER_CHARACTERS_MAX["language"]), Language()),
-    "currency": (OneOf(_currencies, "unknown_currency", "A currency is a code such as USD (ISO 4217)."),),
+    "currency": (
+        OneOf(values=_currencies, code="unknown_currency", text="A currency is a code such as USD (ISO 4217)."),
+    ),
     "receipt_email": (EmailAddress(),),
 }
 """By field, those of the table of customer fields."""
@@ -117,22 +119,22 @@ ADDRESS: Final[Mapping[str, tuple[FieldRule, ...]]] = {
     "address_id": (Guid(),),
     "purpose": (
         OneOf(
-            lambda: PURPOSES,
-            "unknown_purpose",
-            f"A purpose is {', '.join(sorted(PURPOSES - {''}))}, or empty.",
+            values=lambda: PURPOSES,
+            code="unknown_purpose",
+            text=f"A purpose is {', '.join(sorted(PURPOSES - {''}))}, or empty.",
             ignores_case=True,
         ),
     ),
     **{name: (Text(longest),) for name, longest in ADDRESS_CHARACTERS_MAX.items()},
     "country": (
         Required("An address needs a country."),
-        OneOf(_countries, "unknown_country", "A country is a code such as US (ISO 3166-1 alpha-2)."),
+        OneOf(values=_countries, code="unknown_country", text="A country is a code such as US (ISO 3166-1 alpha-2)."),
     ),
     "updated_at": (Time(),),
 }
 CONTACT: Final[Mapping[str, tuple[FieldRule, ...]]] = {
     "contact_id": (Guid(),),
-    "kind": (OneOf(_kinds, "unknown_kind", "A contact is a PHONE or an EMAIL.", ignores_case=True),),
+    "kind": (OneOf(values=_kinds, code="unknown_kind", text="A contact is a PHONE or an EMAIL.", ignores_case=True),),
     **{name: (Text(longest),) for name, longest in CONTACT_CHARACTERS_MAX.items()},
 }
 """The rules for `value` depend on the kind."""

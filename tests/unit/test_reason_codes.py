@@ -16,6 +16,8 @@ COMPUTED_CODES = {
     "consumers/headquarters/transactions/statements.py": {"missing", "misplaced", "waiting", "blocked", "rejected"},
     # Copies a reason.
     "schemas/messages/reason.py": set[str](),
+    # Takes the code of a rule in `field_rules.py`.
+    "tenten/rules/customer_rules.py": set[str](),
 }
 """The codes of reasons that the sources do not create with a literal, by file."""
 
@@ -27,9 +29,11 @@ def sources() -> list[Path]:
 
 
 def created_codes(tree: ast.AST) -> Iterator[ast.expr]:
-    """The expression of the code wherever a module creates a reason: `Reason(...)`, or an object for JSON."""
+    """The expression of the code wherever a module creates a reason, as `Reason(...)` or an object for JSON, or a rule
+    that has its own code, `OneOf(...)`.
+    """
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Reason":
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Reason", "OneOf"):
             yield from (keyword.value for keyword in node.keywords if keyword.arg == "code")
         if isinstance(node, ast.Dict):
             members = {ast.unparse(key): value for key, value in zip(node.keys, node.values, strict=True) if key}
