@@ -19,6 +19,7 @@ def insert_transaction(
     transaction_id: UUID | None = None,
     total: str = "12.50",
     account_number: str | None = None,
+    operator: str | None = None,
     waited: timedelta = timedelta(0),
 ) -> UUID:
     """Insert a cash-and-carry sale that was received this long ago; return its id."""
@@ -32,6 +33,7 @@ def insert_transaction(
         "legal_entity": "usrt",
         "customer_id": uuid4(),
         "account_number": account_number,
+        "operator": operator,
         "status": status,
         "reasons": "[]",
         "currency": "USD",
@@ -59,6 +61,7 @@ def insert_statement(
     ago: timedelta = timedelta(0),
     reasons: list[dict[str, str]] | None = None,
     totals: dict[str, Any] | None = None,
+    operator: str | None = None,
 ) -> UUID:
     """Insert the statement of an end of day that was received this long ago; return its id."""
     at = datetime.now(UTC) - ago
@@ -74,6 +77,7 @@ def insert_statement(
         "control_totals": json.dumps([{"currency": "USD", "payment_method": "cash", "amount": "12.5"}]),
         "totals": json.dumps(totals or {}),
         "answer": 1,
+        "operator": operator,
         "closed_at": at,
         "received_at": at,
         "posted_at": at if status == "posted" else None,

@@ -68,6 +68,8 @@ class CustomerEvent:
     channel_id: str
     kind: EventKind
     occurred_at: datetime
+    operator: str | None = None
+    """The person who made the change."""
     based_on_version: int = 0
     changed: tuple[str, ...] = ()
     supersedes: tuple[SupersededEvent, ...] = ()
@@ -158,6 +160,7 @@ def event_from_avro(event: Mapping[str, Any]) -> CustomerEvent:
         channel_id=event["channel_id"],
         kind=EventKind(event["kind"]),
         occurred_at=event["occurred_at"],
+        operator=event["operator"],
         based_on_version=event["based_on_version"],
         changed=tuple(event["changed"]),
         supersedes=tuple(

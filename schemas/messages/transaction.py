@@ -115,6 +115,8 @@ class RetailTransaction:
     control_totals: tuple[ControlTotal, ...] = ()
     complete: bool = True
     """For an end of day: with the earlier ones it lists all transactions of the day that the channel has."""
+    operator: str | None = None
+    """The person who recorded it, or closed the day."""
 
 
 def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:

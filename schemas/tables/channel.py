@@ -108,6 +108,7 @@ transactions: Final = Table(
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
     Column("end_of_day_id", Guid, comment="the end of day that lists it"),
+    Column("operator", Text, comment="who recorded it"),
     Column("occurred_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Index(None, "business_date"),
@@ -125,6 +126,7 @@ end_of_days: Final = Table(
     Column("status", Text, nullable=False, comment="pending, then as in Reply"),
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
+    Column("operator", Text, comment="who closed the date"),
     Column("closed_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Index(None, "business_date"),
@@ -139,6 +141,7 @@ loyalty_cards: Final = Table(
     Column("status", Text, nullable=False, comment="kept, until the account number is there; then issued"),
     Column("asked_at", UtcTime, nullable=False),
     Column("issued_at", UtcTime),
+    Column("operator", Text, comment="who requested it"),
     Index(None, "customer_id"),
     Index(
         "ix_loyalty_cards_kept",

@@ -59,6 +59,8 @@ class Statement:
     """The channel's totals by currency and payment method; None for an adjustment."""
     totals: Mapping[str, Any]
     """Once posted: the number of its transactions, and amounts as above."""
+    operator: str | None
+    """The person who closed the date."""
     closed_at: datetime
     """By the channel's clock."""
     received_at: datetime
@@ -106,6 +108,7 @@ def _statement(row: Row[Any], listed_count: int) -> Statement:
         reasons=row.reasons,
         control_totals=row.control_totals,
         totals=row.totals,
+        operator=row.operator,
         closed_at=row.closed_at,
         received_at=row.received_at,
         posted_at=row.posted_at,

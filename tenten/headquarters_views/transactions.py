@@ -90,6 +90,8 @@ class TransactionAtHeadquarters:
     sales_order: str | None
     statement_id: str | None
     """The statement that posts it."""
+    operator: str | None
+    """The person who recorded it."""
     currency: str
     total: str
     repeats: int
@@ -145,6 +147,7 @@ def _read(headquarters: Connection, query: Select[tuple[object, ...]]) -> list[T
             account_number=row.account_number,
             sales_order=row.sales_order,
             statement_id=row.statement_id,
+            operator=row.operator,
             currency=row.currency,
             total=plain_decimal(row.total),
             repeats=row.repeats,

@@ -27,6 +27,7 @@ CONTACT_CHARACTERS_MAX: Final = {"description": 60}
 EMAIL_CHARACTERS_MAX: Final = 254
 NAME_CHARACTERS_MAX: Final = 60
 """The longest name of an address book or an affiliation."""
+OPERATOR_CHARACTERS_MAX: Final = 64
 ATTRIBUTE_CHARACTERS_MAX: Final = {"name": NAME_CHARACTERS_MAX, "text": 1000}
 
 COUNTS_MAX: Final = {"address_books": 50, "affiliations": 50, "addresses": 100, "contacts": 100, "attributes": 100}

@@ -14,6 +14,7 @@ from iso4217 import Currency
 
 from tenten.rules.customer import plain_decimal
 from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, GUID, currencies
+from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
     CodedAmount,
     ControlTotal,
@@ -130,7 +131,8 @@ def transaction_violations(
 ) -> tuple[Reason, ...]:
     """Every violated rule; empty for a valid transaction. Of a list that is too long, the first members are checked."""
     checks = _END_OF_DAY if transaction.kind is TransactionKind.END_OF_DAY else _SALE
-    return tuple(chain(_channel(transaction, legal_entity_by_channel), *(check(transaction) for check in checks)))
+    outside = (_channel(transaction, legal_entity_by_channel), operator_violations(transaction.operator))
+    return tuple(chain(*outside, *(check(transaction) for check in checks)))
 
 
 def _channel(transaction: RetailTransaction, legal_entity_by_channel: Mapping[str, str]) -> Iterator[Reason]:

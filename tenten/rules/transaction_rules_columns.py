@@ -11,6 +11,7 @@ from typing import Final
 import polars as pl
 
 from tenten.rules.limits import GUID, currencies
+from tenten.rules.operator_rule_columns import operator_is_valid
 from tenten.rules.transaction_rules import CHARACTERS_MAX, LINES_MAX, minor_unit
 from tenten.schemas.messages import ROW
 
@@ -66,6 +67,7 @@ def _header(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
     customer, event = pl.col("customer_id"), pl.col("customer_event_id")
     return (
         (owner == pl.col("legal_entity"))
+        & operator_is_valid()
         & customer.str.contains(_GUID).fill_null(True)
         & event.str.contains(_GUID).fill_null(True)
         & (event.is_null() == pl.col("customer_event").is_null())

@@ -59,7 +59,7 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
     amounts = [{"currency": "USD", "payment_method": "cash", "amount": "12.5"}]
     totals = {"transactions": 1, "amounts": amounts}
     sold = insert_transaction(headquarters_url, "synchronized", account_number="C-00000001")
-    first = insert_statement(headquarters_url, "posted", number=1, totals=totals)
+    first = insert_statement(headquarters_url, "posted", number=1, totals=totals, operator="Zoë")
     insert_listed(headquarters_url, first, sold)
     insert_line(headquarters_url, first, sold, "C-00000001", "12.50")
     second = insert_statement(headquarters_url, "blocked", number=2, reasons=[MISSING])
@@ -80,6 +80,7 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
     }
     assert (posted["statement_id"], posted["reasons"], posted["totals"]) == (str(first), [], totals)
     assert posted["control_totals"] == amounts
+    assert (posted["operator"], newest["operator"]) == ("Zoë", None)
     assert posted["listed"] == [
         {
             "transaction_id": str(sold),
@@ -103,7 +104,7 @@ def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_u
     """Newest first, filtered by channel or status; an unknown id is exit code 1 with a sentence."""
     company = ready_company
     # given
-    old = insert_transaction(headquarters_url, "blocked", waited=timedelta(hours=1))
+    old = insert_transaction(headquarters_url, "blocked", waited=timedelta(hours=1), operator="Zoë")
     new = insert_transaction(headquarters_url, "synchronized", channel="seattle", account_number="C-00000007")
     # when
     every = company.ok("transactions", "list", "--json").json
@@ -116,7 +117,9 @@ def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_u
     assert [one["transaction_id"] for one in blocked] == [str(old)]
     assert company.ok("transactions", "list", "--channel", "dallas", "--json").json == []
     assert (shown["status"], shown["account_number"], shown["repeats"]) == ("synchronized", "C-00000007", 0)
+    assert [transaction["operator"] for transaction in (*every, shown)] == [None, "Zoë", None]
     assert "blocked" in text
+    assert "Zoë" in text
     assert (missing.code, missing.out) == (1, "")
     assert company.run("transactions", "list", "--status", "lost").code == 2
 

@@ -4,6 +4,7 @@ import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
@@ -392,6 +393,58 @@ def test_touch_sends_the_current_snapshot_again(scene: Scene, houston: Store) ->
     assert snapshots_of(scene, erased["customer_id"])[1:] == [None, None]
 
 
+def test_operator_is_in_log_and_audit(scene: Scene, houston: Store) -> None:
+    """Null for an event without one, and for a superseded event that never arrived."""
+    # given
+    created = houston.create(title="", middle_name="") | {"operator": "Ann"}
+    customer_id = created["customer_id"]
+    lost = houston.edit(customer_id, middle_name="M") | {"operator": "Bob"}
+    edited = houston.edit(customer_id, [lost], title="Dr.") | {"operator": "Zoë"}
+    unnamed = houston.edit(customer_id, title="Prof.")
+
+    # when
+    with scene.headquarters():
+        for event in (created, edited, unnamed):
+            scene.ask(event)
+
+    # then
+    log = {entry["event_id"]: entry["operator"] for entry in scene.query("SELECT * FROM synchronization_log")}
+    assert [log[UUID(event["event_id"])] for event in (created, lost, edited, unnamed)] == ["Ann", None, "Zoë", None]
+    audit = scene.query("SELECT path, operator FROM customer_audit ORDER BY audit_id")
+    assert sorted((row["path"], row["operator"] or "") for row in audit[:2]) == [
+        ("middle_name", "Zoë"),
+        ("title", "Zoë"),
+    ]
+    assert [(row["path"], row["operator"]) for row in audit[2:]] == [("title", None)]
+
+
+@pytest.mark.parametrize(("operator", "code"), [("x" * 65, "too_long"), ("a\x00b", "nul")])
+@pytest.mark.parametrize("neighbours", [0, 40])
+def test_event_with_an_invalid_operator_is_rejected(
+    scene: Scene, houston: Store, operator: str, code: str, neighbours: int
+) -> None:
+    """Alone or among simple creates, which are synchronized; it is logged without the operator."""
+    # given
+    others = [houston.create() | {"operator": "李" * 64} for _ in range(neighbours)]
+    invalid = houston.create() | {"operator": operator}
+
+    # when
+    scene.send(*others[:20], invalid, *others[20:])
+    with scene.headquarters():
+        (rejected,) = scene.replies(invalid)
+        replies = scene.replies(*others)
+
+    # then
+    assert (rejected["outcome"], rejected["account_number"]) == ("REJECTED", None)
+    assert [(reason["field"], reason["code"]) for reason in rejected["reasons"]] == [("operator", code)]
+    assert {reply["outcome"] for reply in replies} <= {"SYNCHRONIZED"}
+    log = scene.query("SELECT event_id, operator FROM synchronization_log")
+    assert {str(entry["event_id"]): entry["operator"] for entry in log} == {
+        invalid["event_id"]: None,
+        **{event["event_id"]: "李" * 64 for event in others},
+    }
+
+
 def test_bulk_and_individual_creates_write_the_same_rows_and_bytes(scene: Scene, houston: Store) -> None:
     """A customer has the same rows and the same snapshot whether it is created in bulk or individually."""
     # given
@@ -408,10 +461,14 @@ def test_bulk_and_individual_creates_write_the_same_rows_and_bytes(scene: Scene,
             {"name": "size", "decimal": Decimal("1.500000")},
         ],
     }
-    simple = houston.create(**fields)
+    simple = houston.create(**fields) | {"operator": 'Zoë "the cashier" 🙂'}
     simple["customer"]["primary_address"] = simple["customer"]["addresses"][0]["address_id"]
     simple["customer"]["primary_email"] = simple["customer"]["contacts"][0]["contact_id"]
-    individual = houston.create() | {"customer": simple["customer"], "based_on_version": 1}
+    individual = houston.create() | {
+        "customer": simple["customer"],
+        "operator": simple["operator"],
+        "based_on_version": 1,
+    }
     # The events of a small batch are all individual.
     others = [houston.create() for _ in range(20)]
 
@@ -426,8 +483,9 @@ def test_bulk_and_individual_creates_write_the_same_rows_and_bytes(scene: Scene,
     assert tables.states[simple["customer_id"]] == tables.states[individual["customer_id"]]
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
-    ignored = ("customer_id", "account_number", "version", "updated_at", "address_id", "contact_id")
-    for table in ("customers", "customer_addresses", "customer_contacts"):
+    ignored = {"customer_id", "account_number", "version", "updated_at", "address_id", "contact_id"}
+    ignored |= {"event_id", "partition", "offset", "occurred_at"}
+    for table in ("customers", "customer_addresses", "customer_contacts", "synchronization_log"):
         where = "WHERE customer_id IN (%s, %s)"
         rows = scene.query(f"SELECT * FROM {table} {where}", simple["customer_id"], individual["customer_id"])  # noqa: S608  # names from here
         first, second = ({key: value for key, value in row.items() if key not in ignored} for row in rows)

@@ -2,16 +2,18 @@
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, MetaData, inspect, select, text
+from sqlalchemy import Engine, MetaData, Table, insert, inspect, select, text
 
 from tenten import schemas
 from tenten.runtime.errors import DatabaseRefused
@@ -116,6 +118,80 @@ def test_channel_of_the_last_release_keeps_its_customers_and_resyncs(new_url: Ca
         assert [row.search_name for row in stored] == ["zoe oster", "zoe weiss"] * 1_001
         assert {(row.first_name, row.known_as) for row in stored} == {("Zoë", None)}
         assert [row.reason for row in requests] == ["customers have gained the field known_as"]
+
+
+GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PLACE = {"topic": "t", "partition": 0, "offset": 0}
+SALE = {
+    "transaction_id": GUID,
+    "kind": "order",
+    "business_date": NOON.date(),
+    "currency": "USD",
+    "content": {},
+    "answer": 0,
+    "occurred_at": NOON,
+}
+
+
+def test_channel_rows_of_the_last_release_have_no_operator(new_url: Callable[[], str]) -> None:
+    """Orders, ends of day and cards are kept, with null."""
+    end_of_day = {"end_of_day_id": GUID, "business_date": NOON.date(), "transactions": 0, "control_totals": []}
+    card = {"card_number": "LC-1001", "customer_id": GUID, "status": "kept", "asked_at": NOON}
+    rows: dict[Table, dict[str, Any]] = {
+        channel.transactions: SALE | {"total": "1", "status": "pending", "updated_at": NOON},
+        channel.end_of_days: end_of_day | {"status": "pending", "answer": 0, "closed_at": NOON, "updated_at": NOON},
+        channel.loyalty_cards: card,
+    }
+    with opened(new_url()) as engine:
+        # given
+        _upgrade_to(engine, "0003", "channel")
+        with engine.begin() as connection:
+            for table, row in rows.items():
+                connection.execute(insert(table).values(row))
+
+        # when
+        upgrade_channel(engine)
+
+        # then
+        _assert_without_operator(engine, rows)
+
+
+def test_headquarters_rows_of_the_last_release_have_no_operator(new_database: NewDatabase) -> None:
+    """Logged events, audited changes, orders and statements are kept, with null."""
+    event = {"event_id": GUID, "customer_id": GUID, "channel_id": "houston"}
+    logged = {"kind": "created", "outcome": "synchronized", "reasons": [], "occurred_at": NOON, "received_at": NOON}
+    sold = {"channel_id": "houston", "legal_entity": "usrt", "status": "waiting", "reasons": [], "total": 1}
+    closed = {"channel_id": "houston", "business_date": NOON.date(), "number": 1, "kind": "end_of_day"}
+    rows: dict[Table, dict[str, Any]] = {
+        headquarters.synchronization_log: event | logged | PLACE,
+        headquarters.customer_audit: event | {"version": 2, "path": "title", "changed_at": NOON},
+        headquarters.retail_transactions: SALE | sold | PLACE | {"received_at": NOON, "changed_at": NOON},
+        headquarters.statements: closed
+        | {"statement_id": GUID, "status": "waiting", "reasons": [], "totals": {}, "answer": 0}
+        | {"closed_at": NOON, "received_at": NOON},
+    }
+    with opened(new_database()) as engine:
+        # given
+        _upgrade_to(engine, "0005")
+        with engine.begin() as connection:
+            for table, row in rows.items():
+                connection.execute(insert(table).values(row))
+
+        # when
+        upgrade_headquarters(engine, {})
+
+        # then
+        _assert_without_operator(engine, rows)
+
+
+def _assert_without_operator(engine: Engine, rows: Mapping[Table, Mapping[str, Any]]) -> None:
+    """Each table has this row, with null as its operator."""
+    with engine.begin() as connection:
+        for table, row in rows.items():
+            (stored,) = connection.execute(select(table)).mappings()
+            assert {name: stored[name] for name in row} == row
+            assert stored["operator"] is None
 
 
 def test_upgrade_of_a_new_channel_requests_no_resync(store: Engine) -> None:

@@ -634,6 +634,38 @@ def test_rejected_end_of_day_has_reasons(scene: Scene, till: Till) -> None:
     assert [row["reasons"][0]["code"] for row in replies] == ["duplicate", "invalid_id"]
 
 
+def test_operator_is_stored_with_transactions_and_statements(scene: Scene, till: Till) -> None:
+    """Null without one, for an adjustment, and for an invalid one, with which a transaction is rejected."""
+    # given
+    order, unnamed, known = till.order(operator="Bob"), till.order(), till.sale(operator="Ann")
+    forgotten = till.sale(operator="Ann")
+    day = till.end_of_day([known], operator="Zoë")
+    invalid = [till.order(operator="x" * 65), till.sale(operator="a\x00b"), till.end_of_day([], operator="x" * 65)]
+
+    # when
+    with scene.transactions():
+        send(scene, order, unnamed, known, forgotten, *invalid, day)
+        wait_until(scene, day, "posted")
+        reasons = [reply_with_status(scene, transaction, "rejected")["reasons"] for transaction in invalid]
+
+    # then
+    found = scene.query("SELECT transaction_id, operator FROM retail_transactions")
+    assert {str(row["transaction_id"]): row["operator"] for row in found} == {
+        **{transaction["transaction_id"]: transaction["operator"] for transaction in (order, known, forgotten)},
+        **{transaction["transaction_id"]: None for transaction in (unnamed, *invalid[:2])},
+    }
+    statements = scene.query("SELECT kind, status, operator FROM statements")
+    assert sorted((row["kind"], row["status"], row["operator"] or "") for row in statements) == [
+        ("adjustment", "posted", ""),
+        ("end_of_day", "posted", "Zoë"),
+        ("end_of_day", "rejected", ""),
+    ]
+    codes = ["too_long", "nul", "too_long"]
+    assert [[(why["field"], why["code"]) for why in each] for each in reasons] == [
+        [("operator", code)] for code in codes
+    ]
+
+
 def test_orders_are_blocked_while_sales_order_numbers_are_used_up(scene: Scene, till: Till) -> None:
     """No order is lost; the next release pass after a longer format releases it."""
     # given

@@ -54,6 +54,7 @@ events = st.builds(
     channel_id=texts,
     kind=st.sampled_from([kind for kind in EventKind if kind is not EventKind.UNKNOWN]),
     occurred_at=times,
+    operator=st.none() | texts,
     based_on_version=st.integers(0, 2**40),
     changed=st.lists(texts, max_size=3).map(tuple),
     supersedes=st.lists(superseded, max_size=2).map(tuple),

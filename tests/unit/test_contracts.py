@@ -136,7 +136,7 @@ def test_contract_only_gains_fields_with_defaults_since_the_last_release(name: s
         (lambda fields: fields[3]["type"].pop("default"), "/kind: no default symbol"),
         (lambda fields: fields[3]["type"].update(name="Kind"), "/kind: another type"),
         (lambda fields: fields[-1]["type"][1]["fields"].pop(), "/customer/known_as: removed"),
-        (lambda fields: fields[7]["type"]["items"]["fields"].pop(), "/supersedes[]/changed: removed"),
+        (lambda fields: fields[8]["type"]["items"]["fields"].pop(), "/supersedes[]/changed: removed"),
     ],
 )
 def test_incompatible_change_is_named(change: Any, breach: str) -> None:

@@ -24,14 +24,15 @@ STATE = CustomerState(
 )
 
 
-def event(changed: tuple[str, ...]) -> CustomerEvent:
-    """A create that names these paths."""
+def event(changed: tuple[str, ...], operator: str | None = None) -> CustomerEvent:
+    """A create that names these paths, by this operator."""
     return CustomerEvent(
         customer_id=GUID,
         event_id=GUID,
         channel_id="houston",
         kind=EventKind.CREATED,
         occurred_at=NOW,
+        operator=operator,
         changed=changed,
         customer=STATE,
     )
@@ -58,10 +59,13 @@ def overlong(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("changed", [(), ("first_name",), ("first_name", f"contacts/{GUID}", "attributes/" + "x" * 80)])
+@pytest.mark.parametrize("operator", [None, "", "Zoë", "x" * 63, "x" * 64, "é" * 64])
 @pytest.mark.parametrize("header", [EVENT.header, confluent_header(7)])
-def test_snapshot_of_a_new_customer_equals_the_customer_of_the_event(changed: tuple[str, ...], header: bytes) -> None:
-    """For any paths and either framing, the customer is unchanged."""
-    value = encode(EVENT, to_avro(event(changed)), header)
+def test_snapshot_of_a_new_customer_equals_the_customer_of_the_event(
+    changed: tuple[str, ...], operator: str | None, header: bytes
+) -> None:
+    """For any paths and operator and either framing, the customer is unchanged."""
+    value = encode(EVENT, to_avro(event(changed, operator)), header)
 
     sent = snapshot_of(value)
 
@@ -77,6 +81,8 @@ PARTS = {
     "channel_id": text_bytes("houston"),
     "kind": b"\x00",
     "occurred_at": zigzag(MICROS),
+    "has_operator": b"\x02",
+    "operator": text_bytes("Zoë"),
     "based_on_version": b"\x00",
     "paths": b"\x02",
     "path": text_bytes("first_name"),
@@ -93,6 +99,8 @@ PARTS = {
         ("channel_id", overlong(7) + b"houston"),
         ("kind", overlong(0)),
         ("occurred_at", overlong(MICROS)),
+        ("has_operator", overlong(1)),
+        ("operator", overlong(4) + "Zoë".encode()),
         ("based_on_version", overlong(0)),
         ("paths", overlong(1)),
         ("paths", zigzag(-1) + zigzag(11)),
@@ -104,7 +112,7 @@ PARTS = {
 )
 def test_snapshot_is_correct_when_the_writer_uses_longer_encodings(part: str, encoding: bytes) -> None:
     """Avro allows longer encodings of the same values: then no bytes are reused, and the customer is unchanged."""
-    shortest = encode(EVENT, to_avro(event(("first_name",))))
+    shortest = encode(EVENT, to_avro(event(("first_name",), "Zoë")))
     front = EVENT.header + b"".join(PARTS.values())
     assert shortest.startswith(front)
     value = EVENT.header + b"".join((PARTS | {part: encoding}).values()) + shortest[len(front) :]

@@ -157,7 +157,7 @@ def test_batch_of_several_releases_keeps_its_order(data: st.DataObject) -> None:
         lambda fields: fields.append({"name": "more", "type": {"type": "map", "values": "string"}}),
         lambda fields: fields.append({"name": "weight", "type": "double"}),
         lambda fields: fields.append({"name": "choice", "type": ["string", "null"]}),
-        lambda fields: fields[5].update(type="int"),
+        lambda fields: fields[6].update(type="int"),
     ],
 )
 def test_other_differences_are_not_resolved_in_columns(change: Any) -> None:

@@ -16,6 +16,7 @@ from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.transactions.classify import classify
+from tenten.rules.operator_rule import storable_operator
 from tenten.rules.transaction_rules import (
     content_of,
     control_totals,
@@ -118,7 +119,7 @@ def test_valid_transactions_have_no_reasons() -> None:
         total=Decimal("-4.50"),
         payments=(Payment(method="CASH", amount=Decimal("-4.50")),),
     )
-    day = order(kind=TransactionKind.END_OF_DAY, currency="", lines=(), total=Decimal(0), listed=GUIDS)
+    day = order(kind=TransactionKind.END_OF_DAY, currency="", lines=(), total=Decimal(0), listed=GUIDS, operator="Ann")
     assert [violations(valid) for valid in (order(), delivered, returned, day)] == [set()] * 4
 
 
@@ -131,6 +132,8 @@ INVALID: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"customer_event": b"x", "customer_event_id": GUIDS[1]}, "customer_id", "required"),
     ({"delivery_address": DeliveryAddress(address_id=GUIDS[1])}, "delivery_address", "no_customer"),
     ({"delivery_mode": "x" * 61}, "delivery_mode", "too_long"),
+    ({"operator": "x" * 65}, "operator", "too_long"),
+    ({"operator": "a\x00"}, "operator", "nul"),
     ({"lines": ()}, "lines", "required"),
     ({"lines": (line("1", "1"),) * 1001}, "lines", "too_many"),
     ({"lines": (replace(line("2", "4.50"), sku=" "),)}, "lines[0].sku", "required"),
@@ -270,6 +273,7 @@ def transactions(draw: st.DrawFn) -> RetailTransaction:
         # A NUL outside of lists makes the record unreadable.
         "delivery_mode": TEXTS.filter(lambda text: "\x00" not in text),
         "delivery_address": st.builds(DeliveryAddress, address_id=st.sampled_from([*GUIDS, "x"]), city=TEXTS),
+        "operator": st.sampled_from(["Ann", "李" * 64, "x" * 65, "a\x00"]),
         "listed": st.just(("x",)),
     }
     chosen = draw(st.lists(st.sampled_from(sorted(changes)), max_size=2, unique=True))
@@ -303,6 +307,7 @@ def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransact
     assert [broken for broken, passes in zip(expected, passed, strict=True) if passes and broken] == []
     slow = [sale for sale, passes in zip(made, passed, strict=True) if not passes and not violations(sale)]
     assert [sale for sale in slow if not is_large(sale)] == []
+    assert classified.sales["operator"].to_list() == [storable_operator(sale.operator) for sale in made]
     assert (classified.sales["status"] == "rejected").to_list() == [bool(broken) for broken in expected]
     assert [json.loads(content) for content in classified.sales["content"]] == [content_of(sale) for sale in made]
 
@@ -329,6 +334,7 @@ def test_ordinary_sales_pass_fast_path() -> None:
             customer_id=GUIDS[1],
             customer_event_id=GUIDS[2],
             customer_event=b"event",
+            operator="Ann",
             delivery_address=DeliveryAddress(address_id=GUIDS[3], city="Houston"),
             charges=(CodedAmount(code="FREIGHT", amount=Decimal(1)),),
             total=Decimal(10),

@@ -18,6 +18,7 @@ from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import PARTS, PATH_CHARACTERS_MAX, SCALARS
 from tenten.rules.customer_rules_columns import passes_fast_path
+from tenten.rules.operator_rule_columns import operator_is_valid
 from tenten.schemas.messages import ROW, CustomerEvent, EventKind, Reason, event_from_avro
 from tenten.schemas.topics import EVENT_BYTES_MAX
 
@@ -92,7 +93,9 @@ def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPo
 
 
 def _is_simple_create(channels: KnownChannels) -> pl.Expr:
-    """One boolean a row: creates a customer of its channel's legal entity, and is alone with it in the batch."""
+    """One boolean a row: creates a customer of its channel's legal entity, has a valid operator, and is alone with the
+    customer in the batch.
+    """
     channel = pl.col("channel_id")
     entity = channel.replace_strict(dict(channels.legal_entity_by_channel), default=None, return_dtype=pl.String)
     return (
@@ -100,6 +103,7 @@ def _is_simple_create(channels: KnownChannels) -> pl.Expr:
         & (pl.col("based_on_version") == 0)
         & pl.col("customer").is_not_null()
         & (pl.col("supersedes").list.len() == 0)
+        & operator_is_valid()
         & (entity == pl.col("customer").struct.field("legal_entity"))
         & pl.col("customer_id").is_unique()
         & pl.col("event_id").is_unique()

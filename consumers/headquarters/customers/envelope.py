@@ -2,12 +2,15 @@
 
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.limits import GUID
+from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, Reason
 
 
 def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reason, ...]:
-    """The errors of an event apart from its customer's fields: channel, legal entity, ids, a missing customer."""
-    reasons = []
+    """The errors of an event apart from its customer's fields: operator, channel, legal entity, ids, a missing
+    customer.
+    """
+    reasons = [*operator_violations(event.operator)]
     if event.channel_id != HEADQUARTERS and event.channel_id not in channels.legal_entity_by_channel:
         reasons.append(
             Reason(

@@ -24,6 +24,7 @@ class LogEntry:
 
     reply: Reply
     kind: str
+    operator: str | None
     occurred_at: datetime
     row: int
     """The row in the batch of the event that the entry stems from."""
@@ -58,7 +59,7 @@ def _entry(row: Row[Any]) -> LogEntry:
         version=row.version,
         answered_at=row.received_at,
     )
-    return LogEntry(reply=reply, kind=row.kind, occurred_at=row.occurred_at, row=0, new=False)
+    return LogEntry(reply=reply, kind=row.kind, operator=row.operator, occurred_at=row.occurred_at, row=0, new=False)
 
 
 def write_log(headquarters: Connection, entries: Sequence[LogEntry], positions: RecordPositions) -> None:
@@ -109,6 +110,7 @@ def _log_row(entry: LogEntry, positions: RecordPositions) -> Mapping[str, Any]:
         "reasons": reasons_as_json(reply.reasons),
         "account_number": reply.account_number,
         "version": reply.version,
+        "operator": entry.operator,
         "repeats": entry.repeats,
         "topic": positions.topic,
         "partition": positions.partitions[entry.row],
@@ -130,6 +132,7 @@ def copy_log(headquarters: Connection, created: pl.DataFrame, positions: RecordP
         pl.lit("[]").alias("reasons"),
         "account_number",
         "version",
+        "operator",
         pl.lit(0, dtype=pl.Int32).alias("repeats"),
         pl.lit(positions.topic).alias("topic"),
         pl.Series("partition", positions.partitions, dtype=pl.Int32).gather(rows),

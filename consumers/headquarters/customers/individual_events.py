@@ -18,6 +18,7 @@ from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.customer import apply_paths, changed_paths, value_at
 from tenten.rules.customer_rules import path_reasons
 from tenten.rules.customer_rules import reasons as rule_violations
+from tenten.rules.operator_rule import storable_operator
 from tenten.schemas.messages import CustomerEvent, CustomerState, EventKind, Outcome, Reason, Reply, canonical
 from tenten.schemas.tables.headquarters import customer_audit
 from tenten.sql.arrays import is_one_of
@@ -209,6 +210,7 @@ class IndividualEvents:
                 "customer_id": event.customer_id,
                 "event_id": event.event_id,
                 "channel_id": event.channel_id,
+                "operator": event.operator,
                 "version": version,
                 "path": path,
                 "old_value": value_at(before, path),
@@ -241,7 +243,12 @@ class IndividualEvents:
         rejected = self._log_entries.get(reply.event_id)
         if rejected is None:
             entry = LogEntry(
-                reply=reply, kind=event.kind.lower(), occurred_at=event.occurred_at, row=individual.row, new=True
+                reply=reply,
+                kind=event.kind.lower(),
+                operator=storable_operator(event.operator) if reply.event_id == event.event_id else None,
+                occurred_at=event.occurred_at,
+                row=individual.row,
+                new=True,
             )
         else:
             entry = replace(rejected, reply=reply, overturned=True)

@@ -12,6 +12,7 @@ import polars as pl
 
 from tenten.avro.batches import EXACT
 from tenten.avro.columns import encode_columns
+from tenten.avro.primitives import text_bytes
 from tenten.avro.wire import contract, encode, header_bytes
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
 from tenten.consumers.headquarters.customers.transaction import Synchronized
@@ -79,24 +80,27 @@ def _tails(created: pl.DataFrame, values: Sequence[bytes | None]) -> list[bytes]
 
     Avro permits longer encodings of a value (long varints, lists in blocks, sizes before blocks), never shorter ones.
     So the computed start is correct if nothing before it takes more than the minimum, which is checked byte by byte:
-    a varint of at least n bytes has exactly n if its n-th byte is its last; a list is one block if its first count is
-    the full one; and as no path is empty or contains a NUL, the bytes that end both lists and select the customer
-    (00 00 02) cannot occur earlier.
+    a varint of at least n bytes has exactly n if its n-th byte is its last; the operator is compared as a whole; a list
+    is one block if its first count is the full one; and as no path is empty or contains a NUL, the bytes that end both
+    lists and select the customer (00 00 02) cannot occur earlier.
     """
     if created["changed"].explode().str.contains("^$|\x00").any():
         return None
     tails = []
-    for row, channel_bytes, time_bytes, paths, start in created.select(ROW, *_lengths()).iter_rows():
+    for row, name, channel_bytes, time_bytes, paths, start in created.select(ROW, "operator", *_lengths()).iter_rows():
         value = values[row] or b""
         body = header_bytes(value)
         kind = body + 2 * _GUID_BYTES + 1 + channel_bytes
-        version = kind + 1 + time_bytes
+        operator = kind + 1 + time_bytes
+        operator_bytes = b"\x00" if name is None else b"\x02" + text_bytes(name)
+        version = operator + len(operator_bytes)
         customer = body + start
         if not (
             value[body] == value[body + _GUID_BYTES] == _GUID_LENGTH
             and value[body + 2 * _GUID_BYTES] == 2 * channel_bytes < _VARINT_MORE
             and value[kind] == value[version] == 0
-            and value[version - 1] < _VARINT_MORE
+            and value[operator - 1] < _VARINT_MORE
+            and value[operator:version] == operator_bytes
             and value[version + 1] == 2 * paths < _VARINT_MORE
             and value[customer - 3 : customer] == b"\x00\x00\x02"
         ):
@@ -116,15 +120,18 @@ def _lengths() -> tuple[pl.Expr, ...]:
     """Of a simple create: bytes of the channel id, bytes of the time, number of paths, start of the customer."""
     channel_bytes = pl.col("channel_id").str.len_bytes()
     time_bytes = _zigzag_bytes(pl.col("occurred_at").to_physical())
+    name_bytes = pl.col("operator").str.len_bytes()
+    operator_bytes = 1 + (_zigzag_bytes(name_bytes) + name_bytes).fill_null(0)
     paths = pl.col("changed").list.len()
-    text_bytes = pl.element().str.len_bytes()
-    path_bytes = pl.col("changed").list.eval(_zigzag_bytes(text_bytes) + text_bytes).list.sum()
+    element_bytes = pl.element().str.len_bytes()
+    path_bytes = pl.col("changed").list.eval(_zigzag_bytes(element_bytes) + element_bytes).list.sum()
     start = (
         2 * _GUID_BYTES
         + 1  # the length of the channel id
         + channel_bytes
         + 1  # kind
         + time_bytes
+        + operator_bytes
         + 1  # based_on_version: 0
         + pl.when(paths == 0).then(0).otherwise(1 + path_bytes)
         + 1  # end of changed

@@ -14,6 +14,7 @@ from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID
+from tenten.rules.operator_rule_columns import storable_operator
 from tenten.rules.transaction_rules import transaction_violations
 from tenten.rules.transaction_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
@@ -152,6 +153,7 @@ def _rows(sales: pl.DataFrame, rejections: Mapping[int, str]) -> pl.DataFrame:
         _guid(pl.col("customer_id")).alias("customer_id"),
         _guid(pl.col("customer_event_id")).alias("customer_event_id"),
         _guid(pl.col("delivery_address").struct.field("address_id")).alias("delivery_address_id"),
+        storable_operator(),
         pl.when(rejected)
         .then(pl.lit(TransactionStatus.REJECTED.value))
         .otherwise(pl.lit(TransactionStatus.WAITING.value))

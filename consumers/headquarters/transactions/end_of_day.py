@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text, upda
 
 from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ClassifiedEndOfDay
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, id_conflict_reply
+from tenten.rules.operator_rule import storable_operator
 from tenten.rules.transaction_rules import totals_as_json
 from tenten.schemas.messages import TransactionStatus, reasons_as_json, reasons_from_json
 from tenten.schemas.tables.headquarters import statements
@@ -86,6 +87,7 @@ def _new_statement(
         "totals": {},
         "answer": reply_number,
         "repeats": 0 if before is None else before.repeats + 1,
+        "operator": storable_operator(event.operator),
         "closed_at": event.occurred_at,
         "received_at": now,
     }
@@ -145,6 +147,7 @@ def _adjust(
         "number": _next_number(headquarters, end_of_day),
         "kind": ADJUSTMENT,
         "control_totals": None,
+        "operator": None,
         "answer": 0,
         "repeats": 0,
     }
