@@ -30,7 +30,9 @@ from tenten.producers.till.customer_merge import merge_input
 from tenten.producers.till.customers import new_state
 from tenten.producers.till.database_session import AlreadyRecorded, reading, writing
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
+from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import CustomerState, Reason
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
@@ -54,16 +56,21 @@ def import_customers(
     mapping: Mapping[str, str] | None = None,
     key: str | None = None,
     encoding: str = DEFAULT_ENCODING,
+    operator: str | None = None,
     progress: Progress = lambda _lines, _share: None,
 ) -> ImportResult:
     """Import a file. Columns are guessed from common names, or named by `mapping` (column to field, "" ignores one);
-    `key` names the column that identifies customers (default: a column named like `CustomerKey`).
+    `key` names the column that identifies customers (default: a column named like `CustomerKey`). `operator` is the
+    person who imports the file; default: that of the channel.
 
     Raises: `ImportRejected` for a file that cannot be imported as a whole, before anything is written (except for too
     many rejected lines); `DatabaseRefused`: slices imported until then stay, and the same call continues.
     """
     mapping = mapping or {}
     check_mapping(mapping)
+    operator = operator_of(channel, operator)
+    for violation in operator_violations(operator):
+        raise ImportRejected(f"operator: {violation.text}")
     tally = Tally()
     columns: Columns | None = None
     with open_lines(source, encoding) as file:
@@ -77,7 +84,7 @@ def import_customers(
             if file.is_json:
                 columns = _extended(columns, tally.columns, mapping, key)
             assert columns is not None
-            tally.add(len(batch), _import_slice(channel, batch, columns))
+            tally.add(len(batch), _import_slice(channel, batch, columns, operator))
             if len(tally.rejected) > REJECTED_MAX:
                 raise ImportRejected(
                     f"more than {REJECTED_MAX} lines of {source} are rejected, the last one is line "
@@ -98,7 +105,9 @@ def _extended(
     return replace(choose_columns(present, mapping, columns.key), key=columns.key)
 
 
-def _import_slice(channel: OpenChannel, batch: Sequence[Line], columns: Columns) -> dict[int, LineResult]:
+def _import_slice(
+    channel: OpenChannel, batch: Sequence[Line], columns: Columns, operator: str | None
+) -> dict[int, LineResult]:
     """Import these lines in one transaction; returns the result of each line by its number."""
     now = datetime.now(UTC)
     results: dict[int, LineResult] = {}
@@ -116,7 +125,7 @@ def _import_slice(channel: OpenChannel, batch: Sequence[Line], columns: Columns)
     for attempt in count(1):
         try:
             with writing(channel) as connection:
-                return results | _write(connection, channel, lines, new, now)
+                return results | _write(connection, channel, lines, new, now, operator=operator)
         except AlreadyRecorded:
             # Another import has written one of these lines at the same moment; the next attempt reads it.
             if attempt == _ATTEMPTS:
@@ -142,6 +151,8 @@ def _write(
     lines: Sequence[LineInput],
     new: Mapping[str, tuple[CustomerState, tuple[Reason, ...]]],
     now: datetime,
+    *,
+    operator: str | None,
 ) -> dict[int, LineResult]:
     """Write the changes of these lines, in their order; returns the result of each."""
     recorded = table.recorded_ids(connection, [line.event_id for line in lines])
@@ -163,7 +174,7 @@ def _write(
             results[line.line] = violations
             continue
         overlay = events.setdefault(line.customer_id, [])
-        change = _change(channel.name, line, before=before, events=overlay, state=state, now=now)
+        change = _change(channel.name, line, operator=operator, before=before, events=overlay, state=state, now=now)
         results[line.line] = "created" if before is None else "edited" if change.event.changed else "repeated"
         recorded.add(line.event_id)
         customers[line.customer_id] = change.after
@@ -177,6 +188,7 @@ def _change(
     channel_id: str,
     line: LineInput,
     *,
+    operator: str | None,
     before: StoredCustomer | None,
     events: Sequence[OutboxEvent],
     state: CustomerState,
@@ -185,8 +197,19 @@ def _change(
     """The change of a line. A line that changes nothing is written, too, so that its repetition is recognised."""
     if before is None:
         return customer_change.created(
-            channel_id=channel_id, customer_id=line.customer_id, event_id=line.event_id, state=state, now=now
+            channel_id=channel_id,
+            customer_id=line.customer_id,
+            event_id=line.event_id,
+            operator=operator,
+            state=state,
+            now=now,
         )
     return customer_change.edited(
-        channel_id=channel_id, event_id=line.event_id, before=before, events=events, state=state, now=now
+        channel_id=channel_id,
+        event_id=line.event_id,
+        operator=operator,
+        before=before,
+        events=events,
+        state=state,
+        now=now,
     )

@@ -31,7 +31,9 @@ class Change:
     """The base snapshot to store, where the row had no edits before."""
 
 
-def created(*, channel_id: str, customer_id: str, event_id: str, state: CustomerState, now: datetime) -> Change:
+def created(
+    *, channel_id: str, customer_id: str, event_id: str, operator: str | None, state: CustomerState, now: datetime
+) -> Change:
     """A new, pending customer."""
     return Change(
         before=None,
@@ -42,6 +44,7 @@ def created(*, channel_id: str, customer_id: str, event_id: str, state: Customer
             channel_id=channel_id,
             kind=EventKind.CREATED,
             occurred_at=now,
+            operator=operator,
             changed=changed_paths(None, state),
             customer=state,
         ),
@@ -53,6 +56,7 @@ def edited(
     *,
     channel_id: str,
     event_id: str,
+    operator: str | None,
     before: StoredCustomer,
     events: Sequence[OutboxEvent],
     state: CustomerState,
@@ -73,6 +77,7 @@ def edited(
             channel_id=channel_id,
             kind=EventKind.EDITED,
             occurred_at=now,
+            operator=operator,
             based_on_version=before.version,
             changed=changed_paths(before.state, state),
             supersedes=tuple(supersedes),

@@ -29,7 +29,9 @@ from tenten.producers.till.customer_merge import InputContext, merge_input
 from tenten.producers.till.customer_views import CustomerView, lock_customer, read_view, show_customer, view_of
 from tenten.producers.till.database_session import AlreadyRecorded, writing
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
+from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import CustomerRejected
 from tenten.schemas.messages import CustomerState, CustomerType, Reason
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
@@ -40,6 +42,7 @@ def create_customer(
     *,
     customer_id: str | None = None,
     event_id: str | None = None,
+    operator: str | None = None,
     **fields: Unpack[CustomerFields],
 ) -> CustomerView:
     """Create a customer, pending until headquarters assigns an account number. Works offline.
@@ -47,7 +50,8 @@ def create_customer(
     Omitted fields are filled from the channel: language, currency, customer group, receipt preference and affiliations
     of its default customer, the legal entity's country, the channel's address books. The purpose of an address is
     Home for a person and Business for an organization. Pass `customer_id` or `event_id` (a GUID) as an idempotency
-    key: if it already exists, nothing is written and the stored customer is returned.
+    key: if it already exists, nothing is written and the stored customer is returned. `operator` is the person who
+    makes the change; default: that of the channel.
 
     Raises: `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then. `TypeError` for an
     unknown field.
@@ -55,11 +59,13 @@ def create_customer(
     now = datetime.now(UTC)
     customer, event = _ids(customer_id, event_id)
     state = merge_input(new_state(channel, fields), fields, context(channel, now))
-    reject_customer(state)
+    operator = operator_of(channel, operator)
+    reject_customer(state, operator)
     change = customer_change.created(
         channel_id=channel.name,
         customer_id=customer,
         event_id=new_id() if event is None else event,
+        operator=operator,
         state=state,
         now=now,
     )
@@ -108,17 +114,23 @@ def _is_recorded(connection: Connection, change: Change) -> bool:
 
 
 def edit_customer(
-    channel: OpenChannel, customer_id: str, *, event_id: str | None = None, **fields: Unpack[CustomerFields]
+    channel: OpenChannel,
+    customer_id: str,
+    *,
+    event_id: str | None = None,
+    operator: str | None = None,
+    **fields: Unpack[CustomerFields],
 ) -> CustomerView:
     """Change the given fields of a customer, pending or not. Blocks while another process changes the same customer.
 
     An edit that changes nothing writes nothing, unless headquarters has rejected the newest change: then all unsettled
-    changes are sent again. Idempotent by `event_id`.
+    changes are sent again. Idempotent by `event_id`. `operator` as in `create_customer`.
 
     Raises: `NoSuchCustomer`, `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then.
     """
     now = datetime.now(UTC)
     event = new_id() if event_id is None else str(_guid(event_id, "event_id"))
+    operator = operator_of(channel, operator)
     try:
         with writing(channel) as connection:
             before = lock_customer(connection, customer_id)
@@ -127,10 +139,16 @@ def edit_customer(
             events = overlay_events_of(connection, channel, before)
             state = merge_input(before.state, fields, context(channel, now))
             change = customer_change.edited(
-                channel_id=channel.name, event_id=event, before=before, events=events, state=state, now=now
+                channel_id=channel.name,
+                event_id=event,
+                operator=operator,
+                before=before,
+                events=events,
+                state=state,
+                now=now,
             )
             if customer_change.must_be_sent(change, events):
-                reject_customer(state)
+                reject_customer(state, operator)
                 customer_change.write(connection, [change], now)
             return read_view(connection, before.customer_id)
     except AlreadyRecorded:
@@ -158,9 +176,9 @@ def _guid(text: str, field: str) -> UUID:
         raise CustomerRejected([reason]) from None
 
 
-def reject_customer(state: CustomerState) -> None:
-    """Raises: `CustomerRejected` with every rule that the customer breaks."""
-    reject(customer_reasons(reasons(state), state))
+def reject_customer(state: CustomerState, operator: str | None) -> None:
+    """Raises: `CustomerRejected` with every rule that the customer or the operator breaks."""
+    reject([*operator_violations(operator), *customer_reasons(reasons(state), state)])
 
 
 def reject(violations: Sequence[Reason]) -> None:

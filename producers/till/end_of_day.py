@@ -18,6 +18,7 @@ from tenten.producers.till.caller_fields import transaction_reasons
 from tenten.producers.till.customers import new_id
 from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.operators import operator_of
 from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
 from tenten.producers.till.transaction_draft import today
 from tenten.producers.till.transaction_views import LIMIT_MAX, normal_ids, payments_of
@@ -53,12 +54,18 @@ class EndOfDayView:
     status: TransactionStatus
     reasons: tuple[Reason, ...]
     """Why headquarters has rejected it, or what its statement waits for; fields are named as in the input."""
+    operator: str | None
+    """The person who closed the date."""
     closed_at: datetime
     updated_at: datetime
 
 
-def close_day(channel: OpenChannel, business_date: date | None = None) -> list[EndOfDayView]:
+def close_day(
+    channel: OpenChannel, business_date: date | None = None, *, operator: str | None = None
+) -> list[EndOfDayView]:
     """Close a business date; default: today in the channel's time zone. Works offline.
+
+    `operator` is the person who closes it; default: that of the channel.
 
     Returns a new end of day with the sales recorded since the last one, or several if there are more sales than one
     may list; without such sales, nothing is written and the last end of day is returned. The end of day of a date
@@ -66,6 +73,7 @@ def close_day(channel: OpenChannel, business_date: date | None = None) -> list[E
     Blocks until the recordings in progress are committed. Raises: `TransactionRejected`, `DatabaseRefused`.
     """
     business_date = today(channel) if business_date is None else business_date
+    operator = operator_of(channel, operator)
     with writing(channel) as connection:
         lock_days(connection, shared=False)
         sales = _unlisted(connection, business_date)
@@ -75,7 +83,7 @@ def close_day(channel: OpenChannel, business_date: date | None = None) -> list[E
         all_accepted = all(day.status in _ACCEPTED for day in _read_days(connection, business_date, LIMIT_MAX))
         parts = [sales[start : start + LISTED_MAX] for start in range(0, max(1, len(sales)), LISTED_MAX)]
         return [
-            _close(connection, channel, business_date, part, complete=all_accepted and part is parts[-1])
+            _close(connection, channel, business_date, part, operator, complete=all_accepted and part is parts[-1])
             for part in parts
         ]
 
@@ -100,7 +108,13 @@ def _unlisted(connection: Connection, business_date: date) -> Sequence[RowMappin
 
 
 def _close(
-    connection: Connection, channel: OpenChannel, business_date: date, sales: Sequence[RowMapping], *, complete: bool
+    connection: Connection,
+    channel: OpenChannel,
+    business_date: date,
+    sales: Sequence[RowMapping],
+    operator: str | None,
+    *,
+    complete: bool,
 ) -> EndOfDayView:
     """Write one end of day that lists these sales."""
     now = datetime.now(UTC)
@@ -115,6 +129,7 @@ def _close(
         listed=tuple(sale["transaction_id"] for sale in sales),
         control_totals=totals,
         complete=complete,
+        operator=operator,
     )
     append(connection, channel, end)
     row: dict[str, Any] = {
@@ -124,6 +139,7 @@ def _close(
         "control_totals": totals_as_json(totals),
         "status": TransactionStatus.PENDING,
         "answer": 0,
+        "operator": operator,
         "closed_at": now,
         "updated_at": now,
     }
@@ -153,7 +169,7 @@ def list_days(channel: OpenChannel, limit: int = 50) -> list[EndOfDayView]:
 
 
 def resend_day(channel: OpenChannel, end_of_day_id: str) -> EndOfDayView:
-    """Send a rejected end of day again with the same list; one in another state is returned unchanged.
+    """Send a rejected end of day again with the same list and operator; one in another state is returned unchanged.
 
     Raises: `NoSuchTransaction`, `TransactionRejected`, `DatabaseRefused`.
     """
@@ -188,6 +204,7 @@ def _as_closed(connection: Connection, channel: OpenChannel, row: RowMapping) ->
         control_totals=_totals(row["control_totals"]),
         # Other ends of day of the date may have been closed meanwhile.
         complete=False,
+        operator=row["operator"],
     )
 
 
@@ -206,6 +223,7 @@ def _view(row: Mapping[str, Any] | RowMapping) -> EndOfDayView:
         control_totals=_totals(row["control_totals"]),
         status=TransactionStatus(row["status"]),
         reasons=transaction_reasons(reasons_from_json(row["reasons"])),
+        operator=row["operator"],
         closed_at=row["closed_at"],
         updated_at=row["updated_at"],
     )

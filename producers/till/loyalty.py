@@ -25,6 +25,8 @@ from tenten.producers.till.customer_views import CustomerStatus, lock_customer, 
 from tenten.producers.till.customers import context, new_id, overlay_events_of, reject, reject_customer
 from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.operators import operator_of
+from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import NoSuchCustomer
 from tenten.schemas.messages import Reason
 from tenten.schemas.tables.channel import customers, loyalty_cards, outbox
@@ -88,16 +90,21 @@ _NO_CUSTOMER: Final = Reason(
 )
 
 
-def issue_card(channel: OpenChannel, customer_id: str, card_number: str, *, keep: bool = False) -> CardView:
+def issue_card(
+    channel: OpenChannel, customer_id: str, card_number: str, *, keep: bool = False, operator: str | None = None
+) -> CardView:
     """Issue a card to a customer. For a pending customer this is rejected; with `keep`, the card is reserved instead,
     and the relay issues it once the account number arrives.
 
-    Idempotent; a reserved card is issued if the customer has an account number by now.
+    Idempotent; a reserved card is issued if the customer has an account number by now. `operator` is the person who
+    issues or reserves it (default: that of the channel); a card that the relay issues keeps that of its reservation.
 
     Raises: `NoSuchCustomer`; `CustomerRejected` with every reason (`pending`, `taken`, `card_number`, or the rules that
     the customer breaks), `DatabaseRefused`; nothing is written then.
     """
-    reject(() if _CARD_NUMBER.fullmatch(card_number.strip()) else (_MALFORMED,))
+    operator = operator_of(channel, operator)
+    malformed = () if _CARD_NUMBER.fullmatch(card_number.strip()) else (_MALFORMED,)
+    reject([*malformed, *operator_violations(operator)])
     number = normal_card_number(card_number)
     with reading(channel) as connection:
         holders = holders_of(connection, number)
@@ -107,12 +114,12 @@ def issue_card(channel: OpenChannel, customer_id: str, card_number: str, *, keep
         is_pending = customer.account_number is None
         # No other process requests a card for this customer meanwhile: the row is locked.
         is_requested = owners_of(connection, number) == [customer.customer_id]
-        _reserve(connection, number, customer.customer_id, now)
+        _reserve(connection, number, customer.customer_id, operator, now)
         is_taken = bool({*owners_of(connection, number), *holders} - {customer.customer_id})
         is_too_early = is_pending and not keep and not is_requested
         reject([*([_TAKEN] if is_taken else []), *([_PENDING] if is_too_early else [])])
         if not is_pending:
-            _issue(connection, channel, customer, number, now, validated=True)
+            _issue(connection, channel, customer, number, now, operator=operator, validated=True)
     return show_card(channel, number)
 
 
@@ -129,7 +136,7 @@ def issue_reserved_cards(channel: OpenChannel, connection: Connection | None = N
     else:
         with channel.reading() as own_connection:
             issuable = _issuable(own_connection)
-    return sum(_issue_reserved(channel, number, customer_id) for number, customer_id in issuable)
+    return sum(_issue_reserved(channel, *card) for card in issuable)
 
 
 def show_card(channel: OpenChannel, card_number: str) -> CardView:
@@ -194,10 +201,12 @@ def _card(connection: Connection, number: str) -> tuple[str, CardStatus] | None:
     return None if row is None else (row.customer_id, CardStatus(row.status))
 
 
-def _reserve(connection: Connection, number: str, customer_id: str, now: datetime) -> None:
+def _reserve(connection: Connection, number: str, customer_id: str, operator: str | None, now: datetime) -> None:
     """Reserve the card for the customer, unless a customer has it. Blocks while another process is reserving it."""
     insert = insert_into(connection, loyalty_cards)
-    reserved = insert.values(card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now)
+    reserved = insert.values(
+        card_number=number, customer_id=customer_id, status=CardStatus.KEPT.value, asked_at=now, operator=operator
+    )
     connection.execute(reserved.on_conflict_do_nothing())
 
 
@@ -208,6 +217,7 @@ def _issue(
     number: str,
     now: datetime,
     *,
+    operator: str | None,
     validated: bool,
 ) -> bool:
     """Change the card from reserved to issued and add it to the customer, whose row is locked; False, with nothing
@@ -220,22 +230,28 @@ def _issue(
     events = overlay_events_of(connection, channel, customer)
     state = merge_input(customer.state, {"attributes": {ATTRIBUTE: number}}, context(channel, now))
     change = customer_change.edited(
-        channel_id=channel.name, event_id=new_id(), before=customer, events=events, state=state, now=now
+        channel_id=channel.name,
+        event_id=new_id(),
+        operator=operator,
+        before=customer,
+        events=events,
+        state=state,
+        now=now,
     )
     if customer_change.must_be_sent(change, events):
         if validated:
-            reject_customer(state)
+            reject_customer(state, operator)
         customer_change.write(connection, [change], now)
     return True
 
 
-def _issuable(connection: Connection) -> list[tuple[str, str]]:
-    """Card numbers and customers of reserved cards whose customers have account numbers."""
-    return [(row.card_number, row.customer_id) for row in connection.execute(_ISSUABLE)]
+def _issuable(connection: Connection) -> list[tuple[str, str, str | None]]:
+    """Card numbers, customers and operators of reserved cards whose customers have account numbers."""
+    return [(row.card_number, row.customer_id, row.operator) for row in connection.execute(_ISSUABLE)]
 
 
 _ISSUABLE: Final = (
-    select(loyalty_cards.c.card_number, loyalty_cards.c.customer_id)
+    select(loyalty_cards.c.card_number, loyalty_cards.c.customer_id, loyalty_cards.c.operator)
     .join(customers, customers.c.customer_id == loyalty_cards.c.customer_id)
     # A literal, so that the partial index of reserved cards applies.
     .where(loyalty_cards.c.status == literal_column("'kept'"), customers.c.account_number.is_not(None))
@@ -254,13 +270,13 @@ _ISSUABLE: Final = (
 """Built once: the relay runs it about a hundred times a second, and building takes longer than executing."""
 
 
-def _issue_reserved(channel: OpenChannel, number: str, customer_id: str) -> bool:
+def _issue_reserved(channel: OpenChannel, number: str, customer_id: str, operator: str | None) -> bool:
     """Issue one reserved card in one SQL transaction; True if this call did."""
     with channel.engine.begin() as connection:
         customer = read_customers(connection, CHANNEL_TABLES, [customer_id], for_update=True).get(customer_id)
         if customer is None or customer.account_number is None:
             return False
-        return _issue(connection, channel, customer, number, datetime.now(UTC), validated=False)
+        return _issue(connection, channel, customer, number, datetime.now(UTC), operator=operator, validated=False)
 
 
 def _why_reserved(connection: Connection, customer_id: str) -> tuple[Reason, ...]:

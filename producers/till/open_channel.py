@@ -17,10 +17,12 @@ from tenten.sql.migrations import check_version
 class OpenChannel:
     """A channel's database, open until `close`, and the channel's settings. Thread-safe."""
 
-    def __init__(self, settings: Settings, name: str, engine: Engine) -> None:
+    def __init__(self, settings: Settings, name: str, engine: Engine, operator: str | None = None) -> None:
         self.settings = settings
         self.name = name
         """The channel id in events."""
+        self.operator = operator
+        """The person who works at the till, for calls that name no operator."""
         self.engine = engine
         self.writers = WriterSchemas()
         """The Avro schemas of the payloads in the channel's own database."""
@@ -75,8 +77,11 @@ class OpenChannel:
             yield connection
 
 
-def open_channel(settings: Settings, name: str) -> OpenChannel:
+def open_channel(settings: Settings, name: str, *, operator: str | None = None) -> OpenChannel:
     """Open a channel's database. Use it as a context manager, or `close` it.
+
+    `operator` is the person who works at the till, at most 64 characters. Every call that changes something takes
+    another one, for a till that several clerks use.
 
     Raises: `SettingsError` for an unknown channel, `DatabaseRefused` when the tables are not those of this release.
     """
@@ -86,4 +91,4 @@ def open_channel(settings: Settings, name: str) -> OpenChannel:
     except BaseException:
         engine.dispose()
         raise
-    return OpenChannel(settings, name, engine)
+    return OpenChannel(settings, name, engine, operator)

@@ -44,6 +44,7 @@ def register_customer(
     *,
     customer_id: str | None = None,
     event_id: str | None = None,
+    operator: str | None = None,
     sync_seconds: float | None = None,
     **fields: Unpack[CustomerFields],
 ) -> CustomerView:
@@ -55,7 +56,7 @@ def register_customer(
 
     Raises: as `create_customer`; nothing is written then.
     """
-    created = create_customer(channel, customer_id=customer_id, event_id=event_id, **fields)
+    created = create_customer(channel, customer_id=customer_id, event_id=event_id, operator=operator, **fields)
     seconds = _seconds_of(channel) if sync_seconds is None else sync_seconds
     if seconds <= 0:
         return created

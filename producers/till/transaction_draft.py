@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from tenten.producers.till.customers import new_id
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.operators import operator_of
 from tenten.rules.customer import plain_decimal
 from tenten.rules.transaction_rules import AMOUNT_MAX, is_currency, line_amount, total_of
 from tenten.runtime.errors import TransactionRejected
@@ -37,6 +38,7 @@ def draft_transaction(
     payments: Sequence[Payment],
     delivery_mode: str = "",
     business_date: date | None,
+    operator: str | None,
     transaction_id: str | None,
 ) -> RetailTransaction:
     """The transaction of this input, without the parts that only the database knows.
@@ -60,6 +62,7 @@ def draft_transaction(
         charges=_coded_amounts(charges),
         taxes=_coded_amounts(taxes),
         payments=tuple(Payment(method=payment.method, amount=_plain(payment.amount)) for payment in payments),
+        operator=operator_of(channel, operator),
     )
     return replace(draft, total=_total(draft))
 

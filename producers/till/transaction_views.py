@@ -141,6 +141,7 @@ def as_row(transaction: RetailTransaction) -> dict[str, Any]:
         "content": content_of(transaction),
         "status": TransactionStatus.PENDING,
         "answer": 0,
+        "operator": transaction.operator,
         "occurred_at": transaction.occurred_at,
         "updated_at": transaction.occurred_at,
     }
@@ -174,6 +175,7 @@ def from_row(channel: OpenChannel, row: RowMapping) -> RetailTransaction:
         charges=_coded_amounts(content["charges"]),
         taxes=_coded_amounts(content["taxes"]),
         payments=payments_of(content),
+        operator=row["operator"],
     )
 
 

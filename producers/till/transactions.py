@@ -66,13 +66,15 @@ def record_order(
     payments: Sequence[Payment] = (),
     delivery_mode: str = "",
     business_date: date | None = None,
+    operator: str | None = None,
     transaction_id: str | None = None,
 ) -> TransactionView:
     """Record an order, whether its customer has an account number yet or not. Works offline.
 
     `deliver_to` is the id of one of the customer's addresses, which is copied as it is now. Defaults: the legal
-    entity's currency, no payment, today in the channel's time zone. Pass `transaction_id` (a GUID) as an idempotency
-    key: if it already exists, nothing is written and the recorded transaction is returned.
+    entity's currency, no payment, today in the channel's time zone, the channel's `operator` (the person who records
+    the order). Pass `transaction_id` (a GUID) as an idempotency key: if it already exists, nothing is written and the
+    recorded transaction is returned.
 
     Blocks while another process changes the same customer or closes a day.
     Raises: `TransactionRejected` with every reason, `NoSuchCustomer`, `DatabaseRefused`; nothing is written then.
@@ -88,6 +90,7 @@ def record_order(
         payments=payments,
         delivery_mode=delivery_mode,
         business_date=business_date,
+        operator=operator,
         transaction_id=transaction_id,
     )
     return _record(channel, draft, deliver_to, repeatable=transaction_id is not None)
@@ -103,6 +106,7 @@ def record_sale(
     taxes: Sequence[CodedAmount] = (),
     payments: Sequence[Payment] = (),
     business_date: date | None = None,
+    operator: str | None = None,
     transaction_id: str | None = None,
 ) -> TransactionView:
     """Record a cash-and-carry sale. A negative quantity is a return.
@@ -121,6 +125,7 @@ def record_sale(
         taxes=taxes,
         payments=payments,
         business_date=business_date,
+        operator=operator,
         transaction_id=transaction_id,
     )
     paid = draft.payments or (Payment(method=CASH, amount=draft.total),)
@@ -177,8 +182,8 @@ def _delivery_violations(transaction: RetailTransaction, deliver_to: str | None)
 
 
 def resend_transaction(channel: OpenChannel, transaction_id: str) -> TransactionView:
-    """Send a rejected order or sale again, with the customer's newest event. Transactions in other states are returned
-    unchanged.
+    """Send a rejected order or sale again, with the customer's newest event and the operator who recorded it.
+    Transactions in other states are returned unchanged.
 
     Raises: `NoSuchTransaction`, `TransactionRejected`, `DatabaseRefused`.
     """
