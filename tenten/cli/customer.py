@@ -11,7 +11,7 @@ import typer
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.field_options import with_field_options
 from tenten.cli.formats import word
-from tenten.cli.options import ChannelName, CustomerId, Json, Yes, confirm, examples, noun, pairs
+from tenten.cli.options import ChannelName, CustomerId, Json, Operator, Yes, confirm, examples, noun, pairs
 from tenten.cli.output import (
     print_fields,
     print_json,
@@ -115,6 +115,7 @@ def create(
             help="Wait for the account number; 0 does not wait. Default: the channel's `creation` setting.",
         ),
     ] = None,
+    operator: Operator = None,
     json: Json = False,
     **texts: str | None,
 ) -> None:
@@ -139,7 +140,7 @@ def create(
     given = {name: text for name, text in texts.items() if text is not None}
     fields = _fields(given | pairs(fields_set or [], "--set"))
     _add(fields, add_address, add_email, add_phone)
-    with opened_channel(context, channel) as opened, _refusals(json):
+    with opened_channel(context, channel, operator) as opened, _refusals(json):
         view = register_customer(opened, customer_id=customer_id, sync_seconds=sync, **fields)
     _show_created(view, json)
 
@@ -179,6 +180,7 @@ def edit(
     remove_address: Annotated[list[str] | None, typer.Option(metavar="ID", show_default=False)] = None,
     remove_contact: Annotated[list[str] | None, typer.Option(metavar="ID", show_default=False)] = None,
     remove_affiliation: Annotated[list[str] | None, typer.Option(metavar="NAME", show_default=False)] = None,
+    operator: Operator = None,
     json: Json = False,
 ) -> None:
     """Change fields of a customer, pending or not; the others are unchanged.
@@ -198,7 +200,7 @@ def edit(
         fields["remove_affiliations"] = remove_affiliation
     if not fields:
         raise typer.BadParameter("name a change, for example --set last_name=King", param_hint="--set")
-    with opened_channel(context, channel) as opened:
+    with opened_channel(context, channel, operator) as opened:
         before = show_customer(opened, customer_id)
         with _refusals(json, before):
             view = edit_customer(opened, customer_id, **fields)
@@ -294,6 +296,7 @@ def import_command(
         str | None, typer.Option(metavar="COLUMN", show_default=False, help="The column that identifies customers.")
     ] = None,
     encoding: Annotated[str, typer.Option(metavar="E", help="The encoding of the file.")] = "utf-8-sig",
+    operator: Operator = None,
     json: Json = False,
 ) -> None:
     """Create or edit a customer for each line of a file.
@@ -304,7 +307,7 @@ def import_command(
     from tenten.producers import import_customers
 
     fields_of_columns = pairs(mapping or [], "--map")
-    with opened_channel(context, channel) as opened, progress_bar("import", "lines") as bar:
+    with opened_channel(context, channel, operator) as opened, progress_bar("import", "lines") as bar:
 
         def progress(lines: int, share: float) -> None:
             bar(lines, lines / share if share > 0 else None)

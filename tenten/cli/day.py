@@ -7,7 +7,7 @@ import typer
 
 from tenten.cli import formats, selling_input, selling_output
 from tenten.cli.formats import money
-from tenten.cli.options import ChannelName, Json, examples, noun
+from tenten.cli.options import ChannelName, Json, Operator, examples, noun
 from tenten.cli.output import print_json, print_table, report, report_reasons
 from tenten.cli.selling_input import DateOption, Limit
 from tenten.cli.wiring import opened_channel
@@ -25,7 +25,14 @@ EndOfDayId = Annotated[str, typer.Argument(metavar="ID", help="The GUID that `cl
 
 
 @app.command(epilog=examples("tenten day close houston", "tenten day close houston --date 2026-03-31"))
-def close(context: typer.Context, channel: ChannelName, date: DateOption = None, json: Json = False) -> None:
+def close(
+    context: typer.Context,
+    *,
+    channel: ChannelName,
+    date: DateOption = None,
+    operator: Operator = None,
+    json: Json = False,
+) -> None:
     """Close a business date: list its cash-and-carry transactions, with control totals.
 
     Closing a date again lists the transactions recorded since; without any, nothing is written and the last end of day
@@ -33,7 +40,7 @@ def close(context: typer.Context, channel: ChannelName, date: DateOption = None,
     """
     from tenten.producers import close_day
 
-    with opened_channel(context, channel) as opened, selling_output.refusals(json, _refused):
+    with opened_channel(context, channel, operator) as opened, selling_output.refusals(json, _refused):
         ends = close_day(opened, selling_input.business_date(date))
     _show(ends, json)
 
@@ -109,6 +116,7 @@ def _as_json(end: "EndOfDayView") -> dict[str, Any]:
         "transactions": end.transactions,
         "control_totals": totals,
         "reasons": reasons_as_json(end.reasons),
+        "operator": end.operator,
         "closed_at": end.closed_at.isoformat(),
         "updated_at": end.updated_at.isoformat(),
     }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenten.cli.exit_codes import FAILED
-from tenten.cli.options import ChannelName, Json, examples, noun
+from tenten.cli.options import ChannelName, Json, Operator, examples, noun
 from tenten.cli.output import print_json, print_line, report, report_reasons
 from tenten.cli.wiring import opened_channel
 from tenten.schemas.messages import reasons_as_json
@@ -46,6 +46,7 @@ def issue(
             "--keep", help="Reserve the card for a pending customer; it is issued when the account number arrives."
         ),
     ] = False,
+    operator: Operator = None,
     json: Json = False,
 ) -> None:
     """Issue a loyalty card to a customer.
@@ -56,7 +57,7 @@ def issue(
     from tenten.producers.till.loyalty import issue_card, normal_card_number
     from tenten.runtime.errors import CustomerRejected
 
-    with opened_channel(context, channel) as opened:
+    with opened_channel(context, channel, operator) as opened:
         try:
             view = issue_card(opened, customer_id, card, keep=keep)
         except CustomerRejected as refusal:

@@ -62,6 +62,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; everyt
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 ChannelName = Annotated[str, typer.Argument(metavar="CHANNEL", help="A channel of tenten.toml.", show_default=False)]
 CustomerId = Annotated[str, typer.Argument(metavar="ID", help="The customer's GUID.", show_default=False)]
+Operator = Annotated[
+    str | None,
+    typer.Option(
+        "--operator",
+        metavar="NAME",
+        envvar="TENTEN_OPERATOR",
+        show_default=False,
+        help="The person who does this; kept with the change. At most 64 characters.",
+    ),
+]
 OfChannel = Annotated[
     str | None, typer.Option("--channel", metavar="CHANNEL", show_default=False, help="Only those of this channel.")
 ]

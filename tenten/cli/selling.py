@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 import typer
 
 from tenten.cli import selling_input, selling_output
-from tenten.cli.options import ChannelName, Json, examples, noun
+from tenten.cli.options import ChannelName, Json, Operator, examples, noun
 from tenten.cli.selling_input import (
     Charges,
     CurrencyOption,
@@ -184,6 +184,7 @@ def create_order(
     delivery_mode: Annotated[str, typer.Option(metavar="M", show_default=False, help="How it is delivered.")] = "",
     date: DateOption = None,
     transaction_id: OwnId = None,
+    operator: Operator = None,
     json: Json = False,
 ) -> None:
     """Record an order, whether its customer has an account number yet or not.
@@ -193,7 +194,7 @@ def create_order(
     """
     from tenten.producers import record_order
 
-    with opened_channel(context, channel) as opened, selling_output.refusals(json):
+    with opened_channel(context, channel, operator) as opened, selling_output.refusals(json):
         entered = _input(
             lines=lines,
             customer_id=customer_id,
@@ -236,6 +237,7 @@ def create_sale(
     currency: CurrencyOption = None,
     date: DateOption = None,
     transaction_id: OwnId = None,
+    operator: Operator = None,
     json: Json = False,
 ) -> None:
     """Record a cash-and-carry sale. A negative quantity is a return.
@@ -245,7 +247,7 @@ def create_sale(
     """
     from tenten.producers import record_sale
 
-    with opened_channel(context, channel) as opened, selling_output.refusals(json):
+    with opened_channel(context, channel, operator) as opened, selling_output.refusals(json):
         entered = _input(
             lines=lines,
             customer_id=customer_id,

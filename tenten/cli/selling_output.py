@@ -60,6 +60,7 @@ def show(view: "TransactionView", json: bool) -> None:
             ("sales order", view.sales_order),
             ("business date", sale.business_date),
             ("recorded at", sale.occurred_at),
+            ("operator", sale.operator),
             ("customer", _customer(view)),
             ("total", _total(view)),
             ("delivery mode", sale.delivery_mode),
@@ -137,6 +138,7 @@ def as_json(view: "TransactionView") -> dict[str, Any]:
         "delivery_mode": sale.delivery_mode,
         "delivery_address": content["delivery_address"],
         "end_of_day_id": view.end_of_day_id,
+        "operator": sale.operator,
         "occurred_at": sale.occurred_at.isoformat(),
         "updated_at": view.updated_at.isoformat(),
     }

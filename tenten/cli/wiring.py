@@ -42,11 +42,14 @@ def connected(context: typer.Context) -> "Settings":
 
 
 @contextmanager
-def opened_channel(context: typer.Context, name: str) -> "Generator[OpenChannel]":
-    """The channel of that name, open until the block ends. Raises: `SettingsError`, `DatabaseRefused`."""
+def opened_channel(context: typer.Context, name: str, operator: str | None = None) -> "Generator[OpenChannel]":
+    """The channel of that name, open until the block ends, for this operator.
+
+    Raises: `SettingsError`, `DatabaseRefused`.
+    """
     from tenten.producers.till.open_channel import open_channel
 
-    with open_channel(configured(context), name) as opened:
+    with open_channel(configured(context), name, operator=operator) as opened:
         yield opened
 
 

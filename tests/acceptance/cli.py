@@ -35,6 +35,7 @@ _ELSEWHERE = (
     "TENTEN_CONFIG",
     "TENTEN_FAILPOINT",
     "TENTEN_HEADQUARTERS_URL",
+    "TENTEN_OPERATOR",
 )
 """What would lead the commands of a test to other servers."""
 

@@ -54,6 +54,7 @@ def test_an_order_is_recorded_listed_and_shown(store: Tenten) -> None:
             "country": "US",
         },
         "end_of_day_id": None,
+        "operator": None,
         "occurred_at": created["occurred_at"],
         "updated_at": created["updated_at"],
     }
@@ -100,6 +101,7 @@ def test_sales_and_returns_are_closed_with_their_day(store: Tenten) -> None:
             {"currency": "USD", "payment_method": "CASH", "amount": "-8.00"},
         ],
         "reasons": [],
+        "operator": None,
         "closed_at": end["closed_at"],
         "updated_at": end["updated_at"],
     }

@@ -152,6 +152,26 @@ def test_every_command_that_runs_on_takes_a_log_format() -> None:
     assert taking == runs_on
 
 
+def test_commands_that_record_an_event_take_an_operator() -> None:
+    """Only these: `resend` keeps the operator, and the others write no event. All have the variable."""
+    options = {
+        path: parameter
+        for path, command in COMMANDS.items()
+        for parameter in command.params
+        if "--operator" in parameter.opts
+    }
+    assert sorted(" ".join(path) for path in options) == [
+        "customer create",
+        "customer edit",
+        "customer import",
+        "day close",
+        "loyalty issue",
+        "order create",
+        "sale create",
+    ]
+    assert {option.envvar for option in options.values()} == {"TENTEN_OPERATOR"}
+
+
 def test_completion_offers_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A shell that asks for completions of `tenten cust` is answered."""
     monkeypatch.setenv("_TENTEN_COMPLETE", "complete_bash")
