@@ -26,7 +26,7 @@ quick:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit -q
+	$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=quick
 
 # Worker processes, each with whole files.
 test: $(INSTALLED)

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import hypothesis
 import pytest
 
 from tenten.local import create_database
 from tests.databases import RUN, Kind, create_from_template, drop_database
+from tests.examples import register_profiles
 from tests.services import end_run, kafka_for_tests, postgresql_for_tests
 
-# How long an example takes is the machine's affair.
-hypothesis.settings.register_profile("tests", deadline=None)
-hypothesis.settings.load_profile("tests")
+register_profiles()
 
 LONG_FILES = (
     "test_resync",

@@ -9,7 +9,6 @@ from decimal import Decimal
 from itertools import count
 from typing import Final
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from tenten.schemas.messages import (
@@ -23,9 +22,6 @@ from tenten.schemas.messages import (
     ReceiptPreference,
     canonical,
 )
-
-UNHURRIED: Final = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For tests that draw customers: one has some eighty choices, which takes its time on a busy machine."""
 
 IDS: Final = tuple(f"0192f0c1-7a3e-7{number:03x}-8000-00000000000{number}" for number in range(6))
 

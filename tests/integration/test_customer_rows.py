@@ -42,7 +42,7 @@ from tenten.sql.customer_rows import (
 )
 from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
-from tests.customers import IDS, UNHURRIED, valid_states
+from tests.customers import IDS, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -148,11 +148,7 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 
 
 @given(st.lists(valid_states(), max_size=3), st.lists(valid_states(), max_size=3))
-@settings(
-    UNHURRIED,
-    max_examples=25,
-    suppress_health_check=[*UNHURRIED.suppress_health_check, HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(database: Database, states: list[CustomerState], later: list[CustomerState]) -> None:
     """Any customers come back from the tables exactly as they went in, new ones and changed ones."""
     new = {one.customer_id: one for one in (stored(state) for state in states)}

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
@@ -25,6 +25,7 @@ from tenten.schemas.messages import (
     event_from_avro,
     to_avro,
 )
+from tests.examples import examples
 
 EVENT = contract("CustomerEvent")
 BYTES_MAX = 64 * 1024
@@ -81,7 +82,6 @@ def keys_of(given: Sequence[CustomerEvent]) -> list[bytes | None]:
 
 
 @given(st.lists(events, min_size=1, max_size=8))
-@settings(deadline=None)
 def test_good_records_arrive_as_they_were_written(given: list[CustomerEvent]) -> None:
     """Encoding record by record and decoding as a table changes nothing."""
     values = [encode(EVENT, to_avro(event)) for event in given]
@@ -166,7 +166,7 @@ def test_exactly_the_bad_record_falls_out(how: str, reason: str, place: int) -> 
 
 
 @given(st.lists(st.binary(max_size=60) | st.just(None), max_size=6), st.integers(0, 6), st.booleans())
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_garbage_never_harms_a_neighbour(garbage: list[bytes | None], place: int, framed: bool) -> None:
     """Random bytes, with or without our header before them, leave the good record among them as it is."""
     good = a_customer(1)

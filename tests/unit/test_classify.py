@@ -2,12 +2,12 @@
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.consumers.headquarters.customers.classify import has_known_paths
 from tenten.rules.customer import PARTS, SCALARS, is_path
-from tests.customers import IDS, UNHURRIED
+from tests.customers import IDS
 
 NAMES = [*SCALARS, "address_books", "legal_entity", *PARTS, "shoe_size", "account_number", ""]
 PATHS = st.one_of(
@@ -25,7 +25,6 @@ def accepted(*events: list[str]) -> list[bool]:
 
 
 @given(st.lists(st.lists(PATHS, max_size=4), min_size=1))
-@settings(UNHURRIED)
 def test_columnar_check_never_accepts_an_unknown_path(events: list[list[str]]) -> None:
     """Rows that the check accepts name only paths that the rule knows."""
     for paths, known in zip(events, accepted(*events), strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.columns import encode_columns
@@ -15,7 +15,6 @@ from tenten.avro.primitives import default_bytes, zigzag
 from tenten.avro.resolution import column_type
 from tenten.avro.wire import CONTRACTS, AvroSchema, Json, avro_schema, confluent_header, contract, encode
 from tests.avro_values import values
-from tests.customers import UNHURRIED
 
 
 def frame_of(schema: AvroSchema, records: list[Json]) -> pl.DataFrame:
@@ -31,7 +30,6 @@ def schema_of(*fields: Json) -> AvroSchema:
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @given(st.data())
-@settings(UNHURRIED)
 def test_columns_are_encoded_like_records(name: str, data: st.DataObject) -> None:
     """Every contract, with any values, from a frame and from Python values."""
     schema = contract(name)
@@ -44,7 +42,6 @@ def test_columns_are_encoded_like_records(name: str, data: st.DataObject) -> Non
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 100) | st.integers(2**47, 2**56), max_size=6))
-@settings(UNHURRIED)
 def test_numbers_of_every_size_are_encoded(numbers: list[int]) -> None:
     """Numbers are encoded alike, whichever numbers are in the batch."""
     frame = pl.DataFrame({"number": numbers}, schema={"number": pl.Int64})
@@ -53,7 +50,6 @@ def test_numbers_of_every_size_are_encoded(numbers: list[int]) -> None:
 
 
 @given(st.integers(-(10**27), 10**27) | st.integers(-70_000, 70_000))
-@settings(UNHURRIED)
 def test_decimals_are_encoded_like_fastavro(unscaled: int) -> None:
     """Every number of bytes, with either sign."""
     kind = {"type": "bytes", "logicalType": "decimal", "precision": 28, "scale": 6}

@@ -3,12 +3,13 @@
 import phonenumbers
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tenten.rules.contact_points import is_email, is_phone, normal_email, normal_phone
 from tenten.rules.contact_points_columns import is_ordinary_email, is_ordinary_phone
-from tests.customers import EMAILS, ODD_EMAILS, ODD_PHONES, PHONES, UNHURRIED
+from tests.customers import EMAILS, ODD_EMAILS, ODD_PHONES, PHONES
+from tests.examples import examples
 
 VALUE = pl.col("value")
 
@@ -42,7 +43,7 @@ def test_number_of_a_range_not_allotted_yet_is_taken() -> None:
 
 
 @given(st.sampled_from(sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)), st.data())
-@settings(UNHURRIED, max_examples=300)
+@examples(300)
 def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
     """Whatever the column's expression takes of any country, trunk prefixes and all, the library takes too."""
     trunk = data.draw(st.sampled_from(["", "0", "00", "1", "8", "06", "15", "01115", "0115", "000"]))
@@ -54,7 +55,6 @@ def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
 
 
 @given(st.lists(st.sampled_from(ODD_PHONES) | st.from_regex(r"\+?[0-9]{1,20}\n?") | st.text(max_size=20)))
-@settings(UNHURRIED)
 def test_odd_texts_are_no_ordinary_numbers(values: list[str]) -> None:
     """Whatever text the column's expression takes, the library takes too."""
     assert all(map(is_phone, chosen(values, is_ordinary_phone(VALUE))))
@@ -122,7 +122,6 @@ _LOCALS = st.sampled_from(
         | st.text(max_size=20)
     )
 )
-@settings(UNHURRIED)
 @example(["a@b.invalid", "a@b.INVALID", "a@arpa", "a@b.c.onion", "a@b.localhost", "a@test.com"])
 def test_ordinary_addresses_are_addresses(values: list[str]) -> None:
     """Whatever the column's expression takes, the library takes too."""
@@ -160,7 +159,6 @@ def test_phone_number_as_someone_writes_it(text: str, country: str, number: str 
 
 
 @given(st.text("+0123456789() -.", max_size=20), st.sampled_from(["US", "DE", "IT", "AR", "BR", "JP", ""]))
-@settings(UNHURRIED)
 def test_normal_phone_number_is_a_phone_number(text: str, country: str) -> None:
     """What comes out of `normal_phone` passes the rule."""
     number = normal_phone(text, country)

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.rules.customer import (
@@ -23,7 +23,7 @@ from tenten.rules.customer import (
 )
 from tenten.rules.search_name_columns import search_names
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, canonical
-from tests.customers import IDS, UNHURRIED, odd_states, valid_states
+from tests.customers import IDS, odd_states, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
@@ -43,7 +43,6 @@ PHONE_NUMBER = Contact(contact_id=PHONE_ID, kind=PHONE, value="+17135550123")
 
 
 @given(valid_states(), valid_states())
-@settings(UNHURRIED)
 def test_applying_what_changed_gives_what_it_became(before: CustomerState, after: CustomerState) -> None:
     """Whatever two customers of one legal entity look like, the changed paths turn the one into the other."""
     after = replace(after, legal_entity=before.legal_entity)
@@ -55,14 +54,12 @@ def test_applying_what_changed_gives_what_it_became(before: CustomerState, after
 
 
 @given(valid_states())
-@settings(UNHURRIED)
 def test_new_customer_is_all_its_paths(state: CustomerState) -> None:
     """The paths of a new customer, applied to an empty one, give the whole customer."""
     assert apply_paths(CustomerState(legal_entity=state.legal_entity), state, changed_paths(None, state)) == state
 
 
 @given(valid_states(), valid_states(), st.data())
-@settings(UNHURRIED)
 def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: CustomerState, data: st.DataObject) -> None:
     """Applying an edit again, with any part of its paths, leaves the customer as the first time left it."""
     paths = data.draw(st.lists(st.sampled_from(changed_paths(base, edited) or ("title",))))
@@ -73,7 +70,6 @@ def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: Custo
 
 
 @given(valid_states())
-@settings(UNHURRIED)
 def test_changed_paths_are_known(state: CustomerState) -> None:
     """No path that an edit names is unknown where it is applied."""
     assert all(map(is_path, changed_paths(None, state)))
@@ -274,14 +270,12 @@ def test_search_ignores_case_and_accents(name: str, folded: str) -> None:
 
 
 @given(st.text())
-@settings(UNHURRIED)
 def test_folding_is_idempotent(text: str) -> None:
     """A stored search name can be folded again."""
     assert fold_for_search(fold_for_search(text)) == fold_for_search(text)
 
 
 @given(st.lists(valid_states() | odd_states(), max_size=8))
-@settings(UNHURRIED)
 def test_search_names_are_equal_in_columns(states: list[CustomerState]) -> None:
     """The search names of a batch are those of its customers one by one."""
     columns = {name: [getattr(state, name) for state in states] for name in SEARCHED_NAMES}
@@ -291,7 +285,6 @@ def test_search_names_are_equal_in_columns(states: list[CustomerState]) -> None:
 
 
 @given(st.lists(st.fixed_dictionaries({name: st.text() for name in SEARCHED_NAMES}), max_size=8))
-@settings(UNHURRIED)
 def test_search_names_of_any_text_are_equal_in_columns(names: list[dict[str, Any]]) -> None:
     """The two ways agree on text in any script."""
     frame = pl.DataFrame(names, schema=dict.fromkeys(SEARCHED_NAMES, pl.String))

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro import batches
@@ -25,7 +25,7 @@ from tenten.avro.wire import (
     released_contract,
 )
 from tests.avro_values import values
-from tests.customers import UNHURRIED
+from tests.examples import examples
 
 DEFAULT_SYMBOLS = {"EventKind", "TransactionKind"}
 """Enums of which headquarters cannot read the default symbol."""
@@ -79,7 +79,7 @@ def resolved(writer: AvroSchema, reader: AvroSchema, records: Sequence[Json]) ->
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @given(st.data())
-@settings(UNHURRIED, max_examples=10)
+@examples(10)
 def test_batch_of_the_last_release_is_decoded_in_columns(name: str, data: st.DataObject) -> None:
     """Columns and record-by-record resolution give the same records."""
     writer, reader = released_contract(name), contract(name)
@@ -91,7 +91,7 @@ def test_batch_of_the_last_release_is_decoded_in_columns(name: str, data: st.Dat
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @given(st.data())
-@settings(UNHURRIED, max_examples=10)
+@examples(10)
 def test_batch_of_this_release_is_decoded_in_columns(name: str, data: st.DataObject) -> None:
     """Without a difference in the schemas the records arrive as written."""
     schema = contract(name)
@@ -102,7 +102,7 @@ def test_batch_of_this_release_is_decoded_in_columns(name: str, data: st.DataObj
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @given(st.data())
-@settings(UNHURRIED, max_examples=10)
+@examples(10)
 def test_batch_of_a_later_release_is_decoded_in_columns(name: str, data: st.DataObject) -> None:
     """Unknown fields are dropped at every level, unknown symbols become the default."""
     writer, reader = later(name), contract(name)
@@ -113,7 +113,7 @@ def test_batch_of_a_later_release_is_decoded_in_columns(name: str, data: st.Data
 
 @pytest.mark.parametrize("name", CONTRACTS)
 @given(st.data())
-@settings(UNHURRIED, max_examples=10)
+@examples(10)
 def test_later_release_decodes_batches_of_this_one_in_columns(name: str, data: st.DataObject) -> None:
     """Fields that the writer lacks have their defaults at every level."""
     writer, reader = contract(name), later(name)
@@ -123,7 +123,7 @@ def test_later_release_decodes_batches_of_this_one_in_columns(name: str, data: s
 
 
 @given(st.data())
-@settings(UNHURRIED, max_examples=10)
+@examples(10)
 def test_batch_of_several_releases_keeps_its_order(data: st.DataObject) -> None:
     """Records of three schemas, mixed, arrive in the order of the batch."""
     reader = contract("CustomerEvent")

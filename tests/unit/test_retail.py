@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import fastavro
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
@@ -36,6 +36,7 @@ from tenten.schemas.messages import (
     to_avro,
 )
 from tenten.schemas.topics import RECORD_BYTES_MAX
+from tests.examples import examples
 
 CHANNELS: Final = {"houston": "usrt", "munich": "demf"}
 GUIDS: Final = tuple(f"0190b5d2-7c1e-7000-8000-{number:012d}" for number in range(4))
@@ -288,7 +289,7 @@ def transactions(draw: st.DrawFn) -> RetailTransaction:
     return made
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(transactions(), min_size=1, max_size=20))
 def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransaction]) -> None:
     """A sale passes the fast path if and only if it is valid, unless it is large; a batch is rejected by the rules."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
@@ -27,7 +27,8 @@ from tenten.schemas.messages import (
     canonical,
     to_avro,
 )
-from tests.customers import IDS, UNHURRIED, odd_states, valid_states
+from tests.customers import IDS, odd_states, valid_states
+from tests.examples import examples
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOME, OFFICE, PHONE_ID, EMAIL_ID = IDS[:4]
@@ -100,14 +101,13 @@ def passing(states: Sequence[CustomerState | None]) -> list[bool]:
 
 
 @given(valid_states())
-@settings(UNHURRIED)
 def test_valid_customer_has_no_reasons(state: CustomerState) -> None:
     """A customer that breaks no rule has no reasons."""
     assert reasons(state) == ()
 
 
 @given(st.lists(odd_states() | valid_states(), max_size=12))
-@settings(UNHURRIED, max_examples=40)  # of up to 12 customers each
+@examples(40)  # of up to 12 customers each
 def test_columnar_check_never_accepts_invalid_or_uncanonical_customers(states: list[CustomerState]) -> None:
     """Customers that pass break no rule and are in canonical order."""
     for state, passes in zip(states, passing(states), strict=True):
@@ -117,14 +117,13 @@ def test_columnar_check_never_accepts_invalid_or_uncanonical_customers(states: l
 
 
 @given(st.lists(valid_states(), min_size=1, max_size=12))
-@settings(UNHURRIED, max_examples=40)
+@examples(40)
 def test_columnar_check_accepts_every_valid_customer(states: list[CustomerState]) -> None:
     """A valid and canonical customer passes, whatever else is in the batch."""
     assert all(passing(states))
 
 
 @given(odd_states())
-@settings(UNHURRIED)
 def test_reasons_fit_into_a_reply(state: CustomerState) -> None:
     """However odd the customer, the reasons can be encoded, stored and shown, and come out the same again."""
     broken = reasons(state)
