@@ -43,9 +43,7 @@ def kafka_for_tests() -> Iterator[str]:
         with _kafka_container() as bootstrap_servers:
             yield bootstrap_servers
     else:
-        # Compiling itself further would cost a short run more than it saves.
-        options = ["-XX:TieredStopAtLevel=1"]
-        yield local.start_kafka(_kafka_directory(), java_options=options).bootstrap_servers
+        yield local.start_kafka(_kafka_directory()).bootstrap_servers
 
 
 @contextmanager

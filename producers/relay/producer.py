@@ -41,9 +41,6 @@ PRODUCER: Final[dict[str, Any]] = {
     # Never drop a record and continue with the next: while the broker is unavailable all records wait, in their order.
     # At most one batch waits in memory, and the database has it as well.
     "message.timeout.ms": 0,
-    # Reconnect within a second without flooding an unavailable broker.
-    "reconnect.backoff.ms": 50,
-    "reconnect.backoff.max.ms": 1_000,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 1_000,
     # A backlog is sent in large requests, which cost the broker a fraction. A single record does not wait this long:

@@ -13,6 +13,9 @@ REQUEST_SECONDS: Final = 10.0
 _CLIENT: Final[dict[str, Any]] = {
     # A small request goes out at once; the client batches by itself.
     "socket.nagle.disable": True,
+    # Reconnect within a second without flooding an unavailable broker.
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
 }
 
 _CONSUMER: Final[dict[str, Any]] = {

@@ -98,13 +98,12 @@ def start_kafka(
     report: Callable[[str], None] = lambda _: None,
     properties: Mapping[str, str] | None = None,
     listeners: Mapping[str, str] | None = None,
-    java_options: Sequence[str] = (),
 ) -> LocalKafka:
     """Start a broker in this directory and wait until it answers. A running broker is returned unchanged.
 
     A stopped broker is started with its data, on its port unless another program has taken it. `properties` override
     our server properties; `listeners` are additional listeners by name, each with security protocol and address, such
-    as `SASL_PLAINTEXT://127.0.0.1:24093`; `java_options` are options of the Java virtual machine.
+    as `SASL_PLAINTEXT://127.0.0.1:24093`.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -117,7 +116,7 @@ def start_kafka(
             return before
         program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
-        return _start_on_free_ports(directory, program, before, _Extra(properties or {}, listeners or {}, java_options))
+        return _start_on_free_ports(directory, program, before, _Extra(properties or {}, listeners or {}))
 
 
 def kafka_status(directory: Path) -> LocalKafka | None:
@@ -137,7 +136,6 @@ class _Extra(NamedTuple):
 
     properties: Mapping[str, str]
     listeners: Mapping[str, str]
-    java_options: Sequence[str]
 
 
 def _start_on_free_ports(
@@ -175,7 +173,6 @@ def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str,
         *program,
         f"-Xmx{_HEAP_MEGABYTES}m",
         "-XX:+ExitOnOutOfMemoryError",
-        *extra.java_options,
         f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
         "kafka.Kafka",
         str(server_properties),

@@ -39,6 +39,16 @@ def directory() -> Iterator[Path]:
             local.delete_postgres(path / "postgres")
 
 
+@pytest.fixture(scope="module")
+def broker_directory() -> Iterator[Path]:
+    """The directory of a broker that several tests share; `start_kafka` starts it where a test has stopped it."""
+    with directory_for_server("broker") as path:
+        try:
+            yield path / "kafka"
+        finally:
+            local.stop_kafka(path / "kafka", grace_seconds=0)
+
+
 def silent(_: str) -> None:
     """Nobody reads the progress of these starts."""
 
@@ -114,48 +124,57 @@ def test_services_outlive_the_process_that_started_them(directory: Path) -> None
     assert not local.stop(directory)
 
 
-def test_local_broker_takes_transactions_and_groups(directory: Path) -> None:
+def test_local_broker_takes_transactions_and_groups(broker_directory: Path) -> None:
     """With the properties that docker-compose.yml shares, one transactional record is written and read by a group."""
-    kafka = local.start_kafka(directory / "kafka")
-    create_topic(kafka.bootstrap_servers, "greetings")
-    send_in_transaction(kafka.bootstrap_servers, "greetings", b"hello")
-    assert first_value(kafka.bootstrap_servers, "greetings") == b"hello"
+    kafka = local.start_kafka(broker_directory)
+    create_topic(kafka.bootstrap_servers, "transactions")
+    send_in_transaction(kafka.bootstrap_servers, "transactions", b"hello")
+    assert first_value(kafka.bootstrap_servers, "transactions") == b"hello"
 
 
-def test_killed_broker_comes_back_with_its_data_at_its_address(directory: Path) -> None:
+def test_data_of_the_broker_is_private(broker_directory: Path) -> None:
+    """Other users of the machine cannot read customers' events."""
+    kafka = local.start_kafka(broker_directory)
+    create_topic(kafka.bootstrap_servers, "private")
+    send_in_transaction(kafka.bootstrap_servers, "private", b"hello")
+    assert broker_directory.stat().st_mode & 0o066 == 0
+    assert readable_by_others(broker_directory / "data") == []
+
+
+def test_killed_broker_comes_back_with_its_data_at_its_address(broker_directory: Path) -> None:
     """After SIGKILL the same directory gives a new process, the same port and the committed record."""
     # given
-    before = local.start_kafka(directory / "kafka")
-    create_topic(before.bootstrap_servers, "greetings")
-    send_in_transaction(before.bootstrap_servers, "greetings", b"hello")
+    before = local.start_kafka(broker_directory)
+    create_topic(before.bootstrap_servers, "kept")
+    send_in_transaction(before.bootstrap_servers, "kept", b"hello")
     # when
     os.kill(before.pid, signal.SIGKILL)
-    wait_until(lambda: local.kafka_status(directory / "kafka") is None)
-    after = local.start_kafka(directory / "kafka")
+    wait_until(lambda: local.kafka_status(broker_directory) is None)
+    after = local.start_kafka(broker_directory)
     # then
     assert after.pid != before.pid
     assert after.bootstrap_servers == before.bootstrap_servers
-    assert first_value(after.bootstrap_servers, "greetings") == b"hello"
+    assert first_value(after.bootstrap_servers, "kept") == b"hello"
 
 
-def test_broker_whose_port_was_taken_gets_another(directory: Path) -> None:
+def test_broker_whose_port_was_taken_gets_another(broker_directory: Path) -> None:
     """A program that took the port of a stopped broker keeps it, and the broker starts beside it."""
     # given
-    before = local.start_kafka(directory / "kafka")
-    assert local.stop_kafka(directory / "kafka")
+    before = local.start_kafka(broker_directory)
+    assert local.stop_kafka(broker_directory)
     with socket.create_server(("127.0.0.1", before.port)):
         # when
-        after = local.start_kafka(directory / "kafka")
+        after = local.start_kafka(broker_directory)
     # then
     assert after.port != before.port
     assert after.cluster_id == before.cluster_id
 
 
-def test_frozen_broker_can_be_stopped(directory: Path) -> None:
+def test_frozen_broker_can_be_stopped(broker_directory: Path) -> None:
     """A broker under SIGSTOP cannot hear SIGTERM; stopping thaws it first."""
-    kafka = local.start_kafka(directory / "kafka")
+    kafka = local.start_kafka(broker_directory)
     os.kill(kafka.pid, signal.SIGSTOP)
-    assert local.stop_kafka(directory / "kafka")
+    assert local.stop_kafka(broker_directory)
     assert has_ended(kafka.pid)
 
 
@@ -268,15 +287,6 @@ def test_programs_in_a_private_directory_are_copied_for_the_server(
     with psycopg.connect(postgres.postgresql) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert home.stat().st_mode & 0o777 == 0o700
-
-
-def test_data_of_the_broker_is_private(directory: Path) -> None:
-    """Other users of the machine cannot read customers' events."""
-    kafka = local.start_kafka(directory / "kafka")
-    create_topic(kafka.bootstrap_servers, "greetings")
-    send_in_transaction(kafka.bootstrap_servers, "greetings", b"hello")
-    assert (directory / "kafka").stat().st_mode & 0o066 == 0
-    assert readable_by_others(directory / "kafka" / "data") == []
 
 
 def readable_by_others(directory: Path) -> list[Path]:
