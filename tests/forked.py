@@ -33,14 +33,15 @@ _EXIT_SECONDS: Final = 10.0
 class ForkedProcess:
     """One process; the methods are those of `subprocess.Popen`."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, server: "ForkServer") -> None:
         self.pid = pid
         self.returncode: int | None = None
+        self._server = server
 
     def poll(self) -> int | None:
         """The exit code, or the negative number of the signal that ended it; None while it runs."""
         if self.returncode is None:
-            self.returncode = _parent().ask({"poll": self.pid})["code"]
+            self.returncode = self._server.ask({"poll": self.pid})["code"]
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -69,14 +70,14 @@ class ForkedProcess:
 
 def fork(words: Sequence[str], *, directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
     """Start `tenten` with these words. What it prints is appended to `log`."""
-    return _start({"words": list(words)}, directory, log, environment)
+    return _server().start({"words": list(words)}, directory, log, environment)
 
 
 def fork_program(
     code: str, *arguments: str, directory: Path, log: Path, environment: Mapping[str, str]
 ) -> ForkedProcess:
     """Start a Python program, which finds the arguments in `sys.argv[1:]`."""
-    return _start({"code": code, "words": list(arguments)}, directory, log, environment)
+    return _server().start({"code": code, "words": list(arguments)}, directory, log, environment)
 
 
 def run_to_failpoint(code: str, point: str, directory: Path) -> None:
@@ -99,26 +100,28 @@ def ended_with_block(process: ForkedProcess) -> Iterator[ForkedProcess]:
         process.wait(_EXIT_SECONDS)
 
 
-def _start(request: dict[str, Any], directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
-    # It is there as soon as the process is.
-    log.touch()
-    about = {"directory": str(directory), "log": str(log), "environment": dict(environment)}
-    return ForkedProcess(_parent().ask({**request, **about})["pid"])
+class ForkServer:
+    """The process that forks, seen from the tests: a program that imports what it wants and calls `serve`."""
 
-
-class _Parent:
-    """The process that forks, seen from the tests."""
-
-    def __init__(self) -> None:
+    def __init__(self, program: Sequence[str], *, directory: Path, python_path: Path) -> None:
         self._lock = Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, *program],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(python_path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         atexit.register(self.end)
+
+    def start(
+        self, request: dict[str, Any], directory: Path, log: Path, environment: Mapping[str, str]
+    ) -> ForkedProcess:
+        """Start a process: `words` of the command line, or `code` with `words` as its arguments."""
+        # It is there as soon as the process is.
+        log.touch()
+        about = {"directory": str(directory), "log": str(log), "environment": dict(environment)}
+        return ForkedProcess(self.ask({**request, **about})["pid"], self)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer. From one thread at a time."""
@@ -136,19 +139,19 @@ class _Parent:
         self._process.communicate()
 
 
-_parents: list[_Parent] = []
-_parents_lock: Final = Lock()
+_servers: list[ForkServer] = []
+_servers_lock: Final = Lock()
 
 
-def _parent() -> _Parent:
-    """The parent of this test process, started with its first request."""
-    with _parents_lock:
-        if not _parents:
-            _parents.append(_Parent())
-        return _parents[0]
+def _server() -> ForkServer:
+    """The server of this test process, started with its first request."""
+    with _servers_lock:
+        if not _servers:
+            _servers.append(ForkServer(["-m", "tests.forked"], directory=ROOT, python_path=ROOT))
+        return _servers[0]
 
 
-def _serve() -> None:
+def serve() -> None:
     """Answer requests until nobody sends any."""
     codes: dict[int, int | None] = {}
     for line in sys.stdin.buffer:
@@ -221,4 +224,4 @@ def _import_everything() -> None:
 
 if __name__ == "__main__":
     _import_everything()
-    _serve()
+    serve()
