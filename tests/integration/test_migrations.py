@@ -67,13 +67,15 @@ def test_channel_migrations_create_the_declared_tables(new_url: Callable[[], str
         _assert_equal_to_metadata(upgraded, made, channel.metadata, "channel_version")
 
 
+_MIGRATIONS = Path(schemas.__file__).parent / "migrations"
+
+
 def _upgrade_to(engine: Engine, revision: str, which: str = "headquarters") -> None:
     """Bring an empty database to an earlier revision."""
-    migrations = Path(schemas.__file__).parent / "migrations"
     with engine.begin() as connection:
         config = Config(attributes={"connection": connection, "version_table": f"{which}_version"})
-        config.set_main_option("script_location", str(migrations))
-        config.set_main_option("version_locations", str(migrations / which / "versions"))
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.set_main_option("version_locations", str(_MIGRATIONS / which / "versions"))
         config.set_main_option("path_separator", "newline")
         command.upgrade(config, revision)
 
@@ -87,6 +89,9 @@ _CUSTOMER_OF_0_1_0 = text(
         '', '', 'none', '', '', '[]', '[]', '[]', :search_name)
     """
 )
+
+
+_POSITION = text("INSERT INTO positions (topic, topic_id, partition, next_offset) VALUES ('customers', 'id', 0, 7)")
 
 
 def test_channel_of_the_last_release_keeps_its_customers_and_resyncs(new_url: Callable[[], str]) -> None:
@@ -104,9 +109,7 @@ def test_channel_of_the_last_release_keeps_its_customers_and_resyncs(new_url: Ca
         _upgrade_to(engine, "0002", "channel")
         with engine.begin() as connection:
             connection.execute(_CUSTOMER_OF_0_1_0, customers)
-            connection.execute(
-                text("INSERT INTO positions (topic, topic_id, partition, next_offset) VALUES ('customers', 'id', 0, 7)")
-            )
+            connection.execute(_POSITION)
 
         # when
         upgrade_channel(engine)
@@ -198,6 +201,38 @@ def test_upgrade_of_a_new_channel_requests_no_resync(store: Engine) -> None:
     """It has read nothing, so it lacks nothing."""
     with store.begin() as connection:
         assert connection.execute(select(channel.resync_requests)).all() == []
+
+
+def test_migration_that_adds_a_customer_field_requests_a_resync(new_url: Callable[[], str]) -> None:
+    """A store that is upgraded after headquarters has read customers without the field."""
+    revisions = sorted(file.stem[:4] for file in (_MIGRATIONS / "channel" / "versions").glob("*.py"))
+    with opened(new_url()) as engine:
+        # given
+        _upgrade_to(engine, revisions[0], "channel")
+        with engine.begin() as connection:
+            connection.execute(_POSITION)
+        known, requested = _customer_columns(engine), 0
+
+        for revision in revisions[1:]:
+            # when
+            _upgrade_to(engine, revision, "channel")
+
+            # then
+            columns, requests = _customer_columns(engine), _resync_requests(engine)
+            assert columns == known or requests > requested, (revision, columns - known)
+            known, requested = columns, requests
+
+
+def _customer_columns(engine: Engine) -> set[tuple[str, str]]:
+    tables = ("customers", "customer_addresses", "customer_contacts")
+    return {(table, column["name"]) for table in tables for column in inspect(engine).get_columns(table)}
+
+
+def _resync_requests(engine: Engine) -> int:
+    with engine.begin() as connection:
+        if not inspect(connection).has_table("resync_requests"):
+            return 0
+        return len(connection.execute(select(channel.resync_requests)).all())
 
 
 def test_upgrade_keeps_unsent_replies(new_database: NewDatabase) -> None:

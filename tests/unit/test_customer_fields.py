@@ -1,11 +1,13 @@
 """The table of a customer's fields and the places that are written by hand agree."""
 
 import inspect
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
 
 from tenten.avro.wire import contract
 from tenten.cli.customer import create
@@ -15,8 +17,19 @@ from tenten.producers.till.customer_merge import InputContext, merge_input
 from tenten.producers.till.text_input import fields_from_texts
 from tenten.rules.customer import apply_paths, changed_paths, search_name, value_at
 from tenten.rules.customer_rules import reasons
-from tenten.schemas.customer_fields import CustomerState, InputForm, ScalarField, ScalarKind, plain_texts, scalar_fields
+from tenten.schemas.customer_fields import (
+    Address,
+    Attribute,
+    Contact,
+    CustomerState,
+    InputForm,
+    ScalarField,
+    ScalarKind,
+    plain_texts,
+    scalar_fields,
+)
 from tenten.sql.customer_rows import CHANNEL_TABLES, HEADQUARTERS_TABLES, CustomerTables
+from tests.customers import UNHURRIED, valid_states
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -136,3 +149,28 @@ def test_databases_have_a_column_for_every_field(tables: CustomerTables) -> None
     columns = {column.name: column.nullable for column in tables.customers.columns}
 
     assert {field.name: field.is_nullable for field in scalar_fields()}.items() <= columns.items()
+
+
+def test_random_customers_vary_in_every_field() -> None:
+    """Property tests are worth nothing for a field that `tests/customers.py` forgets."""
+    values: defaultdict[str, set[object]] = defaultdict(set)
+
+    def note(record: Any) -> None:
+        for field in fields(record):
+            values[f"{type(record).__name__}.{field.name}"].add(getattr(record, field.name))
+
+    @settings(UNHURRIED, derandomize=True, database=None, phases=[Phase.generate])
+    @given(valid_states())
+    def draw(state: CustomerState) -> None:
+        note(state)
+        for member in (*state.addresses, *state.contacts, *state.attributes):
+            note(member)
+
+    draw()
+
+    declared = {
+        f"{record.__name__}.{field.name}"
+        for record in (CustomerState, Address, Contact, Attribute)
+        for field in fields(record)
+    }
+    assert {name for name in declared if len(values[name]) < 2} == set()
