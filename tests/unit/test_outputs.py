@@ -1,13 +1,16 @@
 """The snapshot of a new customer reuses the event's bytes, but only where that is proved correct."""
 
 from datetime import UTC, datetime
+from unittest.mock import patch
 
 import polars as pl
 import pytest
 
 from tenten.avro.batches import decode_batch
+from tenten.avro.columns import encode_columns
 from tenten.avro.primitives import text_bytes, zigzag
 from tenten.avro.wire import WriterSchemas, confluent_header, contract, contracts, encode
+from tenten.consumers.headquarters.customers import outputs
 from tenten.consumers.headquarters.customers.outputs import created_outputs
 from tenten.schemas.messages import Contact, CustomerEvent, CustomerState, EventKind, customer_from_avro, to_avro
 
@@ -72,6 +75,20 @@ def test_snapshot_of_a_new_customer_equals_the_customer_of_the_event(
     assert sent is not None
     assert customer_from_avro(WriterSchemas().decode(sent, CUSTOMER)).customer == STATE
     assert value.endswith(sent[-40:])
+
+
+@pytest.mark.parametrize("operator", [None, "", "Zoë", "x" * 64])
+def test_snapshot_of_a_new_customer_reuses_the_bytes_of_the_event(operator: str | None) -> None:
+    """The customer of an event in the shortest encoding is not encoded again."""
+    value = encode(EVENT, to_avro(event(("first_name", f"contacts/{GUID}"), operator)))
+
+    with patch.object(outputs, "encode_columns", wraps=encode_columns) as encoding:
+        sent = snapshot_of(value)
+
+    (reused,) = encoding.call_args_list[0].kwargs["encoded"]["customer"]
+    assert value.endswith(reused)
+    assert sent is not None
+    assert sent.endswith(reused)
 
 
 MICROS = int(NOW.timestamp() * 1_000_000)
