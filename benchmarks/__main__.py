@@ -10,12 +10,14 @@ import typer
 from rich.console import Console
 
 from benchmarks import report
+from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
 from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, Result, Scale
 from benchmarks.relay import relay
 from benchmarks.servers import Servers, own_servers
+from benchmarks.starting import starting
 from benchmarks.transactions import transactions
 
 Benchmark = Callable[[Servers, Scale, frozenset[str]], Iterator[Result]]
@@ -27,6 +29,8 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),
     (frozenset({"O1", "O2", "O3"}), transactions),
+    (frozenset({"E1"}), decoding),
+    (frozenset({"L1"}), starting),
 )
 _FILE_WIDTH: Final = 160
 BARS: Final = sorted(set[str]().union(*(bars for bars, _ in BENCHMARKS)))
