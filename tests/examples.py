@@ -19,4 +19,4 @@ def register_profiles() -> None:
 
 def examples(count: int) -> settings:
     """Settings of a test that draws so many examples, in the profile `thorough`."""
-    return settings(max_examples=max(2, count * settings.default.max_examples // EXAMPLES))
+    return settings(max_examples=max(2, count * settings().max_examples // EXAMPLES))
