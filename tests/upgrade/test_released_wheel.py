@@ -18,3 +18,14 @@ def test_wheel_holds_the_files_of_the_release(tmp_path: Path) -> None:
             files = [name for name in wheel.namelist() if ".dist-info/" not in name]
             assert len(files) > 100
             assert [name for name in files if wheel.read(name) != (tmp_path / name).read_bytes()] == []
+
+
+def test_released_schemas_are_those_of_the_release() -> None:
+    """`schemas/avro/released/`, with which contracts are compared, is what the release writes."""
+    with zipfile.ZipFile(WHEEL) as wheel:
+        names = {
+            Path(name).name for name in wheel.namelist() if name.startswith("schemas/avro/") and "released" not in name
+        }
+        assert {file.name: file.read_bytes() for file in (ROOT / "schemas/avro/released").iterdir()} == {
+            name: wheel.read(f"schemas/avro/{name}") for name in names
+        }
