@@ -56,6 +56,12 @@ CHANNEL_REPLIES: Final = Topic(
     value="Reply",
     configuration={"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS), **_BROKER_CLOCK},
 )
+TRANSACTION_REPLIES: Final = Topic(
+    name="transaction-replies",
+    key="channel_id",
+    value="TransactionReply",
+    configuration=CHANNEL_REPLIES.configuration,
+)
 SCHEMAS: Final = Topic(
     name="schemas",
     key="fingerprint",
@@ -106,6 +112,7 @@ ALL: Final = (
     CUSTOMERS,
     CHANNEL_REPLIES,
     RETAIL_TRANSACTIONS,
+    TRANSACTION_REPLIES,
     SCHEMAS,
     ASYNC_CUSTOMERS_DLQ,
     RETAIL_TRANSACTIONS_DLQ,

@@ -213,7 +213,7 @@ def group_lags(settings: Settings) -> list[GroupLag]:
     lags = [lag for worker in AT_HEADQUARTERS for lag in _worker_lag(settings, worker)]
     for name in settings.channels:
         for worker in IN_CHANNEL:
-            # All channels share the topic of replies, and each reads its own partition only.
+            # All channels share the topics of replies, and each reads its own partitions only.
             lags += [
                 lag
                 for lag in _worker_lag(settings, worker, name)

@@ -17,6 +17,7 @@ from tenten.schemas.topics import (
     RETAIL_TRANSACTIONS,
     RETAIL_TRANSACTIONS_DLQ,
     SCHEMAS,
+    TRANSACTION_REPLIES,
     Topic,
 )
 
@@ -122,7 +123,7 @@ TRANSACTIONS: Final = Worker(
     sentence="Turn transactions into sales orders and statements",
     group="transactions",
     reads=(RETAIL_TRANSACTIONS,),
-    writes=(ASYNC_CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS_DLQ, SCHEMAS),
+    writes=(ASYNC_CUSTOMERS, TRANSACTION_REPLIES, RETAIL_TRANSACTIONS_DLQ, SCHEMAS),
     failpoints=(
         "transactions.after_poll",
         "transactions.while_judging",
@@ -160,13 +161,13 @@ SETTLEMENT: Final = Worker(
     command=("channel", "settle"),
     sentence="Settle the channel's changes that headquarters has answered",
     group="channel.{channel}",
-    reads=(CHANNEL_REPLIES,),
+    reads=(CHANNEL_REPLIES, TRANSACTION_REPLIES),
     writes=(),
     failpoints=("settlement.before_commit", "settlement.after_commit"),
     package="tenten.consumers.channel.settlement",
     load=_load_settlement,
 )
-"""It reads the channel's own partition only."""
+"""It reads the channel's own partition of each topic only."""
 
 DISTRIBUTION: Final = Worker(
     name="distribution",

@@ -31,6 +31,7 @@ def values(schema: Any) -> st.SearchStrategy[Any]:
     }
     primitive: dict[str, st.SearchStrategy[Any]] = {
         "string": TEXTS,
+        "int": st.integers(-(2**31), 2**31 - 1),
         "long": st.integers(-(2**63), 2**63 - 1),
         "boolean": st.booleans(),
         "bytes": st.binary(max_size=4),

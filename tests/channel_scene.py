@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -24,15 +25,15 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from sqlalchemy import Engine, Table, insert, select, update
 
-from tenten.avro.wire import contract, encode
+from tenten.avro.wire import contract, encode, released_contract
 from tenten.consumers.channel.distribution import run as distribution
-from tenten.consumers.channel.settlement import run as settlement
+from tenten.consumers.channel.settlement import reply_stream
 from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_ids
 from tenten.runtime.errors import KafkaRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import (
-    NO_CUSTOMER,
     Address,
     Contact,
     Customer,
@@ -43,15 +44,16 @@ from tenten.schemas.messages import (
     Reason,
     Reply,
     SupersededEvent,
+    TransactionReply,
     to_avro,
 )
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS
+from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS, TRANSACTION_REPLIES
 from tenten.sql.engine import consistent_view, open_database
 from tests import settings_file
 from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
-from tests.settings_file import DEMF, USRT, general, kafka
+from tests.settings_file import DEMF, PARTITIONS, USRT, general, kafka
 
 DEADLINE_SECONDS: Final = 180.0
 """The longest that a test waits."""
@@ -148,20 +150,33 @@ def reply(to: CustomerEvent, outcome: Outcome = Outcome.SYNCHRONIZED, **fields: 
     )
 
 
-def transaction_reply(transaction_id: str, status: str, number: int, **fields: Any) -> Reply:
+def transaction_reply(transaction_id: str, status: str, number: int, **fields: Any) -> TransactionReply:
     """Headquarters' reply with this number to an order, a sale or an end of day of the channel."""
-    usual = {
-        "customer_id": NO_CUSTOMER,
-        "outcome": Outcome.REJECTED if status == "rejected" else Outcome.SYNCHRONIZED,
-    }
-    return Reply(
+    return TransactionReply(
         channel_id=CHANNEL,
-        event_id=transaction_id,
+        transaction_id=transaction_id,
+        status=status,
+        sequence=number,
         answered_at=AT,
-        version=number,
-        transaction_status=status,
-        **{**usual, **fields},
+        **fields,
     )
+
+
+def transaction_reply_of_0_1_0(transaction_id: str, status: str, number: int, **fields: Any) -> bytes:
+    """The same reply as release 0.1.0 wrote it, to `channel-replies`."""
+    record: dict[str, Any] = {
+        "channel_id": CHANNEL,
+        "event_id": transaction_id,
+        "customer_id": "00000000-0000-0000-0000-000000000000",
+        "outcome": "REJECTED" if status == "rejected" else "SYNCHRONIZED",
+        "reasons": [],
+        "account_number": None,
+        "version": number,
+        "answered_at": AT,
+        "transaction_status": status,
+        "sales_order": None,
+    }
+    return encode(released_contract("Reply"), {**record, **fields})
 
 
 REASON: Final = Reason(field="first_name", code="too_long", text="is longer than 100 characters")
@@ -194,10 +209,16 @@ class Headquarters:
             ),
         )
 
-    def reply(self, *replies: Reply) -> None:
-        """Send replies."""
-        values = ((reply.channel_id, encode(contract("Reply"), to_avro(reply))) for reply in replies)
-        self.raw(CHANNEL_REPLIES.name, *values)
+    def reply(self, *replies: Reply | TransactionReply) -> None:
+        """Send replies, each kind to its topic in one transaction."""
+        for topic, kind in ((CHANNEL_REPLIES, Reply), (TRANSACTION_REPLIES, TransactionReply)):
+            values = [
+                (reply.channel_id, encode(contract(topic.value), to_avro(reply)))
+                for reply in replies
+                if isinstance(reply, kind)
+            ]
+            if values:
+                self.raw(topic.name, *values)
 
     def raw(self, topic: str, *records: tuple[str, bytes | None], abort: bool = False) -> None:
         """Send keys and values as they are, in one transaction."""
@@ -275,6 +296,17 @@ class ChannelScene:
         name = self.settings.topic(CUSTOMERS)
         ends = last_stable_offsets(self.settings, name, self.settings.partitions_of(CUSTOMERS))
         self.wait(lambda: self.positions(name) == ends, "the end of the topic")
+
+    def wait_until_replies_read(self) -> None:
+        """Wait until settlement is at the end of the channel's partition of both topics of replies."""
+        for topic in (CHANNEL_REPLIES, TRANSACTION_REPLIES):
+            name = self.settings.topic(topic)
+            partition = partition_of(CHANNEL, PARTITIONS)
+            end = self.headquarters.ends(name)[partition]
+            self.wait(partial(self._is_at, name, {partition: end}), f"the end of {name}")
+
+    def _is_at(self, topic: str, next_offsets: Mapping[int, int]) -> bool:
+        return self.positions(topic) == next_offsets
 
     def positions(self, topic: str) -> dict[int, int]:
         """Next offsets by partition."""
@@ -493,7 +525,7 @@ def set_channel_scene(
     # A channel that is at its end stores that at once.
     with pytest.MonkeyPatch.context() as quicker:
         quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
-        quicker.setattr(settlement, "STORE_SECONDS", 0.05)
+        quicker.setattr(reply_stream, "STORE_SECONDS", 0.05)
         yield from _with_database(directory, settings, bootstrap_servers)
 
 

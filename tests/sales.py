@@ -144,7 +144,7 @@ def wait_until(scene: Scene, transaction: Transaction, expected: str) -> dict[st
 
 def reply_with_status(scene: Scene, transaction: Transaction, expected: str) -> dict[str, Any]:
     """The newest reply to a transaction, once it has this status."""
-    with scene.follow("channel-replies", "Reply") as replies:
+    with scene.follow("transaction-replies", "TransactionReply") as replies:
         found: list[dict[str, Any]] = []
 
         def is_received() -> bool:
@@ -153,10 +153,10 @@ def reply_with_status(scene: Scene, transaction: Transaction, expected: str) -> 
             found.extend(
                 reply
                 for _, reply in replies.more()
-                if reply is not None and reply["event_id"] == transaction["transaction_id"]
+                if reply is not None and reply["transaction_id"] == transaction["transaction_id"]
             )
-            return bool(found) and found[-1]["transaction_status"] == expected
+            return bool(found) and found[-1]["status"] == expected
 
         wait_for(is_received, f"reply {expected}")
-        assert [reply["version"] for reply in found] == sorted(reply["version"] for reply in found)
+        assert [reply["sequence"] for reply in found] == sorted(reply["sequence"] for reply in found)
     return found[-1]

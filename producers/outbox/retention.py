@@ -7,7 +7,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, Text, and_, case, delete, exists, func, or_, select, update
 
 from tenten.producers.outbox.table import CUSTOMER
-from tenten.schemas.tables.channel import customers, outbox
+from tenten.schemas.messages import TransactionStatus
+from tenten.schemas.tables.channel import customers, end_of_days, outbox, transactions
 from tenten.sql.arrays import is_one_of
 
 _UUIDV5: Final = "5"
@@ -45,14 +46,15 @@ def mark_unsent(connection: Connection, sequences: Iterable[int]) -> None:
 def prunable(connection: Connection, settled_before: datetime, rows_max: int) -> list[int]:
     """The sequences of rows that were settled before that time and whose customer's snapshot has arrived.
 
-    Rows of imported events (their id is a UUIDv5) that have lost their payload already are left out.
+    Rows of imported events (their id is a UUIDv5) that have lost their payload already are left out, and so are
+    transactions that wait or are blocked at headquarters: should the final reply be lost, they are sent again.
     """
     above_snapshot = exists().where(
         customers.c.customer_id == outbox.c.aggregateid, outbox.c.version > customers.c.version
     )
     query = (
         select(outbox.c.sequence)
-        .where(outbox.c.settled_at < settled_before, ~above_snapshot)
+        .where(outbox.c.settled_at < settled_before, ~above_snapshot, ~_is_open_transaction())
         .where(or_(~_is_imported(), func.length(outbox.c.payload) > 0))
         .order_by(outbox.c.sequence)
         .limit(rows_max)
@@ -65,6 +67,15 @@ def prune(connection: Connection, sequences: Sequence[int]) -> None:
     settled = and_(is_one_of(connection, outbox.c.sequence, sequences), outbox.c.settled_at.is_not(None))
     connection.execute(delete(outbox).where(settled, ~_is_imported()))
     connection.execute(update(outbox).where(settled, _is_imported()).values(payload=b""))
+
+
+def _is_open_transaction() -> ColumnElement[bool]:
+    """True for orders, sales and ends of day that have no final reply."""
+    is_open = (TransactionStatus.WAITING, TransactionStatus.BLOCKED)
+    return or_(
+        exists().where(transactions.c.transaction_id == outbox.c.id, transactions.c.status.in_(is_open)),
+        exists().where(end_of_days.c.end_of_day_id == outbox.c.id, end_of_days.c.status.in_(is_open)),
+    )
 
 
 def _is_imported() -> ColumnElement[bool]:

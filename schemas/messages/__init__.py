@@ -34,7 +34,6 @@ from tenten.schemas.messages.reason import (
     reasons_from_json,
 )
 from tenten.schemas.messages.transaction import (
-    NO_CUSTOMER,
     CodedAmount,
     ControlTotal,
     DeliveryAddress,
@@ -42,14 +41,16 @@ from tenten.schemas.messages.transaction import (
     RetailTransaction,
     TransactionKind,
     TransactionLine,
+    TransactionReply,
     TransactionStatus,
     transaction_from_avro,
+    transaction_reply_from_avro,
+    transaction_reply_of_0_1_0,
 )
 
 __all__ = [
     "EMAIL",
     "HEADQUARTERS",
-    "NO_CUSTOMER",
     "PHONE",
     "ROW",
     "Address",
@@ -72,6 +73,7 @@ __all__ = [
     "SupersededEvent",
     "TransactionKind",
     "TransactionLine",
+    "TransactionReply",
     "TransactionStatus",
     "canonical",
     "customer_from_avro",
@@ -82,4 +84,6 @@ __all__ = [
     "state_from_avro",
     "to_avro",
     "transaction_from_avro",
+    "transaction_reply_from_avro",
+    "transaction_reply_of_0_1_0",
 ]

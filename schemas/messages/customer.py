@@ -89,21 +89,21 @@ class Customer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """Headquarters' reply to one event or transaction."""
+    """Headquarters' reply to one customer event."""
 
     channel_id: str
     event_id: str
-    """For a transaction, its id."""
     customer_id: str
     outcome: Outcome
     reasons: tuple[Reason, ...] = ()
     account_number: str | None = None
     version: int | None = None
-    """Of the customer; for a transaction, the number of this reply."""
     answered_at: datetime
-    transaction_status: str = ""
-    """A `TransactionStatus`; empty for an event."""
-    sales_order: str | None = None
+    judgement: int = 0
+    """The number of the judgement, from 1; 0 in replies of release 0.1.0."""
+    input_partition: int | None = None
+    """The partition and offset of the record that was judged, in `async-customers`."""
+    input_offset: int | None = None
 
 
 _NULLABLE_TEXTS: Final = tuple(
@@ -193,6 +193,7 @@ def reply_from_avro(reply: Mapping[str, Any]) -> Reply:
         account_number=reply["account_number"],
         version=reply["version"],
         answered_at=reply["answered_at"],
-        transaction_status=reply["transaction_status"],
-        sales_order=reply["sales_order"],
+        judgement=reply["judgement"],
+        input_partition=reply["input_partition"],
+        input_offset=reply["input_offset"],
     )

@@ -4,13 +4,15 @@ from typing import Any, Final
 
 from tenten.schemas.customer_fields import CustomerState
 from tenten.schemas.messages.customer import Customer, CustomerEvent, Reply
-from tenten.schemas.messages.transaction import RetailTransaction
+from tenten.schemas.messages.transaction import RetailTransaction, TransactionReply
 
 ROW: Final = "row"
 """Column of a decoded frame: the position of the record in the batch as Kafka delivered it."""
 
 
-def to_avro(record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction) -> dict[str, Any]:
+def to_avro(
+    record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction | TransactionReply,
+) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}
 

@@ -1,11 +1,13 @@
-"""Orders, cash-and-carry sales and end-of-day events, with their way from Avro."""
+"""Orders, cash-and-carry sales, end-of-day events and the replies to them, with their way from Avro."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
+
+from tenten.schemas.messages.reason import Reason
 
 
 class TransactionKind(StrEnum):
@@ -33,10 +35,6 @@ class TransactionStatus(StrEnum):
     """Its customer has an account number; an order has become a sales order, a cash-and-carry sale can be posted."""
     POSTED = "posted"
     """A statement of which every transaction is synchronized and counted."""
-
-
-NO_CUSTOMER: Final = "00000000-0000-0000-0000-000000000000"
-"""The customer id in the reply to a transaction without a customer. Source: RFC 9562, the nil UUID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +117,24 @@ class RetailTransaction:
     """The person who recorded it, or closed the day."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionReply:
+    """The status of one order, cash-and-carry sale or end of day at headquarters."""
+
+    channel_id: str
+    transaction_id: str
+    status: str
+    """A `TransactionStatus`, or one that a later release has introduced."""
+    sales_order: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    sequence: int
+    """The number of the reply among those to its transaction, counted from 1. The highest one counts."""
+    answered_at: datetime
+    input_partition: int | None = None
+    """The partition and offset of the record that is answered, in `retail-transactions`."""
+    input_offset: int | None = None
+
+
 def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:
     """A transaction from a decoded Avro record."""
     address = transaction["delivery_address"]
@@ -136,4 +152,32 @@ def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:
             "listed": tuple(transaction["listed"]),
             "control_totals": tuple(ControlTotal(**total) for total in transaction["control_totals"]),
         }
+    )
+
+
+def transaction_reply_from_avro(reply: Mapping[str, Any]) -> TransactionReply:
+    """A reply to a transaction from a decoded Avro record."""
+    return TransactionReply(
+        channel_id=reply["channel_id"],
+        transaction_id=str(reply["transaction_id"]),
+        status=reply["status"],
+        sales_order=reply["sales_order"],
+        reasons=tuple(Reason(**reason) for reason in reply["reasons"]),
+        sequence=reply["sequence"],
+        answered_at=reply["answered_at"],
+        input_partition=reply["input_partition"],
+        input_offset=reply["input_offset"],
+    )
+
+
+def transaction_reply_of_0_1_0(reply: Mapping[str, Any]) -> TransactionReply:
+    """A reply to a transaction from a decoded `Reply`: release 0.1.0 wrote both kinds of replies as that record."""
+    return TransactionReply(
+        channel_id=reply["channel_id"],
+        transaction_id=str(reply["event_id"]),
+        status=reply["transaction_status"],
+        sales_order=reply["sales_order"],
+        reasons=tuple(Reason(**reason) for reason in reply["reasons"]),
+        sequence=reply["version"] or 0,
+        answered_at=reply["answered_at"],
     )

@@ -63,6 +63,13 @@ outbox: Final = Table(
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("account_number", Text),
     Column("version", BigInteger, comment="version of the customer in which the event took effect"),
+    Column(
+        "judgement",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="of the newest reply to a customer event; 0 before the first",
+    ),
     Index(
         "ix_outbox_unsent", "sequence", postgresql_where=text("sent_at IS NULL"), sqlite_where=text("sent_at IS NULL")
     ),
@@ -103,7 +110,7 @@ transactions: Final = Table(
     Column("currency", Text, nullable=False),
     Column("total", Text, nullable=False, comment="a decimal as text: exact in both databases"),
     Column("content", JSON, nullable=False, comment="lines, charges, taxes, payments, delivery; decimals as text"),
-    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("status", Text, nullable=False, comment="pending, then as in TransactionReply"),
     Column("sales_order", Text),
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
@@ -123,7 +130,7 @@ end_of_days: Final = Table(
     Column("business_date", Date, nullable=False),
     Column("transactions", Integer, nullable=False, comment="how many it lists"),
     Column("control_totals", JSON, nullable=False, comment="[{currency, payment_method, amount}]"),
-    Column("status", Text, nullable=False, comment="pending, then as in Reply"),
+    Column("status", Text, nullable=False, comment="pending, then as in TransactionReply"),
     Column("reasons", JSON, comment="[{field, code, text}]"),
     Column("answer", BigInteger, nullable=False, comment="number of the newest answer; 0 before the first"),
     Column("operator", Text, comment="who closed the date"),

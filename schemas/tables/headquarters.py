@@ -78,6 +78,7 @@ synchronization_log: Final = Table(
     Column("version", BigInteger),
     Column("operator", Text, comment="who made the change; null if unknown"),
     Column("repeats", Integer, nullable=False, server_default="0"),
+    Column("judgement", Integer, nullable=False, server_default="1", comment="counts the judgements of the event"),
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
@@ -222,6 +223,8 @@ statements: Final = Table(
     Column("answer", BigInteger, nullable=False, comment="number of the newest answer to the channel"),
     Column("repeats", Integer, nullable=False, server_default="0"),
     Column("operator", Text, comment="who closed the date; null if unknown, and for an adjustment"),
+    Column("partition", Integer, comment="of the end of day in retail-transactions; null if stored by 0.1.0"),
+    Column("offset", BigInteger),
     Column("closed_at", UtcTime, nullable=False, comment="the channel's clock"),
     Column("received_at", UtcTime, nullable=False),
     Column("posted_at", UtcTime),
@@ -259,9 +262,9 @@ replies_due: Final = Table(
     Column("answer_count", Integer, nullable=False, comment="the length of each of the lists"),
     Column("channel_ids", ARRAY(Text), nullable=False),
     Column("transaction_ids", ARRAY(Text), nullable=False, comment="as text: they only become record headers"),
-    Column("payloads", ARRAY(LargeBinary), nullable=False, comment="Reply, framed Avro"),
+    Column("payloads", ARRAY(LargeBinary), nullable=False, comment="TransactionReply, framed Avro"),
 )
-"""Answers to transactions that are not on `channel-replies` yet, written together with what they tell.
+"""Answers to transactions that are not on `transaction-replies` yet, written together with what they tell.
 
 One row for what a SQL transaction has to say, up to ten thousand answers: a row each cost a tenth of what an order
 does.

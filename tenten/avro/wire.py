@@ -86,7 +86,8 @@ def _without_guids(schema: Any) -> Any:
     return schema
 
 
-CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
+CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction", "TransactionReply")
+RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
 
 
 @cache
@@ -97,7 +98,7 @@ def contract(name: str) -> AvroSchema:
 
 @cache
 def released_contract(name: str) -> AvroSchema:
-    """The last release's contract of that name."""
+    """The last release's contract of that name, one of `RELEASED_CONTRACTS`."""
     return _packaged("released", f"{name}.avsc")
 
 
@@ -170,7 +171,7 @@ class WriterSchemas:
     ) -> None:
         self._by_fingerprint = by_fingerprint
         self._by_id = by_id
-        packaged = (*map(released_contract, CONTRACTS), *contracts())
+        packaged = (*map(released_contract, RELEASED_CONTRACTS), *contracts())
         self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in packaged}
 
     def find(self, header: bytes) -> AvroSchema:

@@ -16,16 +16,16 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from tenten.avro.wire import AvroSchema, WriterSchemas, confluent_header, contracts
+from tenten.avro.wire import CONTRACTS, AvroSchema, WriterSchemas, confluent_header, contracts
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.client_errors import call_kafka, refusal_of
 from tenten.kafka.records import read_until
 from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.errors import RegistryRefused, RegistryUnavailable
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, CUSTOMERS, RETAIL_TRANSACTIONS, SCHEMAS
+from tenten.schemas.topics import ALL, SCHEMAS
 
-_SUBJECTS: Final = {topic.value: topic for topic in (ASYNC_CUSTOMERS, CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS)}
+_SUBJECTS: Final = {topic.value: topic for topic in ALL if topic.value in CONTRACTS}
 
 
 def publish_schemas(settings: Settings) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from tenten.kafka.client_config import REQUEST_SECONDS, client_configuration
 from tenten.kafka.client_errors import ErrorListener, call_kafka, refusal_of
-from tenten.runtime.errors import SettingsError, TopicChanged
+from tenten.runtime.errors import KafkaRefused, SettingsError, TopicChanged
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, Topic
 
@@ -76,6 +76,18 @@ def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
         topic = call_kafka(future.result, name)
         found[name] = TopicInfo(topic_id=str(topic.topic_id), partitions=len(topic.partitions))
     return found
+
+
+def topic_exists(settings: Settings, name: str) -> bool:
+    """Whether a topic (name with prefix) exists. Raises: as `topic_ids`, except for a topic that does not exist."""
+    try:
+        topic_ids(settings, [name])
+    except KafkaRefused as refusal:
+        cause = refusal.__cause__
+        if isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return False
+        raise
+    return True
 
 
 def check_partitions(topic: str, expected: int, found: int) -> None:

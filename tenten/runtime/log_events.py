@@ -153,30 +153,37 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     # Channel: settlement.
     "replies_settled": LogEvent(
         level="info",
-        fields=("channel", "partition", "replies", "next_offset", "seconds"),
+        fields=("channel", "topic", "partition", "replies", "next_offset", "seconds"),
         meaning="A batch of headquarters' replies was committed.",
     ),
     "reply_unreadable": LogEvent(
         level="error",
-        fields=("channel", "partition", "offset"),
-        meaning="A reply cannot be read: settlement waits before it and retries every few seconds.",
+        fields=("channel", "topic", "partition", "offset"),
+        meaning="A reply cannot be read: settlement of this topic waits before it and retries every few seconds.",
     ),
     "unknown_outcome": LogEvent(
         level="warning",
         fields=("channel", "outcome"),
-        meaning="A reply has an outcome of a later release: its event stays unsettled. Upgrade this channel. "
+        meaning="A reply has an outcome or status of a later release: its event stays unsettled. Upgrade this channel. "
         "Logged once per outcome.",
     ),
     "unknown_record_type": LogEvent(
         level="warning",
-        fields=("channel", "type"),
-        meaning="`channel-replies` has records of a later release, which are passed. Upgrade this channel. Logged "
+        fields=("channel", "topic", "type"),
+        meaning="A topic of replies has records of a later release, which are passed. Upgrade this channel. Logged "
         "once per type.",
     ),
     "reply_offset_lost": LogEvent(
         level="warning",
-        fields=("channel", "next_offset"),
-        meaning="Replies were deleted before this channel read them; events without a reply are sent again.",
+        fields=("channel", "topic", "next_offset"),
+        meaning="Replies were deleted before this channel read them; events without a reply are sent again, and so "
+        "are transactions without a final one.",
+    ),
+    "reply_topic_missing": LogEvent(
+        level="warning",
+        fields=("channel", "topic"),
+        meaning="Headquarters has not created this topic yet: customer events are settled meanwhile, and the topic is "
+        "looked for every few seconds. Upgrade headquarters, or run `tenten topics apply`.",
     ),
     # `tenten up`.
     "process_started": LogEvent(level="info", fields=("process", "pid"), meaning="A process was started."),

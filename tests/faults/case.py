@@ -69,7 +69,14 @@ def read(case: Case) -> Iterator[str]:
         reply = decode("Reply", record.value or b"")
         if record.key != reply["channel_id"].encode():
             yield f"replies: {record.place} has another channel than its key"
-        (case.sales_replies if reply["transaction_status"] else case.replies).append((record, reply))
+        if reply["transaction_status"]:
+            yield f"replies: {record.place} answers a transaction, which is for another topic"
+        case.replies.append((record, reply))
+    for record in case.evidence.committed["transaction-replies"]:
+        reply = decode("TransactionReply", record.value or b"")
+        if record.key != reply["channel_id"].encode():
+            yield f"replies: {record.place} has another channel than its key"
+        case.sales_replies.append((record, reply))
     for record in case.evidence.committed["customers"]:
         snapshot = None if record.value is None else decode("Customer", record.value)
         customer_id = (record.key or b"").decode()

@@ -32,9 +32,6 @@ from tests.faults.sold import (
 __all__ = ["Sequence", "Setting", "violations"]
 
 
-NOBODY: Final = "00000000-0000-0000-0000-000000000000"
-
-
 def violations(evidence: Evidence, journal: Journal, setting: Setting) -> list[str]:
     """Every broken promise as a sentence."""
     case = Case(evidence, journal, setting)
@@ -55,9 +52,6 @@ def _numbers(case: Case) -> dict[str, set[str]]:
         numbers[str(row["customer_id"])].add(row["account_number"])
     for _, reply in case.replies:
         numbers[reply["customer_id"]].add(reply["account_number"])
-    for _, reply in case.sales_replies:
-        if reply["customer_id"] != NOBODY:
-            numbers[reply["customer_id"]].add(reply["account_number"])
     for customer_id, history in case.snapshots.items():
         numbers[customer_id] |= {snapshot["account_number"] for _, snapshot in history if snapshot is not None}
     for channel in case.evidence.channels.values():

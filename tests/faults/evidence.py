@@ -23,6 +23,7 @@ TOPICS: Final = (
     "async-customers.dlq",
     "retail-transactions",
     "retail-transactions.dlq",
+    "transaction-replies",
 )
 READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
 """By consumer group at headquarters: the topic that it reads."""

@@ -36,9 +36,9 @@ def sent_as(case: Case, row: Row) -> dict[str, Any] | None:
 def transactions_have_their_place(case: Case) -> Iterator[str]:
     """T1, and I8: nothing is lost, and every row has a committed record."""
     rejected = {
-        (reply["channel_id"], reply["event_id"])
+        (reply["channel_id"], reply["transaction_id"])
         for _, reply in case.sales_replies
-        if reply["transaction_status"] == "rejected" and any(why["code"] == "duplicate" for why in reply["reasons"])
+        if reply["status"] == "rejected" and any(why["code"] == "duplicate" for why in reply["reasons"])
     }
     for transaction_id, sent in case.transactions.items():
         row = row_of(case, transaction_id)
@@ -147,7 +147,9 @@ def replies_are_sent(case: Case) -> Iterator[str]:
         yield f"T5: {sum(row['answer_count'] for row in sales.replies_due)} replies were never sent"
     sent: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _, reply in case.sales_replies:
-        sent[reply["channel_id"], reply["event_id"]].append(reply)
+        sent[reply["channel_id"], reply["transaction_id"]].append(reply)
+        if not _names_its_record(case, reply):
+            yield f"T5: a reply to {reply['channel_id']} of {reply['transaction_id']} names no record of it"
     for transaction_id in {transaction_id for _, transaction_id in sent}:
         if row_of(case, transaction_id) is None:
             yield f"I8: transaction {transaction_id} has a reply, and is not in the database"
@@ -160,9 +162,9 @@ def _replies(case: Case, who: str, row: Row, replies: list[dict[str, Any]]) -> I
     """The replies to a transaction. A reply may be repeated, but only with the same content."""
     first: dict[int, dict[str, Any]] = {}
     for reply in replies:
-        known = first.setdefault(reply["version"], reply)
+        known = first.setdefault(reply["sequence"], reply)
         if _content(known) != _content(reply):
-            yield f"T5: two different replies {reply['version']} to {who}"
+            yield f"T5: two different replies {reply['sequence']} to {who}"
     if [*first] != [*range(1, row["answer"] + 1)]:
         yield f"T5: the replies to {who} are {[*first]} of {row['answer']}"
         return
@@ -173,17 +175,28 @@ def _replies(case: Case, who: str, row: Row, replies: list[dict[str, Any]]) -> I
         str(order["transaction_id"]): order["sales_order"] for order in case.evidence.headquarters.sales.orders
     }
     last = first[row["answer"]]
-    current = (row["status"], parsed(row["reasons"]), row.get("account_number"), sales_orders.get(last["event_id"]))
-    if _content(last)[:4] != current:
-        yield f"T5: the last reply to {who} is {last['transaction_status']}, and it is {row['status']}"
-    for reply in first.values():
-        if (reply["outcome"] == "REJECTED") != (reply["transaction_status"] == "rejected"):
-            yield f"T5: a reply to {who} is {reply['outcome']} and {reply['transaction_status']}"
+    current = (row["status"], parsed(row["reasons"]), sales_orders.get(last["transaction_id"]))
+    if _content(last)[:3] != current:
+        yield f"T5: the last reply to {who} is {last['status']}, and it is {row['status']}"
 
 
 def _content(reply: Mapping[str, Any]) -> tuple[Any, ...]:
-    names = ("transaction_status", "reasons", "account_number", "sales_order", "outcome", "customer_id")
+    names = ("status", "reasons", "sales_order", "input_partition", "input_offset")
     return tuple(reply[name] for name in names)
+
+
+def _names_its_record(case: Case, reply: Mapping[str, Any]) -> bool:
+    """Whether the channel sent the transaction at the position that the reply names.
+
+    The reply to an adjustment names the end of day that caused it.
+    """
+    statement = case.evidence.headquarters.sales.statements.get(reply["transaction_id"], {})
+    if statement.get("kind") == "adjustment":
+        possible = [sent for each in case.transactions.values() for sent in each if sent[1]["kind"] == "END_OF_DAY"]
+    else:
+        possible = case.transactions.get(reply["transaction_id"], [])
+    place = (reply["channel_id"], reply["input_partition"], reply["input_offset"])
+    return any((sent["channel_id"], record.partition, record.offset) == place for record, sent in possible)
 
 
 def nothing_waits_in_vain(case: Case) -> Iterator[str]:

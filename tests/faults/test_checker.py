@@ -176,6 +176,12 @@ def reply_lost(world: World) -> None:
     world.replies = [reply for reply in world.replies if reply["event_id"] != rejected]
 
 
+def reply_with_another_judgement(world: World) -> None:
+    """A store learns of a judgement that headquarters has not made."""
+    (edited,) = [reply for reply in world.replies if reply["outcome"] == "ERASED"]
+    edited["judgement"] = 2
+
+
 def repeat_not_counted(world: World) -> None:
     """A repeat left no trace in the log."""
     world.log[world.events[3]["event_id"]]["repeats"] = 0
@@ -367,16 +373,22 @@ def replies_backwards(world: World) -> None:
     sale = world.sales.transactions[world.sales.sent[6]["transaction_id"]]
     sale["answer"] = 2
     place = next(
-        index for index, reply in enumerate(world.sales.replies) if reply["event_id"] == sale["transaction_id"]
+        index for index, reply in enumerate(world.sales.replies) if reply["transaction_id"] == sale["transaction_id"]
     )
-    before = world.sales.replies[place] | {"transaction_status": "waiting", "account_number": None}
-    world.sales.replies[place]["version"] = 2
+    before = world.sales.replies[place] | {"status": "waiting"}
+    world.sales.replies[place]["sequence"] = 2
     world.sales.replies.insert(place + 1, before)
 
 
 def reply_with_number_of_another(world: World) -> None:
     """Two replies have the same number."""
-    world.sales.replies.append(world.sales.replies[0] | {"transaction_status": "waiting", "sales_order": None})
+    world.sales.replies.append(world.sales.replies[0] | {"status": "waiting", "sales_order": None})
+
+
+def reply_to_another_record(world: World) -> None:
+    """A reply names the record of another transaction."""
+    other = world.sales.places[world.sales.sent[4]["transaction_id"]]
+    world.sales.replies[0] |= {"input_partition": other.partition, "input_offset": other.offset}
 
 
 def reply_never_sent(world: World) -> None:
@@ -434,6 +446,7 @@ TOLD: Final = [
     (last_reply_lost, "are [1] of 2"),
     (replies_backwards, "are [2, 1] of 2"),
     (reply_with_number_of_another, "T5: two different replies 1 to houston"),
+    (reply_to_another_record, "names no record of it"),
     (reply_never_sent, "T5: 1 replies were never sent"),
     (waits_for_nothing, "and its customer is synchronized"),
     (blocked_without_reason, "is blocked, and its event is None"),
@@ -449,6 +462,7 @@ LOST: Final = [
     (lost_event, "I4: event"),
     (dead_letter_lost, "I4: async-customers"),
     (reply_lost, "replies: no reply to houston"),
+    (reply_with_another_judgement, "is judgement 2 of the record"),
 ]
 DEAD_LETTERS: Final = [
     (log_and_dead_letter, "I4: event"),

@@ -157,6 +157,9 @@ class World:
                 "account_number": row["account_number"],
                 "version": row["version"],
                 "answered_at": _NOON,
+                "judgement": 1,
+                "input_partition": self.places[event["event_id"]].partition,
+                "input_offset": self.places[event["event_id"]].offset,
             }
         )
 
@@ -190,8 +193,11 @@ class World:
         for key, snapshot in self.snapshots:
             value = None if snapshot is None else encode("Customer", snapshot)
             producer.produce(f"{self.prefix}customers", value, key)
-        for reply in [*self.replies, *self.sales.replies]:
+        for reply in self.replies:
             producer.produce(f"{self.prefix}channel-replies", encode("Reply", reply), reply["channel_id"])
+        for reply in self.sales.replies:
+            value = encode("TransactionReply", reply)
+            producer.produce(f"{self.prefix}transaction-replies", value, reply["channel_id"])
         for origin, value in self.dead_letters:
             where = {"partition": str(origin.partition), "offset": str(origin.offset)}
             about = [(f"__connect.errors.{name}", text.encode()) for name, text in where.items()]

@@ -17,7 +17,6 @@ from tests.faults.traffic import Event
 from tests.sales import Till, Transaction
 
 _EVENING: Final = datetime(2026, 3, 2, 20, 0, tzinfo=UTC)
-_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 ADJUSTMENT: Final = "00000000-0000-4000-8000-00000000000a"
 
 Row = dict[str, Any]
@@ -31,6 +30,8 @@ class WorldSales:
     sent: list[Transaction] = field(default_factory=list)
     places: dict[str, Record] = field(default_factory=dict)
     """By transaction id: its first record."""
+    place_in_dallas: Record | None = None
+    """The record of dallas with the id of a transaction of houston."""
     poison: Record | None = None
     transactions: dict[str, Row] = field(default_factory=dict)
     orders: list[Row] = field(default_factory=list)
@@ -71,6 +72,8 @@ class WorldSales:
             transaction = decode("RetailTransaction", record.value or b"")
             if transaction["channel_id"] == "houston":
                 self.places.setdefault(transaction["transaction_id"], record)
+            else:
+                self.place_in_dallas = record
 
     def ingest(self, numbers: dict[str, str], reasons: list[Row]) -> None:
         """Fill the tables from `sent`, with account numbers by customer id and the reasons of the rejected event."""
@@ -160,19 +163,20 @@ class WorldSales:
         }
         self._reply(day, statement_id, self.statements[statement_id])
 
-    def _reply(self, sent: Transaction, event_id: str, row: Row) -> None:
+    def _reply(self, sent: Transaction, transaction_id: str, row: Row) -> None:
+        place = self.place_in_dallas if sent["channel_id"] == "dallas" else self.places[sent["transaction_id"]]
+        assert place is not None
         self.replies.append(
             {
                 "channel_id": sent["channel_id"],
-                "event_id": event_id,
-                "customer_id": sent["customer_id"] or _NOBODY,
-                "outcome": "REJECTED" if row["status"] == "rejected" else "SYNCHRONIZED",
-                "reasons": row["reasons"],
-                "account_number": row.get("account_number"),
-                "version": row["answer"],
-                "answered_at": _EVENING,
-                "transaction_status": row["status"],
+                "transaction_id": transaction_id,
+                "status": row["status"],
                 "sales_order": None,
+                "reasons": row["reasons"],
+                "sequence": row["answer"],
+                "answered_at": _EVENING,
+                "input_partition": place.partition,
+                "input_offset": place.offset,
             }
         )
 

@@ -15,7 +15,7 @@ from tenten.consumers.headquarters.transactions import reply_outbox
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, publish_replies
 from tenten.kafka.client_config import producer_configuration
 from tenten.schemas.messages import Reason, TransactionStatus
-from tenten.schemas.topics import CHANNEL_REPLIES
+from tenten.schemas.topics import TRANSACTION_REPLIES
 from tenten.sql.engine import open_database
 from tests.scenes import Scene, set_scene, wait_for
 
@@ -35,9 +35,10 @@ def _reply(number: int) -> QueuedReply:
     return QueuedReply(
         channel_id="houston" if number % 2 else "dallas",
         transaction_id=str(UUID(int=1000 - number)),
-        customer_id=None,
         status=TransactionStatus.BLOCKED if blocked else TransactionStatus.SYNCHRONIZED,
-        number=number,
+        sequence=number,
+        input_partition=None if number % 5 == 0 else number % 4,
+        input_offset=None if number % 5 == 0 else 10 * number,
         reasons=(_LONG,) if blocked else (),
         sales_order=None if blocked else f"SO-{number:08}",
     )
@@ -68,14 +69,14 @@ def test_replies_are_published_once_in_the_order_in_which_they_were_enqueued(
             with engine.begin() as headquarters:
                 enqueue_replies(headquarters, enqueued[start:end], _NOON)
         in_rows = [row["answer_count"] for row in scene.query("SELECT answer_count FROM replies_due")]
-        published = publish_replies(engine, producer, scene.settings.topic(CHANNEL_REPLIES))
+        published = publish_replies(engine, producer, scene.settings.topic(TRANSACTION_REPLIES))
 
     # then
     assert sum(in_rows) == published == len(enqueued)
     assert len(in_rows) > 4
     assert scene.query("SELECT * FROM replies_due") == []
     received: list[dict[str, Any]] = []
-    with scene.follow("channel-replies", "Reply") as replies:
+    with scene.follow("transaction-replies", "TransactionReply") as replies:
 
         def all_received() -> bool:
             received.extend(reply for _, reply in replies.more() if reply is not None)
@@ -85,9 +86,13 @@ def test_replies_are_published_once_in_the_order_in_which_they_were_enqueued(
     for channel_id in ("houston", "dallas"):
         actual = [reply for reply in received if reply["channel_id"] == channel_id]
         expected = [reply for reply in enqueued if reply.channel_id == channel_id]
-        assert [(reply["event_id"], reply["version"]) for reply in actual] == [
-            (reply.transaction_id, reply.number) for reply in expected
+        assert [(reply["transaction_id"], reply["sequence"]) for reply in actual] == [
+            (reply.transaction_id, reply.sequence) for reply in expected
         ]
-        assert [(reply["sales_order"], len(reply["reasons"])) for reply in actual] == [
-            (reply.sales_order, len(reply.reasons)) for reply in expected
+        assert [(reply["status"], reply["sales_order"], len(reply["reasons"])) for reply in actual] == [
+            (reply.status, reply.sales_order, len(reply.reasons)) for reply in expected
         ]
+        assert [(reply["input_partition"], reply["input_offset"]) for reply in actual] == [
+            (reply.input_partition, reply.input_offset) for reply in expected
+        ]
+        assert {reply["answered_at"] for reply in actual} == {_NOON}

@@ -57,7 +57,9 @@ def test_transactions_without_customer_are_released_immediately(scene: Scene, ti
         reply_with_status(scene, sale, "synchronized")
 
     # then
-    assert (reply["sales_order"], reply["outcome"], reply["account_number"]) == ("SO-00000001", "SYNCHRONIZED", None)
+    assert (reply["sales_order"], reply["reasons"]) == ("SO-00000001", [])
+    row = status(scene, order)
+    assert (reply["input_partition"], reply["input_offset"]) == (row["partition"], row["offset"])
     found = only_order(scene)
     assert (found["transaction_id"], found["total"]) == (_guid(order), Decimal("50.91"))
     lines = scene.query("SELECT sku, quantity, price, amount FROM sales_order_lines ORDER BY line_number")
@@ -109,7 +111,7 @@ def test_order_and_its_customer_may_arrive_in_any_order(
         reply = reply_with_status(scene, order, "synchronized")
 
     # then
-    assert (row["account_number"], reply["account_number"], reply["sales_order"]) == (NUMBER, NUMBER, "SO-00000001")
+    assert (row["account_number"], reply["sales_order"]) == (NUMBER, "SO-00000001")
     assert only_order(scene)["account_number"] == NUMBER
     assert [row["account_number"] for row in scene.query("SELECT account_number FROM customers")] == [NUMBER]
     with scene.follow("customers", "Customer") as snapshots:
@@ -139,7 +141,7 @@ def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene,
         reply_with_status(scene, order, "synchronized")
 
     # then
-    assert (waiting["outcome"], waiting["sales_order"]) == ("SYNCHRONIZED", None)
+    assert (waiting["sequence"], waiting["sales_order"], waiting["reasons"]) == (1, None, [])
     assert status(scene, order)["account_number"] == NUMBER
 
 
@@ -235,9 +237,9 @@ def test_invalid_orders_are_rejected_with_reasons(scene: Scene, till: Till) -> N
     found = {name: {(why["field"], why["code"]) for why in reply["reasons"]} for name, reply in replies.items()}
     for name, (_, field, code) in WRONG.items():
         assert (field, code) in found[name], name
-        assert replies[name]["outcome"] == "REJECTED"
+        assert replies[name]["sequence"] == 1
     # The first reply was the rejection, the second that the corrected order waits.
-    assert (corrected["version"], corrected["sales_order"]) == (3, "SO-00000002")
+    assert (corrected["sequence"], corrected["sales_order"]) == (3, "SO-00000002")
     assert len(scene.query("SELECT * FROM sales_orders")) == 2
 
 
@@ -354,7 +356,7 @@ def test_id_of_another_channels_transaction_is_rejected(scene: Scene, till: Till
     rejections: list[dict[str, Any]] = []
 
     # when
-    with scene.transactions(), scene.follow("channel-replies", "Reply") as replies:
+    with scene.transactions(), scene.follow("transaction-replies", "TransactionReply") as replies:
 
         def are_received(count: int) -> bool:
             rejections.extend(row for key, row in replies.more() if key == "dallas" and row is not None)
@@ -367,8 +369,8 @@ def test_id_of_another_channels_transaction_is_rejected(scene: Scene, till: Till
             wait_for(partial(are_received, count), "the reply to dallas")
 
     # then
-    assert {(row["transaction_status"], row["reasons"][0]["code"]) for row in rejections} == {("rejected", "duplicate")}
-    assert rejections[0]["version"] < rejections[1]["version"]
+    assert {(row["status"], row["reasons"][0]["code"]) for row in rejections} == {("rejected", "duplicate")}
+    assert rejections[0]["sequence"] < rejections[1]["sequence"]
     assert status(scene, order)["channel_id"] == "houston"
 
 

@@ -23,7 +23,7 @@ from tenten.consumers.channel.status import stopped_partitions
 from tenten.kafka.partitioner import partition_of
 from tenten.schemas.messages import Attribute, Customer, CustomerEvent, Outcome, to_avro
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS
+from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.engine import open_database
 from tests.channel_scene import (
     CHANNEL,
@@ -99,9 +99,9 @@ def test_rows_are_those_of_the_columnar_path(scenes: tuple[ChannelScene, Channel
     assert len(plain.visible()) == 1_500 + 30
     # when
     with _program(plain, SETTLEMENT):
-        _wait_until_settled(plain)
+        plain.wait_until_replies_read()
     with columnar.running(settle):
-        _wait_until_settled(columnar)
+        columnar.wait_until_replies_read()
     # then
     assert _rows(plain) == _rows(columnar)
     repaired = _rows(plain)
@@ -175,13 +175,6 @@ def _program(scene: ChannelScene, program: str) -> Iterator[subprocess.Popen[byt
         print(process.communicate()[1].decode())
         raise
     assert process.returncode == 0, errors.decode()
-
-
-def _wait_until_settled(scene: ChannelScene) -> None:
-    name = scene.settings.topic(CHANNEL_REPLIES)
-    partition = partition_of(CHANNEL, PARTITIONS)
-    end = scene.headquarters.ends(name)[partition]
-    scene.wait(lambda: scene.positions(name) == {partition: end}, "the end of the replies")
 
 
 def _damage(scene: ChannelScene) -> None:

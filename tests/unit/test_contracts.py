@@ -18,7 +18,7 @@ from tenten.schemas.topics import ALL
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 AVRO = Path(__file__).parents[2] / "schemas" / "avro"
-NAMES = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
+NAMES = ("CustomerEvent", "Customer", "Reply", "RetailTransaction", "TransactionReply")
 RELEASED = sorted(file.stem for file in (AVRO / "released").glob("*.avsc"))
 
 Schema = Any
@@ -207,7 +207,13 @@ def test_every_field_has_a_doc(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("CustomerEvent", "customer_id"), ("Customer", "customer_id"), ("Reply", "channel_id")]
+    ("name", "key"),
+    [
+        ("CustomerEvent", "customer_id"),
+        ("Customer", "customer_id"),
+        ("Reply", "channel_id"),
+        ("TransactionReply", "channel_id"),
+    ],
 )
 def test_first_field_is_the_record_key(name: str, key: str) -> None:
     """The key stands first, which is what proves where each record of a batch ends."""
@@ -243,5 +249,6 @@ def test_every_avro_topic_names_a_contract() -> None:
         "customers": "Customer",
         "channel-replies": "Reply",
         "retail-transactions": "RetailTransaction",
+        "transaction-replies": "TransactionReply",
     }
     assert {schema.name for schema in contracts()} == set(NAMES)

@@ -50,6 +50,8 @@ def snapshot_of(value: bytes) -> bytes | None:
         pl.lit("C-1").alias("account_number"),
         pl.lit(1, dtype=pl.Int64).alias("version"),
         pl.lit(NOW, dtype=pl.Datetime("us", "UTC")).alias("updated_at"),
+        pl.lit(2, dtype=pl.Int32).alias("input_partition"),
+        pl.lit(7, dtype=pl.Int64).alias("input_offset"),
     )
     (sent,) = created_outputs(created, [value], HEADERS).snapshots
     return sent.value

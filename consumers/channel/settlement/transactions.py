@@ -1,5 +1,8 @@
 """Replies to orders, cash-and-carry sales and ends of day: store their status and settle the outbox rows.
 
+A reply has a number among those to its transaction, and only a higher one than the stored counts: replies may arrive
+twice, and in any order, since those of release 0.1.0 and of later ones are on different topics.
+
 Runs within settlement's SQL transaction.
 """
 
@@ -8,21 +11,23 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
-from tenten.schemas.messages import Reply, reasons_as_json
+from tenten.schemas.messages import TransactionReply, TransactionStatus, reasons_as_json
 from tenten.schemas.tables.channel import end_of_days, transactions
 from tenten.sql.arrays import is_one_of
 
 
-def settle_transactions(connection: Connection, replies: Sequence[Reply], at: datetime) -> None:
+def settle_transactions(connection: Connection, replies: Sequence[TransactionReply], at: datetime) -> None:
     """Store the reply with the highest number of each transaction. Idempotent. A fixed number of statements.
 
     Any reply settles an outbox row that was sent: headquarters has it. An unsent row was sent before: either the reply
     arrived before the relay marked the row as sent, or a clerk is sending it again; then only a new reply settles it.
     Locks the rows in the order of their ids.
     """
-    newest = {reply.event_id: reply for reply in sorted(replies, key=_number)}
+    newest: dict[str, TransactionReply] = {}
+    for reply in sorted(replies, key=lambda reply: reply.sequence, reverse=True):
+        newest.setdefault(reply.transaction_id, reply)
     stored_numbers: dict[str, int] = {}
     for key, number in _STORED_NUMBERS:
         query = select(key, number).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
@@ -41,21 +46,16 @@ _STORED_NUMBERS: Final = (
 )
 
 
-def _number(reply: Reply) -> int:
-    """The number of the reply among those to its transaction, counted from 1."""
-    return reply.version or 0
-
-
-def _row(reply: Reply, stored_number: int, at: datetime) -> dict[str, object]:
+def _row(reply: TransactionReply, stored_number: int, at: datetime) -> dict[str, object]:
     """A reply as the statements below read it; `stored_number` is that of the newest reply in the channel."""
     return {
-        "id": reply.event_id,
-        "outcome": reply.outcome.lower(),
-        "status": reply.transaction_status,
+        "id": reply.transaction_id,
+        "outcome": "rejected" if reply.status == TransactionStatus.REJECTED else "synchronized",
+        "status": reply.status,
         "sales_order": reply.sales_order,
         "reasons": reasons_as_json(reply.reasons) or None,
-        "answer": _number(reply),
-        "is_new": _number(reply) > stored_number,
+        "answer": reply.sequence,
+        "is_new": reply.sequence > stored_number,
         "at": at.isoformat(timespec="microseconds"),
     }
 
@@ -93,3 +93,22 @@ _REPLIES: Final = {
             FROM json_each(:replies)) AS r
         """,
 }
+
+
+def send_open_transactions_again(connection: Connection) -> None:
+    """Queue the settled outbox rows of transactions that wait or are blocked at headquarters, to learn their status.
+
+    Headquarters recognises a repeat and replies with the current status. Idempotent.
+    """
+    connection.execute(_SEND_AGAIN, {"open": [TransactionStatus.WAITING.value, TransactionStatus.BLOCKED.value]})
+
+
+_SEND_AGAIN: Final = text(
+    """
+    UPDATE outbox SET settled_at = NULL, outcome = NULL, reasons = NULL, sent_at = NULL, sent_topic_id = NULL
+    WHERE settled_at IS NOT NULL AND (
+        id IN (SELECT transaction_id FROM transactions WHERE status IN :open)
+        OR id IN (SELECT end_of_day_id FROM end_of_days WHERE status IN :open)
+    )
+    """
+).bindparams(bindparam("open", expanding=True))

@@ -14,14 +14,16 @@ from sqlalchemy import Connection
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch
 from tenten.consumers.headquarters.customers.event_log import copy_log
 from tenten.consumers.headquarters.customers.numbering import Allotment
+from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.schemas.messages import ROW
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import headquarters_frames
 from tenten.sql.postgresql_driver import driver_cursor
 
 T = TypeVar("T")
 EncodeCreated: TypeAlias = Callable[[pl.DataFrame], T]
-"""Encodes the outputs of new customers: simple creates with `account_number`, `version` and `updated_at`. An empty
-frame lacks these columns.
+"""Encodes the outputs of new customers: simple creates with `account_number`, `version`, `updated_at` and the input
+position. An empty frame lacks these columns.
 """
 
 
@@ -39,14 +41,23 @@ def create_in_bulk(
     creates = batch.simple_creates
     if creates.is_empty():
         return encode(creates)
-    created = _numbered(creates, allotment, now)
+    created = _numbered(_with_positions(creates, batch.positions), allotment, now)
     with ThreadPoolExecutor(1, "encode") as thread:
         encoded = thread.submit(encode, created)
         _copy_customers(
             headquarters, created.select("customer_id", "account_number", "version", "updated_at", "customer")
         )
-        copy_log(headquarters, created, batch.positions, now)
+        copy_log(headquarters, created, batch.positions.topic, now)
         return encoded.result()
+
+
+def _with_positions(creates: pl.DataFrame, positions: RecordPositions) -> pl.DataFrame:
+    """The creates with the position of the record of each."""
+    rows = creates[ROW]
+    return creates.with_columns(
+        pl.Series("input_partition", positions.partitions, dtype=pl.Int32).gather(rows),
+        pl.Series("input_offset", positions.offsets, dtype=pl.Int64).gather(rows),
+    )
 
 
 def _numbered(creates: pl.DataFrame, allotment: Allotment, now: datetime) -> pl.DataFrame:

@@ -8,14 +8,16 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
-from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID
-from tenten.schemas.messages import ROW, Outcome, Reason, Reply, reasons_as_json
+from tenten.schemas.messages import Outcome, Reason, Reply, reasons_as_json
 from tenten.schemas.tables.headquarters import synchronization_log
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import as_rows
 from tenten.sql.postgresql_driver import driver_cursor
+
+FIRST_JUDGEMENT: Final = 1
+"""The number of an event's first judgement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,6 @@ class LogEntry:
     kind: str
     operator: str | None
     occurred_at: datetime
-    row: int
-    """The row in the batch of the event that the entry stems from."""
     new: bool
     repeats: int = 0
     """The repeats in this batch."""
@@ -58,13 +58,16 @@ def _entry(row: Row[Any]) -> LogEntry:
         account_number=row.account_number,
         version=row.version,
         answered_at=row.received_at,
+        judgement=row.judgement,
+        input_partition=row.partition,
+        input_offset=row.offset,
     )
-    return LogEntry(reply=reply, kind=row.kind, operator=row.operator, occurred_at=row.occurred_at, row=0, new=False)
+    return LogEntry(reply=reply, kind=row.kind, operator=row.operator, occurred_at=row.occurred_at, new=False)
 
 
-def write_log(headquarters: Connection, entries: Sequence[LogEntry], positions: RecordPositions) -> None:
+def write_log(headquarters: Connection, entries: Sequence[LogEntry], topic: str) -> None:
     """Insert the new entries, update the overturned ones, and add the repeats of the others."""
-    new = [_log_row(entry, positions) for entry in entries if entry.new]
+    new = [_log_row(entry, topic) for entry in entries if entry.new]
     if new:
         headquarters.execute(insert(synchronization_log), new)
     overturned = [entry.reply for entry in entries if entry.overturned and not entry.new]
@@ -72,13 +75,19 @@ def write_log(headquarters: Connection, entries: Sequence[LogEntry], positions: 
         headquarters.execute(
             update(synchronization_log)
             .where(synchronization_log.c.event_id == bindparam("of"))
-            .values(outcome=bindparam("to"), account_number=bindparam("number"), version=bindparam("at_version")),
+            .values(
+                outcome=bindparam("to"),
+                account_number=bindparam("number"),
+                version=bindparam("at_version"),
+                judgement=bindparam("number_of_judgement"),
+            ),
             [
                 {
                     "of": reply.event_id,
                     "to": reply.outcome.lower(),
                     "number": reply.account_number,
                     "at_version": reply.version,
+                    "number_of_judgement": reply.judgement,
                 }
                 for reply in overturned
             ],
@@ -99,7 +108,7 @@ _COUNT_REPEATS: Final = text(
 """Add the repeats of events that were logged before; their other columns stay."""
 
 
-def _log_row(entry: LogEntry, positions: RecordPositions) -> Mapping[str, Any]:
+def _log_row(entry: LogEntry, topic: str) -> Mapping[str, Any]:
     reply = entry.reply
     return {
         "event_id": reply.event_id,
@@ -112,17 +121,17 @@ def _log_row(entry: LogEntry, positions: RecordPositions) -> Mapping[str, Any]:
         "version": reply.version,
         "operator": entry.operator,
         "repeats": entry.repeats,
-        "topic": positions.topic,
-        "partition": positions.partitions[entry.row],
-        "offset": positions.offsets[entry.row],
+        "judgement": reply.judgement,
+        "topic": topic,
+        "partition": reply.input_partition,
+        "offset": reply.input_offset,
         "occurred_at": entry.occurred_at,
         "received_at": reply.answered_at,
     }
 
 
-def copy_log(headquarters: Connection, created: pl.DataFrame, positions: RecordPositions, now: datetime) -> None:
+def copy_log(headquarters: Connection, created: pl.DataFrame, topic: str, now: datetime) -> None:
     """Log simple creates as synchronized. Raises: `psycopg.errors.UniqueViolation` when an event is already logged."""
-    rows = created[ROW]
     entries = created.select(
         "event_id",
         "customer_id",
@@ -134,9 +143,10 @@ def copy_log(headquarters: Connection, created: pl.DataFrame, positions: RecordP
         "version",
         "operator",
         pl.lit(0, dtype=pl.Int32).alias("repeats"),
-        pl.lit(positions.topic).alias("topic"),
-        pl.Series("partition", positions.partitions, dtype=pl.Int32).gather(rows),
-        pl.Series("offset", positions.offsets, dtype=pl.Int64).gather(rows),
+        pl.lit(FIRST_JUDGEMENT, dtype=pl.Int32).alias("judgement"),
+        pl.lit(topic).alias("topic"),
+        pl.col("input_partition").alias("partition"),
+        pl.col("input_offset").alias("offset"),
         "occurred_at",
         pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("received_at"),
     )

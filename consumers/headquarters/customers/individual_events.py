@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert
 
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, IndividualEvent
 from tenten.consumers.headquarters.customers.envelope import envelope_errors, other_legal_entity
-from tenten.consumers.headquarters.customers.event_log import LogEntry, read_log, write_log
+from tenten.consumers.headquarters.customers.event_log import FIRST_JUDGEMENT, LogEntry, read_log, write_log
 from tenten.consumers.headquarters.customers.numbering import Allotment, numbers_used_up
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.customer import apply_paths, changed_paths, value_at
@@ -76,7 +76,7 @@ class IndividualEvents:
         event = individual.event
         logged = self._log_entries.get(event.event_id)
         if logged is not None and logged.reply.customer_id != event.customer_id:
-            self._reject_duplicate_id(event)
+            self._reject_duplicate_id(individual)
             return
         if logged is not None:
             self._repeat(event, logged)
@@ -84,8 +84,9 @@ class IndividualEvents:
             self._judge(individual)
         self._touch(event)
 
-    def _reject_duplicate_id(self, event: CustomerEvent) -> None:
+    def _reject_duplicate_id(self, individual: IndividualEvent) -> None:
         """Reject an event that has the id of another customer's event. Not logged: the log entry is the other's."""
+        event = individual.event
         text = "Another customer's event has this id: give every event its own id."
         reply = Reply(
             channel_id=event.channel_id,
@@ -94,6 +95,9 @@ class IndividualEvents:
             outcome=Outcome.REJECTED,
             reasons=(Reason(field="event_id", code="duplicate", text=text),),
             answered_at=self.now,
+            judgement=FIRST_JUDGEMENT,
+            input_partition=self.batch.positions.partitions[individual.row],
+            input_offset=self.batch.positions.offsets[individual.row],
         )
         self.replies.append(reply)
 
@@ -227,27 +231,34 @@ class IndividualEvents:
         reasons: tuple[Reason, ...] = (),
         event_id: str | None = None,
     ) -> None:
-        """Log and reply the outcome of an event, or of the superseded event `event_id`."""
+        """Log and reply the outcome of an event, or of the superseded event `event_id`.
+
+        An event that was rejected before is judged once more; its log entry keeps the position of its first record.
+        """
         event = individual.event
         customer = self._customers.get(event.customer_id)
+        answered_id = event.event_id if event_id is None else event_id
+        rejected = self._log_entries.get(answered_id)
+        positions = self.batch.positions
         reply = Reply(
             channel_id=event.channel_id,
-            event_id=event.event_id if event_id is None else event_id,
+            event_id=answered_id,
             customer_id=event.customer_id,
             outcome=outcome,
             reasons=reasons,
             account_number=customer.account_number if customer else None,
             version=customer.version if customer else None,
             answered_at=self.now,
+            judgement=rejected.reply.judgement + 1 if rejected else FIRST_JUDGEMENT,
+            input_partition=rejected.reply.input_partition if rejected else positions.partitions[individual.row],
+            input_offset=rejected.reply.input_offset if rejected else positions.offsets[individual.row],
         )
-        rejected = self._log_entries.get(reply.event_id)
         if rejected is None:
             entry = LogEntry(
                 reply=reply,
                 kind=event.kind.lower(),
                 operator=storable_operator(event.operator) if reply.event_id == event.event_id else None,
                 occurred_at=event.occurred_at,
-                row=individual.row,
                 new=True,
             )
         else:
@@ -269,7 +280,7 @@ class IndividualEvents:
         new_ids = {customer.customer_id for customer in new}
         others = [customer for customer in changed if customer.customer_id not in new_ids]
         write_customers(self.headquarters, HEADQUARTERS_TABLES, others, before)
-        write_log(self.headquarters, list(self._log_entries.values()), self.batch.positions)
+        write_log(self.headquarters, list(self._log_entries.values()), self.batch.positions.topic)
         if self._erased_ids:
             erased = is_one_of(self.headquarters, customer_audit.c.customer_id, self._erased_ids)
             self.headquarters.execute(delete(customer_audit).where(erased))

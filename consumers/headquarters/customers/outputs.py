@@ -14,6 +14,7 @@ from tenten.avro.batches import EXACT
 from tenten.avro.columns import encode_columns
 from tenten.avro.primitives import text_bytes
 from tenten.avro.wire import contract, encode, header_bytes
+from tenten.consumers.headquarters.customers.event_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
 from tenten.consumers.headquarters.customers.transaction import Synchronized
 from tenten.kafka.records import Headers
@@ -42,7 +43,7 @@ class CreatedOutputs(NamedTuple):
 def created_outputs(
     created: pl.DataFrame, values: Sequence[bytes | None], headers: Mapping[str, bytes]
 ) -> CreatedOutputs:
-    """Snapshots and replies of a batch's simple creates, given with number, version and time.
+    """Snapshots and replies of a batch's simple creates, given with number, version, time and input position.
 
     `values` are the batch's values as delivered, `headers` the framing by contract name.
     """
@@ -186,7 +187,9 @@ def _created_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
     if created.is_empty():
         return []
     reply = created.with_columns(
-        pl.lit(Outcome.SYNCHRONIZED.value).alias("outcome"), pl.col("updated_at").alias("answered_at")
+        pl.lit(Outcome.SYNCHRONIZED.value).alias("outcome"),
+        pl.col("updated_at").alias("answered_at"),
+        pl.lit(FIRST_JUDGEMENT, dtype=pl.Int64).alias("judgement"),
     )
     encoded = encode_columns(contract("Reply"), reply, header)
     return [

@@ -42,7 +42,7 @@ _BLOCK: Final = text(
     UPDATE retail_transactions SET status = 'blocked', reasons = :why, changed_at = :now, answer = answer + 1
     WHERE transaction_id = ANY (CAST(:ids AS uuid[]))
       AND (status = 'waiting' OR reasons::text <> CAST(:why AS json)::text)
-    RETURNING transaction_id::text, channel_id, customer_id::text, status, reasons, answer
+    RETURNING transaction_id::text, channel_id, status, reasons, answer, partition, "offset"
     """
 ).bindparams(bindparam("why", type_=JSON))
 
@@ -65,8 +65,8 @@ _BLOCK_REJECTED_WAITING: Final = """
         FOR UPDATE OF waiting SKIP LOCKED
     ) AS brought
     WHERE waiting.transaction_id = brought.transaction_id
-    RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.customer_id::text, waiting.status,
-              waiting.reasons, waiting.answer
+    RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.status, waiting.reasons, waiting.answer,
+              waiting.partition, waiting."offset"
     """
 _BLOCK_REJECTED: Final = {
     full_scan: text(_BLOCK_REJECTED_WAITING.format(among=among)) for full_scan, among in WAITING.items()
@@ -89,7 +89,7 @@ _REPLY_TO_WAITING: Final = text(
         LIMIT :rows_max
         FOR UPDATE SKIP LOCKED
     )
-    RETURNING transaction_id::text, channel_id, customer_id::text, status, reasons, answer
+    RETURNING transaction_id::text, channel_id, status, reasons, answer, partition, "offset"
     """
 )
 
@@ -99,10 +99,11 @@ def _replies(rows: Iterable[Row[Any]]) -> list[QueuedReply]:
         QueuedReply(
             channel_id=row.channel_id,
             transaction_id=row.transaction_id,
-            customer_id=row.customer_id,
             status=TransactionStatus(row.status),
             reasons=reasons_from_json(row.reasons),
-            number=row.answer,
+            sequence=row.answer,
+            input_partition=row.partition,
+            input_offset=row.offset,
         )
         for row in rows
     ]

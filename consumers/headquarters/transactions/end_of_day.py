@@ -31,8 +31,8 @@ def record_ends_of_day(headquarters: Connection, batch: ClassifiedBatch, now: da
             select(statements).where(statements.c.statement_id == event.transaction_id)
         ).first()
         if before is not None and before.channel_id != event.channel_id:
-            offset = batch.positions.offsets[end_of_day.row]
-            replies.append(id_conflict_reply(event.transaction_id, event.channel_id, offset))
+            partition, offset = batch.positions.partitions[end_of_day.row], batch.positions.offsets[end_of_day.row]
+            replies.append(id_conflict_reply(event.transaction_id, event.channel_id, partition, offset))
         elif before is not None and before.status != TransactionStatus.REJECTED:
             replies.extend(_repeated(headquarters, before))
         else:
@@ -55,10 +55,11 @@ def statement_reply(row: Row[Any]) -> QueuedReply:
     return QueuedReply(
         channel_id=row.channel_id,
         transaction_id=row.statement_id,
-        customer_id=None,
         status=TransactionStatus(row.status),
         reasons=reasons_from_json(row.reasons),
-        number=row.answer,
+        sequence=row.answer,
+        input_partition=row.partition,
+        input_offset=row.offset,
     )
 
 
@@ -88,6 +89,8 @@ def _new_statement(
         "answer": reply_number,
         "repeats": 0 if before is None else before.repeats + 1,
         "operator": storable_operator(event.operator),
+        "partition": batch.positions.partitions[end_of_day.row],
+        "offset": batch.positions.offsets[end_of_day.row],
         "closed_at": event.occurred_at,
         "received_at": now,
     }
@@ -96,10 +99,11 @@ def _new_statement(
         yield QueuedReply(
             channel_id=event.channel_id,
             transaction_id=event.transaction_id,
-            customer_id=None,
             status=row["status"],
             reasons=end_of_day.reasons,
-            number=reply_number,
+            sequence=reply_number,
+            input_partition=row["partition"],
+            input_offset=row["offset"],
         )
     if rejected:
         return

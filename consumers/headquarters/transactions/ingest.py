@@ -89,7 +89,7 @@ def _ingest_sales(headquarters: Connection, batch: ClassifiedBatch, now: datetim
     if not stored and sales["transaction_id"].is_unique().all():
         _insert(headquarters, batch, sales, {}, now)
         _enqueue(headquarters, sales)
-        return _immediate_replies(sales, {})
+        return _immediate_replies(batch, sales, {})
     chosen = _choose(batch, stored)
     new = sales.filter(pl.col(ROW).is_in(list(chosen.rows.values())))
     rejected = {key: row for key, row in stored.items() if row.status == TransactionStatus.REJECTED}
@@ -107,7 +107,7 @@ def _ingest_sales(headquarters: Connection, batch: ClassifiedBatch, now: datetim
     _enqueue(headquarters, new)
     _count_repeats(headquarters, chosen.repeats + chosen.replaced)
     unchanged = chosen.repeats.keys() - chosen.rows.keys()
-    return [*chosen.id_conflicts, *_immediate_replies(new, replaced), *_current_replies(headquarters, unchanged)]
+    return [*chosen.id_conflicts, *_immediate_replies(batch, new, replaced), *_current_replies(headquarters, unchanged)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ def _choose(batch: ClassifiedBatch, stored: Mapping[str, Any]) -> _Choice:
     columns = batch.sales.select(ROW, "transaction_id", "channel_id", "status")
     for row, transaction_id, channel_id, status in columns.iter_rows():
         if channels.setdefault(transaction_id, channel_id) != channel_id:
-            choice.id_conflicts.append(id_conflict_reply(transaction_id, channel_id, positions.offsets[row]))
+            partition, offset = positions.partitions[row], positions.offsets[row]
+            choice.id_conflicts.append(id_conflict_reply(transaction_id, channel_id, partition, offset))
         elif transaction_id in accepted or _is_same_record(stored.get(transaction_id), positions, row):
             choice.repeats[transaction_id] += 1
         else:
@@ -194,17 +195,18 @@ def _insert(
     copy_into(driver_cursor(headquarters), "retail_transactions", as_rows(written, retail_transactions, "postgresql"))
 
 
-def _immediate_replies(sales: pl.DataFrame, replaced: Mapping[str, Any]) -> list[QueuedReply]:
+def _immediate_replies(batch: ClassifiedBatch, sales: pl.DataFrame, replaced: Mapping[str, Any]) -> list[QueuedReply]:
     """Replies to rejected sales, and to sales that replace a rejected one."""
     replied = (pl.col("status") == TransactionStatus.REJECTED) | pl.col("transaction_id").is_in(list(replaced))
     return [
         QueuedReply(
             channel_id=row["channel_id"],
             transaction_id=row["transaction_id"],
-            customer_id=row["customer_id"],
             status=TransactionStatus(row["status"]),
             reasons=reasons_from_json(json.loads(row[REASONS])),
-            number=1 + (replaced[row["transaction_id"]].answer if row["transaction_id"] in replaced else 0),
+            sequence=1 + (replaced[row["transaction_id"]].answer if row["transaction_id"] in replaced else 0),
+            input_partition=batch.positions.partitions[row[ROW]],
+            input_offset=batch.positions.offsets[row[ROW]],
         )
         for row in sales.filter(replied).iter_rows(named=True)
     ]
@@ -236,12 +238,12 @@ def _current_replies(headquarters: Connection, ids: Collection[str]) -> list[Que
         QueuedReply(
             channel_id=row.channel_id,
             transaction_id=row.transaction_id,
-            customer_id=row.customer_id,
             status=TransactionStatus(row.status),
             reasons=reasons_from_json(row.reasons),
-            account_number=row.account_number,
             sales_order=row.sales_order,
-            number=row.answer,
+            sequence=row.answer,
+            input_partition=row.partition,
+            input_offset=row.offset,
         )
         for row in headquarters.execute(query)
     ]

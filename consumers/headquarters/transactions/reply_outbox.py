@@ -1,6 +1,7 @@
 """The reply outbox: replies to transactions, enqueued in the SQL transaction that changes a status, then published.
 
 A channel may receive a reply twice. Replies to a transaction are numbered upwards, so the channel keeps the newest.
+Replies that release 0.1.0 has enqueued are published in the form of this release.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +13,17 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, delete, text
 
 from tenten.avro.columns import encode_columns
-from tenten.avro.wire import contract, encode
+from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.records import Headers, produce
 from tenten.runtime.failpoints import failpoint
-from tenten.schemas.messages import NO_CUSTOMER, Outcome, Reason, Reply, TransactionStatus, to_avro
+from tenten.schemas.messages import (
+    Reason,
+    TransactionReply,
+    TransactionStatus,
+    to_avro,
+    transaction_reply_of_0_1_0,
+)
 from tenten.schemas.tables.headquarters import replies_due
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
@@ -39,24 +46,26 @@ class QueuedReply(NamedTuple):
 
     channel_id: str
     transaction_id: str
-    customer_id: str | None
     status: TransactionStatus
-    number: int
+    sequence: int
+    input_partition: int | None
+    """Null for a statement that release 0.1.0 has stored."""
+    input_offset: int | None
     reasons: tuple[Reason, ...] = ()
-    account_number: str | None = None
     sales_order: str | None = None
 
 
-def id_conflict_reply(transaction_id: str, channel_id: str, offset: int) -> QueuedReply:
+def id_conflict_reply(transaction_id: str, channel_id: str, partition: int, offset: int) -> QueuedReply:
     """The reply to a transaction that has the id of another channel's, and so cannot be stored."""
     return QueuedReply(
         channel_id=channel_id,
         transaction_id=transaction_id,
-        customer_id=None,
         status=TransactionStatus.REJECTED,
         reasons=(_DUPLICATE,),
         # Grows when it is sent again, so that the channel takes the next reply for a newer one.
-        number=offset + 1,
+        sequence=offset + 1,
+        input_partition=partition,
+        input_offset=offset,
     )
 
 
@@ -71,11 +80,9 @@ def enqueue_replies(headquarters: Connection, replies: Sequence[QueuedReply], at
     """Enqueue replies, which are published in this order after the SQL transaction has committed."""
     if not replies:
         return
-    header = contract("Reply").header
-    without_reasons = iter(_encode([reply for reply in replies if not reply.reasons], at, header))
+    without_reasons = iter(_encode([reply for reply in replies if not reply.reasons], at))
     payloads = [
-        encode(contract("Reply"), to_avro(_message(reply, at)), header) if reply.reasons else next(without_reasons)
-        for reply in replies
+        encode(_CONTRACT, to_avro(_message(reply, at))) if reply.reasons else next(without_reasons) for reply in replies
     ]
     for start, end in _rows(payloads):
         part = replies[start:end]
@@ -109,39 +116,36 @@ _ROW_SCHEMA: Final = pl.Schema(
 )
 
 
-def _message(reply: QueuedReply, at: datetime) -> Reply:
-    return Reply(
+_CONTRACT: Final = contract("TransactionReply")
+
+
+def _message(reply: QueuedReply, at: datetime) -> TransactionReply:
+    return TransactionReply(
         channel_id=reply.channel_id,
-        event_id=reply.transaction_id,
-        customer_id=reply.customer_id or NO_CUSTOMER,
-        outcome=_outcome(reply.status),
-        reasons=reply.reasons,
-        account_number=reply.account_number,
-        version=reply.number,
-        answered_at=at,
-        transaction_status=reply.status,
+        transaction_id=reply.transaction_id,
+        status=reply.status,
         sales_order=reply.sales_order,
+        reasons=reply.reasons,
+        sequence=reply.sequence,
+        answered_at=at,
+        input_partition=reply.input_partition,
+        input_offset=reply.input_offset,
     )
 
 
-def _outcome(status: TransactionStatus) -> Outcome:
-    return Outcome.REJECTED if status is TransactionStatus.REJECTED else Outcome.SYNCHRONIZED
-
-
-def _encode(replies: Sequence[QueuedReply], at: datetime, header: bytes) -> list[bytes]:
+def _encode(replies: Sequence[QueuedReply], at: datetime) -> list[bytes]:
     """Replies without reasons, framed."""
     columns: dict[str, Sequence[Any]] = {
         "channel_id": [reply.channel_id for reply in replies],
-        "event_id": [reply.transaction_id for reply in replies],
-        "customer_id": [reply.customer_id or NO_CUSTOMER for reply in replies],
-        "outcome": [_outcome(reply.status).value for reply in replies],
-        "account_number": [reply.account_number for reply in replies],
-        "version": [reply.number for reply in replies],
-        "transaction_status": [reply.status.value for reply in replies],
+        "transaction_id": [reply.transaction_id for reply in replies],
+        "status": [reply.status.value for reply in replies],
         "sales_order": [reply.sales_order for reply in replies],
+        "sequence": [reply.sequence for reply in replies],
         "answered_at": [at] * len(replies),
+        "input_partition": [reply.input_partition for reply in replies],
+        "input_offset": [reply.input_offset for reply in replies],
     }
-    return encode_columns(contract("Reply"), columns, header)
+    return encode_columns(_CONTRACT, columns, _CONTRACT.header)
 
 
 def publish_replies(engine: Engine, producer: Producer, topic: str) -> int:
@@ -187,10 +191,18 @@ def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, st
             failures.append(error)
 
     for _, channel_id, transaction_id, payload in queued:
-        headers: Headers = [("id", transaction_id), ("type", "Reply")]
-        produce(producer, topic, channel_id, payload, headers=headers, on_delivery=delivered)
+        headers: Headers = [("id", transaction_id), ("type", _CONTRACT.name)]
+        produce(producer, topic, channel_id, _in_this_form(payload), headers=headers, on_delivery=delivered)
     unacknowledged = producer.flush(REQUEST_SECONDS)
     for failure in failures:
         raise KafkaException(failure)
     if unacknowledged:
         raise KafkaException(f"no acknowledgement within {REQUEST_SECONDS} s")
+
+
+def _in_this_form(payload: bytes) -> bytes:
+    """The reply as this release writes it; release 0.1.0 has enqueued each as a `Reply`."""
+    if payload.startswith(_CONTRACT.header):
+        return payload
+    reply = WriterSchemas().decode(payload, contract("Reply"))
+    return encode(_CONTRACT, to_avro(transaction_reply_of_0_1_0(reply)))

@@ -1,7 +1,7 @@
 """The transactions worker: from `retail-transactions` to sales orders and statements.
 
 Input: `retail-transactions`, as a member of the consumer group `transactions`; at most as many workers as partitions.
-Output: headquarters' database; `async-customers` (the customer events inside transactions), `channel-replies` and
+Output: headquarters' database; `async-customers` (the customer events inside transactions), `transaction-replies` and
 `retail-transactions.dlq`.
 Guarantee: each transaction in exactly one sales order or statement, none with a customer that is not synchronized.
 
@@ -39,13 +39,14 @@ from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHAN
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
+from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
-from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_REPLIES, RETAIL_TRANSACTIONS, RETAIL_TRANSACTIONS_DLQ
+from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, RETAIL_TRANSACTIONS_DLQ, TRANSACTION_REPLIES
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import check_version
 from tenten.sql.notifications import listening
@@ -123,8 +124,12 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
 
 
 def _begin(settings: Settings, engine: Engine) -> None:
-    """Check the database version and publish the schemas."""
+    """Check the database version and the topic of the replies, and publish the schemas.
+
+    Raises: `KafkaRefused` when the topic does not exist: a broker would create it, with partitions of its own.
+    """
     check_version(engine, "headquarters")
+    topic_ids(settings, [settings.topic(TRANSACTION_REPLIES)])
     publish_schemas(settings)
 
 
@@ -169,7 +174,7 @@ def publish_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: E
     try:
         with listening(engine, REPLIES_CHANNEL) as notification:
             while not stop.is_set():
-                published = publish_replies(engine, producer, settings.topic(CHANNEL_REPLIES))
+                published = publish_replies(engine, producer, settings.topic(TRANSACTION_REPLIES))
                 retry.recovered()
                 if published:
                     log.info("transaction_replies_sent", replies=published)

@@ -34,7 +34,7 @@ def release_together(headquarters: Connection, parameters: Mapping[str, Any], *,
     remaining = json.dumps([_remaining_numbers(row) for row in sequences.values()])
     result, used = Released([], {}), Counter[str]()
     rows = headquarters.execute(_RELEASE[full_scan], {**parameters, "sequences": remaining}).all()
-    for legal_entity, is_released, transaction_id, channel_id, customer_id, account_number, sales_order, number in rows:
+    for legal_entity, is_released, transaction_id, channel_id, sales_order, sequence, partition, offset in rows:
         if not is_released:
             result.blocked[transaction_id] = _USED_UP if legal_entity in sequences else _NO_SEQUENCE
             continue
@@ -43,11 +43,11 @@ def release_together(headquarters: Connection, parameters: Mapping[str, Any], *,
         reply = QueuedReply(
             channel_id=channel_id,
             transaction_id=transaction_id,
-            customer_id=customer_id,
             status=TransactionStatus.SYNCHRONIZED,
-            account_number=account_number,
             sales_order=sales_order,
-            number=number,
+            sequence=sequence,
+            input_partition=partition,
+            input_offset=offset,
         )
         result.replies.append(reply)
     table = sales_order_sequences
@@ -116,8 +116,7 @@ _RELEASE_RELEASABLE: Final = """
         FROM released, json_to_record(released.content) AS delivery (delivery_mode text, delivery_address json)
         WHERE sales_order IS NOT NULL
     )
-    SELECT legal_entity, is_released, transaction_id::text, channel_id, customer_id::text, account_number, sales_order,
-           answer + 1
+    SELECT legal_entity, is_released, transaction_id::text, channel_id, sales_order, answer + 1, partition, "offset"
     FROM numbered
     """
 _RELEASE: Final = {

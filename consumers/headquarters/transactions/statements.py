@@ -183,6 +183,6 @@ _CHANGE: Final = text(
     UPDATE statements
     SET status = :status, reasons = :why, totals = :totals, posted_at = :posted_at, answer = answer + 1
     WHERE statement_id = :of
-    RETURNING statement_id::text, channel_id, status, reasons, answer
+    RETURNING statement_id::text, channel_id, status, reasons, answer, partition, "offset"
     """
 ).bindparams(bindparam("why", type_=JSON), bindparam("totals", type_=JSON))
