@@ -14,7 +14,6 @@ from structlog import get_logger
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.positions import (
     TopicRead,
-    initialise_positions,
     move_positions,
     read_positions,
     register_topic,
@@ -208,7 +207,7 @@ class _PartitionPosition:
 
 
 def _load_position(settings: Settings, engine: Engine, channel_name: str, name: str) -> _PartitionPosition:
-    """The channel's position in a topic (name with prefix): offset 0 where the topic is new or recreated.
+    """The channel's position in a topic (name with prefix); the first record where the channel has none.
 
     Where replies may have been deleted before the channel could read them, transactions without a final one are sent
     again.
@@ -216,21 +215,17 @@ def _load_position(settings: Settings, engine: Engine, channel_name: str, name: 
     info = topic_ids(settings, [name])[name]
     partition = partition_of(channel_name, info.partitions)
     begins_at = earliest_offsets(settings, name, info.partitions)[partition]
-    now = datetime.now(UTC)
     with engine.begin() as connection:
         topic = register_topic(connection, name, info)
-        positions = read_positions(connection, topic)
-        if partition in positions:
-            offset = positions[partition].next_offset
-            return _PartitionPosition(topic=topic, partition=partition, next_offset=offset, read_to=offset)
-        is_recreated = was_recreated(connection, topic)
-        if is_recreated:
-            replace_positions(connection, topic, {partition: 0}, now)
-        else:
-            initialise_positions(connection, topic, [partition], now)
-        if is_recreated or begins_at > 0:
-            send_open_transactions_again(connection)
-    return _PartitionPosition(topic=topic, partition=partition, next_offset=0, read_to=0)
+        stored = read_positions(connection, topic).get(partition)
+        next_offset = begins_at if stored is None else max(begins_at, stored.next_offset)
+        if stored is None or stored.next_offset < begins_at:
+            if stored is not None:
+                log.warning("reply_offset_lost", channel=channel_name, topic=name, next_offset=stored.next_offset)
+            if begins_at > 0 or was_recreated(connection, topic):
+                send_open_transactions_again(connection)
+            replace_positions(connection, topic, {partition: next_offset}, datetime.now(UTC))
+    return _PartitionPosition(topic=topic, partition=partition, next_offset=next_offset, read_to=next_offset)
 
 
 def settle(
