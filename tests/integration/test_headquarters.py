@@ -176,6 +176,10 @@ def test_correction_applies_the_rest_of_the_rejected_event(scene: Scene, houston
     assert [reason["code"] for reason in rejected["reasons"]] == ["unknown_country"]
     assert superseded["outcome"] == again["outcome"] == "SUPERSEDED"
     assert superseded["reasons"] == again["reasons"] == []
+    assert [reply["judgement"] for reply in (rejected, superseded, again)] == [1, 2, 2]
+    logged = scene.tables().log[wrong["event_id"]]
+    place = (logged["partition"], logged["offset"])
+    assert {(reply["input_partition"], reply["input_offset"]) for reply in (rejected, superseded, again)} == {place}
     state = scene.tables().states[customer_id]
     assert (state["title"], state["addresses"]) == ("Dr.", {})
 
@@ -325,7 +329,13 @@ def test_event_with_the_id_of_another_customers_event_is_rejected(scene: Scene, 
     records = read_topic(scene.bootstrap_servers, scene.prefix, REPLIES)
     replies = [decode("Reply", record.value or b"") for record in records]
     (rejected,) = [reply for reply in replies if reply["customer_id"] == second["customer_id"]]
-    assert (rejected["outcome"], rejected["account_number"]) == ("REJECTED", None)
+    assert (rejected["outcome"], rejected["account_number"], rejected["judgement"]) == ("REJECTED", None, 1)
+    (place,) = [
+        (record.partition, record.offset)
+        for record in read_topic(scene.bootstrap_servers, scene.prefix, "async-customers")
+        if record.key == second["customer_id"].encode()
+    ]
+    assert (rejected["input_partition"], rejected["input_offset"]) == place
     assert [reason["code"] for reason in rejected["reasons"]] == ["duplicate"]
     assert scene.tables().customers.keys() == {first["customer_id"]}
 

@@ -425,13 +425,17 @@ def autocommit(store: Store) -> Connection:
 
 
 def test_old_settled_sales_are_pruned(store: Store) -> None:
-    """The row is deleted, the sale stays."""
+    """The row is deleted, the sale stays. Sales without a final reply keep their rows, should that reply be lost."""
     # given
-    settled, pending = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
-    store.reply(settled, "synchronized")
+    settled, pending, waiting, blocked = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(4))
+    for transaction_id, status in ((settled, "synchronized"), (waiting, "waiting"), (blocked, "blocked")):
+        store.reply(transaction_id, "synchronized")
+        is_this = channel.transactions.c.transaction_id == transaction_id
+        with store.channel.engine.begin() as connection:
+            connection.execute(update(channel.transactions).where(is_this).values(status=status))
     # when
     with store.channel.engine.begin() as connection:
         maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1))
     # then
-    assert [row["id"] for row in store.rows(channel.outbox)] == [pending]
+    assert [row["id"] for row in store.rows(channel.outbox)] == [pending, waiting, blocked]
     assert show_transaction(store.channel, settled).transaction_id == settled

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
+from tenten.avro.wire import encode, released_contract
 from tenten.consumers.headquarters.transactions import reply_outbox
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, publish_replies
 from tenten.kafka.client_config import producer_configuration
 from tenten.schemas.messages import Reason, TransactionStatus
 from tenten.schemas.topics import TRANSACTION_REPLIES
 from tenten.sql.engine import open_database
+from tests.faults.evidence import read_topic
 from tests.scenes import Scene, set_scene, wait_for
 
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -96,3 +99,62 @@ def test_replies_are_published_once_in_the_order_in_which_they_were_enqueued(
             (reply.input_partition, reply.input_offset) for reply in expected
         ]
         assert {reply["answered_at"] for reply in actual} == {_NOON}
+
+
+def test_replies_that_0_1_0_has_enqueued_are_published_in_the_new_form(scene: Scene) -> None:
+    """They lay in the outbox at the upgrade: they keep their order and content, before those of this release."""
+    # given
+    answers = [
+        {"version": 1, "transaction_status": "blocked", "outcome": "SYNCHRONIZED", "reasons": [asdict(_LONG)]},
+        {"version": 2, "transaction_status": "synchronized", "outcome": "SYNCHRONIZED", "sales_order": "SO-00000007"},
+        {"version": 1, "transaction_status": "rejected", "outcome": "REJECTED", "account_number": "C-1"},
+    ]
+    ids = [str(UUID(int=number)) for number in (1, 1, 2)]
+    payloads = [
+        encode(
+            released_contract("Reply"),
+            {"channel_id": "houston", "event_id": key, "customer_id": str(UUID(int=0)), "answered_at": _NOON, **answer},
+        )
+        for key, answer in zip(ids, answers, strict=True)
+    ]
+    insert = "INSERT INTO replies_due (answer_count, channel_ids, transaction_ids, payloads) VALUES (3, %s, %s, %s)"
+    scene.query(insert, ["houston"] * 3, ids, payloads)
+    producer = Producer(producer_configuration(scene.settings))
+
+    # when
+    with _headquarters(scene) as engine:
+        with engine.begin() as headquarters:
+            enqueue_replies(headquarters, [_reply(1)], _NOON)
+        assert publish_replies(engine, producer, scene.settings.topic(TRANSACTION_REPLIES)) == 4
+
+    # then
+    received: list[dict[str, Any]] = []
+    with scene.follow("transaction-replies", "TransactionReply") as replies:
+
+        def all_received() -> bool:
+            received.extend(reply for _, reply in replies.more() if reply is not None)
+            return len(received) >= 4
+
+        wait_for(all_received, "replies")
+    old = {"channel_id": "houston", "answered_at": _NOON, "input_partition": None, "input_offset": None}
+    assert received[:3] == [
+        {
+            **old,
+            "transaction_id": ids[0],
+            "status": "blocked",
+            "sales_order": None,
+            "reasons": [asdict(_LONG)],
+            "sequence": 1,
+        },
+        {
+            **old,
+            "transaction_id": ids[1],
+            "status": "synchronized",
+            "sales_order": "SO-00000007",
+            "reasons": [],
+            "sequence": 2,
+        },
+        {**old, "transaction_id": ids[2], "status": "rejected", "sales_order": None, "reasons": [], "sequence": 1},
+    ]
+    assert received[3]["transaction_id"] == _reply(1).transaction_id
+    assert read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies") == ()
