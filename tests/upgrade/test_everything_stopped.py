@@ -1,6 +1,7 @@
 """Release 0.1.0 is killed at its work; then headquarters and stores are upgraded with everything stopped."""
 
 import signal
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ assert producer.flush(30) == 0
 """
 
 LINE: Final = ("--line", "TEA:2:4.50")
+MORNING: Final = {"Gonçalves": "houston", "Groß": "seattle"}
+"""Customers that are settled everywhere before anything is killed."""
 
 
 @dataclass(slots=True)
@@ -130,20 +133,18 @@ def _left_by_killed_release(world: World) -> Left:
 def _rejections(world: World, left: Left) -> None:
     """Headquarters does not know the stores yet, and rejects the first customer of each."""
     with world.old.running("headquarters", "run", TENTEN_CONFIG="without_stores.toml") as headquarters:
-        _create(world, left, {store.name: f"Rejected {store.name}" for store in world.every_store})
+        _create(world, left, _in_each(world, "Rejected"))
         world.wait_until_stores(_has_only_a_rejection, "the rejection")
         end(headquarters)
 
 
 def _complete_day(world: World, left: Left) -> None:
     """Customers, an edit, orders, sales and an end of day: settled in every store."""
-    _create(world, left, {"houston": "Gonçalves", "seattle": "Groß"})
-    _create(world, left, {"houston": "Erased"})
+    _create(world, left, {**MORNING, "Erased": "houston"})
     world.old.together(
         [
             ("customer", "edit", "houston", left.customers["Gonçalves"], "--set", "title=Dr."),
-            *_sales("houston", left.customers["Gonçalves"]),
-            *_sales("seattle", left.customers["Groß"]),
+            *_sales(left, MORNING),
         ]
     )
     world.old.together([("day", "close", store.name) for store in world.every_store])
@@ -153,21 +154,19 @@ def _complete_day(world: World, left: Left) -> None:
 
 
 def _unread_replies(world: World, left: Left, transactions: ForkedProcess) -> None:
-    """The stores only send: replies to customers stay unread, those to transactions unsent."""
+    """The stores only send, so replies stay unread; then headquarters cannot publish those to transactions."""
     with ExitStack() as stack:
-        stack.enter_context(advisory_lock(world.headquarters, "tenten.answers"))
         relays = [stack.enter_context(world.old.running("channel", "relay", store.name)) for store in world.every_store]
-        _create(world, left, {store.name: f"Unread {store.name}" for store in world.every_store})
-        world.old.together(
-            [
-                words
-                for store in world.every_store
-                for words in _sales(store.name, left.customers[f"Unread {store.name}"])
-            ]
-        )
+        world.old.together(_sales(left, MORNING))
         world.wait_until_stores(lambda store: _is_sold(world, store), "orders and sales at headquarters")
-        world.wait_until_stores(lambda store: all(row["sent_at"] for row in store.unsettled()), "the relay's marks")
-        _kill(transactions, *relays)
+        world.wait_until(lambda: world.replies_due() == 0, "replies on their topic")
+        with advisory_lock(world.headquarters, "tenten.answers"):
+            unread = _in_each(world, "Unread")
+            _create(world, left, unread)
+            world.old.together(_sales(left, unread))
+            world.wait_until_stores(lambda store: _is_sold(world, store), "orders and sales at headquarters")
+            world.wait_until_stores(lambda store: all(row["sent_at"] for row in store.unsettled()), "the relay's marks")
+            _kill(transactions, *relays)
     assert world.replies_due() > 0
 
 
@@ -177,51 +176,51 @@ def _killed_between_commits(world: World, left: Left) -> None:
         world.old.running("headquarters", "run", TENTEN_FAILPOINT="headquarters.after_sql_commit") as headquarters,
         world.old.running("channel", "relay", "houston", TENTEN_FAILPOINT="relay.after_ack") as relay,
     ):
-        _create(world, left, {"houston": "Between"})
+        _create(world, left, {"Between": "houston"})
         assert [process.wait(60) for process in (relay, headquarters)] == [-signal.SIGKILL] * 2
     assert left.customers["Between"] in world.customers()
 
 
 def _unsent_changes(world: World, left: Left) -> None:
     """Everything is down, and the stores go on."""
-    _create(world, left, {store.name: f"Offline {store.name}" for store in world.every_store})
+    offline = _in_each(world, "Offline")
+    _create(world, left, offline)
     world.old.together(
         [
             ("customer", "edit", "houston", left.customers["Gonçalves"], "--set", "title=Prof."),
             ("customer", "edit", "seattle", left.customers["Gonçalves"], "--set", "tax_number=77"),
+            *_sales(left, offline),
             *(
-                words
-                for store in world.every_store
-                for words in (
-                    *_sales(store.name, left.customers[f"Offline {store.name}"]),
-                    (
-                        "loyalty",
-                        "issue",
-                        store.name,
-                        left.customers[f"Offline {store.name}"],
-                        f"CARD-{store.name}",
-                        "--keep",
-                    ),
-                )
+                ("loyalty", "issue", store, left.customers[name], f"CARD-{store}", "--keep")
+                for name, store in offline.items()
             ),
         ]
     )
     world.old.together([("day", "close", store.name) for store in world.every_store])
 
 
-def _create(world: World, left: Left, last_names: dict[str, str]) -> None:
-    """Create a customer in each of these stores."""
+def _in_each(world: World, word: str) -> dict[str, str]:
+    """The last name of a customer in each store, and the store."""
+    return {f"{word} {store}": store for store in world.stores}
+
+
+def _create(world: World, left: Left, stores: Mapping[str, str]) -> None:
+    """Create customers with these last names in these stores."""
     commands = [
         ("customer", "create", store, "--first-name", "João", "--last-name", name, "--json")
-        for store, name in last_names.items()
+        for name, store in stores.items()
     ]
-    for name, created in zip(last_names.values(), world.old.together(commands), strict=True):
+    for name, created in zip(stores, world.old.together(commands), strict=True):
         left.customers[name] = created["customer_id"]
 
 
-def _sales(store: str, customer_id: str) -> list[tuple[str, ...]]:
-    """Commands that record an order and a sale of this customer."""
-    return [(kind, "create", store, "--customer", customer_id, *LINE) for kind in ("order", "sale")]
+def _sales(left: Left, stores: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Commands that record an order and a sale of each of these customers in these stores."""
+    return [
+        (kind, "create", store, "--customer", left.customers[name], *LINE)
+        for name, store in stores.items()
+        for kind in ("order", "sale")
+    ]
 
 
 def _numbered(store: Store) -> list[str]:
