@@ -23,10 +23,6 @@ _TOO_LARGE: Final = Reason(
     "contacts.",
 )
 
-_NOT_UNICODE: Final = Reason(
-    field="lines", code="not_unicode", text="Contains an unpaired surrogate, so it is not valid Unicode text."
-)
-
 
 def lock_days(connection: Connection, *, shared: bool) -> None:
     """Take the end-of-day lock until the transaction ends: shared while recording, exclusive while closing.
@@ -52,10 +48,7 @@ def append(
         transaction = replace(transaction, customer_event_id=event[0], customer_event=event[1])
     broken = transaction_rules.transaction_violations(transaction, {channel.name: channel.legal_entity_id})
     _reject([*violations, *transaction_reasons(broken)])
-    try:
-        payload = encode(contract("RetailTransaction"), to_avro(transaction))
-    except UnicodeEncodeError:
-        raise TransactionRejected([_NOT_UNICODE]) from None
+    payload = encode(contract("RetailTransaction"), to_avro(transaction))
     _reject([_TOO_LARGE] if len(payload) > PAYLOAD_BYTES_MAX else [])
     transactions.append(connection, transaction, payload, datetime.now(UTC))
 

@@ -6,45 +6,19 @@ sent to other places and kept.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from decimal import Decimal
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Final
 
 from tenten.rules import field_rules
-from tenten.rules.contact_points import is_email, is_phone
+from tenten.rules.contact_points import is_phone
 from tenten.rules.customer import is_path
-from tenten.rules.field_rules import (
-    DecimalNumber,
-    EmailAddress,
-    FieldRule,
-    Guid,
-    Integer,
-    Language,
-    OneOf,
-    Required,
-    Text,
-    Time,
-)
-from tenten.rules.limits import (
-    COUNTS_MAX,
-    DECIMAL_FRACTION_DIGITS_MAX,
-    DECIMAL_INTEGER_DIGITS_MAX,
-    EMAIL_CHARACTERS_MAX,
-    GUID,
-    INTEGER_MAX,
-    INTEGER_MIN,
-    NAME_CHARACTERS_MAX,
-    TIME_MAX,
-    TIME_MIN,
-    is_language,
-)
+from tenten.rules.field_rules import EmailAddress, FieldRule
+from tenten.rules.field_violations import is_unicode, violations
+from tenten.rules.limits import COUNTS_MAX, NAME_CHARACTERS_MAX
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, Reason
 
 UNKNOWN_PATHS_MAX: Final = 100
 """Reasons for unknown paths in one reply."""
-
-_TOO_LONG: Final = "At most {} characters are allowed."
 
 
 def reasons(state: CustomerState) -> tuple[Reason, ...]:
@@ -77,68 +51,6 @@ def path_reasons(paths: Iterable[str]) -> tuple[Reason, ...]:
     )
 
 
-def broken(rule: FieldRule, field: str, value: Any) -> Iterator[Reason]:  # noqa: PLR0912 a case for each kind of rule
-    """The reasons why this value of the field breaks the rule; None where the customer has no value."""
-    match rule:
-        case Text(characters_max):
-            yield from _broken_text(field, value or "", characters_max)
-        case Required(text):
-            if not value:
-                yield Reason(field=field, code="required", text=text)
-        case OneOf(values=values, code=code, text=text, ignores_case=ignores_case):
-            if (value.upper() if ignores_case else value) not in values():
-                yield Reason(field=field, code=code, text=text)
-        case Language():
-            if value and not is_language(value):
-                yield Reason(field=field, code="unknown_language", text="A language is a tag such as en-US (BCP 47).")
-        case EmailAddress():
-            yield from _broken_email(field, value)
-        case Guid():
-            if not GUID.fullmatch(value):
-                yield Reason(field=field, code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
-        case Time():
-            yield from _broken_time(field, value)
-        case Integer():
-            if value is not None and not INTEGER_MIN <= value <= INTEGER_MAX:
-                yield Reason(field=field, code="out_of_range", text="An integer has at most 64 bits.")
-        case DecimalNumber():
-            if value is not None:
-                yield from _broken_decimal(field, value)
-
-
-def _broken_text(field: str, value: str, characters_max: int) -> Iterator[Reason]:
-    if len(value) > characters_max:
-        yield Reason(field=field, code="too_long", text=_TOO_LONG.format(characters_max))
-    if "\x00" in value:
-        yield Reason(field=field, code="nul", text="The text contains a NUL character, which cannot be stored.")
-    if not _is_unicode(value):
-        yield Reason(field=field, code="not_unicode", text="The text contains an unpaired surrogate.")
-
-
-def _broken_email(field: str, value: str) -> Iterator[Reason]:
-    if len(value) > EMAIL_CHARACTERS_MAX:
-        yield Reason(field=field, code="too_long", text=_TOO_LONG.format(EMAIL_CHARACTERS_MAX))
-    elif value and not is_email(value):
-        yield Reason(field=field, code="invalid_email", text="The e-mail address is not valid.")
-
-
-def _broken_time(field: str, value: datetime) -> Iterator[Reason]:
-    if value.tzinfo is None or not TIME_MIN <= value <= TIME_MAX:
-        yield Reason(field=field, code="invalid_time", text="A time has a zone and lies in the years 1 to 9999.")
-
-
-def _broken_decimal(field: str, value: Decimal) -> Iterator[Reason]:
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int):
-        yield Reason(field=field, code="out_of_range", text="A decimal is a finite number.")
-    elif max(value.adjusted(), exponent) >= DECIMAL_INTEGER_DIGITS_MAX:
-        text = f"A decimal has at most {DECIMAL_INTEGER_DIGITS_MAX} digits before the decimal point."
-        yield Reason(field=field, code="out_of_range", text=text)
-    elif exponent < -DECIMAL_FRACTION_DIGITS_MAX:
-        text = f"A decimal has at most {DECIMAL_FRACTION_DIGITS_MAX} digits after the decimal point."
-        yield Reason(field=field, code="too_precise", text=text)
-
-
 def _fields(
     record: object, rules: Mapping[str, Sequence[FieldRule]], path: str = "", whole: Collection[str] = ()
 ) -> Iterator[Reason]:
@@ -147,7 +59,7 @@ def _fields(
         field = path if name in whole else f"{path}/{name}" if path else name
         value = getattr(record, name)
         for rule in rules_of_field:
-            yield from broken(rule, field, value)
+            yield from violations(rule, field, value)
 
 
 def _name(state: CustomerState) -> Iterator[Reason]:
@@ -176,7 +88,7 @@ def _names_in_list(part: str, names: Sequence[str]) -> Iterator[Reason]:
     yield from _too_many(part, names)
     for path, name in _members(part, names):
         for rule in field_rules.NAME:
-            yield from broken(rule, path, name)
+            yield from violations(rule, path, name)
     yield from _duplicates(part, names)
 
 
@@ -204,7 +116,7 @@ def _contact_value(path: str, contact: Contact) -> Iterator[Reason]:
     if not contact.value:
         yield Reason(field=path, code="required", text="A contact needs a phone number or an e-mail address.")
     elif kind == EMAIL:
-        yield from _broken_email(path, contact.value)
+        yield from violations(EmailAddress(), path, contact.value)
     elif not is_phone(contact.value):
         text = "A phone number is a plus sign, the country code and the number, digits only."
         yield Reason(field=path, code="invalid_phone", text=text)
@@ -247,13 +159,4 @@ def _duplicates(part: str, keys: Sequence[str]) -> Iterator[Reason]:
 
 def _printable(name: str, otherwise: str) -> str:
     """The name, if it is short and can be stored."""
-    return name if 0 < len(name) <= NAME_CHARACTERS_MAX and "\x00" not in name and _is_unicode(name) else otherwise
-
-
-def _is_unicode(value: str) -> bool:
-    """False for a text with unpaired surrogates, which result from decoding bytes with the wrong encoding."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return name if 0 < len(name) <= NAME_CHARACTERS_MAX and "\x00" not in name and is_unicode(name) else otherwise

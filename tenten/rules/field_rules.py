@@ -1,6 +1,6 @@
 """The rules for single fields of a customer, as data.
 
-Two interpreters apply them: `customer_rules.py` to one value, with reasons, and `customer_rules_columns.py` to whole
+Two interpreters apply them: `field_violations.py` to one value, with reasons, and `customer_rules_columns.py` to whole
 columns. Rules that look at several fields at once are written in both. A property test proves both equal.
 
 The empty text breaks no rule but `Required`, and `OneOf` where it is not among the values.

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tenten.rules.customer_rules import broken
 from tenten.rules.field_rules import Text
+from tenten.rules.field_violations import violations
 from tenten.rules.limits import OPERATOR_CHARACTERS_MAX
 from tenten.schemas.messages import Reason
 
@@ -13,7 +13,7 @@ _RULE: Final = Text(OPERATOR_CHARACTERS_MAX)
 
 def operator_violations(operator: str | None) -> Iterator[Reason]:
     """A reason for each violation; no operator is valid."""
-    return broken(_RULE, "operator", operator)
+    return violations(_RULE, "operator", operator)
 
 
 def storable_operator(operator: str | None) -> str | None:

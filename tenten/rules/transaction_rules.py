@@ -13,6 +13,8 @@ from typing import Any, Final
 from iso4217 import Currency
 
 from tenten.rules.customer import plain_decimal
+from tenten.rules.field_rules import Text
+from tenten.rules.field_violations import violations
 from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, GUID, currencies
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
@@ -287,10 +289,7 @@ _END_OF_DAY: Final = (_only_end_of_day, _listed, _control_totals)
 def _text(field: str, value: str, characters_max: int, *, required: bool = True) -> Iterator[Reason]:
     if required and not value.strip():
         yield Reason(field=field, code="required", text="This field is required.")
-    if len(value) > characters_max:
-        yield Reason(field=field, code="too_long", text=f"At most {characters_max} characters are allowed.")
-    if "\x00" in value:
-        yield Reason(field=field, code="nul", text="Contains a NUL character.")
+    yield from violations(Text(characters_max), field, value)
 
 
 def _number(field: str, value: Decimal) -> Iterator[Reason]:

@@ -243,7 +243,7 @@ ORDER_REJECTIONS: Sequence[tuple[dict[str, Any], set[tuple[str, str]]]] = [
         {("lines[1].sku", "required"), ("lines[1].price", "out_of_range")},
     ),
     ({"lines": [replace(TEA, sku="T\x00")]}, {("lines[0].sku", "nul")}),
-    ({"lines": [replace(TEA, sku="T\udcff")]}, {("lines", "not_unicode")}),
+    ({"lines": [replace(TEA, sku="T\udcff")]}, {("lines[0].sku", "not_unicode")}),
     ({"currency": "US"}, {("currency", "unknown_currency")}),
     (
         {"currency": "JPY", "charges": [CodedAmount(code="F", amount=Decimal("0.5"))]},

@@ -17,7 +17,7 @@ COMPUTED_CODES = {
     # Copies a reason.
     "schemas/messages/reason.py": set[str](),
     # Takes the code of a rule in `field_rules.py`.
-    "tenten/rules/customer_rules.py": set[str](),
+    "tenten/rules/field_violations.py": set[str](),
 }
 """The codes of reasons that the sources do not create with a literal, by file."""
 
