@@ -23,7 +23,7 @@ def status(context: typer.Context, json: Json = False) -> None:
         print_json(asdict(whole))
     else:
         print_table(
-            ("topic", "partitions", "records", "problem"),
+            ("topic", "partitions", "offsets", "problem"),
             [(topic.topic, topic.partitions, topic.offsets, topic.problem) for topic in whole.topics],
         )
         print_line("")
