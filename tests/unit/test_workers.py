@@ -1,7 +1,9 @@
-"""Each worker's declaration against its sources, its command, docker-compose.yml and docs/interface.md."""
+"""Each worker's declaration against its sources, its command, docker-compose.yml, its tests and the documentation."""
 
 import ast
 import inspect
+import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,7 @@ import yaml
 from tenten import workers
 from tenten.cli.main import app
 from tenten.schemas import topics
-from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, STORE_FAILPOINTS, Worker
+from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, IN_CHANNEL, STORE_FAILPOINTS, Worker
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -55,6 +57,39 @@ def failpoints_of(worker: Worker) -> list[str]:
     if "TransactionSession" in names_in(modules):
         passed += failpoints_in(sources("tenten.kafka"), worker.name)
     return passed
+
+
+def test_every_worker_runs_at_headquarters_or_in_channels() -> None:
+    """A worker outside both tuples would have no service and no line in status and in the reference."""
+    declared = {value.name for value in vars(workers).values() if isinstance(value, Worker)}
+    assert declared == {worker.name for worker in ALL}
+
+
+def test_every_package_with_a_run_module_is_a_worker() -> None:
+    """A worker without a declaration would have no command."""
+    found = {path.parent for folder in ("consumers", "producers") for path in (ROOT / folder).rglob("run.py")}
+    packages = {".".join(("tenten", *path.relative_to(ROOT).parts)) for path in found}
+    assert packages == {worker.package for worker in ALL}
+
+
+def test_workers_of_headquarters_never_import_each_other() -> None:
+    """import-linter knows all of them."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = configuration["tool"]["importlinter"]["contracts"]
+    assert {worker.package for worker in AT_HEADQUARTERS} in [
+        {*contract["modules"]} for contract in contracts if contract["type"] == "independence"
+    ]
+
+
+@each_worker
+def test_worker_is_killed_at_each_of_its_failpoints(worker: Worker) -> None:
+    """Tests on real servers name each failpoint, or all of them as the worker's `failpoints`."""
+    texts = [
+        path.read_text() for folder in ("faults", "integration") for path in (ROOT / "tests" / folder).glob("*.py")
+    ]
+    (constant,) = (name for name, value in vars(workers).items() if value is worker)
+    if not any(f"{constant}.failpoints" in text for text in texts):
+        assert [name for name in worker.failpoints if not any(f'"{name}"' in text for text in texts)] == []
 
 
 @each_worker
@@ -122,7 +157,7 @@ def test_group_is_the_one_that_the_worker_joins(worker: Worker) -> None:
         if isinstance(node, ast.AnnAssign) and isinstance(target := node.target, ast.Name)
         if isinstance(node.value, ast.Constant)
     }
-    assert assigned["GROUP"] == worker.group
+    assert assigned.get("GROUP") == worker.group
 
 
 @each_worker
@@ -131,6 +166,34 @@ def test_group_and_topics_are_on_the_interface_page(worker: Worker) -> None:
     page = (ROOT / "docs" / "interface.md").read_text()
     names = {topic.name for topic in (*worker.reads, *worker.writes)}
     names |= set() if worker.group is None else {worker.group_of("NAME") or ""}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def words_in_first_columns(page: str) -> set[str]:
+    """The words in the first column of the tables of a page."""
+    lines = (ROOT / page).read_text().splitlines()
+    return {word for line in lines if line.startswith("| ") for word in re.split(r"[ ,`]+", line.split("|")[1])}
+
+
+@each_worker
+def test_crash_table_has_the_worker(worker: Worker) -> None:
+    """ARCHITECTURE.md tells the consequences of a crash of each worker."""
+    assert worker.name in words_in_first_columns("ARCHITECTURE.md")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/own-kafka-and-postgresql.md"])
+def test_pages_about_starting_processes_have_every_process(page: str) -> None:
+    """Operators find each command that they have to start."""
+    commands = [worker.command for worker in AT_HEADQUARTERS] + [("channel", "run")]
+    text = (ROOT / page).read_text()
+    assert [command for command in commands if f"tenten {' '.join(command)}" not in text] == []
+
+
+def test_privileges_of_a_store_have_its_topics_and_groups() -> None:
+    """docs/how-to/secure-kafka.md names each topic and group of a channel's workers, and headquarters' groups."""
+    page = (ROOT / "docs" / "how-to" / "secure-kafka.md").read_text()
+    names = {topic.name for worker in IN_CHANNEL for topic in (*worker.reads, *worker.writes)}
+    names |= {group for worker in ALL if (group := worker.group_of("NAME")) is not None}
     assert {name for name in names if f"`{name}`" not in page} == set()
 
 
