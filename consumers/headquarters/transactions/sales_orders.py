@@ -1,4 +1,4 @@
-"""Release transactions: orders become numbered sales orders, cash-and-carry sales become ready to post.
+"""The statements of a release pass that number sales orders and make sales ready to post; `release.py` runs them.
 
 Sales order numbers have no gap. They come from one sequence per legal entity.
 """
