@@ -6,5 +6,5 @@ customers.py     the data                          distribution.py   P1, P2, P9
 servers.py       Kafka and PostgreSQL              headquarters.py   P5, P6
 stage.py         topics, databases, settings       latency.py        P7
 processes.py     the product's processes           relay.py          P8
-filling.py       records that appear at once       report.py         the table and the file
+filling.py       records visible at once           report.py         the table and the file
 """

@@ -37,14 +37,16 @@ BARS: Final = sorted(set[str]().union(*(bars for bars, _ in BENCHMARKS)))
 
 
 def main(
-    only: Annotated[str, typer.Option(help=f"Some of {', '.join(BARS)}, with commas between them.")] = ",".join(BARS),
+    only: Annotated[str, typer.Option(help=f"Bars to measure, separated by commas: {', '.join(BARS)}.")] = ",".join(
+        BARS
+    ),
     scale: Annotated[Literal["small", "full"], typer.Option(help="full: under ten minutes; small: a minute.")] = "full",
     output: Annotated[
         Path | None,
-        typer.Option(help="The JSON file; unless given, that of this release, if all was measured in full."),
+        typer.Option(help="JSON file. Default: that of this release, if all bars are measured at full scale."),
     ] = None,
 ) -> None:
-    """Measure the product against the limits of its parts, in one run, with servers of its own."""
+    """Measure the product and the limits of its parts in one run, on temporary servers."""
     wanted = frozenset(only.upper().split(","))
     if not wanted <= set(BARS):
         raise typer.BadParameter(f"known are {', '.join(BARS)}", param_hint="--only")

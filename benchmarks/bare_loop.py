@@ -1,9 +1,8 @@
-"""The limit of everything that goes from topic to topic: consume and produce in Kafka transactions, and nothing else.
+"""The limit of every worker that reads one topic and writes another: a bare consume-produce loop with transactions.
 
     python -m benchmarks.bare_loop BOOTSTRAP_SERVERS SOURCE TARGET GROUP
 
-Keys and values go on as they are, without decoding and without headers, at most 10,000 records a transaction. Ends at
-SIGTERM.
+Copies keys and values without decoding them, drops headers, at most 10,000 records per transaction. Ends at SIGTERM.
 """
 
 import signal
@@ -49,12 +48,12 @@ def main(bootstrap_servers: str, source: str, target: str, group: str) -> None:
     while not stop.is_set():
         messages = _collect(consumer)
         if messages:
-            _pass_on(consumer, producer, messages, target)
+            _copy(consumer, producer, messages, target)
     consumer.close()
 
 
 def _collect(consumer: Consumer) -> list[Message]:
-    """What is there, at least one record if any comes."""
+    """The records that are available; waits briefly for the first."""
     first = consumer.poll(_POLL_SECONDS)
     if first is None:
         return []
@@ -67,11 +66,11 @@ def _collect(consumer: Consumer) -> list[Message]:
     return messages
 
 
-def _pass_on(consumer: Consumer, producer: Producer, messages: list[Message], target: str) -> None:
+def _copy(consumer: Consumer, producer: Producer, messages: list[Message], target: str) -> None:
     producer.begin_transaction()
     for message in messages:
         producer.produce(target, message.value(), message.key())
-    offsets = [one for one in consumer.position(consumer.assignment()) if one.offset >= 0]
+    offsets = [position for position in consumer.position(consumer.assignment()) if position.offset >= 0]
     producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), _SECONDS)
     producer.commit_transaction(_SECONDS)
 

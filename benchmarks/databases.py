@@ -1,4 +1,4 @@
-"""A store's database as an onlooker sees it: its own connection, plain statements."""
+"""Observe a store's database with plain statements on a separate connection."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +10,12 @@ from sqlalchemy import make_url
 
 Rows = list[tuple[Any, ...]]
 Ask = Callable[..., Rows]
-"""Runs a statement, with parameters or without, in a transaction of its own unless one is open; gives its rows."""
+"""Runs a statement, with optional parameters, in autocommit mode unless a transaction is open; returns its rows."""
 
 
 @contextmanager
-def onlooker(url: str) -> Iterator[Ask]:
-    """A connection to the database at this plain address. Its statements take parameters as the driver wants them."""
+def observer(url: str) -> Iterator[Ask]:
+    """Connect to the database with this URL. Parameters have the style of the driver: `%s`, or `?` on SQLite."""
     address = make_url(url)
     if address.drivername == "postgresql":
         with psycopg.connect(url, autocommit=True) as server:

@@ -1,8 +1,8 @@
-"""P1, P2 and P9: distribution, as the process `tenten channel distribute` does it, from the topic to the commit.
+"""P1, P2 and P9: distribution with the process `tenten channel distribute`, from the topic to the commit.
 
-The process is started, warmed up with other customers, which then are taken out of its tables, and waits; then all
-snapshots appear on the topic at once, and the clock stops when the positions in the channel's database are past the
-last of them: they are written in the same transaction as the rows.
+The process is started and warmed up with other customers, which are then deleted from its tables. All snapshots become
+visible on the topic at once, and the clock stops when the positions in the channel's database, which are written in the
+same transaction as the rows, are past the last of them.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks import limits
 from benchmarks.customers import Record, snapshots
-from benchmarks.databases import Ask, onlooker
+from benchmarks.databases import Ask, observer
 from benchmarks.filling import Filling
 from benchmarks.limits import TABLES
 from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rates
@@ -31,14 +31,14 @@ _COUNT: Final = "SELECT count(*), coalesce(min(version), 0), coalesce(max(versio
 
 
 def into_postgresql(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Result]:
-    """P1 into empty tables, P2 over the rows that P1 has written."""
+    """P1 into empty tables, P2 over the rows of P1."""
     into_empty, over_existing, copies = [], [], []
     rows = servers.rows_directory()
     for _ in range(scale.runs):
         with (
             stage(servers, {_STORE: "postgresql"}) as on,
             tenten(on, "channel", "distribute", _STORE) as process,
-            onlooker(on.channel_url(_STORE)) as ask,
+            observer(on.channel_url(_STORE)) as ask,
         ):
             _warm_up(on, process, ask, scale)
             ask(f"TRUNCATE {', '.join(table.name for table in TABLES)}")
@@ -86,7 +86,7 @@ def into_sqlite(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[R
         with (
             stage(servers, {_STORE: "sqlite"}) as on,
             tenten(on, "channel", "distribute", _STORE) as process,
-            onlooker(on.channel_url(_STORE)) as ask,
+            observer(on.channel_url(_STORE)) as ask,
         ):
             _warm_up(on, process, ask, scale)
             for table in TABLES:
@@ -123,12 +123,12 @@ def _measure(on: Stage, process: Process, ask: Ask, count: int, version: int) ->
     seconds = _release_and_wait(on, process, ask, snapshots(count, version))
     found = ask(_COUNT)
     if found != [(count, version, version)]:
-        raise BenchmarkFailed(f"the channel should have {count} customers of version {version} only, and has {found}")
+        raise BenchmarkFailed(f"expected {count} customers of version {version} in the channel, found {found}")
     return Run(records=count, seconds=seconds, memory_bytes=process.memory_peak_bytes())
 
 
 def _release_and_wait(on: Stage, process: Process, ask: Ask, records: Iterator[Record]) -> float:
-    """Seconds from the moment the snapshots appear until the channel's positions are past the last of them."""
+    """Seconds from the commit of the snapshots until the channel's positions are past the last of them."""
     filling = Filling(on.servers.bootstrap_servers, on.settings.topic(CUSTOMERS), records, "Customer")
     started_at = filling.release()
 

@@ -1,6 +1,6 @@
-"""Records that appear all at once: written within an open Kafka transaction, seen by nobody until it commits.
+"""Records that become visible at once: written in an open Kafka transaction, which consumers see when it commits.
 
-So whoever reads the topic is started, warm and waiting at its end when the clock starts.
+So the consumers under measurement are started, warmed up and at the end of the topic when the clock starts.
 """
 
 import time
@@ -24,7 +24,7 @@ _SECONDS: Final = 60.0
 
 
 class Filling:
-    """A topic's next records, written but not released."""
+    """Records written to a topic but not committed yet."""
 
     def __init__(self, bootstrap_servers: str, topic: str, records: Iterable[Record], kind: str) -> None:
         """Write the records with the headers that relays and headquarters give them."""
@@ -39,7 +39,7 @@ class Filling:
             self.records += 1
         self._producer.flush(_SECONDS)
         self.next_offsets = _high_watermarks(bootstrap_servers, topic)
-        """By partition: one past the last of these records."""
+        """By partition: the offset after the last of these records."""
 
     def _produce(self, topic: str, record: Record, headers: list[tuple[str, str | bytes | None]]) -> None:
         while True:
@@ -50,7 +50,7 @@ class Filling:
                 self._producer.poll(0.05)
 
     def release(self) -> float:
-        """Let everybody see the records; gives the moment (of `time.perf_counter`) before that began."""
+        """Commit the records; the time (`time.perf_counter`) before the commit."""
         started_at = time.perf_counter()
         self._producer.commit_transaction(_SECONDS)
         self._producer.close()
@@ -63,9 +63,10 @@ def _high_watermarks(bootstrap_servers: str, topic: str) -> dict[int, int]:
     )
     try:
         partitions = consumer.list_topics(topic, timeout=_SECONDS).topics[topic].partitions
-        marks = {
-            one: consumer.get_watermark_offsets(TopicPartition(topic, one), timeout=_SECONDS) for one in partitions
+        watermarks = {
+            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_SECONDS)
+            for partition in partitions
         }
     finally:
         consumer.close()
-    return {partition: high for partition, (_, high) in marks.items() if high > 0}
+    return {partition: high for partition, (_, high) in watermarks.items() if high > 0}

@@ -1,7 +1,7 @@
-"""P5 and P6: headquarters, complete, against a bare Kafka transaction loop, and two processes against one.
+"""P5 and P6: the customers worker against a bare loop of Kafka transactions, and two processes against one.
 
-Subject and limit are consumer groups, measured in the same way: the processes are started, warmed up with the first
-events, and wait; then all events appear at once, and the clock stops when the group has committed the last of them.
+Subject and limit are consumer groups, measured in the same way: the processes are started and warmed up with the first
+events; then all events become visible at once, and the clock stops when the group has committed the last of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _WARM_UP_SEED: Final = 7
 
 
 def warm_up_broker(servers: Servers, scale: Scale) -> None:
-    """Let the broker work before anything is measured: at first it compiles itself, on half of the cores."""
+    """Run the limit before anything is measured: a fresh broker occupies half of the cores with JIT compilation."""
     for _ in range(scale.runs):
         _limit(servers, scale)
 
@@ -42,19 +42,19 @@ def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterat
         "records a transaction": BatchLimits().records_max,
     }
     if "P5" in bars:
-        limits, one = [], []
+        limits, runs = [], []
         for _ in range(scale.runs):
             limits.append(_limit(servers, scale))
-            one.append(new_customers(servers, scale, processes=1, continuous=True))
+            runs.append(new_customers(servers, scale, processes=1, continuous=True))
         yield Result(
             bar="P5",
             what="headquarters, complete: new customers, one process",
             against="bare consume-produce Kafka transactions",
             unit="k/s",
-            subject=rates(one),
+            subject=rates(runs),
             limit=rates(limits),
             at_least=AT_LEAST_P5,
-            memory_bytes=memory_peak(one),
+            memory_bytes=memory_peak(runs),
             settings={
                 **settings,
                 "limit: records a transaction": loop.RECORDS_MAX,
@@ -68,26 +68,26 @@ def headquarters(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterat
 
 
 def _two_against_one(servers: Servers, scale: Scale, settings: Settings, continuous: bool) -> Result:
-    one, two = [], []
+    alone, together = [], []
     for _ in range(scale.runs):
-        one.append(new_customers(servers, scale, processes=1, continuous=continuous))
-        two.append(new_customers(servers, scale, processes=2, continuous=continuous))
+        alone.append(new_customers(servers, scale, processes=1, continuous=continuous))
+        together.append(new_customers(servers, scale, processes=2, continuous=continuous))
     numbers = "continuous" if continuous else "not continuous"
     return Result(
         bar="P6",
         what=f"headquarters, two processes, numbers {numbers}",
         against="one process",
         unit="k/s",
-        subject=rates(two),
-        limit=rates(one),
+        subject=rates(together),
+        limit=rates(alone),
         at_least=AT_LEAST_P6,
-        memory_bytes=memory_peak(two),
+        memory_bytes=memory_peak(together),
         settings={**settings, "continuous": continuous},
     )
 
 
 def new_customers(servers: Servers, scale: Scale, *, processes: int, continuous: bool) -> Run:
-    """New customers through so many processes of headquarters."""
+    """Give new customers their numbers with this many processes of the customers worker."""
     channels: dict[str, Database] = dict.fromkeys(CHANNELS, "sqlite")
     with stage(servers, channels, continuous=continuous) as on, ExitStack() as running:
         started = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(processes)]
@@ -115,7 +115,7 @@ def _group_run(on: Stage, processes: list[Process], group: str, scale: Scale) ->
 def _release_and_wait(
     on: Stage, admin: AdminClient, processes: list[Process], group: str, records: Iterator[Record]
 ) -> tuple[float, int]:
-    """Seconds from the moment the records appear until the group has committed the last; and how many there were."""
+    """Seconds from the commit of the records until the group has committed the last one; and their number."""
     filling = Filling(on.servers.bootstrap_servers, on.settings.topic(ASYNC_CUSTOMERS), records, "CustomerCreated")
     started_at = filling.release()
     ended_at = wait_until(lambda: _has_committed(admin, group, filling.next_offsets), processes)
@@ -136,6 +136,6 @@ def _shares(admin: AdminClient, group: str) -> Sequence[int]:
 
 
 def _has_committed(admin: AdminClient, group: str, next_offsets: dict[int, int]) -> bool:
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=10)
-    committed = {one.partition: one.offset for one in asked[group].result().topic_partitions}
+    futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=10)
+    committed = {position.partition: position.offset for position in futures[group].result().topic_partitions}
     return all(committed.get(partition, -1) >= offset for partition, offset in next_offsets.items())

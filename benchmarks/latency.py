@@ -1,10 +1,9 @@
-"""P7: how long a new customer is pending, at 100 creates a second over three stores, against the Kafka legs alone.
+"""P7: how long a new customer is pending, at 100 creates per second in three stores, against the Kafka legs alone.
 
-The stores are one on PostgreSQL and two on SQLite. Creates go through the producers' API, in one process, each store
-at its own steady pace whatever the answers take; relay, settlement and distribution run in one `tenten channel run`
-per store, and there is one `tenten headquarters run`. The clock of a customer starts when `create_customer` returns,
-which is when it is committed, and stops when a look into the store's database, every two milliseconds, finds the
-account number.
+One store is on PostgreSQL, two are on SQLite. One process creates customers with the Python API, in each store at a
+steady pace regardless of replies; each store has a `tenten channel run`, headquarters has one `tenten headquarters
+run`. A customer's clock starts when `create_customer` returns, which is after its commit, and stops when a poll of the
+store's database, every two milliseconds, finds the account number.
 """
 
 import json
@@ -21,7 +20,7 @@ from sqlalchemy import make_url
 
 from benchmarks import bare_loop as loop
 from benchmarks.customers import events
-from benchmarks.databases import onlooker
+from benchmarks.databases import observer
 from benchmarks.measuring import Result, Scale
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers
@@ -36,7 +35,7 @@ P99_MS_MAX: Final = 80.0
 CREATES_A_SECOND: Final = 100
 
 _DATABASES: Final[Mapping[str, Database]] = {"houston": "postgresql", "seattle": "sqlite", "boston": "sqlite"}
-_LOOK_SECONDS: Final = 0.002
+_POLL_SECONDS: Final = 0.002
 _NUMBERED_POSTGRESQL: Final = """
     SELECT customer_id::text FROM customers WHERE customer_id = ANY(%s::uuid[]) AND account_number IS NOT NULL
     """
@@ -53,7 +52,7 @@ _PRODUCER: Final[dict[str, str | int | bool]] = {
 
 
 class Stopwatch:
-    """When each customer began to wait and when it was answered, by `time.perf_counter`. Threads may share it."""
+    """When each customer was created and when it got its number, by `time.perf_counter`. Thread-safe."""
 
     def __init__(self) -> None:
         self.pending: set[str] = set()
@@ -61,20 +60,20 @@ class Stopwatch:
         self._ended: dict[str, float] = {}
 
     def begin(self, customer_id: str) -> None:
-        """Its time begins now."""
+        """Start the time of this customer."""
         self._begun[customer_id] = time.perf_counter()
         self.pending.add(customer_id)
 
     def end(self, customer_ids: Iterable[tuple[str]]) -> None:
-        """The time of these ends now."""
+        """Stop the time of these customers."""
         now = time.perf_counter()
         for (customer_id,) in customer_ids:
             self._ended[customer_id] = now
             self.pending.discard(customer_id)
 
     def milliseconds(self) -> list[tuple[float, float]]:
-        """Per customer, when it began, and how long it took in milliseconds."""
-        return [(at, (self._ended[one] - at) * 1000) for one, at in self._begun.items()]
+        """Start and duration in milliseconds, by customer."""
+        return [(at, (self._ended[customer_id] - at) * 1000) for customer_id, at in self._begun.items()]
 
 
 def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
@@ -109,7 +108,7 @@ def latency(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resul
 
 @contextmanager
 def store_processes(servers: Servers) -> Iterator[tuple[Stage, list[Process]]]:
-    """Headquarters and three stores at work."""
+    """Run headquarters and three stores."""
     with stage(servers, _DATABASES) as on, ExitStack() as running:
         processes = [running.enter_context(tenten(on, "headquarters", "run"))]
         processes += [running.enter_context(tenten(on, "channel", "run", store)) for store in _DATABASES]
@@ -117,20 +116,21 @@ def store_processes(servers: Servers) -> Iterator[tuple[Stage, list[Process]]]:
 
 
 def percentile(milliseconds: Sequence[float], percent: int) -> float:
-    """The value below which so many percent lie."""
+    """The percentile of these values."""
     return quantiles(milliseconds, n=100, method="inclusive")[percent - 1]
 
 
 def _in_order(stopwatches: Iterable[Stopwatch]) -> list[float]:
-    """All milliseconds, in the order in which the times began."""
-    return [took for _, took in sorted(pair for one in stopwatches for pair in one.milliseconds())]
+    """All durations, in the order of their starts."""
+    timed = sorted(pair for stopwatch in stopwatches for pair in stopwatch.milliseconds())
+    return [milliseconds for _, milliseconds in timed]
 
 
-def _at_pace(count: int, a_second: float, act: Callable[[int], None]) -> None:
-    """Do something so many times at a steady pace; what was late is caught up on."""
+def _at_pace(count: int, per_second: float, act: Callable[[int], None]) -> None:
+    """Call `act` with 0 to `count` - 1 at a steady pace; late calls are made up for."""
     begin_at = time.perf_counter()
     for number in range(count):
-        time.sleep(max(0.0, begin_at + number / a_second - time.perf_counter()))
+        time.sleep(max(0.0, begin_at + number / per_second - time.perf_counter()))
         act(number)
 
 
@@ -150,20 +150,20 @@ def creates_at_pace(on: Stage, processes: list[Process], creates: int) -> list[f
             for store, stopwatch in stopwatches.items()
         ]
         try:
-            for one in creating:
-                one.result()
+            for future in creating:
+                future.result()
         finally:
             done.set()
-        for one in watching:
-            one.result()
+        for future in watching:
+            future.result()
     return _in_order(stopwatches.values())
 
 
 def _create(on: Stage, store: str, stopwatch: Stopwatch, count: int, processes: list[Process]) -> None:
-    """This store's share of the creates; the first one outside the pace, until every process is at work."""
+    """This store's share of the creates, after a first one that shows that all processes work."""
     with open_channel(on.settings, store) as channel:
 
-        def one(number: int) -> None:
+        def create(number: int) -> None:
             customer = create_customer(
                 channel,
                 first_name="Ada",
@@ -174,32 +174,32 @@ def _create(on: Stage, store: str, stopwatch: Stopwatch, count: int, processes: 
             )
             stopwatch.begin(customer.customer_id)
 
-        one(count)
+        create(count)
         wait_until(lambda: not stopwatch.pending, processes)
-        _at_pace(count, CREATES_A_SECOND / len(_DATABASES), one)
+        _at_pace(count, CREATES_A_SECOND / len(_DATABASES), create)
         wait_until(lambda: not stopwatch.pending, processes)
 
 
 def _watch(url: str, stopwatch: Stopwatch, done: Event) -> None:
-    """End the time of each pending customer of this store once it has its account number."""
+    """Stop the time of each pending customer of this store once it has its account number."""
     on_server = make_url(url).drivername == "postgresql"
     seen: object = None
-    with onlooker(url) as ask:
+    with observer(url) as ask:
         while not done.is_set():
             pending = list(stopwatch.pending)
             if pending and on_server:
                 stopwatch.end(ask(_NUMBERED_POSTGRESQL, (pending,)))
             elif pending and seen != (seen := (pending, ask("PRAGMA data_version"))):
-                # Somebody has committed, or begun to wait, since the last look.
+                # There was a commit or a new pending customer since the last poll.
                 stopwatch.end(ask(_NUMBERED_SQLITE, (json.dumps(pending),)))
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 # The limit.
 
 
 def _kafka_legs(on: Stage, records: int) -> list[float]:
-    """Milliseconds from producing a record until it comes out behind the bare loop, in the order of producing."""
+    """Milliseconds from producing each record until it is read from the target of the bare loop, in order."""
     source, target = on.settings.topic(ASYNC_CUSTOMERS), on.settings.topic(CUSTOMERS)
     stopwatch = Stopwatch()
     done = Event()
@@ -208,15 +208,15 @@ def _kafka_legs(on: Stage, records: int) -> list[float]:
         consuming = threads.submit(_consume, on, target, stopwatch, done)
         producer = Producer({"bootstrap.servers": on.servers.bootstrap_servers, **_PRODUCER})
 
-        def one(number: int) -> None:
+        def produce(number: int) -> None:
             stopwatch.begin(ready[number].key.decode())
             producer.produce(source, ready[number].value, ready[number].key)
             producer.poll(0)
 
         try:
-            one(records)
+            produce(records)
             wait_until(lambda: not stopwatch.pending, [process])
-            _at_pace(records, CREATES_A_SECOND, one)
+            _at_pace(records, CREATES_A_SECOND, produce)
             wait_until(lambda: not stopwatch.pending, [process])
         finally:
             done.set()

@@ -1,7 +1,7 @@
-"""The limits: what the parts can do by themselves. Fixed, so that no ratio is won by a slow one.
+"""The limits: the rates of the parts alone. Fixed, so that a slow limit cannot improve a ratio.
 
-COPY is server-side, binary, one transaction, from files, into tables with the same keys and indexes. `executemany`
-takes rows that are ready. Producing has the bytes in memory. PostgreSQL and SQLite are set as for the subject.
+COPY is server-side and binary, from files, in one transaction, into tables with the same keys and indexes.
+`executemany` inserts prepared rows. Producing has the bytes in memory. PostgreSQL and SQLite have the subject's settings.
 """
 
 import sqlite3
@@ -78,7 +78,7 @@ def _file(directory: Path, table: Table) -> Path:
 
 
 def insert_rows(directory: Path, rows: Sequence[Sequence[tuple[object, ...]]]) -> Run:
-    """Insert ready rows, a list for each table, into the empty tables of a channel in SQLite; one transaction."""
+    """Insert prepared rows, a list per table, into the empty tables of a SQLite channel in one transaction."""
     file = directory / "limit.db"
     engine = open_database(f"sqlite:///{file}")
     upgrade_channel(engine)
@@ -87,9 +87,9 @@ def insert_rows(directory: Path, rows: Sequence[Sequence[tuple[object, ...]]]) -
     for pragma in SQLITE:
         connection.execute(pragma)
     started_at = time.perf_counter()
-    for table, of_table in zip(TABLES, rows, strict=True):
-        places = ", ".join("?" * len(table.columns))
-        connection.executemany(f"INSERT INTO {table.name} VALUES ({places})", of_table)  # noqa: S608 - our own names
+    for table, table_rows in zip(TABLES, rows, strict=True):
+        parameters = ", ".join("?" * len(table.columns))
+        connection.executemany(f"INSERT INTO {table.name} VALUES ({parameters})", table_rows)  # noqa: S608 - our own names
     connection.commit()
     ended_at = time.perf_counter()
     connection.close()

@@ -1,4 +1,4 @@
-"""What a benchmark measures, as values."""
+"""The values that benchmarks measure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Settings = Mapping[str, Scalar | Mapping[str, Scalar]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run: how many records in how long, and the peak memory of its processes together."""
+    """One run: records, duration, and the summed peak memory of its processes."""
 
     records: int
     seconds: float
@@ -19,13 +19,13 @@ class Run:
 
     @property
     def thousands_a_second(self) -> float:
-        """The rate."""
+        """The rate, in thousands of records per second."""
         return self.records / self.seconds / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A bar: subject and limit as measured in one run, in the order they were measured."""
+    """The measurements of a bar: subject and limit from the same benchmark run, in order."""
 
     bar: str
     what: str
@@ -34,16 +34,16 @@ class Result:
     subject: Sequence[float]
     limit: Sequence[float]
     at_least: float | None = None
-    """The ratio of subject to limit that is asked for."""
+    """The required ratio of subject to limit."""
     at_most: float | None = None
-    """The value of the subject that is asked for."""
+    """The required upper bound of the subject."""
     memory_bytes: int = 0
-    """The most memory that the subject's processes had together, over all runs."""
+    """The highest summed peak memory of the subject's processes in a run."""
     settings: Settings = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
-        """Median of the subject's runs to the median of the limit's."""
+        """Median of the subject divided by the median of the limit."""
         return median(self.subject) / median(self.limit)
 
     @property
@@ -56,7 +56,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How much is measured."""
+    """The size of a measurement."""
 
     name: Literal["small", "full"]
     customers: int
@@ -66,9 +66,9 @@ class Scale:
     creates: int
     """For P7."""
     warm_up: int
-    """Records, or creates, before the clock starts."""
+    """Records or creates before the clock starts."""
     runs: int
-    """Of which the median counts."""
+    """Runs, whose median counts."""
 
 
 FULL = Scale(name="full", customers=200_000, rows=100_000, creates=1_500, warm_up=2_000, runs=3)
@@ -81,5 +81,5 @@ def rates(runs: Sequence[Run]) -> list[float]:
 
 
 def memory_peak(runs: Sequence[Run]) -> int:
-    """The most memory of any of these runs."""
+    """The highest memory of these runs."""
     return max(run.memory_bytes for run in runs)

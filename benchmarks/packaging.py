@@ -1,7 +1,7 @@
-"""`make packaging`: how large an installation is, and whether every platform finds a wheel for each dependency.
+"""`make packaging`: the size of an installation, and whether every platform has a wheel of each dependency.
 
 Sizes are those of site-packages after `uv pip install` of the wheel, without pip. Wheels are resolved for platforms and
-Python versions, not installed or run there. Ends with exit code 1 when a size is over its limit or a wheel is missing.
+Python versions, not installed or run there. The exit code is 1 if a size exceeds its limit or a wheel is missing.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 
 SIZES_MAX_MB: Final = {"": 140, "columns": 330, "postgresql": 155, "headquarters": 350}
-"""By extra; the one without a name is a till or a small store."""
+"""By extra; without an extra: a till or a small store."""
 
 PLATFORMS: Final = {
     "x86_64-unknown-linux-gnu": ("", "headquarters", "fast-copy", "local"),
@@ -23,13 +23,13 @@ PLATFORMS: Final = {
     "aarch64-apple-darwin": ("", "headquarters", "local"),
     "x86_64-pc-windows-msvc": ("", "columns", "postgresql"),
 }
-"""Which extras must be installable where. Local servers run on Linux and macOS only."""
+"""The extras that must be installable on each platform. Local servers run on Linux and macOS only."""
 
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
 
 
 def main() -> int:
-    """Print sizes and platforms; the exit code."""
+    """Print sizes and platforms; returns the exit code."""
     with tempfile.TemporaryDirectory() as directory:
         wheel = build_wheel(Path(directory))
         too_large = [extra for extra, most in SIZES_MAX_MB.items() if _size(wheel, extra, Path(directory)) > most]
@@ -66,7 +66,7 @@ def _size(wheel: Path, extra: str, directory: Path) -> int:
 
 
 def _resolves(platform: str, python: str, extra: str) -> bool:
-    """Whether each dependency has a wheel there."""
+    """Whether each dependency has a wheel for this platform and Python version."""
     words = ["pip", "compile", "--quiet", "--only-binary", ":all:", "--python-platform", platform]
     words += ["--python-version", python, *(["--extra", extra] if extra else []), str(ROOT / "pyproject.toml")]
     resolved = _uv(*words, check=False)

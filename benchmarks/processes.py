@@ -1,4 +1,4 @@
-"""Processes under measurement: the product's own, started as a user starts them, and the bare loop beside them."""
+"""Processes under measurement: `tenten`, started as by a user, and the bare loop."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _LOG_LINES: Final = 20
 
 
 class BenchmarkFailed(Exception):
-    """A process under measurement ended by itself or did not get on; the message has the end of its log."""
+    """A process under measurement ended or made no progress; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Process:
     log: Path
 
     def memory_peak_bytes(self) -> int:
-        """The most memory it has occupied up to now; 0 where the system does not tell."""
+        """Its peak memory up to now; 0 where the system does not report it."""
         status = Path(f"/proc/{self.popen.pid}/status")
         if not status.exists():
             return 0
@@ -41,14 +41,14 @@ class Process:
 
 @contextmanager
 def tenten(stage: Stage, *arguments: str) -> Iterator[Process]:
-    """`tenten` with these arguments, on the stage's settings; SIGTERM at the end."""
+    """Run `tenten` with these arguments and the stage's settings; SIGTERM at the end."""
     with _started(stage, "tenten.cli.main", *arguments) as process:
         yield process
 
 
 @contextmanager
 def bare_loop(stage: Stage, source: str, target: str, group: str) -> Iterator[Process]:
-    """The bare consume-produce loop (`bare_loop.py`) from one topic to the other."""
+    """Run the bare loop (`bare_loop.py`) from one topic to the other."""
     with _started(stage, "benchmarks.bare_loop", stage.servers.bootstrap_servers, source, target, group) as process:
         yield process
 
@@ -84,9 +84,9 @@ def _stop(popen: "subprocess.Popen[bytes]") -> None:
 
 
 def wait_until(condition: Callable[[], bool], processes: list[Process], pause_seconds: float = 0.025) -> float:
-    """Wait for a condition, and give the moment (of `time.perf_counter`) at which it was seen to hold.
+    """Wait for a condition; the time (`time.perf_counter`) at which it held.
 
-    Raises: `BenchmarkFailed` when one of the processes has ended, or after minutes.
+    Raises: `BenchmarkFailed` if a process has ended, or after `_WAIT_SECONDS_MAX`.
     """
     deadline = time.monotonic() + _WAIT_SECONDS_MAX
     while not condition():
@@ -95,7 +95,7 @@ def wait_until(condition: Callable[[], bool], processes: list[Process], pause_se
                 raise BenchmarkFailed(f"a process ended with {process.popen.returncode}:\n{_tail(process.log)}")
         if time.monotonic() > deadline:
             logs = "\n".join(_tail(process.log) for process in processes)
-            raise BenchmarkFailed(f"nothing happened for {_WAIT_SECONDS_MAX:.0f} s:\n{logs}")
+            raise BenchmarkFailed(f"no result within {_WAIT_SECONDS_MAX:.0f} s:\n{logs}")
         time.sleep(pause_seconds)
     return time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""P8: the relay, as the process `tenten channel relay` does it: from the commit of outbox rows until all are sent."""
+"""P8: the process `tenten channel relay`, from the commit of outbox rows until all of them are sent."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from benchmarks import limits
 from benchmarks.customers import CHANNELS, Record, events
-from benchmarks.databases import onlooker
+from benchmarks.databases import observer
 from benchmarks.measuring import Result, Run, Scale, memory_peak, rates
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
@@ -30,7 +30,7 @@ _UNSENT: Final = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
 
 
 def relay(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
-    """P8 for a store on PostgreSQL and for one on SQLite, against one limit."""
+    """P8 for a store on PostgreSQL and for a store on SQLite, against the same limit."""
     subjects: dict[Database, list[Run]] = {"postgresql": [], "sqlite": []}
     limit = []
     for _repeat in range(scale.runs):
@@ -62,7 +62,7 @@ def relay(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]
 
 def _run(on: Stage, process: Process, database: Database, scale: Scale) -> Run:
     url = on.channel_url(_STORE)
-    with onlooker(url) as ask:
+    with observer(url) as ask:
         put = _put_into_postgresql if database == "postgresql" else _put_into_sqlite
         put(url, events(scale.warm_up, seed=_WARM_UP_SEED))
         wait_until(lambda: ask(_LAST_IS_SENT) == [(True,)], [process])
@@ -70,11 +70,11 @@ def _run(on: Stage, process: Process, database: Database, scale: Scale) -> Run:
         started_at = put(url, events(scale.rows))
         ended_at = wait_until(lambda: ask(_LAST_IS_SENT) == [(True,)], [process])
         if ask(_UNSENT) != [(0,)]:
-            raise BenchmarkFailed("the relay has marked the last row sent, but not every one")
+            raise BenchmarkFailed("the relay has marked the last row as sent, but not all rows")
     return Run(records=scale.rows, seconds=ended_at - started_at, memory_bytes=process.memory_peak_bytes())
 
 
-# Rows appear in the outbox in one transaction; the moment before its commit is when the clock starts.
+# The rows are inserted in one transaction; the clock starts just before its commit.
 
 
 def _put_into_postgresql(url: str, records: Iterable[Record]) -> float:

@@ -1,4 +1,4 @@
-"""The results as a table for people and as JSON for the record. No host names, no paths."""
+"""The results as a table and as JSON, without host names and paths."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ELSEWHERE: Final = {
 
 
 def document(results: Sequence[Result], servers: Servers, scale: Scale, seconds: float) -> dict[str, Any]:
-    """Everything that was measured, and on what."""
+    """The results, with machine and versions."""
     return {
         "release": release(),
         "scale": scale.name,
@@ -46,7 +46,7 @@ def document(results: Sequence[Result], servers: Servers, scale: Scale, seconds:
 
 
 def release() -> str:
-    """The release that is measured."""
+    """The version of the measured release."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["project"]["version"])
 

@@ -1,4 +1,4 @@
-"""Kafka and PostgreSQL of the benchmarks' own, default settings, in a temporary directory; both ended afterwards."""
+"""Temporary Kafka and PostgreSQL servers with default settings, in a temporary directory."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _ENVIRONMENT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """Where the servers are, and a directory for whatever else a benchmark writes."""
+    """The servers' addresses, and a directory for the files of benchmarks."""
 
     services: local.LocalServices
     directory: Path
@@ -37,7 +37,7 @@ class Servers:
         return self.services.bootstrap_servers
 
     def rows_directory(self) -> Path:
-        """A directory that PostgreSQL, too, may write files of rows to: it may run as another user."""
+        """A directory for files of rows that is writable for PostgreSQL, too, which may run as another user."""
         rows = self.directory / "rows"
         rows.mkdir(exist_ok=True)
         rows.chmod(0o777)
@@ -46,7 +46,7 @@ class Servers:
 
 @contextmanager
 def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
-    """Start both servers; what the environment says of other ones is forgotten for this process and its children."""
+    """Start both servers, and remove settings of other servers from the environment."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
     directory = Path(tempfile.mkdtemp(prefix="tenten-bench-"))
@@ -59,6 +59,6 @@ def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
 
 
 def checkpoint(servers: Servers) -> None:
-    """Write out what PostgreSQL still has to, so that it does not fall into the next measurement."""
+    """Run a PostgreSQL checkpoint, so that none falls into the next measurement."""
     with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:
         connection.execute("CHECKPOINT")

@@ -1,4 +1,4 @@
-"""A stage for one run: topics, databases and a settings file of its own, taken down afterwards."""
+"""The environment of one run: its own topics, databases and settings file, deleted afterwards."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ _numbers: Final = count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What one run plays on. The settings are those of the file, which the product's processes read."""
+    """The environment of one run. `settings` has the content of `file`, which the processes read."""
 
     servers: Servers
     settings: Settings
@@ -37,17 +37,17 @@ class Stage:
 
     @property
     def directory(self) -> Path:
-        """Where the settings file, SQLite databases and logs are."""
+        """The directory of settings file, SQLite databases and logs."""
         return self.file.parent
 
     def channel_url(self, channel: str) -> str:
-        """The address of a channel's database."""
+        """The URL of a channel's database."""
         return self.settings.channel(channel).database
 
 
 @contextmanager
 def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: bool = True) -> Iterator[Stage]:
-    """Make topics with a prefix of their own, empty databases of headquarters and channels, and the settings file."""
+    """Create topics with an unused prefix, empty databases of headquarters and channels, and the settings file."""
     name = f"b{next(_numbers)}"
     directory = servers.directory / name
     directory.mkdir()
@@ -61,15 +61,18 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
     headquarters = database_url(servers.services, f"{name}_headquarters")
     file.write_text(_toml(f"{name}-", servers.bootstrap_servers, headquarters, addresses, continuous))
     settings = load_settings(file)
-    on_server = ["headquarters", *(channel for channel, kind in channels.items() if kind == "postgresql")]
+    on_server = [
+        f"{name}_headquarters",
+        *(f"{name}_{channel}" for channel, kind in channels.items() if kind == "postgresql"),
+    ]
     try:
         apply_topics(settings)
-        for one in on_server:
-            create_database(servers.services.postgresql, f"{name}_{one}")
+        for database in on_server:
+            create_database(servers.services.postgresql, database)
         _upgrade(settings)
         yield Stage(servers=servers, settings=settings, file=file)
     finally:
-        _drop(servers, settings, [f"{name}_{one}" for one in on_server])
+        _drop(servers, settings, on_server)
 
 
 def _toml(
@@ -109,7 +112,7 @@ def _upgrade(settings: Settings) -> None:
 
 
 def _drop(servers: Servers, settings: Settings, databases: list[str]) -> None:
-    """Delete topics and databases, so that what they occupy is free for the next run."""
+    """Delete topics and databases, which frees their disk space for the next run."""
     admin = admin_client(settings)
     for future in admin.delete_topics([settings.topic(topic) for topic in ALL]).values():
         future.exception()

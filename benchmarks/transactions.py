@@ -1,7 +1,7 @@
-"""O1 to O3: orders that bring their customers along, creations that wait for their number, and a large statement.
+"""O1 to O3: orders with new customers, synchronous creates, and a large statement.
 
-Orders are measured like customers in P5, whose rate in the same run is their limit: the processes are warm and wait,
-all orders appear at once, and the clock stops when every one is a sales order.
+Orders are measured like customers in P5, whose rate in the same run is their limit: the processes are warmed up, all
+orders become visible at once, and the clock stops when all are sales orders.
 """
 
 import random
@@ -92,7 +92,7 @@ _NUMBERED: Final = "SELECT next - 1 = %s FROM sales_order_sequences"
 
 
 def orders(count: int, seed: int) -> Iterator[Record]:
-    """Orders of two lines, each with the event of a new customer in it."""
+    """Orders of two lines, each with the event of a new customer."""
     chance = random.Random(seed)
     for number, event in enumerate(events(count, seed=seed)):
         lines = tuple(_line(chance) for _ in range(2))
@@ -119,7 +119,7 @@ def _line(chance: random.Random) -> TransactionLine:
 
 
 def _guid(number: int, chance: random.Random) -> str:
-    """The id of a transaction; they rise with the order in which transactions are made, as a till's do."""
+    """The id of the n-th transaction: ascending, as a till's ids are."""
     at_ms = int(_NOON.timestamp() * 1000) + number * 1000 // CUSTOMERS_A_SECOND
     return guids(at_ms, chance)[0].decode()
 
@@ -129,21 +129,21 @@ def _record(transaction: RetailTransaction) -> Record:
     return Record(key=transaction.channel_id.encode(), value=value, event_id=transaction.transaction_id)
 
 
-def _release(on: Stage, processes: list[Process], records: Iterator[Record], is_done: str, count: int) -> float:
-    """Seconds from the moment the records appear until this query at headquarters answers yes."""
+def _release(on: Stage, processes: list[Process], records: Iterator[Record], done_query: str, count: int) -> float:
+    """Seconds from the commit of the records until this query at headquarters returns true."""
     topic = on.settings.topic(RETAIL_TRANSACTIONS)
     filling = Filling(on.servers.bootstrap_servers, topic, records, "OrderPlaced")
     with psycopg.connect(on.settings.headquarters_database(), autocommit=True) as connection:
 
         def done() -> bool:
-            row = connection.execute(is_done.encode(), (count,)).fetchone()
+            row = connection.execute(done_query.encode(), (count,)).fetchone()
             return row is not None and bool(row[0])
 
         started_at = filling.release()
         return wait_until(done, processes) - started_at
 
 
-# O2: creations that wait.
+# O2: synchronous creates.
 
 
 def _sync_creates(servers: Servers, scale: Scale) -> Iterator[Result]:
@@ -170,22 +170,22 @@ def _one_after_the_other(on: Stage, creates: int) -> list[float]:
     """Milliseconds of each sync create, in the order of the calls; a till in each store."""
     stores = list(on.settings.channels)
     with ThreadPoolExecutor(len(stores)) as tills:
-        took = [tills.submit(_till, on, store, creates // len(stores)) for store in stores]
-        timed = sorted(pair for one in took for pair in one.result())
+        futures = [tills.submit(_till, on, store, creates // len(stores)) for store in stores]
+        timed = sorted(pair for future in futures for pair in future.result())
     return [milliseconds for _, milliseconds in timed]
 
 
 def _till(on: Stage, store: str, count: int) -> list[tuple[float, float]]:
-    found = []
+    times = []
     with open_channel(on.settings, store) as channel:
         for number in range(count):
             started_at = time.perf_counter()
             customer = register_customer(
                 channel, sync_seconds=30.0, first_name="Ada", last_name=f"Lovelace {number}", phone="713 555 0100"
             )
-            found.append((started_at, (time.perf_counter() - started_at) * 1000))
+            times.append((started_at, (time.perf_counter() - started_at) * 1000))
             assert customer.account_number is not None, "a sync create was not answered in half a minute"
-    return found
+    return times
 
 
 # O3: a statement.
@@ -243,15 +243,15 @@ def _end_of_day(sold: Sequence[RetailTransaction]) -> RetailTransaction:
         occurred_at=_NOON,
         business_date=_DAY,
         legal_entity=LEGAL_ENTITY,
-        listed=tuple(one.transaction_id for one in sold),
-        control_totals=control_totals((one.currency, one.payments) for one in sold),
+        listed=tuple(sale.transaction_id for sale in sold),
+        control_totals=control_totals((sale.currency, sale.payments) for sale in sold),
     )
 
 
 def _insert_again(on: Stage) -> float:
-    """Seconds that the database takes for the lines alone, into a table with the same keys."""
+    """Seconds of inserting the same lines into a table with the same keys."""
     with psycopg.connect(on.settings.headquarters_database(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE again (LIKE statement_lines INCLUDING ALL)")
+        connection.execute("CREATE TABLE copied_lines (LIKE statement_lines INCLUDING ALL)")
         started_at = time.perf_counter()
-        connection.execute("INSERT INTO again SELECT * FROM statement_lines")
+        connection.execute("INSERT INTO copied_lines SELECT * FROM statement_lines")
         return time.perf_counter() - started_at

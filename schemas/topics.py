@@ -1,4 +1,4 @@
-"""The topics, each declared once. Creation, checks and documentation are made from here.
+"""The topics, each declared once: creation, checks and documentation derive from here.
 
 Configuration values are Kafka's own topic settings, as text; see https://kafka.apache.org/documentation/#topicconfigs.
 """
@@ -8,28 +8,28 @@ from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 RECORD_BYTES_MAX: Final = 1024 * 1024
-"""Largest record that a topic takes; dead letters may be twice as large, so that whatever was taken fits."""
+"""The largest record of a topic. Dead letters may be twice as large, so that a record with added headers fits."""
 
 EVENT_BYTES_MAX: Final = 512 * 1024
-"""Largest event that headquarters accepts: what it makes of one always fits its topics."""
+"""The largest event that headquarters accepts: the records made from it always fit their topics."""
 
 
 _BROKER_CLOCK: Final = {"message.timestamp.type": "LogAppendTime"}
-"""Times are the broker's: what a store with a wrong clock sends would be refused, or expire before it is read."""
+"""Timestamps are the broker's: with those of a store whose clock is wrong, records could be refused, or expire unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One topic: its name without prefix, what its key is, what it holds, and how Kafka keeps it."""
+    """One topic: name without prefix, key, content and configuration."""
 
     name: str
     key: str
     value: str
-    """Name of the Avro record in `schemas/avro`, or a word for what it is."""
+    """Name of the Avro record in `schemas/avro`, or a description."""
     partitions: int | None = None
-    """None: as many as the settings say."""
+    """None: `partitions` of the settings."""
     keyed: bool = True
-    """True when partitions may never be added: the same key must stay in the same partition."""
+    """True if partitions must never be added: the same key must stay in the same partition."""
     configuration: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +83,7 @@ RETAIL_TRANSACTIONS: Final = Topic(
 
 
 def _dead_letters_of(topic: Topic) -> Topic:
-    """Where what cannot be read of a topic goes."""
+    """The topic for the unreadable records of a topic."""
     return Topic(
         name=f"{topic.name}.dlq",
         key="as it came",

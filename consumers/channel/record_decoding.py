@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-from tenten.avro.small_batch import decode_few
+from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import AvroSchema, Json, Unreadable, WriterSchemas
 from tenten.runtime.errors import DatabaseRefused
 
@@ -43,7 +43,7 @@ def decode_records(
     unreadable: dict[int, Unreadable] = {}
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
         is_too_large = value is not None and len(value) > value_bytes_max
-        decoded = None if value is None or is_too_large else decode_few(reader, [key], [value], writers)
+        decoded = None if value is None or is_too_large else decode_small_batch(reader, [key], [value], writers)
         if decoded is None:
             unreadable[row] = _error(reader, key, value, writers, value_bytes_max)
         else:
@@ -64,5 +64,5 @@ def _error(
     except Unreadable as error:
         return error
     if record[reader.key_field].encode() != key:
-        return Unreadable("key_mismatch", f"has another {reader.key_field} than its key")
+        return Unreadable("key_mismatch", f"has a {reader.key_field} other than its key")
     return Unreadable("malformed", "contains a value outside the supported range")

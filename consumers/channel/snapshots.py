@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tenten.avro.small_batch import FEW_RECORDS, decode_few, is_guid
+from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch, is_guid
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
@@ -39,7 +39,7 @@ def decode_snapshots(
     Uses no database. May block where a schema is looked up. Raises: the errors of `writers` when schemas cannot be
     reached.
     """
-    if len(records.keys) <= FEW_RECORDS:
+    if len(records.keys) <= SMALL_BATCH_MAX:
         batch = _decode_small_batch(records, writers, channel_filter)
         if batch is not None:
             return batch
@@ -59,7 +59,7 @@ def _decode_small_batch(
         return None
     values = [(row, value) for row, value in enumerate(records.values) if value is not None]
     keys = [records.keys[row] for row, _ in values]
-    decoded = decode_few(contract("Customer"), keys, [value for _, value in values], writers)
+    decoded = decode_small_batch(contract("Customer"), keys, [value for _, value in values], writers)
     if decoded is None:
         return None
     snapshots = [(row, customer_from_avro(record)) for (row, _), record in zip(values, decoded, strict=True)]

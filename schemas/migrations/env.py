@@ -1,11 +1,11 @@
-"""What alembic runs: the history of one of the two databases, on the connection and in the transaction it is given."""
+"""Run by alembic: migrates one of the two databases, on the caller's connection and in its transaction."""
 
 from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
     version_table=context.config.attributes["version_table"],
-    # Both databases take tables back when a transaction fails; alembic does not trust SQLite with that by itself.
+    # Both databases roll back DDL; alembic assumes that SQLite does not.
     transactional_ddl=True,
 )
 with context.begin_transaction():

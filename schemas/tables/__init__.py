@@ -1,1 +1,1 @@
-"""The tables of headquarters' database and of a channel's."""
+"""The tables of headquarters' and of the channels' databases."""

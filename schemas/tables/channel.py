@@ -1,7 +1,7 @@
 """The tables of a channel's database, the same in PostgreSQL and SQLite.
 
-The visible customer is always complete: the last snapshot from headquarters with the channel's unsettled edits laid
-on top.
+The visible customer is always complete: the last snapshot from headquarters, overlaid with the channel's unsettled
+edits.
 """
 
 from typing import Final
@@ -44,7 +44,7 @@ snapshots: Final = Table(
     Column("version", BigInteger, nullable=False),
     Column("snapshot", LargeBinary, nullable=False, comment="Customer, framed Avro"),
 )
-"""The last snapshot of each customer that has edits on top of it, and of no other: what the edits are laid on."""
+"""The base snapshots: the last snapshot of each customer that has an overlay, and of no other customer."""
 
 outbox: Final = Table(
     "outbox",
@@ -98,7 +98,7 @@ resync_requests: Final = Table(
     Column("reason", Text, primary_key=True),
     Column("requested_at", UtcTime, nullable=False),
 )
-"""Reasons for a resync that a migration has left; a finished resync deletes them."""
+"""Reasons for a resync that a migration has recorded; a finished resync deletes them."""
 
 transactions: Final = Table(
     "transactions",
@@ -121,7 +121,7 @@ transactions: Final = Table(
     Index(None, "business_date"),
     Index(None, "customer_id"),
 )
-"""Orders and cash-and-carry transactions, and what headquarters has answered."""
+"""Orders and cash-and-carry transactions, with the state that headquarters has reported in its replies."""
 
 end_of_days: Final = Table(
     "end_of_days",
@@ -138,7 +138,7 @@ end_of_days: Final = Table(
     Column("updated_at", UtcTime, nullable=False),
     Index(None, "business_date"),
 )
-"""Closed business dates; one that was closed again, for what came late, has several."""
+"""End-of-day events; a business date that was closed again, for late transactions, has several."""
 
 loyalty_cards: Final = Table(
     "loyalty_cards",

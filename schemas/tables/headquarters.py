@@ -1,7 +1,7 @@
-"""The tables of headquarters' database: the truth about customers and account numbers (PostgreSQL).
+"""The tables of headquarters' database (PostgreSQL): the source of truth for customers and account numbers.
 
-Only `consumers/headquarters/customers` writes customers. Nothing points at another table by foreign key: there is one
-writer, it writes each batch in one transaction, and the checks would cost a third of the rate.
+Only `consumers/headquarters/customers` writes customers. There are no foreign keys: the only writer writes each batch
+in one transaction, and the checks would cost a third of the throughput.
 """
 
 from typing import Final
@@ -40,7 +40,7 @@ from tenten.schemas.tables.types import (
 metadata: Final = MetaData(naming_convention=NAMING)
 
 ACCOUNT_NUMBERS: Final = UniqueConstraint("legal_entity", "account_number")
-"""No account number twice, whatever else goes wrong."""
+"""The last guard against two customers with the same account number."""
 
 customers: Final = Table(
     "customers",
@@ -101,7 +101,7 @@ customer_audit: Final = Table(
     Column("changed_at", UtcTime, nullable=False),
     Index(None, "customer_id"),
 )
-"""What each edit changed: one row a path. A new customer has none: its log row says all."""
+"""What each edit changed: one row per path. A new customer has no rows here, only one in `synchronization_log`."""
 
 positions: Final = Table(
     "positions",
@@ -123,10 +123,10 @@ dead_letter_decisions: Final = Table(
     Column("decision", Text, nullable=False, comment="replayed or discarded"),
     Column("decided_at", UtcTime, nullable=False),
 )
-"""What an operator decided about a dead letter; one without a row is open."""
+"""Decisions of operators about dead letters; a dead letter without a row is open."""
 
 MONEY: Final = Numeric(28, 6)
-"""Amounts, prices and quantities: exact."""
+"""Exact type of amounts, prices and quantities."""
 
 retail_transactions: Final = Table(
     "retail_transactions",
@@ -205,7 +205,7 @@ sales_order_lines: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
     ) WITH ORDINALITY AS line (sku, quantity, price, amount, number)
     """
 )
-"""The lines of sales orders: what the stores have sold, under the number of the order; lines count from 1."""
+"""The lines of the orders that have become sales orders, by sales order number; lines are numbered from 1."""
 event.listen(metadata, "after_create", sales_order_lines)
 
 statements: Final = Table(
@@ -241,7 +241,7 @@ statement_listed: Final = Table(
     Column("owned", Boolean, nullable=False, comment="false: an earlier statement lists it, and posts it"),
     Index("uq_statement_listed_owned", "transaction_id", "channel_id", unique=True, postgresql_where=text("owned")),
 )
-"""What each end of day lists, there or not."""
+"""The transactions that each end of day lists, received or not."""
 
 statement_lines: Final = Table(
     "statement_lines",
@@ -253,7 +253,7 @@ statement_lines: Final = Table(
     Column("total", MONEY, nullable=False),
     Index(None, "statement_id"),
 )
-"""What is posted."""
+"""The posted transactions, each in one statement."""
 
 replies_due: Final = Table(
     "replies_due",
@@ -266,8 +266,7 @@ replies_due: Final = Table(
 )
 """Answers to transactions that are not on `transaction-replies` yet, written together with what they tell.
 
-One row for what a SQL transaction has to say, up to ten thousand answers: a row each cost a tenth of what an order
-does.
+A row holds the replies of one SQL transaction, up to ten thousand: a row per reply made orders a tenth slower.
 """
 
 _UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
@@ -278,7 +277,7 @@ _UNCOMPRESSED: Final = DDL(  # type: ignore[no-untyped-call]  # sqlalchemy's
         ALTER payloads SET STORAGE EXTERNAL
     """
 )
-"""What lies there for a moment is not worth compressing."""
+"""The rows live too briefly to be worth compressing."""
 event.listen(metadata, "after_create", _UNCOMPRESSED)
 
 release_due: Final = Table(
@@ -286,4 +285,4 @@ release_due: Final = Table(
     metadata,
     Column("transaction_id", Guid, nullable=False),
 )
-"""Waiting transactions to look at: something has come that they may wait for. Without a key: a queue, nothing more."""
+"""The release queue: waiting transactions whose missing customer or transaction may have arrived. No primary key."""

@@ -63,11 +63,11 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 IDENTITY: Final = BigInteger().with_variant(Integer, "sqlite")
-"""A number the database draws itself; SQLite does that for INTEGER primary keys only."""
+"""A number that the database generates; SQLite does so for INTEGER primary keys only."""
 
 
 def state_columns() -> list[Column[Any]]:
-    """New columns for the fields of `CustomerState` that are not tables of their own."""
+    """New columns for the fields of `CustomerState` that have no table of their own."""
     scalars = (
         Column(field.name, Guid if field.kind is ScalarKind.GUID else Text, nullable=field.is_nullable)
         for field in scalar_fields()
@@ -77,7 +77,7 @@ def state_columns() -> list[Column[Any]]:
 
 
 def address_table(metadata: MetaData) -> Table:
-    """`customer_addresses`: one row per address, named by customer and address."""
+    """`customer_addresses`: one row per address, with customer and address as key."""
     text = ("purpose", "name", "street", "city", "county", "state", "postal_code", "country")
     return Table(
         "customer_addresses",
@@ -90,7 +90,7 @@ def address_table(metadata: MetaData) -> Table:
 
 
 def contact_table(metadata: MetaData) -> Table:
-    """`customer_contacts`: one row per phone number or e-mail address, named by customer and contact."""
+    """`customer_contacts`: one row per phone number or e-mail address, with customer and contact as key."""
     return Table(
         "customer_contacts",
         metadata,
@@ -104,9 +104,7 @@ def contact_table(metadata: MetaData) -> Table:
 
 
 def topic_table(metadata: MetaData) -> Table:
-    """`topics`: the topics this database has read, as they were when it first did; another partition count is an
-    error.
-    """
+    """`topics`: id and partition count of each topic when this database first read it. A changed count is an error."""
     return Table(
         "topics",
         metadata,

@@ -1,1 +1,1 @@
-"""Values as they cross a topic: one record, a batch of them in columns, a few without columns."""
+"""Avro encoding and decoding of topic values: single records, small batches, and whole batches in columns."""

@@ -1,15 +1,14 @@
 """Decode a batch of framed Avro values into columns.
 
-The values written with one schema are read as one Avro block. In a block nothing marks where a record ends, so a
-damaged record shifts all records after it and may still decode. Hence the proof: the first field of every schema is
-the record key, and it is compared with Kafka's key, row by row; a sentinel proves where the last record ended. Values
-that fail the proof are decoded record by record, and only the unreadable ones are left out.
+All values of one writer's schema are read as one Avro block. Nothing in a block marks where a record ends, so a
+damaged record shifts all records after it and may still decode. Two checks detect that: the first field of every
+schema is the record key, which must equal Kafka's key in each row; a sentinel must follow the last record. If a check
+fails, the values are decoded record by record, and only the unreadable ones are left out.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -18,22 +17,19 @@ import polars as pl
 from tenten.avro.container import read_block
 from tenten.avro.resolution import column_type, resolution
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
-from tenten.rules.limits import GUID
+from tenten.rules.limits import GUID_PATTERN, TIME_MAX, TIME_MIN
 from tenten.schemas.messages import ROW
 
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
 bytes may be reused."""
 
-_GUID: Final = f"^{GUID.pattern}$"
 _OUT_OF_RANGE: Final = "contains a value outside the supported range"
-_TIME_MIN: Final = datetime(1, 1, 2, tzinfo=UTC)
-_TIME_MAX: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableRow:
-    """A record of the batch that cannot be read, with the reason."""
+    """A record of the batch that cannot be read, with the code and the text of the reason."""
 
     row: int
     reason: str
@@ -115,7 +111,7 @@ def _decode_columns(
 def _decode_one_by_one(
     reader: AvroSchema, writer: AvroSchema, rows: Sequence[int], keys: Sequence[bytes | None], bodies: Sequence[bytes]
 ) -> tuple[pl.DataFrame, list[UnreadableRow]]:
-    """Decode each record separately, so that an unreadable one affects no other; the rest becomes columns again."""
+    """Decode each record separately, so that an unreadable one affects no other; the readable ones become a frame."""
     bad: list[UnreadableRow] = []
     sound: list[tuple[int, bytes | None, bytes]] = []
     exact = writer.header == reader.header
@@ -123,7 +119,7 @@ def _decode_one_by_one(
         try:
             record = decode_body(body, writer, reader)
             if key != record[reader.key_field].encode():
-                raise Unreadable("key_mismatch", f"has another {reader.key_field} than its key")
+                raise Unreadable("key_mismatch", f"has a {reader.key_field} other than its key")
             if record.get("kind") == UNKNOWN_KIND:
                 raise Unreadable("unknown_kind", "is of a kind that this release does not know")
         except Unreadable as unreadable:
@@ -161,7 +157,7 @@ def _sound(reader: AvroSchema) -> pl.Expr:
         column = pl.col(field["name"])
         checks.extend(_sound_value(field["type"], column))
         if _is_guid(field["type"]):
-            checks.append(column.str.contains(_GUID))
+            checks.append(column.str.contains(GUID_PATTERN))
         elif field["type"] == "string":
             checks.append(~column.str.contains("\x00", literal=True))
         elif field["name"] == "kind":
@@ -176,9 +172,9 @@ def _sound_value(schema: Any, value: pl.Expr) -> Iterable[pl.Expr]:
     if not isinstance(schema, dict):
         return
     if schema.get("logicalType") == "timestamp-micros":
-        yield value.is_between(_TIME_MIN, _TIME_MAX)
+        yield value.is_between(TIME_MIN, TIME_MAX)
     elif schema.get("logicalType") == "date":
-        yield value.is_between(_TIME_MIN.date(), _TIME_MAX.date())
+        yield value.is_between(TIME_MIN.date(), TIME_MAX.date())
     elif schema["type"] == "enum":
         yield value.is_not_null()
     elif schema["type"] == "record":

@@ -41,9 +41,9 @@ def encode_columns(
 ) -> list[bytes]:
     """One framed value a row, with single-object framing unless another header is given.
 
-    Columns are those of a frame, or sequences of Python values, which are quicker for a few rows. Fields without a
+    Columns are those of a frame, or sequences of Python values, which are faster for a few rows. Fields without a
     column have the schema's default, also inside records; other columns are ignored. `encoded` has the encodings of
-    fields that the caller knows already. Raises: `ValueError` for a null in a field that is not nullable, and for a
+    fields that the caller has encoded already. Raises: `ValueError` for a null in a field that is not nullable, and for a
     field without a column and a default.
     """
     start = schema.header if header is None else header
@@ -127,7 +127,7 @@ def _value(name: str, schema: Any, values: pl.Series) -> Iterable[_Piece]:
 
 
 def _python_values(name: str, schema: Any, values: Sequence[Any]) -> Iterable[_Piece]:
-    """As `_value`, from Python values; of nested types by way of a column."""
+    """As `_value`, from Python values; nested types become a column first."""
     is_nullable = isinstance(schema, list)
     present = schema[1] if is_nullable else schema
     kind = (present.get("logicalType") or present["type"]) if isinstance(present, dict) else present

@@ -1,28 +1,23 @@
-"""A few records, one by one: setting up columns costs milliseconds, for which a single customer should not wait."""
+"""Row-wise decoder for small batches, where building columns would dominate the latency."""
 
 from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Json, Unreadable, WriterSchemas
-from tenten.rules.limits import GUID
+from tenten.rules.limits import is_guid
 
-FEW_RECORDS: Final = 16
-"""Up to here one by one is quicker."""
-
-
-def is_guid(text: str) -> bool:
-    """Whether this is a GUID as the contract has it: lowercase, with hyphens."""
-    return GUID.fullmatch(text) is not None
+SMALL_BATCH_MAX: Final = 16
+"""Records up to which row by row is faster than in columns."""
 
 
-def decode_few(
+def decode_small_batch(
     reader: AvroSchema, keys: Sequence[bytes | None], values: Sequence[bytes], writers: WriterSchemas
 ) -> list[Json] | None:
-    """The records of a few framed values, or None when one of them is not what it should be.
+    """The records of the framed values, or None if one of them is unreadable: `tenten.avro.batches.decode_batch` finds
+    out which and why, and accepts every record that is accepted here.
 
-    Why not, and which, is for `tenten.avro.batches.decode_batch` to say; what is sound here is sound there.
-    May block where a schema is looked up; raises what `writers` raises when that cannot be reached.
+    May block while a schema is looked up. Raises: as `writers` does when schemas cannot be looked up.
     """
     records = []
     for key, value in zip(keys, values, strict=True):
@@ -47,9 +42,7 @@ def _is_sound(reader: AvroSchema, record: Json) -> bool:
 
 @cache
 def _names(reader: AvroSchema) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The fields that hold GUIDs, and those that hold other texts."""
-    fields = reader.json["fields"]
-    guids = [
-        one["name"] for one in fields if isinstance(one["type"], dict) and one["type"].get("logicalType") == "uuid"
-    ]
-    return tuple(guids), tuple(one["name"] for one in fields if one["type"] == "string")
+    """The names of the fields that hold GUIDs, and of those that hold other texts."""
+    types = {field["name"]: field["type"] for field in reader.json["fields"]}
+    guids = [name for name, kind in types.items() if isinstance(kind, dict) and kind.get("logicalType") == "uuid"]
+    return tuple(guids), tuple(name for name, kind in types.items() if kind == "string")

@@ -7,7 +7,7 @@ https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-d
 
 Errors::
 
-    Unreadable              this value cannot be read, now or later: a dead letter
+    Unreadable              the value can never be read: it becomes a dead letter
 """
 
 import json
@@ -28,13 +28,15 @@ CONFLUENT_MAGIC: Final = b"\x00"
 CONFLUENT_HEADER_BYTES: Final = 5
 
 UNKNOWN_KIND: Final = "UNKNOWN"
-"""The `kind` of a record that a later release has introduced: headquarters cannot read it."""
+"""The `kind` of a record whose kind a later release has introduced: headquarters cannot read it."""
 
 Json = dict[str, Any]
 
 
 class Unreadable(Exception):
-    """This value cannot be read. `reason` is a word for programs, the message a sentence without its content."""
+    """A value that cannot be read. `reason` is a code of `tenten.rules.dead_letter_reasons`, `text` a sentence without
+    its subject; neither has content of the value.
+    """
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -53,18 +55,18 @@ class AvroSchema:
     fingerprint: bytes
     """CRC-64-AVRO of the parsing canonical form, little-endian, as in single-object encoding. 8 bytes."""
     header: bytes = field(repr=False)
-    """What stands before the Avro bytes in single-object encoding. 10 bytes."""
+    """The bytes before the Avro bytes in single-object encoding. 10 bytes."""
 
     @property
     def key_field(self) -> str:
-        """The field that is the record key: always the first."""
+        """The name of the field that is the record key: always the first field."""
         return str(self.json["fields"][0]["name"])
 
 
 def avro_schema(declaration: Json) -> AvroSchema:
     """The schema that a JSON declaration describes.
 
-    Raises: `fastavro.schema.SchemaParseException` or `UnknownType` when it is none.
+    Raises: `fastavro.schema.SchemaParseException` or `UnknownType` if the declaration is not a valid schema.
     """
     mark = bytes.fromhex(fingerprint(to_parsing_canonical_form(declaration), "CRC-64-AVRO"))
     return AvroSchema(
@@ -77,7 +79,7 @@ def avro_schema(declaration: Json) -> AvroSchema:
 
 
 def _without_guids(schema: Any) -> Any:
-    """The same schema in which GUIDs are plain text: fastavro would make `uuid.UUID` values of them."""
+    """The schema with GUIDs as plain text, which fastavro would convert to `uuid.UUID`."""
     if isinstance(schema, dict):
         dropped = {"logicalType"} if schema.get("logicalType") == "uuid" else set()
         return {name: _without_guids(part) for name, part in schema.items() if name not in dropped}
@@ -92,7 +94,7 @@ RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransa
 
 @cache
 def contract(name: str) -> AvroSchema:
-    """This release's contract of that name, one of `CONTRACTS`."""
+    """This release's contract of that name, which `CONTRACTS` lists."""
     return _packaged(f"{name}.avsc")
 
 
@@ -120,20 +122,17 @@ def encode(schema: AvroSchema, record: Json, header: bytes | None = None) -> byt
 
 
 def confluent_header(schema_id: int) -> bytes:
-    """What stands before the Avro bytes when a registry gave the schema that id."""
+    """The bytes before the Avro bytes of a value whose schema has this id in the registry."""
     return CONFLUENT_MAGIC + struct.pack(">I", schema_id)
 
 
 def header_bytes(value: bytes) -> int:
-    """How many bytes of the value are header.
-
-    Raises: `Unreadable` when it starts like neither framing.
-    """
+    """The length of the value's header. Raises: `Unreadable` if the value has neither framing."""
     if value.startswith(SINGLE_OBJECT_MAGIC) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
         return SINGLE_OBJECT_HEADER_BYTES
     if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
         return CONFLUENT_HEADER_BYTES
-    raise Unreadable("no_avro", "starts neither with Avro's single-object mark nor with Confluent's")
+    raise Unreadable("no_avro", "starts neither with Avro's single-object marker nor with Confluent's")
 
 
 def reframe(value: bytes, header: bytes) -> bytes:
@@ -142,26 +141,26 @@ def reframe(value: bytes, header: bytes) -> bytes:
 
 
 def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
-    """One record from its Avro bytes, as the reader's schema has it.
+    """One record from its Avro bytes, resolved to the reader's schema.
 
-    Raises: `Unreadable` when the bytes are no such record, or there are more of them.
+    Raises: `Unreadable` if the bytes are not exactly one record of the writer's schema.
     """
     source = BytesIO(body)
     try:
         record = fastavro.schemaless_reader(source, writer.parsed, reader.parsed)
     except Exception as error:  # fastavro raises a dozen different types on foreign bytes
-        raise Unreadable("malformed", f"is no {writer.name}: {type(error).__name__}") from error
+        raise Unreadable("malformed", f"is not a valid {writer.name}: {type(error).__name__}") from error
     if source.tell() != len(body):
         raise Unreadable("malformed", f"has {len(body) - source.tell()} bytes after its end")
-    return dict(record)  # type: ignore[arg-type]  # the stubs allow any Avro value, a record schema gives a dict
+    return dict(record)  # type: ignore[arg-type]  # the stubs allow any Avro value; a record schema gives a dict
 
 
 class WriterSchemas:
-    """The schemas that values were written with, found by header and remembered.
+    """The schemas that values were written with, by header; each is looked up once.
 
-    Those of this release and the last one are known: outboxes and databases hold values of both. For others it asks
-    `by_fingerprint` (the `schemas` topic) and `by_id` (the registry); both may block, return None when there is no such
-    schema, and raise when they cannot be reached.
+    The schemas of this release and the last one are built in: outboxes and databases hold values of both. Others are
+    looked up with `by_fingerprint` (the `schemas` topic) and `by_id` (the registry), which may block, return None for
+    an unknown schema, and raise if the lookup fails.
     """
 
     def __init__(
@@ -175,10 +174,7 @@ class WriterSchemas:
         self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in packaged}
 
     def find(self, header: bytes) -> AvroSchema:
-        """The schema that this header names.
-
-        Raises: `Unreadable` when there is none, or it is no schema of a record.
-        """
+        """The schema that this header names. Raises: `Unreadable` if there is none, or it is not a record schema."""
         known = self._known.get(header)
         if known is not None:
             return known
@@ -187,15 +183,15 @@ class WriterSchemas:
         else:
             declaration = self._by_id(struct.unpack(">I", header[len(CONFLUENT_MAGIC) :])[0])
         if declaration is None:
-            raise Unreadable("unknown_schema", f"was written with a schema that nobody knows ({header.hex()})")
+            raise Unreadable("unknown_schema", f"was written with an unknown schema ({header.hex()})")
         try:
             found = avro_schema(dict(declaration))
-        except Exception as error:  # whoever wrote the declaration, it is no record schema
-            raise Unreadable("unknown_schema", f"was written with a broken schema ({header.hex()})") from error
+        except Exception as error:  # the declaration comes from a topic or a registry and may be anything
+            raise Unreadable("unknown_schema", f"was written with an invalid schema ({header.hex()})") from error
         self._known[header] = found
         return found
 
     def decode(self, value: bytes, reader: AvroSchema) -> Json:
-        """One record from its framed value, as the reader's schema has it. Raises: `Unreadable`."""
+        """One record from its framed value, resolved to the reader's schema. Raises: `Unreadable`."""
         start = header_bytes(value)
         return decode_body(value[start:], self.find(value[:start]), reader)

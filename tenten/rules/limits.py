@@ -1,4 +1,4 @@
-"""What a customer may be at most: lengths, counts, and the codes that exist. `customer_rules.py` says what follows."""
+"""Limits on customer data: lengths, counts, ranges and valid codes. `customer_rules.py` applies them."""
 
 import re
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from tenten.schemas.customer_fields import scalar_fields
 CUSTOMER_CHARACTERS_MAX: Final = {
     field.name: field.characters_max for field in scalar_fields() if field.characters_max is not None
 }
-"""The longest text of each field of a customer, in characters. Fields that take nothing but codes are not here."""
+"""The longest text of each scalar field, in characters; without the fields that only accept codes."""
 
 ADDRESS_CHARACTERS_MAX: Final = {
     "name": 100,
@@ -31,7 +31,7 @@ OPERATOR_CHARACTERS_MAX: Final = 64
 ATTRIBUTE_CHARACTERS_MAX: Final = {"name": NAME_CHARACTERS_MAX, "text": 1000}
 
 COUNTS_MAX: Final = {"address_books": 50, "affiliations": 50, "addresses": 100, "contacts": 100, "attributes": 100}
-"""How many of each list a customer may have."""
+"""The most members that each list of a customer may have."""
 
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**63 - 1
@@ -39,13 +39,20 @@ DECIMAL_INTEGER_DIGITS_MAX: Final = 22
 DECIMAL_FRACTION_DIGITS_MAX: Final = 6
 TIME_MIN: Final = datetime(1, 1, 2, tzinfo=UTC)
 TIME_MAX: Final = datetime(9999, 12, 30, tzinfo=UTC)
-"""A day within what Python can hold, so that a time can be shown in every time zone; as decoding has it."""
+"""One day less than Python's range at both ends, so that a time can be shown in every time zone."""
 
 PURPOSES: Final = frozenset(("", "HOME", "BUSINESS", "DELIVERY", "INVOICE", "OTHER"))
-"""What an address may be for."""
+"""The purposes of an address."""
 
 GUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-"""A GUID as it is written everywhere here: in lower case, with hyphens."""
+"""A GUID in the form that contracts and tables use: lower case, with hyphens."""
+GUID_PATTERN: Final = f"^{GUID.pattern}$"
+"""The same for polars, whose `contains` also matches parts of a text."""
+
+
+def is_guid(text: str) -> bool:
+    """Whether the text is a GUID in lower case with hyphens."""
+    return GUID.fullmatch(text) is not None
 
 
 _COUNTRY_NAMES: Final = {
@@ -71,12 +78,12 @@ _COUNTRY_NAMES: Final = {
     "venezuela": "VE",
     "vietnam": "VN",
 }
-"""Common English names of countries that ISO 3166 lists under a longer one."""
+"""Common English names of countries that ISO 3166 lists under a longer name."""
 
 
 @cache
 def countries() -> frozenset[str]:
-    """ISO 3166-1 alpha-2. Kosovo's code, XK, is not assigned by ISO."""
+    """The ISO 3166-1 alpha-2 codes; without XK (Kosovo), which ISO has not assigned."""
     return frozenset(iso3166.countries_by_alpha2) - {"XK"}
 
 
@@ -94,7 +101,7 @@ def country_code(text: str) -> str | None:
 
 @cache
 def currencies() -> frozenset[str]:
-    """ISO 4217, the letters."""
+    """The alphabetic ISO 4217 codes."""
     return frozenset(currency.code.upper() for currency in iso4217.Currency)
 
 
@@ -126,7 +133,7 @@ _TWO_LETTER_LANGUAGES: Final = {
     "y": "io",
     "z": "ahu",
 }
-"""Languages of the IANA registry with two letters: second letters by first letter. A test compares with `langcodes`."""
+"""Two-letter languages of the IANA registry: second letters by first letter. A test compares with `langcodes`."""
 
 
 @lru_cache(maxsize=1_000)
@@ -135,7 +142,7 @@ def is_language(tag: str) -> bool:
     primary = tag.partition("-")[0].lower()
     if len(primary) == 2 and primary[1] in _TWO_LETTER_LANGUAGES.get(primary[0], ""):
         return True
-    # Takes some 100 ms of CPU to import, and is seldom needed.
+    # Rarely needed, and its import takes some 100 ms of CPU.
     import langcodes
 
     return primary.isalpha() and langcodes.tag_is_valid(primary)

@@ -1,9 +1,9 @@
-"""Customers as rows: the plain way between `CustomerState` and the tables, one customer or some, PostgreSQL or SQLite.
+"""Read and write customers as rows, on PostgreSQL and SQLite.
 
-For a clerk's own write and for what is rare in a batch; whole batches go as columns (`tenten/sql/customer_frames.py`).
-However many customers there are, PostgreSQL is asked the same few statements: ids travel as one array, rows as one JSON
-document. SQLite, which has no round trips, takes the ids as JSON and runs one prepared statement per table over the
-rows.
+For a clerk's changes and for individual events; whole batches are written as columns (`tenten/sql/customer_frames.py`).
+The number of statements does not grow with the number of customers: PostgreSQL receives ids as one array and rows as
+one JSON document; SQLite, which has no round trips, receives ids as JSON and runs one prepared statement per table over
+the rows.
 """
 
 import json
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _SCALARS: Final = tuple((field.name, field.symbols) for field in scalar_fields())
-"""The scalar fields; enums are in lower case in the tables."""
+"""Name of each scalar field, and the enum of its values, which the tables hold in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,48 +82,48 @@ class StoredCustomer:
     """0 in a channel before the first snapshot."""
     updated_at: datetime
     erased_at: datetime | None = None
-    """Headquarters only: a channel keeps nothing of an erased customer."""
+    """Headquarters only: a channel deletes erased customers."""
     state: CustomerState
 
     @property
     def erased(self) -> bool:
-        """True when the customer is erased and the state but a shell."""
+        """True if the customer is erased; the state is then empty but for the required fields."""
         return self.erased_at is not None
 
 
 def read_customers(
     connection: Connection, tables: CustomerTables, ids: Iterable[str], *, for_update: bool = False
 ) -> dict[str, StoredCustomer]:
-    """Those of the customers that exist, by id, in the order of their ids. At most three statements.
+    """The customers that exist, by id, in the order of their ids. At most three statements.
 
-    `for_update` locks their rows in the order of their ids until the transaction ends, and may wait for them; in SQLite
-    the transaction is the only writer as it is.
+    `for_update` locks their rows in the order of their ids until the transaction ends, and may block; in SQLite the
+    transaction is the only writer anyway.
     """
-    wanted = sorted(set(ids))
-    if not wanted:
+    sorted_ids = sorted(set(ids))
+    if not sorted_ids:
         return {}
-    query = select(tables.customers).where(is_one_of(connection, tables.customers.c.customer_id, wanted))
+    query = select(tables.customers).where(is_one_of(connection, tables.customers.c.customer_id, sorted_ids))
     query = query.order_by(tables.customers.c.customer_id)
-    # SQLAlchemy leaves FOR UPDATE out where the database has none.
-    found = connection.execute(query.with_for_update() if for_update else query).mappings().all()
-    if not found:
+    # SQLAlchemy omits FOR UPDATE on SQLite.
+    rows = connection.execute(query.with_for_update() if for_update else query).mappings().all()
+    if not rows:
         return {}
-    addresses = _children(connection, tables.addresses, wanted)
-    contacts = _children(connection, tables.contacts, wanted)
+    addresses = _children(connection, tables.addresses, sorted_ids)
+    contacts = _children(connection, tables.contacts, sorted_ids)
     return {
         row["customer_id"]: _stored_customer(
             row, addresses.get(row["customer_id"], ()), contacts.get(row["customer_id"], ())
         )
-        for row in found
+        for row in rows
     }
 
 
 def _children(connection: Connection, table: Table, ids: Sequence[str]) -> dict[str, list[RowMapping]]:
-    """The child rows of each customer, sorted by their own id."""
+    """The child rows by customer, sorted by their own id."""
     children: dict[str, list[RowMapping]] = {}
-    owner, own = table.primary_key.columns
+    customer_id, child_id = table.primary_key.columns
     for row in connection.execute(
-        select(table).where(is_one_of(connection, owner, ids)).order_by(owner, own)
+        select(table).where(is_one_of(connection, customer_id, ids)).order_by(customer_id, child_id)
     ).mappings():
         children.setdefault(row["customer_id"], []).append(row)
     return children
@@ -180,33 +180,39 @@ def write_customers(
     customers: Sequence[StoredCustomer],
     before: Mapping[str, StoredCustomer],
 ) -> None:
-    """Make the rows of these customers what is given, one entry per customer. At most five statements.
+    """Insert or update these customers, at most one entry each, with their addresses and contacts. At most five
+    statements.
 
-    `before` is what `read_customers` gave for them in this transaction: only addresses and contacts that differ from it
-    are written, only those that it has in addition are deleted, and a customer equal to it costs nothing.
+    `before` is the result of `read_customers` for them in this transaction: only differences from it are written, and
+    its further addresses and contacts are deleted.
     """
-    changed = sorted((one for one in customers if before.get(one.customer_id) != one), key=lambda one: one.customer_id)
-    _upsert(connection, tables.customers, [_customer_row(one, tables.customers) for one in changed])
+    changed = _by_id(customer for customer in customers if before.get(customer.customer_id) != customer)
+    _upsert(connection, tables.customers, [_customer_row(customer, tables.customers) for customer in changed])
     for table, rows_of in ((tables.addresses, _address_rows), (tables.contacts, _contact_rows)):
-        had: dict[tuple[str, str], Row] = {}
-        has: dict[tuple[str, str], Row] = {}
-        for one in changed:
-            has.update(rows_of(one))
-            if one.customer_id in before:
-                had.update(rows_of(before[one.customer_id]))
-        _upsert(connection, table, [row for key, row in has.items() if had.get(key) != row])
-        _delete_children(connection, table, [key for key in had if key not in has])
+        old_rows: dict[tuple[str, str], Row] = {}
+        new_rows: dict[tuple[str, str], Row] = {}
+        for customer in changed:
+            new_rows.update(rows_of(customer))
+            if customer.customer_id in before:
+                old_rows.update(rows_of(before[customer.customer_id]))
+        _upsert(connection, table, [row for key, row in new_rows.items() if old_rows.get(key) != row])
+        _delete_children(connection, table, [key for key in old_rows if key not in new_rows])
+
+
+def _by_id(customers: Iterable[StoredCustomer]) -> list[StoredCustomer]:
+    """In the order in which rows are locked."""
+    return sorted(customers, key=lambda customer: customer.customer_id)
 
 
 def insert_customers(connection: Connection, tables: CustomerTables, customers: Sequence[StoredCustomer]) -> None:
-    """Write customers that do not exist yet, in the order of their ids. At most three statements.
+    """Insert customers that do not exist yet, in the order of their ids. At most three statements.
 
-    Raises: `sqlalchemy.exc.IntegrityError` when one of them, or its account number, exists after all.
+    Raises: `sqlalchemy.exc.IntegrityError` if a customer or an account number exists already.
     """
-    new = sorted(customers, key=lambda one: one.customer_id)
-    _insert(connection, tables.customers, [_customer_row(one, tables.customers) for one in new])
-    _insert(connection, tables.addresses, [row for one in new for row in _address_rows(one).values()])
-    _insert(connection, tables.contacts, [row for one in new for row in _contact_rows(one).values()])
+    new = _by_id(customers)
+    _insert(connection, tables.customers, [_customer_row(customer, tables.customers) for customer in new])
+    _insert(connection, tables.addresses, [row for customer in new for row in _address_rows(customer).values()])
+    _insert(connection, tables.contacts, [row for customer in new for row in _contact_rows(customer).values()])
 
 
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
@@ -229,7 +235,7 @@ def _customer_row(stored: StoredCustomer, table: Table) -> Row:
         **{name: getattr(state, name).value.lower() for name, symbols in _SCALARS if symbols is not None},
         "address_books": list(state.address_books),
         "affiliations": list(state.affiliations),
-        "attributes": [{"name": one.name, **attribute_value(one)} for one in state.attributes],
+        "attributes": [{"name": attribute.name, **attribute_value(attribute)} for attribute in state.attributes],
     }
     if "search_name" in table.c:
         row["search_name"] = search_name(state)
@@ -285,24 +291,24 @@ def _upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
 def _delete_children(connection: Connection, table: Table, keys: list[tuple[str, str]]) -> None:
     if not keys:
         return
-    owner, own = table.primary_key.columns
-    rows = [{f"key_{owner.name}": customer_id, f"key_{own.name}": child_id} for customer_id, child_id in keys]
+    customer_id, child_id = table.primary_key.columns
+    rows = [{f"key_{customer_id.name}": customer, f"key_{child_id.name}": child} for customer, child in keys]
     if connection.dialect.name == "postgresql":
         connection.execute(_delete_document(table), {"rows": _document(rows)})
     else:
-        condition = (owner == bindparam(f"key_{owner.name}"), own == bindparam(f"key_{own.name}"))
+        condition = (column == bindparam(f"key_{column.name}") for column in (customer_id, child_id))
         connection.execute(delete(table).where(*condition), rows)
 
 
 def _document(rows: list[Row]) -> str:
-    """The rows as one JSON document; lists inside look as SQLAlchemy's and polars' own JSON, compact and in UTF-8."""
+    """The rows as one JSON document; its lists have the format of SQLAlchemy's and polars' JSON: compact, in UTF-8."""
     return json.dumps(rows, default=datetime.isoformat, ensure_ascii=False, separators=(",", ":"))
 
 
 @cache
 def _insert_document(table: Table) -> "postgresql.Insert":
-    """Rows from a JSON document: one statement and one parameter, however many."""
-    from sqlalchemy.dialects import postgresql  # slow to import, and of no use on SQLite
+    """Insert the rows of a JSON document, given as one parameter."""
+    from sqlalchemy.dialects import postgresql  # slow to import, not needed on SQLite
 
     names = [column.name for column in table.c]
     return postgresql.insert(table).from_select(names, select(_rows_of_document(list(table.c), prefix="")))
@@ -336,19 +342,19 @@ def _delete_document(table: Table) -> Delete:
 def _rows_of_document(columns: Sequence[Column[Any]], prefix: str) -> TableValuedAlias:
     """The parameter `rows`, a JSON array of objects, as rows with the types of these columns."""
     document = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
-    names = [column(prefix + one.name, one.type) for one in columns]
-    return document.table_valued(*names, name="given").render_derived(with_types=True)
+    typed = [column(prefix + known.name, known.type) for known in columns]
+    return document.table_valued(*typed, name="given").render_derived(with_types=True)
 
 
 def _values(table: Table) -> list[str]:
     """The columns that are not part of the primary key."""
-    return [one.name for one in table.c if not one.primary_key]
+    return [column.name for column in table.c if not column.primary_key]
 
 
 def delete_customers(connection: Connection, tables: CustomerTables, ids: Iterable[str]) -> None:
-    """Delete these customers with their addresses and contacts. Three statements; those that do not exist are fine."""
-    gone = sorted(set(ids))
-    if not gone:
+    """Delete these customers, as far as they exist, with their addresses and contacts. Three statements."""
+    sorted_ids = sorted(set(ids))
+    if not sorted_ids:
         return
     for table in (tables.contacts, tables.addresses, tables.customers):
-        connection.execute(delete(table).where(is_one_of(connection, table.c.customer_id, gone)))
+        connection.execute(delete(table).where(is_one_of(connection, table.c.customer_id, sorted_ids)))

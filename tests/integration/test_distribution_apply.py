@@ -112,7 +112,7 @@ def test_any_history_gives_the_result_of_a_plain_fold(
 def _batch(engine: Engine, history: Sequence[Record], few: int) -> snapshots.SnapshotBatch:
     """Decoded in columns, or record by record up to `few` records."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(snapshots, "FEW_RECORDS", few)
+        patched.setattr(snapshots, "SMALL_BATCH_MAX", few)
         return snapshots.decode_snapshots(
             _records(history), VIEW.writers, VIEW.filter, channel_database(engine).dialect
         )

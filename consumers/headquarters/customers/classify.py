@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
-from tenten.avro.small_batch import FEW_RECORDS, decode_few
+from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
@@ -63,7 +63,9 @@ def decode_and_classify(
     """
     reader = contract("CustomerEvent")
     fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
-    small_batch = decode_few(reader, keys, fitting, writers) if len(fitting) == len(values) <= FEW_RECORDS else None
+    small_batch = (
+        decode_small_batch(reader, keys, fitting, writers) if len(fitting) == len(values) <= SMALL_BATCH_MAX else None
+    )
     if small_batch is None:
         return classify(decode_batch(reader, keys, values, writers, EVENT_BYTES_MAX), channels, positions)
     return ClassifiedBatch(
@@ -79,7 +81,7 @@ def decode_and_classify(
 def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPositions) -> ClassifiedBatch:
     """Divide the readable events of a batch into simple creates and individual events."""
     frame = decoded.frame
-    if frame.height <= FEW_RECORDS:
+    if frame.height <= SMALL_BATCH_MAX:
         simple = pl.repeat(False, frame.height, eager=True)
     else:
         simple_create = _is_simple_create(channels) & has_known_paths() & passes_fast_path(frame)

@@ -1,6 +1,6 @@
-"""Customers as the channel shows them, its outbox, and how far it has read.
+"""Customers as the channel shows them, its outbox and its read positions.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ IDENTITY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     _customers()
     _outbox()
     _streams()

@@ -1,6 +1,6 @@
-"""Orders, cash-and-carry, ends of days, and loyalty cards.
+"""Orders, cash-and-carry sales, end-of-day events and loyalty cards.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ TIME = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
 def upgrade() -> None:
-    """Make the tables, and say what the outbox holds now."""
+    """Create the tables, and update the comments of the outbox."""
     if op.get_bind().dialect.name == "postgresql":
         # SQLite keeps no comments.
         op.alter_column("outbox", "aggregateid", existing_type=GUID, comment="customer id or transaction id")

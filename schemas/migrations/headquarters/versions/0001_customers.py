@@ -1,6 +1,6 @@
-"""Customers, account numbers, and what was synchronized.
+"""Customers, account numbers and the synchronization log.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     _customers()
     _synchronization()
     _streams()

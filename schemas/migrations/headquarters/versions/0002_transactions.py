@@ -1,6 +1,6 @@
-"""Orders, cash-and-carry, statements, and the answers to them.
+"""Orders, cash-and-carry sales, statements, and the replies to them.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ TIME = sa.String(32).with_variant(sa.DateTime(timezone=True), "postgresql")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "replies_due",
         sa.Column("sequence", sa.BigInteger, nullable=False, autoincrement=True),

@@ -1,6 +1,6 @@
-"""The lines of sales orders are a view of what the stores have sold, not a copy of it.
+"""The lines of sales orders become a view of the transactions instead of a copy.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 from alembic import op
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the view in place of the table."""
+    """Replace the table by the view."""
     op.drop_table("sales_order_lines")
     op.execute(
         """

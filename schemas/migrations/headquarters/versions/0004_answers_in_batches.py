@@ -1,6 +1,6 @@
-"""Answers that are due lie together as they were written, not a row each.
+"""Unpublished replies to transactions are stored in one row per SQL transaction, not one row per reply.
 
-A migration is frozen: it says its types itself, so that later releases of `schemas` do not change what it did.
+A migration is frozen: it declares its types itself, so that later releases of `schemas` do not change it.
 """
 
 import sqlalchemy as sa
@@ -12,8 +12,8 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Keep what is due, in its order."""
-    # Who is writing answers just now is waited for; who comes later finds another table, and begins anew.
+    """Move the unpublished replies to the new table, in their order."""
+    # Wait for workers that are writing replies; a worker that comes later fails on the new table and retries.
     op.execute("LOCK TABLE replies_due IN ACCESS EXCLUSIVE MODE")
     op.execute("CREATE TEMPORARY TABLE replies_due_before ON COMMIT DROP AS SELECT * FROM replies_due")
     op.drop_table("replies_due")
