@@ -1,7 +1,8 @@
 """The limits: the rates of the parts alone. Fixed, so that a slow limit cannot improve a ratio.
 
 COPY is server-side and binary, from files, in one transaction, into tables with the same keys and indexes.
-`executemany` inserts prepared rows. Producing has the bytes in memory. PostgreSQL and SQLite have the subject's settings.
+`executemany` inserts prepared rows. Producing has the bytes in memory. PostgreSQL and SQLite are
+configured as for the subject.
 """
 
 import sqlite3

@@ -15,7 +15,7 @@ EVENT_BYTES_MAX: Final = 512 * 1024
 
 
 _BROKER_CLOCK: Final = {"message.timestamp.type": "LogAppendTime"}
-"""Timestamps are the broker's: with those of a store whose clock is wrong, records could be refused, or expire unread."""
+"""Timestamps are the broker's: with those of a store with a wrong clock, records could be refused or expire unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

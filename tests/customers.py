@@ -1,6 +1,6 @@
-"""Customers for property tests, drawn by hypothesis: valid ones, and odd ones that break a rule here and there.
+"""Customers for property tests, drawn by hypothesis: valid customers, and odd ones that break some rules.
 
-Ids are few, so that two customers drawn one after the other share addresses and contacts.
+There are few ids, so that two drawn customers share addresses and contacts.
 """
 
 from collections.abc import Sequence
@@ -108,12 +108,12 @@ _ATTRIBUTE_KINDS: Final = ({"text"}, {"integer"}, {"decimal"}, {"boolean"})
 
 
 def valid_states() -> st.SearchStrategy[CustomerState]:
-    """Customers that break no rule, as `canonical` has them."""
+    """Customers that break no rule, in canonical form."""
     return _states(odd=False).map(canonical)
 
 
 def odd_states() -> st.SearchStrategy[CustomerState]:
-    """Customers of which some break rules, and some are not in the order that `canonical` makes."""
+    """Customers of which some break rules, and some are not in canonical form."""
     return _states(odd=True)
 
 
@@ -122,15 +122,15 @@ def _states(draw: st.DrawFn, *, odd: bool) -> CustomerState:
     odd_places = draw(st.sets(st.integers(0, 60), min_size=1, max_size=3)) if odd else set()
     places = count()
 
-    def text(valid: Sequence[str], odd_ones: Sequence[str]) -> str:
-        return draw(st.sampled_from(odd_ones) | _TEXTS if next(places) in odd_places else st.sampled_from(valid))
+    def text(valid: Sequence[str], odd_values: Sequence[str]) -> str:
+        return draw(st.sampled_from(odd_values) | _TEXTS if next(draws) in odd_draws else st.sampled_from(valid))
 
-    def some_of(names: Sequence[str], odd_ones: Sequence[str]) -> list[str]:
-        unique = next(places) not in odd_places
-        return [text((name,), odd_ones) for name in draw(st.lists(st.sampled_from(names), max_size=4, unique=unique))]
+    def some_of(names: Sequence[str], odd_values: Sequence[str]) -> list[str]:
+        unique = next(draws) not in odd_draws
+        return [text((name,), odd_values) for name in draw(st.lists(st.sampled_from(names), max_size=4, unique=unique))]
 
     def one_of(own: Sequence[str]) -> str | None:
-        ids = [*own, IDS[0]] if next(places) in odd_places else own
+        ids = [*own, IDS[0]] if next(draws) in odd_draws else own
         return draw(st.none() | st.sampled_from(ids)) if ids else None
 
     addresses = tuple(

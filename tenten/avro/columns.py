@@ -43,8 +43,8 @@ def encode_columns(
 
     Columns are those of a frame, or sequences of Python values, which are faster for a few rows. Fields without a
     column have the schema's default, also inside records; other columns are ignored. `encoded` has the encodings of
-    fields that the caller has encoded already. Raises: `ValueError` for a null in a field that is not nullable, and for a
-    field without a column and a default.
+    fields that the caller has encoded already. Raises: `ValueError` for a null in a field that is not nullable, and for
+    a field without a column and a default.
     """
     start = schema.header if header is None else header
     by_name = columns.to_dict(as_series=True) if isinstance(columns, pl.DataFrame) else columns

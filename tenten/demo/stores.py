@@ -72,7 +72,7 @@ def standing(store: Engine, since: datetime) -> Standing:
         orders=sold["order"].made if "order" in sold else 0,
         waiting=waiting,
         day=days[-1] if days else "",
-        open=total - numbered + (unsettled or 0) + waiting + sum(one != TransactionStatus.POSTED for one in days),
+        open=total - numbered + (unsettled or 0) + waiting + sum(status != TransactionStatus.POSTED for status in days),
     )
 
 

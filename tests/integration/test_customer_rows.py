@@ -1,6 +1,6 @@
-"""Customers to rows and back, in PostgreSQL and in SQLite, in the tables of headquarters and of a channel."""
+"""Writing customers to rows and reading them, at headquarters and in channels on PostgreSQL and SQLite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """A database with the tables that a test is run on."""
+    """A database with the customer tables under test."""
 
     engine: Engine
     tables: CustomerTables
@@ -71,19 +71,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 
 def new_id() -> str:
-    """A customer id that no other example has."""
+    """An unused customer id."""
     return str(uuid_utils.uuid7())
 
 
 def stored(state: CustomerState, **fields: Any) -> StoredCustomer:
-    """A customer of that state, pending unless said otherwise."""
+    """A customer with this state; pending by default."""
     return StoredCustomer(
         **{"customer_id": new_id(), "account_number": None, "version": 0, "updated_at": AT, "state": state, **fields}
     )
 
 
 def full_state() -> CustomerState:
-    """A customer with something in every field, and in the characters that go wrong first."""
+    """A customer with a value in every field, with characters that are often mishandled."""
     return CustomerState(
         legal_entity="usrt",
         customer_type=CustomerType.ORGANIZATION,
@@ -133,9 +133,14 @@ def full_state() -> CustomerState:
     )
 
 
+def by_id(customers: Iterable[StoredCustomer]) -> dict[str, StoredCustomer]:
+    """The customers by id."""
+    return {customer.customer_id: customer for customer in customers}
+
+
 @contextmanager
 def statements(engine: Engine) -> Iterator[list[str]]:
-    """The statements that were sent to the database meanwhile, transactions aside."""
+    """The statements that the block sends to the database, without BEGIN."""
     sent: list[str] = []
 
     def listen(_: Any, __: Any, statement: str, *___: Any) -> None:
@@ -149,12 +154,15 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 
 @given(st.lists(valid_states(), max_size=3), st.lists(valid_states(), max_size=3))
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-def test_what_is_written_is_read(database: Database, states: list[CustomerState], later: list[CustomerState]) -> None:
-    """Any customers come back from the tables exactly as they went in, new ones and changed ones."""
-    new = {one.customer_id: one for one in (stored(state) for state in states)}
+def test_customers_are_read_as_written(
+    database: Database, states: list[CustomerState], later: list[CustomerState]
+) -> None:
+    """Any valid customers, new or changed, are read from the tables exactly as they were written."""
+    new = by_id(map(stored, states))
     edited = dict(new)
-    for one, state in zip(new.values(), later, strict=False):
-        edited[one.customer_id] = replace(one, state=state, version=7, account_number=one.customer_id)
+    for customer, state in zip(new.values(), later, strict=False):
+        number = customer.customer_id
+        edited[customer.customer_id] = replace(customer, state=state, version=7, account_number=number)
 
     with database.engine.begin() as connection:
         write_customers(connection, database.tables, list(new.values()), {})
@@ -166,27 +174,27 @@ def test_what_is_written_is_read(database: Database, states: list[CustomerState]
     assert second == edited
 
 
-def test_every_field_comes_back(database: Database) -> None:
-    """A customer with something in every field, in every alphabet, is the same after a commit."""
-    one = stored(full_state(), account_number="C-00000001", version=2**40)
+def test_every_field_is_read_as_written(database: Database) -> None:
+    """A customer with a value in every field is unchanged after a commit."""
+    customer = stored(full_state(), account_number="C-00000001", version=2**40)
 
     with database.engine.begin() as connection:
-        write_customers(connection, database.tables, [one], {})
+        write_customers(connection, database.tables, [customer], {})
     with database.engine.connect() as connection:
-        assert read_customers(connection, database.tables, [one.customer_id]) == {one.customer_id: one}
+        assert read_customers(connection, database.tables, [customer.customer_id]) == by_id([customer])
 
 
-def test_customer_without_anything_comes_back(database: Database) -> None:
-    """Empty lists, no primaries and no account number stay that."""
-    one = stored(CustomerState(legal_entity="usrt"))
+def test_empty_customer_is_read_as_written(database: Database) -> None:
+    """Empty lists stay empty; missing primaries and account number stay missing."""
+    customer = stored(CustomerState(legal_entity="usrt"))
 
     with database.engine.begin() as connection:
-        write_customers(connection, database.tables, [one], {})
-        assert read_customers(connection, database.tables, [one.customer_id]) == {one.customer_id: one}
+        write_customers(connection, database.tables, [customer], {})
+        assert read_customers(connection, database.tables, [customer.customer_id]) == by_id([customer])
 
 
 def test_unknown_customers_are_absent(database: Database) -> None:
-    """Ids that nobody has are simply not in the answer; no ids ask nothing."""
+    """Unknown ids are absent from the result; without ids no statement is sent."""
     with database.engine.begin() as connection, statements(database.engine) as sent:
         assert read_customers(connection, database.tables, [new_id()]) == {}
         assert len(sent) == 1
@@ -197,12 +205,12 @@ def test_unknown_customers_are_absent(database: Database) -> None:
 
 
 def test_number_of_statements_does_not_grow_with_the_customers(database: Database) -> None:
-    """However many customers, there are three statements to read, five to change and three to delete."""
-    before = {one.customer_id: one for one in (stored(full_state()) for _ in range(50))}
+    """50 customers are read with three statements, changed with five and deleted with three."""
+    before = by_id(stored(full_state()) for _ in range(50))
     short = replace(full_state(), addresses=full_state().addresses[:1], contacts=full_state().contacts[:1])
     short = replace(short, addresses=(replace(short.addresses[0], city="Aarhus"),), primary_email=None)
     short = replace(short, contacts=(replace(short.contacts[0], marketing_consent=False),))
-    after = [replace(one, version=1, state=short) for one in before.values()]
+    after = [replace(customer, version=1, state=short) for customer in before.values()]
     with database.engine.begin() as connection, statements(database.engine) as sent:
         write_customers(connection, database.tables, list(before.values()), {})
         assert len(sent) == 3
@@ -214,7 +222,7 @@ def test_number_of_statements_does_not_grow_with_the_customers(database: Databas
         sent.clear()
         found = read_customers(connection, database.tables, before, for_update=True)
         assert len(sent) == 3
-        assert list(found.values()) == sorted(after, key=lambda one: one.customer_id)
+        assert list(found.values()) == sorted(after, key=lambda customer: customer.customer_id)
 
         sent.clear()
         delete_customers(connection, database.tables, before)
@@ -224,48 +232,46 @@ def test_number_of_statements_does_not_grow_with_the_customers(database: Databas
 def test_more_customers_than_a_statement_has_parameters(database: Database) -> None:
     """Tens of thousands of ids fit into one statement."""
     ids = [f"0192f0c1-0000-7000-8000-{number:012x}" for number in range(70_000)]
-    one = stored(full_state(), customer_id=ids[-1])
+    customer = stored(full_state(), customer_id=ids[-1])
     with database.engine.begin() as connection:
-        write_customers(connection, database.tables, [one], {})
+        write_customers(connection, database.tables, [customer], {})
 
-        assert read_customers(connection, database.tables, ids) == {one.customer_id: one}
+        assert read_customers(connection, database.tables, ids) == by_id([customer])
 
         delete_customers(connection, database.tables, ids)
         assert read_customers(connection, database.tables, ids[-1:]) == {}
 
 
-def test_only_what_differs_is_written(database: Database) -> None:
-    """A new name touches neither addresses nor contacts, and a customer as before costs nothing."""
-    one = stored(full_state())
-    renamed = replace(one, state=replace(one.state, last_name="Smith"))
+def test_only_differences_are_written(database: Database) -> None:
+    """A new name writes neither addresses nor contacts; an unchanged customer sends no statement."""
+    customer = stored(full_state())
+    renamed = replace(customer, state=replace(customer.state, last_name="Smith"))
     with database.engine.begin() as connection, statements(database.engine) as sent:
-        write_customers(connection, database.tables, [one], {})
+        write_customers(connection, database.tables, [customer], {})
         sent.clear()
 
-        write_customers(connection, database.tables, [one], {one.customer_id: one})
+        write_customers(connection, database.tables, [customer], by_id([customer]))
         assert sent == []
 
-        write_customers(connection, database.tables, [renamed], {one.customer_id: one})
+        write_customers(connection, database.tables, [renamed], by_id([customer]))
         assert [statement.split()[:3] for statement in sent] == [["INSERT", "INTO", "customers"]]
 
 
-def test_deleting_takes_the_children_along_and_leaves_the_others(database: Database) -> None:
-    """Neither an address nor a contact of a deleted customer remains; another customer's do."""
-    gone, stays = stored(full_state()), stored(full_state())
+def test_deletion_includes_addresses_and_contacts(database: Database) -> None:
+    """Addresses and contacts of a deleted customer are deleted, too; those of other customers stay."""
+    deleted, other = stored(full_state()), stored(full_state())
     with database.engine.begin() as connection:
-        write_customers(connection, database.tables, [gone, stays], {})
+        write_customers(connection, database.tables, [deleted, other], {})
 
-        delete_customers(connection, database.tables, [gone.customer_id, new_id()])
+        delete_customers(connection, database.tables, [deleted.customer_id, new_id()])
 
-        assert read_customers(connection, database.tables, [gone.customer_id, stays.customer_id]) == {
-            stays.customer_id: stays
-        }
+        assert read_customers(connection, database.tables, [deleted.customer_id, other.customer_id]) == by_id([other])
         for table in (database.tables.addresses, database.tables.contacts):
-            assert set(connection.execute(select(table.c.customer_id)).scalars()) == {stays.customer_id}
+            assert set(connection.execute(select(table.c.customer_id)).scalars()) == {other.customer_id}
 
 
 def test_enums_are_lower_case_in_the_tables(database: Database) -> None:
-    """Whoever reads the tables with SQL finds lower case, and decimals as plain text."""
+    """The tables hold enums in lower case, and decimals as plain text."""
     with database.engine.begin() as connection:
         write_customers(connection, database.tables, [stored(full_state())], {})
         row = connection.execute(select(database.tables.customers)).mappings().one()
@@ -280,39 +286,39 @@ def test_enums_are_lower_case_in_the_tables(database: Database) -> None:
             assert row["search_name"] == 'zoe "z" 😀 \\u0041 \\ / o\'brien; drop aero & sohne\n<ag> zo'
 
 
-def test_erased_customer_stays_known_at_headquarters(new_database: NewDatabase) -> None:
-    """Headquarters keeps the shell of an erased customer, and when it was erased."""
+def test_headquarters_keeps_erased_customers(new_database: NewDatabase) -> None:
+    """Headquarters keeps an erased customer without its data, with the time of erasure."""
     engine = open_database(new_database())
     headquarters.metadata.create_all(engine)
-    one = stored(CustomerState(legal_entity="usrt"), account_number="C-1", version=4, erased_at=AT)
+    customer = stored(CustomerState(legal_entity="usrt"), account_number="C-1", version=4, erased_at=AT)
 
     with engine.begin() as connection:
-        write_customers(connection, HEADQUARTERS_TABLES, [one], {})
-        found = read_customers(connection, HEADQUARTERS_TABLES, [one.customer_id])
+        write_customers(connection, HEADQUARTERS_TABLES, [customer], {})
+        found = read_customers(connection, HEADQUARTERS_TABLES, [customer.customer_id])
 
-    assert found == {one.customer_id: one}
-    assert found[one.customer_id].erased
+    assert found == by_id([customer])
+    assert found[customer.customer_id].erased
     engine.dispose()
 
 
 def test_rows_read_for_update_are_locked(new_database: NewDatabase) -> None:
-    """Until the transaction is over nobody else gets at a customer that was read for update."""
+    """Another transaction cannot lock a customer that was read for update until the first one ends."""
     engine = open_database(new_database())
     headquarters.metadata.create_all(engine)
-    one = stored(full_state())
+    customer = stored(full_state())
     with engine.begin() as connection:
-        write_customers(connection, HEADQUARTERS_TABLES, [one], {})
+        write_customers(connection, HEADQUARTERS_TABLES, [customer], {})
 
     with engine.begin() as first, engine.connect() as second:
-        read_customers(first, HEADQUARTERS_TABLES, [one.customer_id], for_update=True)
+        read_customers(first, HEADQUARTERS_TABLES, [customer.customer_id], for_update=True)
         second.execute(text("SET lock_timeout = '50ms'"))
         with pytest.raises(OperationalError, match="lock timeout"):
-            read_customers(second, HEADQUARTERS_TABLES, [one.customer_id], for_update=True)
+            read_customers(second, HEADQUARTERS_TABLES, [customer.customer_id], for_update=True)
     engine.dispose()
 
 
 def test_rows_written_in_columns_are_read_as_customers(tmp_path: Path) -> None:
-    """What a whole batch writes in columns is, customer by customer, what the plain way reads and writes."""
+    """A customer that was written in columns is read as if it had been written as rows."""
     engine = open_database(f"sqlite:///{tmp_path / 'channel.db'}")
     channel.metadata.create_all(engine)
     snapshot = Customer(customer_id=new_id(), account_number="C-1", version=3, updated_at=AT, customer=full_state())
@@ -328,8 +334,8 @@ def test_rows_written_in_columns_are_read_as_customers(tmp_path: Path) -> None:
             ("customer_addresses", frames.addresses),
             ("customer_contacts", frames.contacts),
         ):
-            marks = ", ".join("?" * frame.width)
-            connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({marks})", frame.rows())  # noqa: S608 a fixed name
+            parameters = ", ".join("?" * frame.width)
+            connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({parameters})", frame.rows())  # noqa: S608 a fixed name
         found = read_customers(connection, CHANNEL_TABLES, [snapshot.customer_id])
 
     assert found == {

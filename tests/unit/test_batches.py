@@ -1,4 +1,4 @@
-"""A batch of records as a table: what is good arrives, and exactly what is bad falls out."""
+"""Decoding batches in columns: valid records arrive unchanged, and exactly the invalid ones are unreadable."""
 
 import copy
 from collections.abc import Sequence
@@ -63,8 +63,8 @@ events = st.builds(
 )
 
 
-def a_customer(number: int) -> CustomerEvent:
-    """An ordinary event, another for each number."""
+def ordinary_event(number: int) -> CustomerEvent:
+    """A valid event whose ids contain the number."""
     return CustomerEvent(
         customer_id=f"0197a3f2-8a41-7c3e-9d55-{number:012x}",
         event_id=f"0197a3f2-8a41-7c3e-9d56-{number:012x}",
@@ -82,8 +82,8 @@ def keys_of(given: Sequence[CustomerEvent]) -> list[bytes | None]:
 
 
 @given(st.lists(events, min_size=1, max_size=8))
-def test_good_records_arrive_as_they_were_written(given: list[CustomerEvent]) -> None:
-    """Encoding record by record and decoding as a table changes nothing."""
+def test_valid_records_are_decoded_unchanged(given: list[CustomerEvent]) -> None:
+    """Events encoded one by one and decoded in columns are the same events."""
     values = [encode(EVENT, to_avro(event)) for event in given]
 
     decoded = decode_batch(EVENT, keys_of(given), values, WriterSchemas(), BYTES_MAX)
@@ -93,14 +93,14 @@ def test_good_records_arrive_as_they_were_written(given: list[CustomerEvent]) ->
     assert decoded.frame["exact"].all()
 
 
-def damaged(value: bytes, how: str, other: CustomerEvent) -> bytes | None:
-    """One good value, spoilt."""
+def damaged(value: bytes, damage: str, event: CustomerEvent) -> bytes | None:
+    """The value of this event with one kind of damage."""
     body = value[len(EVENT.header) :]
-    record = to_avro(other)
+    record = to_avro(event)
     return {
         "null": None,
         "empty": b"",
-        "no Avro": b"{}" + value,
+        "not Avro": b"{}" + value,
         "header only": EVENT.header,
         "truncated": value[:-1],
         "half": value[: len(value) // 2],
@@ -110,23 +110,23 @@ def damaged(value: bytes, how: str, other: CustomerEvent) -> bytes | None:
         "unknown registry id": confluent_header(9) + body,
         "too large": value + bytes(BYTES_MAX),
         "another key": encode(EVENT, record | {"customer_id": "0197a3f2-8a41-7c3e-9d55-ffffffffffff"}),
-        "no GUID": encode(EVENT, record | {"event_id": "7"}),
-        "upper case GUID": encode(EVENT, record | {"event_id": other.event_id.upper()}),
+        "not a GUID": encode(EVENT, record | {"event_id": "7"}),
+        "upper case GUID": encode(EVENT, record | {"event_id": event.event_id.upper()}),
         "NUL": encode(EVENT, record | {"channel_id": "hou\x00ston"}),
         "year 300000": value.replace(zigzag(1_772_323_200_000_000), zigzag(2**63 - 1)),
         "later kind": value.replace(text_bytes("houston") + b"\x00", text_bytes("houston") + b"\x08"),
-        "no such kind": value.replace(text_bytes("houston") + b"\x00", text_bytes("houston") + b"\x40"),
+        "invalid kind": value.replace(text_bytes("houston") + b"\x00", text_bytes("houston") + b"\x40"),
         "bad UTF-8": value.replace(b"Ada", b"\xff\xfe\xfd"),
         "huge length": value.replace(text_bytes("Ada"), zigzag(2**60) + b"Ada"),
         "negative length": value.replace(text_bytes("Ada"), zigzag(-5) + b"Ada"),
         "huge count": value[:-1] + zigzag(2**60),
-    }[how]
+    }[damage]
 
 
-KINDS_OF_DAMAGE = {
+REASONS = {
     "null": "null_value",
     "empty": "no_avro",
-    "no Avro": "no_avro",
+    "not Avro": "no_avro",
     "header only": "malformed",
     "truncated": "malformed",
     "half": "malformed",
@@ -136,12 +136,12 @@ KINDS_OF_DAMAGE = {
     "unknown registry id": "unknown_schema",
     "too large": "too_large",
     "another key": "key_mismatch",
-    "no GUID": "malformed",
+    "not a GUID": "malformed",
     "upper case GUID": "malformed",
     "NUL": "malformed",
     "year 300000": "malformed",
     "later kind": "unknown_kind",
-    "no such kind": "malformed",
+    "invalid kind": "malformed",
     "bad UTF-8": "malformed",
     "huge length": "malformed",
     "negative length": "malformed",
@@ -149,41 +149,41 @@ KINDS_OF_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(("how", "reason"), KINDS_OF_DAMAGE.items())
-@pytest.mark.parametrize("place", [0, 2, 4])
-def test_exactly_the_bad_record_falls_out(how: str, reason: str, place: int) -> None:
-    """One bad record, first, in the middle or last, is named with its reason; its neighbours arrive unchanged."""
-    given = [a_customer(number) for number in range(5)]
+@pytest.mark.parametrize(("damage", "reason"), REASONS.items())
+@pytest.mark.parametrize("damaged_row", [0, 2, 4])
+def test_only_the_damaged_record_is_unreadable(damage: str, reason: str, damaged_row: int) -> None:
+    """A damaged first, middle or last record is reported with its reason; the other records are decoded unchanged."""
+    given = [ordinary_event(number) for number in range(5)]
     values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
-    values[place] = damaged(values[place] or b"", how, given[place])
+    values[damaged_row] = damaged(values[damaged_row] or b"", damage, given[damaged_row])
 
     decoded = decode_batch(EVENT, keys_of(given), values, WriterSchemas(), BYTES_MAX)
 
-    assert [(bad.row, bad.reason) for bad in decoded.unreadable] == [(place, reason)]
-    neighbours = [event for event in given if event is not given[place]]
-    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == neighbours
-    assert decoded.frame["row"].to_list() == [row for row in range(5) if row != place]
+    assert [(bad.row, bad.reason) for bad in decoded.unreadable] == [(damaged_row, reason)]
+    others = [event for event in given if event is not given[damaged_row]]
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == others
+    assert decoded.frame["row"].to_list() == [row for row in range(5) if row != damaged_row]
 
 
 @given(st.lists(st.binary(max_size=60) | st.just(None), max_size=6), st.integers(0, 6), st.booleans())
 @examples(300)
-def test_garbage_never_harms_a_neighbour(garbage: list[bytes | None], place: int, framed: bool) -> None:
-    """Random bytes, with or without our header before them, leave the good record among them as it is."""
-    good = a_customer(1)
+def test_garbage_does_not_affect_a_valid_record(garbage: list[bytes | None], position: int, framed: bool) -> None:
+    """A valid record among random bytes, with or without a valid header, is decoded unchanged."""
+    valid = ordinary_event(1)
     values = [EVENT.header + value if framed and value is not None else value for value in garbage]
-    keys: list[bytes | None] = [good.customer_id.encode() for _ in values]
-    at = min(place, len(values))
-    values.insert(at, encode(EVENT, to_avro(good)))
-    keys.insert(at, good.customer_id.encode())
+    keys: list[bytes | None] = [valid.customer_id.encode() for _ in values]
+    row = min(position, len(values))
+    values.insert(row, encode(EVENT, to_avro(valid)))
+    keys.insert(row, valid.customer_id.encode())
 
     decoded = decode_batch(EVENT, keys, values, WriterSchemas(), BYTES_MAX)
 
-    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == [good]
+    assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == [valid]
     assert len(decoded.unreadable) == len(garbage)
 
 
 def another_release() -> AvroSchema:
-    """The contract of a later release: a field more, and one of ours missing."""
+    """The contract of a later release, with a new field and without one of the current fields."""
     declaration: dict[str, Any] = copy.deepcopy(EVENT.json)
     declaration["fields"].append({"name": "mood", "type": "string", "default": "calm"})
     declaration["fields"] = [field for field in declaration["fields"] if field["name"] != "based_on_version"]
@@ -191,18 +191,18 @@ def another_release() -> AvroSchema:
 
 
 @pytest.mark.parametrize("framing", ["single object", "confluent"])
-def test_records_of_another_release_are_read_beside_ours(framing: str) -> None:
-    """A field we do not know is left out, one the writer did not know has its default, in both framings."""
+def test_records_of_another_release_are_resolved(framing: str) -> None:
+    """An unknown field is dropped, a field that the writer lacks has its default, in both framings."""
     other = another_release()
-    given = [a_customer(number) for number in range(3)]
+    given = [ordinary_event(number) for number in range(3)]
     record = {name: value for name, value in to_avro(given[1]).items() if name != "based_on_version"} | {
         "mood": "bright"
     }
     values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
     values[1] = encode(other, record, other.header if framing == "single object" else confluent_header(5))
     writers = WriterSchemas(
-        by_fingerprint=lambda mark: other.json if mark == other.fingerprint else None,
-        by_id=lambda number: other.json if number == 5 else None,
+        by_fingerprint=lambda fingerprint: other.json if fingerprint == other.fingerprint else None,
+        by_id=lambda schema_id: other.json if schema_id == 5 else None,
     )
 
     decoded = decode_batch(EVENT, keys_of(given), values, writers, BYTES_MAX)
@@ -212,9 +212,9 @@ def test_records_of_another_release_are_read_beside_ours(framing: str) -> None:
     assert decoded.frame["exact"].to_list() == [True, False, True]
 
 
-def test_decimal_that_no_column_holds_falls_out_alone() -> None:
-    """A decimal may have more digits in Avro than in the contract; that record is bad, the others are not."""
-    given = [a_customer(number) for number in range(3)]
+def test_only_the_record_with_a_too_large_decimal_is_unreadable() -> None:
+    """A decimal with more digits than its Avro type allows makes its record unreadable, and no other."""
+    given = [ordinary_event(number) for number in range(3)]
     values: list[bytes | None] = [encode(EVENT, to_avro(event)) for event in given]
     record = to_avro(given[1])
     record["customer"]["attributes"] = [
@@ -232,8 +232,8 @@ def test_decimal_that_no_column_holds_falls_out_alone() -> None:
     assert decoded.frame["row"].to_list() == [0, 2]
 
 
-def test_empty_batch_is_an_empty_table() -> None:
-    """Nothing in, nothing out, with every column."""
+def test_empty_batch_is_an_empty_frame() -> None:
+    """A batch without records becomes a frame with every column and no row."""
     decoded = decode_batch(EVENT, [], [], WriterSchemas(), BYTES_MAX)
 
     assert decoded.frame.is_empty()

@@ -1,4 +1,4 @@
-"""Phone numbers and e-mail addresses, one at a time and in columns."""
+"""Phone numbers and e-mail addresses, as single values and in columns."""
 
 import phonenumbers
 import polars as pl
@@ -15,13 +15,13 @@ VALUE = pl.col("value")
 
 
 def chosen(values: list[str], is_ordinary: pl.Expr) -> list[str]:
-    """Those of the values that the expression takes."""
+    """The values that the expression accepts."""
     return pl.DataFrame({"value": values}, schema={"value": pl.String}).filter(is_ordinary)["value"].to_list()
 
 
 @pytest.mark.parametrize("value", PHONES)
-def test_phone_numbers_of_many_countries_are_taken(value: str) -> None:
-    """Numbers in international form are phone numbers, free-phone ones included."""
+def test_phone_numbers_of_many_countries_are_accepted(value: str) -> None:
+    """Numbers in E.164 form are accepted, free-phone numbers included."""
     assert is_phone(value)
 
 
@@ -29,13 +29,13 @@ def test_phone_numbers_of_many_countries_are_taken(value: str) -> None:
     "value",
     ["", "123", "+1", "+1713555012", "+0123456789", "+17135550123 ", "(713) 555-0123", "+١٧١٣٥٥٥٠١٢٣", "+99912345678"],
 )
-def test_what_is_no_number_in_international_form_is_refused(value: str) -> None:
-    """Too short, another country code than exists, other digits, spaces: none of it is a phone number."""
+def test_invalid_phone_numbers_are_rejected(value: str) -> None:
+    """Too short or too long, unknown country codes, spaces, punctuation and other digits than ASCII are rejected."""
     assert not is_phone(value)
 
 
-def test_number_of_a_range_not_allotted_yet_is_taken() -> None:
-    """A number whose length is possible is taken although no operator has that range: new ones open every month."""
+def test_number_of_an_unallotted_range_is_accepted() -> None:
+    """A number of a possible length is accepted although its range is not allotted: new ranges open every month."""
     value = "+10005550123"
 
     assert not phonenumbers.is_valid_number(phonenumbers.parse(value, None))
@@ -44,8 +44,8 @@ def test_number_of_a_range_not_allotted_yet_is_taken() -> None:
 
 @given(st.sampled_from(sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)), st.data())
 @examples(300)
-def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
-    """Whatever the column's expression takes of any country, trunk prefixes and all, the library takes too."""
+def test_fast_path_accepts_only_valid_numbers_of_every_country(code: int, data: st.DataObject) -> None:
+    """Numbers of any country that the expression accepts, with trunk prefixes or without, pass the full rule."""
     trunk = data.draw(st.sampled_from(["", "0", "00", "1", "8", "06", "15", "01115", "0115", "000"]))
     digits = st.text("0123456789", min_size=1, max_size=17)
     values = [f"+{code}{trunk}{rest}" for rest in data.draw(st.lists(digits, min_size=1, max_size=20))]
@@ -55,13 +55,13 @@ def test_ordinary_numbers_are_numbers(code: int, data: st.DataObject) -> None:
 
 
 @given(st.lists(st.sampled_from(ODD_PHONES) | st.from_regex(r"\+?[0-9]{1,20}\n?") | st.text(max_size=20)))
-def test_odd_texts_are_no_ordinary_numbers(values: list[str]) -> None:
-    """Whatever text the column's expression takes, the library takes too."""
+def test_fast_path_accepts_only_valid_numbers(values: list[str]) -> None:
+    """Any text that the expression accepts passes the full rule."""
     assert all(map(is_phone, chosen(values, is_ordinary_phone(VALUE))))
 
 
-def test_common_numbers_are_ordinary() -> None:
-    """The expression takes numbers as they are, so that the library need not be asked."""
+def test_fast_path_accepts_common_numbers() -> None:
+    """The expression accepts common numbers, which then need no full check."""
     values = [
         "+17135550123",
         "+4930901820",
@@ -76,8 +76,8 @@ def test_common_numbers_are_ordinary() -> None:
 
 
 @pytest.mark.parametrize("value", EMAILS)
-def test_addresses_that_mail_could_be_sent_to_are_taken(value: str) -> None:
-    """Ordinary addresses, internationalised ones and those at example domains are e-mail addresses."""
+def test_valid_addresses_are_accepted(value: str) -> None:
+    """Ordinary addresses, internationalised addresses and those at example domains are accepted."""
     assert is_email(value)
 
 
@@ -99,8 +99,8 @@ def test_addresses_that_mail_could_be_sent_to_are_taken(value: str) -> None:
         "\udcff@example.com",
     ],
 )
-def test_what_mail_cannot_be_sent_to_is_refused(value: str) -> None:
-    """Names without a domain, special-use domains, broken labels and names around it are refused."""
+def test_invalid_addresses_are_rejected(value: str) -> None:
+    """Missing and special-use domains, malformed labels and display names are rejected."""
     assert not is_email(value)
 
 
@@ -123,14 +123,14 @@ _LOCALS = st.sampled_from(
     )
 )
 @example(["a@b.invalid", "a@b.INVALID", "a@arpa", "a@b.c.onion", "a@b.localhost", "a@test.com"])
-def test_ordinary_addresses_are_addresses(values: list[str]) -> None:
-    """Whatever the column's expression takes, the library takes too."""
+def test_fast_path_accepts_only_valid_addresses(values: list[str]) -> None:
+    """Any address that the expression accepts passes the full rule."""
     for value in chosen(values, is_ordinary_email(VALUE)):
         assert is_email(value), value
 
 
-def test_common_addresses_are_ordinary() -> None:
-    """The expression takes addresses as they are, so that the library need not be asked."""
+def test_fast_path_accepts_common_addresses() -> None:
+    """The expression accepts common addresses, which then need no full check."""
     values = ["ann@example.com", "ann.mueller+shop@mail.example.co.uk", "x_1-y@EXAMPLE.org", "a@test.com", "1@2.info"]
 
     assert chosen(values, is_ordinary_email(VALUE)) == values
@@ -153,14 +153,14 @@ def test_common_addresses_are_ordinary() -> None:
         ("030 901820", "XX", None),
     ],
 )
-def test_phone_number_as_someone_writes_it(text: str, country: str, number: str | None) -> None:
-    """A number is brought into E.164 by its country; what nobody elsewhere could dial is none."""
+def test_phone_input_is_normalised(text: str, country: str, number: str | None) -> None:
+    """A national number becomes E.164 by its country; a number that cannot be dialled from abroad is rejected."""
     assert normal_phone(text, country) == number
 
 
 @given(st.text("+0123456789() -.", max_size=20), st.sampled_from(["US", "DE", "IT", "AR", "BR", "JP", ""]))
-def test_normal_phone_number_is_a_phone_number(text: str, country: str) -> None:
-    """What comes out of `normal_phone` passes the rule."""
+def test_normalised_phone_number_is_valid(text: str, country: str) -> None:
+    """Every number that `normal_phone` returns passes the rule."""
     number = normal_phone(text, country)
 
     if number is not None:
@@ -177,6 +177,6 @@ def test_normal_phone_number_is_a_phone_number(text: str, country: str) -> None:
         ("", None),
     ],
 )
-def test_email_address_as_someone_writes_it(text: str, address: str | None) -> None:
-    """An address is written with its domain in lower case and its own letters; what is none is none."""
+def test_email_input_is_normalised(text: str, address: str | None) -> None:
+    """The domain becomes lower case and Unicode; an invalid address is rejected."""
     assert normal_email(text) == address
