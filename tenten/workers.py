@@ -47,7 +47,7 @@ class Worker:
     command: tuple[str, ...]
     """The words after `tenten`; a channel's worker takes the channel's name after them."""
     sentence: str
-    """What it does, for its help: continued by "until SIGTERM"."""
+    """The purpose, as the beginning of its help, which continues with "until SIGTERM"."""
     group: str | None
     """Consumer group, without the prefix of the settings; `{channel}` stands for the channel's name."""
     reads: tuple[Topic, ...]

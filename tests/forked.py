@@ -1,11 +1,11 @@
-"""Processes of the product that start in milliseconds: forked from one that has imported everything already.
+"""Processes of the product that start in milliseconds: forked from a process that has imported everything.
 
     with forked("headquarters", "run", directory=here, log=here / "log", TENTEN_FAILPOINT="...") as process:
         process.wait(60)
 
-They are processes like any other, with pid, signals and exit code; what they save is the second of imports. The
-process that they are forked from (this file, run as a program) has no threads and no connections: it reads one request
-a line and answers each with one line of JSON.
+They are ordinary processes with pid, signals and exit code, without the second that imports take. Their parent process
+(this file, run as a program) has no threads and no connections; it reads a request per line and answers each with a
+line of JSON.
 """
 
 import atexit
@@ -69,19 +69,19 @@ class ForkedProcess:
 
 
 def fork(words: Sequence[str], *, directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
-    """Start `tenten` with these words. What it prints is appended to `log`."""
+    """Start `tenten` with these words. Its output is appended to `log`."""
     return _server().start({"words": list(words)}, directory, log, environment)
 
 
 def fork_program(
     code: str, *arguments: str, directory: Path, log: Path, environment: Mapping[str, str]
 ) -> ForkedProcess:
-    """Start a Python program, which finds the arguments in `sys.argv[1:]`."""
+    """Start a Python program, with the arguments in `sys.argv[1:]`."""
     return _server().start({"code": code, "words": list(arguments)}, directory, log, environment)
 
 
 def run_to_failpoint(code: str, point: str, directory: Path) -> None:
-    """Run a Python program that is to kill itself at this failpoint. Fails when it ends otherwise."""
+    """Run a Python program that must kill itself at this failpoint; fail if it ends otherwise."""
     environment = {**os.environ, "TENTEN_FAILPOINT": point}
     # The program's settings file names the broker.
     environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
@@ -92,7 +92,7 @@ def run_to_failpoint(code: str, point: str, directory: Path) -> None:
 
 @contextmanager
 def ended_with_block(process: ForkedProcess) -> Iterator[ForkedProcess]:
-    """The process for as long as the block; killed at its end if it still runs."""
+    """The process during the block; killed at its end if it still runs."""
     try:
         yield process
     finally:

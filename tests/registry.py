@@ -1,6 +1,6 @@
-"""A real schema registry: Apicurio, which speaks Confluent's HTTP interface, from its published archive.
+"""A real schema registry: Apicurio, which has Confluent's HTTP interface, from its published archive.
 
-The archive (160 MB) comes from Maven Central into the ordinary Maven cache.
+The archive (160 MB) is downloaded from Maven Central to the Maven cache.
 """
 
 import json
@@ -24,7 +24,7 @@ _READY_SECONDS_MAX: Final = 120.0
 
 
 class Registry:
-    """A registry that can be stopped, and started again at the same address with what it knew. A context manager."""
+    """A registry that can be stopped and restarted with its data at the same address. A context manager."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -33,14 +33,14 @@ class Registry:
 
     @property
     def url(self) -> str:
-        """Where it speaks as Confluent's does."""
+        """The URL of its Confluent-compatible interface."""
         return f"http://127.0.0.1:{self._port}/apis/ccompat/v7"
 
     def __enter__(self) -> Self:
         try:
             self._unpack(_archive())
         except (tarfile.TarError, EOFError, OSError):
-            # Its download was cut short once.
+            # An earlier download was incomplete.
             _archive().unlink()
             self._unpack(_archive())
         self.start()
@@ -54,7 +54,7 @@ class Registry:
             archive.extractall(self._directory, filter="data")
 
     def start(self) -> None:
-        """Start it unless it runs, and wait until it answers."""
+        """Start it if it does not run, and wait until it answers."""
         if self._process is not None:
             return
         options = {
@@ -62,7 +62,7 @@ class Registry:
             "quarkus.http.port": self._port,
             "quarkus.management.host": "127.0.0.1",
             "quarkus.management.port": free_port(),
-            # What it knows lies in a file, so that it is there again after a restart.
+            # A file, so that the data survive a restart.
             "apicurio.datasource.url": f"jdbc:h2:file:{self._directory / 'schemas'}",
         }
         log = self._directory / "registry.log"
@@ -71,7 +71,7 @@ class Registry:
                 [
                     find_java(),
                     "-Xmx512m",
-                    # Ready in half the time; it will not live long enough to miss the rest.
+                    # Starts in half the time; the optimising compiler does not pay for so short a run.
                     "-XX:TieredStopAtLevel=1",
                     *(f"-D{name}={value}" for name, value in options.items()),
                     "-jar",
@@ -99,15 +99,15 @@ class Registry:
             self._process = None
 
     def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
-        """What it answers, asked without the code under test."""
+        """The JSON of its response, requested without the code under test."""
         request = urllib.request.Request(  # noqa: S310 - our own address
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - as above
+            return json.load(response)
 
     def _answers(self) -> bool:
         try:
@@ -118,7 +118,7 @@ class Registry:
 
 
 def _archive() -> Path:
-    """The archive in the Maven cache; fetched when it is not there."""
+    """The archive in the Maven cache, downloaded if missing."""
     from jgo.maven import MavenContext
 
     with FileLock(Path(tempfile.gettempdir()) / "tenten-registry.lock"):

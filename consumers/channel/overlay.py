@@ -99,7 +99,7 @@ def different_customers(connection: Connection, expected: Sequence[Customer]) ->
 def refresh_overlays(
     connection: Connection, ids: Iterable[str], channel_filter: ChannelFilter, writers: WriterSchemas
 ) -> None:
-    """Write customers anew from their base snapshots and their present overlays; without a base they stay."""
+    """Rewrite customers from their base snapshots and current overlays; without a base they stay unchanged."""
     query = select(snapshots.c.snapshot).where(is_one_of(connection, snapshots.c.customer_id, ids))
     bases = [
         customer_from_avro(writers.decode(bytes(value), contract("Customer")))

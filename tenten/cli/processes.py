@@ -1,4 +1,4 @@
-"""Processes that run until they are told to stop: signals, threads, and the parent that they end with."""
+"""Processes that run until a signal: signal handlers, threads, and ending with the parent process."""
 
 import gc
 import os

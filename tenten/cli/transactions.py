@@ -18,7 +18,7 @@ app = noun("Orders, sales and end-of-day events at headquarters.", "tenten trans
 add_headquarters_worker(
     app,
     TRANSACTIONS,
-    "A transaction waits until headquarters knows its customer, who comes from `tenten headquarters run`.",
+    "A transaction waits until `tenten headquarters run` has synchronized its customer.",
 )
 
 

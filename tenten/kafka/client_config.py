@@ -11,7 +11,7 @@ REQUEST_SECONDS: Final = 10.0
 """How long one request to the brokers may take before it counts as failed."""
 
 _CLIENT: Final[dict[str, Any]] = {
-    # A small request goes out at once; the client batches by itself.
+    # Send small requests immediately; the client does the batching.
     "socket.nagle.disable": True,
     # Reconnect within a second without flooding an unavailable broker.
     "reconnect.backoff.ms": 50,

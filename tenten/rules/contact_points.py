@@ -15,8 +15,8 @@ def is_phone(value: str) -> bool:
     """True for a plus sign and digits that may be a phone number somewhere.
 
     What counts is a possible length, not an allotted range: new ranges are opened every month, and a customer whose
-    number is newer than the installed metadata must not be refused. For the same reason nothing is said against a trunk
-    prefix behind the country code: where one begins and a number does not is in the same metadata.
+    number is newer than the installed metadata must not be rejected. For the same reason a trunk prefix after the
+    country code is not rejected: only that metadata could tell it from the number.
     """
     if not _INTERNATIONAL.fullmatch(value):
         return False

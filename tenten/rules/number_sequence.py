@@ -9,7 +9,7 @@ _FORMAT: Final = re.compile(r"([ -\"$-~]*)(#{1,18})([ -\"$-~]*)")
 """One run of # between texts of printable ASCII."""
 
 NEARLY_USED_UP: Final = 0.9
-"""From this share of its numbers on a sequence is said to be nearly used up."""
+"""The share of its numbers above which a sequence counts as nearly used up."""
 
 
 class FormatRefused(ValueError):
@@ -38,7 +38,7 @@ def number_format(text: str) -> NumberFormat:
     """The format that a text describes. Raises: `FormatRefused`."""
     match = _FORMAT.fullmatch(text)
     if match is None:
-        raise FormatRefused(f"{text!r} is no account number format: {FormatRefused.__doc__}")
+        raise FormatRefused(f"{text!r} is not a valid account number format: {FormatRefused.__doc__}")
     before, digits, after = match.groups()
     return NumberFormat(before=before, digits=len(digits), after=after)
 

@@ -1,6 +1,6 @@
 """Codes of the errors that Kafka, PostgreSQL and SQLite raise, and which of them are transient.
 
-Imports neither Kafka's nor PostgreSQL's client: without the import there is no error of theirs.
+Imports neither Kafka's nor PostgreSQL's client: a process that has not imported a client has none of its errors.
 """
 
 import sqlite3

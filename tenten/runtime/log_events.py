@@ -190,7 +190,7 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "process_died": LogEvent(
         level="warning",
         fields=("process", "code", "again_in_seconds"),
-        meaning="A process ended by itself; it is started again after a pause.",
+        meaning="A process ended without a signal from `tenten up`; it is restarted after a pause.",
     ),
     "processes_ended": LogEvent(level="info", fields=("processes",), meaning="All processes were stopped."),
 }

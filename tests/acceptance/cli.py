@@ -1,6 +1,6 @@
-"""The real command line in a directory of its own: most commands run in this process, which saves a second for each.
+"""The real command line in a test's directory. Most commands run in the test process, which saves a second for each.
 
-What runs on, what is given an environment of its own, and `run_process` are processes of their own.
+Workers, commands with environment variables and `run_process` are separate processes.
 """
 
 import json
@@ -37,7 +37,7 @@ _ELSEWHERE = (
     "TENTEN_HEADQUARTERS_URL",
     "TENTEN_OPERATOR",
 )
-"""What would lead the commands of a test to other servers."""
+"""Variables that could point the commands of a test to other servers."""
 
 LEGAL_ENTITY = """
 [legal_entities.usrt]
@@ -72,7 +72,7 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """What it printed, as the one JSON document it must be."""
+        """Its output, which must be one JSON document."""
         return json.loads(self.out)
 
 
@@ -90,7 +90,7 @@ class Tenten:
         return _run_here(words, self.directory)
 
     def run_process(self, *words: str, **environment: str) -> Ended:
-        """Run a command to its end, as a process of its own."""
+        """Run a command to its end as a separate process."""
         done = subprocess.run(
             _command(words),
             cwd=self.directory,
@@ -110,7 +110,7 @@ class Tenten:
 
     @contextmanager
     def running(self, *words: str, **environment: str) -> Iterator[ForkedProcess]:
-        """A command that runs on; what it prints is appended to `processes.log`. Killed at the end if it still runs."""
+        """Run a command during the block, with its output appended to `processes.log`; kill it if it still runs."""
         log = self.directory / "processes.log"
         started = fork(words, directory=self.directory, log=log, environment=self._environment(environment))
         with ended_with_block(started) as process:
@@ -118,7 +118,7 @@ class Tenten:
 
     @property
     def log(self) -> str:
-        """What the running commands have printed."""
+        """The output of the running commands."""
         return (self.directory / "processes.log").read_text()
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +133,7 @@ _here: Final = RLock()
 
 
 def _run_here(words: tuple[str, ...], directory: Path) -> Ended:
-    """Run a command in this process, with its streams, directory and environment as a process would have them."""
+    """Run a command in this process with its own streams, directory and environment."""
     out, err = (TextIOWrapper(BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with _here, pytest.MonkeyPatch.context() as patched, Path(os.devnull).open() as nothing:
         patched.chdir(directory)
@@ -169,14 +169,14 @@ def _command(words: tuple[str, ...]) -> list[str]:
 
 
 def end(process: ForkedProcess) -> int:
-    """Ask a process to end, and wait for its exit code."""
+    """Send SIGTERM; return the exit code."""
     process.send_signal(signal.SIGTERM)
     return process.wait(SECONDS_MAX)
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], awaited: str) -> None:
     """Wait for a condition, with a deadline."""
     deadline = time.monotonic() + SECONDS_MAX
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come about"
+        assert time.monotonic() < deadline, f"timeout while waiting for {awaited}"
         time.sleep(0.1)

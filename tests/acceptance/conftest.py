@@ -10,7 +10,7 @@ from tests.conftest import NewDatabase
 
 @pytest.fixture
 def store(tmp_path: Path) -> Tenten:
-    """A till that is on its own: one channel on SQLite, upgraded; no broker and no headquarters are named."""
+    """A till without servers: one channel on SQLite, upgraded; the settings name no broker and no headquarters."""
     (tmp_path / "tenten.toml").write_text(LEGAL_ENTITY + HOUSTON)
     tenten = Tenten(directory=tmp_path)
     tenten.ok("database", "upgrade", "channel", "houston")
@@ -19,13 +19,13 @@ def store(tmp_path: Path) -> Tenten:
 
 @pytest.fixture
 def headquarters_url(new_database: NewDatabase) -> str:
-    """An empty PostgreSQL database: what fills it is a command."""
+    """An empty PostgreSQL database without tables."""
     return new_database()
 
 
 @pytest.fixture
 def company(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Tenten:
-    """Headquarters and two stores with their broker; topics and databases are not made yet."""
+    """Headquarters and two stores with a broker; topics and databases do not exist yet."""
     servers = f"""
 prefix = "{prefix}"
 

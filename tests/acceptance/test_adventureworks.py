@@ -55,10 +55,10 @@ database = "{chicago}"
 
 @pytest.fixture
 def customers_file(tmp_path: Path, count: int) -> Path:
-    """The first customers, each with a city; in the encoding of the original, which is no UTF-8."""
+    """The first customers, each with a city; in the encoding of the original, which is not UTF-8."""
     missing = [path.name for path in (CUSTOMERS, GEOGRAPHY) if not path.exists()]
     if missing:
-        text = f"{', '.join(missing)} must lie in {DATA}: AdventureWorks' customers are no part of this repository"
+        text = f"{', '.join(missing)} must be in {DATA}: AdventureWorks' customers are not part of this repository"
         if "CI" in os.environ:
             pytest.fail(text)
         pytest.skip(text)
@@ -92,7 +92,7 @@ def company(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_ur
 
 
 class Store:
-    """A look into a store's database, without the code under test."""
+    """Reads a store's database without the code under test."""
 
     def __init__(self, database: Path | str) -> None:
         self._database = database
@@ -109,15 +109,15 @@ class Store:
             file.close()
 
     def numbered(self) -> int:
-        """How many customers have an account number."""
+        """Number of customers with an account number."""
         return int(self.select("SELECT count(account_number) FROM customers")[0][0])
 
     def unsettled(self) -> int:
-        """How many changes of this store headquarters has not answered."""
+        """Number of unsettled changes of this store."""
         return int(self.select("SELECT count(*) FROM outbox WHERE settled_at IS NULL")[0][0])
 
     def customers(self, *ids: str) -> dict[str, tuple[str, tuple[str, str, str, str]]]:
-        """By customer id: the account number; first name, last name, e-mail, city. All, unless some are named."""
+        """By customer id: account number; first name, last name, e-mail, city. Default: all customers."""
         query = """
             SELECT c.customer_id, c.account_number, c.first_name, c.last_name, e.value, a.city
             FROM customers c
@@ -125,7 +125,7 @@ class Store:
             LEFT JOIN customer_addresses a ON a.customer_id = c.customer_id AND a.address_id = c.primary_address
         """
         if ids:
-            query += f"WHERE c.customer_id IN ({', '.join(repr(one) for one in ids)})"
+            query += f"WHERE c.customer_id IN ({', '.join(map(repr, ids))})"
         rows = self.select(query)
         found = {str(row[0]): (row[1], (row[2], row[3], row[4], row[5])) for row in rows}
         assert len(found) == len(rows), "a customer has more than one number or address"
@@ -162,7 +162,7 @@ def test_customers_of_a_file_reach_every_store(company: Tenten, chicago: str, cu
         assert set(numbers.values()) == {f"AW{number:08d}" for number in range(1, count + 1)}
         for store in stores:
             customers = store.customers()
-            assert Counter(said for _, said in customers.values()) == wanted
+            assert Counter(texts for _, texts in customers.values()) == wanted
             assert {customer_id: number for customer_id, (number, _) in customers.items()} == numbers
 
         # given that clerks correct two customers, one where the file was imported and one elsewhere
@@ -175,7 +175,7 @@ def test_customers_of_a_file_reach_every_store(company: Tenten, chicago: str, cu
             return now[here][1][1] == "Lovelace" and now[there][1][2:] == ("ada@example.com", "London")
 
         wait_until(lambda: all(edited(store) for store in stores), "the edits in every store")
-        wait_until(lambda: all(store.unsettled() == 0 for store in stores), "an answer to every edit")
+        wait_until(lambda: all(store.unsettled() == 0 for store in stores), "a reply to every edit")
         before = [store.customers() for store in stores]
         # when
         again = company.ok(*command, "--json").json

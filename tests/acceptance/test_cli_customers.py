@@ -1,4 +1,4 @@
-"""What a clerk does at a till that is on its own."""
+"""Customers at a till without a connection to headquarters."""
 
 import sqlite3
 from typing import Any
@@ -16,7 +16,7 @@ def create(store: Tenten, *words: str) -> str:
 
 
 def test_created_customer_is_pending_and_printed_as_one_json_document(store: Tenten) -> None:
-    """Without any line to headquarters a customer is created, and the answer has exactly the documented shape."""
+    """A customer is created without headquarters; the output has exactly the documented fields."""
     # given, when
     ended = store.ok("customer", "create", "houston", *ADA, "--city", "Houston", "--json")
     # then
@@ -30,13 +30,13 @@ def test_created_customer_is_pending_and_printed_as_one_json_document(store: Ten
 
 
 def test_clerk_sees_pending_sync_in_place_of_a_number(store: Tenten) -> None:
-    """Until the account number is there people read Pending sync."""
+    """Without an account number the text output shows `Pending sync`."""
     ended = store.ok("customer", "create", "houston", "--first-name", "Ada")
     assert ended.out.startswith("Pending sync  Ada")
 
 
-def test_refused_customer_comes_with_every_reason_and_is_not_written(store: Tenten) -> None:
-    """Two rules broken are two reasons, exit code 1, and nobody is found afterwards."""
+def test_rejected_customer_is_not_written_and_every_reason_is_printed(store: Tenten) -> None:
+    """Two broken rules are two reasons; the exit code is 1, and no customer is written."""
     # when
     ended = store.run("customer", "create", "houston", "--first-name", "Eve", "--email", "x", "--phone", "1", "--json")
     # then
@@ -48,22 +48,22 @@ def test_refused_customer_comes_with_every_reason_and_is_not_written(store: Tent
     assert store.ok("customer", "search", "houston", "eve", "--json").json == []
 
 
-def test_refusal_is_readable_without_json(store: Tenten) -> None:
-    """The reasons go to stderr, one line each, without a traceback."""
+def test_rejection_is_readable_without_json(store: Tenten) -> None:
+    """The reasons are printed to stderr, one line each, without a traceback."""
     ended = store.run("customer", "create", "houston", "--email", "nonsense", "--first-name", "Eve")
     assert (ended.code, ended.out) == (1, "")
     assert "e-mail" in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_sync_without_a_line_leaves_the_customer_pending(store: Tenten) -> None:
-    """When the time is up the customer simply is pending, and the exit code is 0."""
+def test_sync_create_without_headquarters_leaves_the_customer_pending(store: Tenten) -> None:
+    """After the timeout the customer is pending, and the exit code is 0."""
     ended = store.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "0.2", "--json")
     assert ended.json["status"] == "pending"
 
 
-def test_same_customer_id_twice_makes_one_customer(store: Tenten) -> None:
-    """A till that has to repeat its call gives an id of its own."""
+def test_create_with_a_customer_id_is_idempotent(store: Tenten) -> None:
+    """A till that passes the same `--customer-id` again creates no second customer."""
     # given
     chosen = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
     # when
@@ -73,8 +73,8 @@ def test_same_customer_id_twice_makes_one_customer(store: Tenten) -> None:
     assert len(store.ok("customer", "search", "houston", "ada", "--json").json) == 1
 
 
-def test_edit_changes_only_what_is_said(store: Tenten) -> None:
-    """An edit of one field leaves the others, and adds what is to be added."""
+def test_edit_changes_only_the_given_fields(store: Tenten) -> None:
+    """An edit leaves other fields unchanged; `--add-phone` and `--add-address` add to the lists."""
     # given
     ada = create(store, *ADA, "--street", "1 Main St", "--city", "Houston")
     # when
@@ -85,11 +85,11 @@ def test_edit_changes_only_what_is_said(store: Tenten) -> None:
     # then
     assert (edited["first_name"], edited["last_name"]) == ("Ada", "King")
     assert (edited["email"], edited["phone"]) == ("Ada@example.com", "+17135550100")
-    assert sorted(one["value"] for one in edited["contacts"] if one["kind"] == "PHONE") == [
+    assert sorted(contact["value"] for contact in edited["contacts"] if contact["kind"] == "PHONE") == [
         "+17135550100",
         "+17135550199",
     ]
-    assert sorted((one["purpose"], one["street"]) for one in edited["addresses"]) == [
+    assert sorted((address["purpose"], address["street"]) for address in edited["addresses"]) == [
         ("DELIVERY", "2 Side St"),
         ("HOME", "1 Main St"),
     ]
@@ -98,8 +98,8 @@ def test_edit_changes_only_what_is_said(store: Tenten) -> None:
     assert store.ok("customer", "show", "houston", ada, "--json").json == edited
 
 
-def test_refused_edit_changes_nothing(store: Tenten) -> None:
-    """An edit that breaks a rule names it, and the customer stays as it was."""
+def test_rejected_edit_changes_nothing(store: Tenten) -> None:
+    """An edit that breaks a rule is rejected with its reason, and the customer is unchanged."""
     # given
     ada = create(store, *ADA)
     # when
@@ -121,15 +121,15 @@ def test_refused_edit_changes_nothing(store: Tenten) -> None:
         (),
     ],
 )
-def test_edit_that_makes_no_sense_is_a_usage_error(store: Tenten, words: tuple[str, ...]) -> None:
-    """An unknown field, a field without a value, an unknown choice, or nothing at all: exit code 2."""
+def test_invalid_edit_is_a_usage_error(store: Tenten, words: tuple[str, ...]) -> None:
+    """An unknown field, a field without a value, an invalid choice, or no field: exit code 2."""
     ended = store.run("customer", "edit", "houston", "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f", *words)
     assert (ended.code, ended.out) == (2, "")
 
 
 @pytest.mark.parametrize("customer_id", ["0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f", "nobody"])
 def test_unknown_customer_is_one_sentence(store: Tenten, customer_id: str) -> None:
-    """Showing whom nobody knows fails with a sentence that names the id."""
+    """Showing an unknown customer fails with one sentence that names the id."""
     ended = store.run("customer", "show", "houston", customer_id)
     assert (ended.code, ended.out) == (1, "")
     assert customer_id in ended.err
@@ -137,17 +137,18 @@ def test_unknown_customer_is_one_sentence(store: Tenten, customer_id: str) -> No
 
 
 def test_search_finds_by_name_phone_and_email(store: Tenten) -> None:
-    """What a clerk knows of a customer finds it, and text on stdout is a table with it."""
+    """Parts of names, phone numbers and e-mail addresses find the customer; the text output is a table."""
     # given
     ada = create(store, *ADA)
     # when, then
     for text in ("love", "ada lovelace", "(713) 555-0100", "Ada@example.com"):
-        assert [one["customer_id"] for one in store.ok("customer", "search", "houston", text, "--json").json] == [ada]
+        found = store.ok("customer", "search", "houston", text, "--json").json
+        assert [customer["customer_id"] for customer in found] == [ada]
     assert "Ada Lovelace" in store.ok("customer", "search", "houston", "ada").out
 
 
 def test_rejected_customer_is_shown_and_discarded_only_with_yes(store: Tenten) -> None:
-    """What headquarters has rejected is shown with its reasons; giving it up takes --yes, and then nobody remains."""
+    """A customer that headquarters rejected is shown with the reasons; `--yes` discards it."""
     # given
     ada = create(store, *ADA)
     with sqlite3.connect(store.directory / "houston.db") as database:
@@ -156,22 +157,22 @@ def test_rejected_customer_is_shown_and_discarded_only_with_yes(store: Tenten) -
     database.close()
     # when
     shown = store.ok("customer", "show", "houston", ada, "--json").json
-    hesitating = store.run("customer", "discard", "houston", ada)
+    without_yes = store.run("customer", "discard", "houston", ada)
     discarded = store.ok("customer", "discard", "houston", ada, "--yes", "--json")
     # then
-    assert (shown["status"], [one["code"] for one in shown["reasons"]]) == ("rejected", ["too_strange"])
-    assert hesitating.code == 2
+    assert (shown["status"], [reason["code"] for reason in shown["reasons"]]) == ("rejected", ["too_strange"])
+    assert without_yes.code == 2
     assert discarded.json is None
     assert store.run("customer", "show", "houston", ada).code == 1
 
 
 def lines_of(result: Any) -> list[int]:
-    """The numbers of the refused lines."""
+    """The numbers of the rejected lines."""
     return [refused["line"] for refused in result["refused"]]
 
 
-def test_import_counts_what_became_of_each_line_and_repeats_harmlessly(store: Tenten) -> None:
-    """Good lines are created, bad ones refused by number with exit code 1; the same file again creates nobody."""
+def test_import_counts_lines_by_outcome_and_is_idempotent(store: Tenten) -> None:
+    """Valid lines are created; invalid lines are listed by number, exit code 1. A second import creates no customer."""
     # given
     file = store.directory / "customers.csv"
     file.write_text(
@@ -196,8 +197,8 @@ def test_import_counts_what_became_of_each_line_and_repeats_harmlessly(store: Te
     assert first.json["refused"][0]["reasons"][0]["code"] == "invalid_email"
 
 
-def test_import_takes_columns_and_encoding_as_said(store: Tenten) -> None:
-    """A file of another program is read with --map and --encoding, and every line taken means exit code 0."""
+def test_import_maps_columns_and_decodes(store: Tenten) -> None:
+    """A file of another program is read with --map and --encoding; exit code 0 if every line is accepted."""
     # given
     (store.directory / "kunden.csv").write_bytes("Rufname;Zuname\nJürgen;Groß\n".encode("cp1252"))
     # when
@@ -211,8 +212,8 @@ def test_import_takes_columns_and_encoding_as_said(store: Tenten) -> None:
     assert store.ok("customer", "search", "houston", "groß", "--json").json[0]["first_name"] == "Jürgen"
 
 
-def test_import_of_no_file_or_no_such_field_fails_before_anything_is_written(store: Tenten) -> None:
-    """A file that is not there is a usage error; a mapping to nothing known is refused with the fields there are."""
+def test_import_of_a_missing_file_or_to_an_unknown_field_writes_nothing(store: Tenten) -> None:
+    """A missing file is a usage error; a mapping to an unknown field is refused with the list of fields."""
     # given
     (store.directory / "customers.csv").write_text("Name\nAda\n")
     # when

@@ -14,9 +14,7 @@ from tests.acceptance.cli import Tenten, wait_until
 def test_dead_letter_is_listed_shown_replayed_and_discarded(
     ready_company: Tenten, bootstrap_servers: str, prefix: str, topic: str, reader: str
 ) -> None:
-    """A record that nobody can read is a dead letter; replayed it becomes another one; discarded ones are not
-    listed.
-    """
+    """An unreadable record is a dead letter; replayed, it becomes another; discarded dead letters are not listed."""
     company = ready_company
     # given
     producer = Producer({"bootstrap.servers": bootstrap_servers})
@@ -24,7 +22,7 @@ def test_dead_letter_is_listed_shown_replayed_and_discarded(
     producer.flush()
 
     def places() -> list[str]:
-        return [one["place"] for one in company.ok("dead-letters", "list", "--json").json]
+        return [letter["place"] for letter in company.ok("dead-letters", "list", "--json").json]
 
     with company.running(reader, "run"):
         wait_until(lambda: len(places()) == 1, "the dead letter")
@@ -33,22 +31,22 @@ def test_dead_letter_is_listed_shown_replayed_and_discarded(
         shown = company.ok("dead-letters", "show", place, "--json").json
         replayed = company.ok("dead-letters", "replay", place, "--json").json
         wait_until(lambda: len(places()) == 1 and places() != [place], "the replayed dead letter")
-    hesitating = company.run("dead-letters", "discard", "--all")
+    without_yes = company.run("dead-letters", "discard", "--all")
     discarded = company.ok("dead-letters", "discard", "--all", "--yes", "--json").json
     # then
     assert (shown["value"], shown["key"], shown["origin"]) == ("AG5vbnNlbnNl", "nobody", f"{prefix}{topic}/3/0")
     assert shown["reason"] != ""
     assert (replayed, discarded) == ({"replayed": 1}, {"discarded": 1})
-    assert hesitating.code == 2
+    assert without_yes.code == 2
     assert places() == []
     assert len(company.ok("dead-letters", "list", "--all", "--json").json) == 2
     assert company.run("dead-letters", "show", f"{place}999").code == 1
 
 
-def test_dead_letters_of_both_topics_are_listed_and_told_apart(
+def test_dead_letters_of_both_topics_are_listed_with_their_topic(
     ready_company: Tenten, bootstrap_servers: str, prefix: str
 ) -> None:
-    """What no reader of transactions could read has its topic before its place; --topic keeps to one of the two."""
+    """The place of a transaction's dead letter includes the topic; --topic restricts a command to one topic."""
     company = ready_company
     # given
     producer = Producer({"bootstrap.servers": bootstrap_servers})
@@ -61,10 +59,10 @@ def test_dead_letters_of_both_topics_are_listed_and_told_apart(
 
     def listed(*words: str) -> list[tuple[str, str]]:
         found = company.ok("dead-letters", "list", "--json", *words).json
-        return [(one["topic"], one["place"]) for one in found]
+        return [(letter["topic"], letter["place"]) for letter in found]
 
     # when
-    every = listed()
+    both = listed()
     shown = company.ok("dead-letters", "show", second, "--json").json
     short = company.ok("dead-letters", "show", "0/1", "--topic", "retail-transactions", "--json").json
     of_customers = company.ok("dead-letters", "show", "0/0", "--json").json
@@ -74,7 +72,7 @@ def test_dead_letters_of_both_topics_are_listed_and_told_apart(
     replayed = company.ok("dead-letters", "replay", second, "--json").json
     discarded = company.ok("dead-letters", "discard", "--all", "--topic", "retail-transactions", "--yes", "--json").json
     # then
-    assert every == [
+    assert both == [
         ("async-customers.dlq", "0/0"),
         ("retail-transactions.dlq", "retail-transactions.dlq/0/0"),
         ("retail-transactions.dlq", second),

@@ -1,4 +1,4 @@
-"""A clerk waits for every import of a till command, so these commands leave out the libraries of other processes."""
+"""Till commands do not import the libraries that only other processes need."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr
     ids=lambda words: words[0],
 )
 def test_till_command_on_sqlite_loads_no_heavy_library(store: Tenten, words: tuple[str, ...]) -> None:
-    """Neither columns nor migrations nor clients of Kafka and PostgreSQL."""
+    """The command imports no column library, no migrations, and no Kafka or PostgreSQL client."""
     # given
     store.ok("customer", "create", "houston", "--last-name", "Lovelace", "--customer-id", ID)
     # when

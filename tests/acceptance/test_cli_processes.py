@@ -1,4 +1,4 @@
-"""The processes, as an operator starts, watches and ends them."""
+"""Starting, monitoring and stopping the processes."""
 
 import signal
 
@@ -6,7 +6,7 @@ from tests.acceptance.cli import Tenten, end, wait_until
 
 
 def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
-    """From till to headquarters and back into both stores; SIGTERM drains every process, and nothing differs."""
+    """A customer reaches headquarters and, numbered, both stores; SIGTERM drains every process."""
     company = ready_company
     # given
     with (
@@ -26,10 +26,10 @@ def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
     # then
     assert (created["status"], created["account_number"]) == ("synchronized", "C-00000001")
     assert ends == [0, 0, 0], company.log
-    there = company.ok("customer", "search", "seattle", "C-00000001", "--json").json
-    assert [one["customer_id"] for one in there] == [created["customer_id"]]
-    standing = company.ok("channel", "status", "seattle", "--json").json
-    assert {name: standing[name] for name in ("customers", "pending", "unsettled", "lag")} == {
+    found = company.ok("customer", "search", "seattle", "C-00000001", "--json").json
+    assert [customer["customer_id"] for customer in found] == [created["customer_id"]]
+    status = company.ok("channel", "status", "seattle", "--json").json
+    assert {name: status[name] for name in ("customers", "pending", "unsettled", "lag")} == {
         "customers": 1,
         "pending": 0,
         "unsettled": 0,
@@ -38,11 +38,11 @@ def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
     verified = company.ok("headquarters", "verify", "--json").json
     assert verified == {"customers": 1, "missing": [], "surplus": [], "different": []}
     lags = company.ok("lag", "--json").json
-    assert {one["lag"] for one in lags if one["group"].endswith("headquarters")} == {0}
+    assert {lag["lag"] for lag in lags if lag["group"].endswith("headquarters")} == {0}
 
 
-def test_customers_deleted_by_accident_come_back_with_a_resync(ready_company: Tenten) -> None:
-    """A store whose tables lost a customer has it again after `channel resync`."""
+def test_resync_restores_deleted_customers(ready_company: Tenten) -> None:
+    """A customer that the store's tables lack is restored by `channel resync`."""
     company = ready_company
     # given
     with company.running("headquarters", "run"), company.running("channel", "run", "houston") as houston:
@@ -56,8 +56,8 @@ def test_customers_deleted_by_accident_come_back_with_a_resync(ready_company: Te
     assert company.ok("customer", "search", "seattle", "ada", "--json").json[0]["account_number"] == "C-00000001"
 
 
-def test_topics_are_made_once_and_a_grown_one_is_refused(company: Tenten, prefix: str) -> None:
-    """A dry run makes nothing; applying twice changes nothing; doctor and status tell before and after."""
+def test_topics_apply_is_idempotent(company: Tenten, prefix: str) -> None:
+    """A dry run creates nothing; a second `apply` changes nothing; doctor and status report missing topics."""
 
     # given
     def actions(*words: str) -> set[str]:
@@ -73,13 +73,13 @@ def test_topics_are_made_once_and_a_grown_one_is_refused(company: Tenten, prefix
     assert actions() == {"keep"}
     company.ok("database", "upgrade", "all")
     assert company.ok("doctor", "--json").json["healthy"] is True
-    standing = company.ok("status", "--json").json
-    assert next(one["topic"] for one in standing["topics"]) == f"{prefix}async-customers"
-    assert standing["channels"]["houston"]["customers"] == standing["headquarters"]["customers"] == 0
+    status = company.ok("status", "--json").json
+    assert next(topic["topic"] for topic in status["topics"]) == f"{prefix}async-customers"
+    assert status["channels"]["houston"]["customers"] == status["headquarters"]["customers"] == 0
 
 
-def test_failpoint_kills_the_process_and_the_next_one_goes_on(ready_company: Tenten) -> None:
-    """A channel killed after the broker's acknowledgement has its customer numbered once, by the process after it."""
+def test_customer_gets_one_number_after_a_failpoint_killed_the_channel(ready_company: Tenten) -> None:
+    """A channel is killed after the broker's acknowledgement; with the next process its customer gets one number."""
     company = ready_company
     # given
     company.ok("customer", "create", "houston", "--first-name", "Ada")
@@ -95,7 +95,7 @@ def test_failpoint_kills_the_process_and_the_next_one_goes_on(ready_company: Ten
 
 
 def test_fatal_error_in_one_thread_ends_the_channel(ready_company: Tenten) -> None:
-    """A second relay is refused; that ends the whole process with the sentence and exit code 1."""
+    """A second relay is refused, which ends the process of all threads with a sentence and exit code 1."""
     company = ready_company
     # given
     with company.running("channel", "relay", "houston"):
@@ -109,8 +109,8 @@ def test_fatal_error_in_one_thread_ends_the_channel(ready_company: Tenten) -> No
     assert "Traceback" not in ended.err
 
 
-def test_each_part_of_a_channel_runs_alone(ready_company: Tenten) -> None:
-    """Relay, settlement and distribution as three processes do what one does, and each drains at SIGTERM."""
+def test_workers_of_a_channel_run_as_separate_processes(ready_company: Tenten) -> None:
+    """Relay, settlement and distribution work as three processes, and each drains at SIGTERM."""
     company = ready_company
     with (
         company.running("headquarters", "run"),

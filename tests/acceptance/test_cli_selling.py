@@ -1,4 +1,4 @@
-"""Orders, cash-and-carry and ends of day at a till that is on its own."""
+"""Orders, cash-and-carry sales and end of day at a till without a connection to headquarters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where settings come from, what they look like, and how wrong ones are told."""
+"""Sources of settings, their output, and the messages for invalid ones."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from tests.acceptance.cli import HOUSTON, LEGAL_ENTITY, Tenten
 
 @pytest.fixture
 def here(tmp_path: Path) -> Tenten:
-    """A directory with a configuration that names no servers."""
+    """A directory with a configuration without servers."""
     (tmp_path / "tenten.toml").write_text(LEGAL_ENTITY + HOUSTON)
     return Tenten(directory=tmp_path)
 
 
 def test_flag_wins_over_environment_wins_over_file(here: Tenten) -> None:
-    """The broker that is used is that of --kafka, else of the environment, else of the file."""
+    """The broker is taken from --kafka, else from the environment, else from the file."""
     # given
     with (here.directory / "tenten.toml").open("a") as file:
         file.write('[kafka]\n"bootstrap.servers" = "file:9092"\n"client.id" = "till-7"\n')
@@ -31,8 +31,8 @@ def test_flag_wins_over_environment_wins_over_file(here: Tenten) -> None:
     assert by_flag["kafka"] == {"bootstrap.servers": "flag:9092", "client.id": "till-7"}
 
 
-def test_config_may_stand_before_and_after_the_command(here: Tenten, tmp_path: Path) -> None:
-    """--config and TENTEN_CONFIG name a file elsewhere, and its relative paths begin where it lies."""
+def test_config_option_works_before_and_after_the_command(here: Tenten, tmp_path: Path) -> None:
+    """--config and TENTEN_CONFIG name another file, whose relative paths start at its directory."""
     # given
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -48,7 +48,7 @@ def test_config_may_stand_before_and_after_the_command(here: Tenten, tmp_path: P
 
 
 def test_secrets_are_masked(here: Tenten) -> None:
-    """No password is printed, wherever it stands."""
+    """No password of any source is printed."""
     ended = here.run(
         *("config", "show", "--kafka", "sasl.password=hunter2"),
         TENTEN_HEADQUARTERS_URL="postgresql://hq:hunter2@127.0.0.1/headquarters",
@@ -77,15 +77,15 @@ def test_secrets_are_masked(here: Tenten) -> None:
 def test_wrong_settings_and_usage_are_exit_code_2_with_advice(
     here: Tenten, words: tuple[str, ...], advice: str
 ) -> None:
-    """What is wrong with a flag or a setting is said in words, on stderr alone."""
+    """An invalid flag or setting is explained on stderr; nothing is printed to stdout."""
     ended = here.run(*words)
     assert (ended.code, ended.out) == (2, "")
     assert advice in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_unknown_setting_is_refused_with_the_one_that_was_meant(here: Tenten) -> None:
-    """A misspelt key never counts for nothing silently."""
+def test_unknown_setting_is_refused_with_a_suggestion(here: Tenten) -> None:
+    """A misspelt key is an error that names the similar valid key."""
     with (here.directory / "tenten.toml").open("a") as file:
         file.write("adress_books = []\n")
     ended = here.run("config", "show")
@@ -94,21 +94,21 @@ def test_unknown_setting_is_refused_with_the_one_that_was_meant(here: Tenten) ->
 
 
 def test_local_status_without_servers_is_exit_code_3(here: Tenten) -> None:
-    """Nothing runs here: the addresses are null, and the exit code says so."""
+    """Without running servers the addresses are null."""
     ended = here.run("local", "status", "--json")
     assert ended.code == 3
     assert ended.json == {"bootstrap_servers": None, "postgresql": None, "directory": str(here.directory / ".tenten")}
 
 
 def test_unknown_failpoint_is_refused_at_the_start(here: Tenten) -> None:
-    """A misspelt failpoint would never fire: the process names those that it has."""
+    """A misspelt failpoint would never fire: the message lists the valid ones."""
     ended = here.run("channel", "run", "houston", TENTEN_FAILPOINT="relay.after_lunch")
     assert ended.code == 2
     assert "relay.after_ack" in ended.err
 
 
-def test_doctor_says_what_to_do_without_a_broker(here: Tenten) -> None:
-    """Each thing that is not well has its own line with the command that mends it; exit code 3."""
+def test_doctor_without_a_broker_gives_advice(here: Tenten) -> None:
+    """Each failed check has a line with the command that fixes it; exit code 3."""
     # when
     ended = here.run("doctor", "--json")
     # then
@@ -120,8 +120,8 @@ def test_doctor_says_what_to_do_without_a_broker(here: Tenten) -> None:
     assert "tenten database upgrade" in bad["database of houston"]
 
 
-def test_doctor_tells_when_nobody_listens_and_when_credentials_count_for_nothing(here: Tenten) -> None:
-    """A broker that is not there, and a user name without SASL, are both named."""
+def test_doctor_reports_a_missing_broker_and_ignored_credentials(here: Tenten) -> None:
+    """Both a broker that does not answer and a user name without SASL are reported."""
     ended = here.run("doctor", "--kafka", "bootstrap.servers=127.0.0.1:1", "--kafka", "sasl.username=ada")
     assert ended.code == 3
     assert "FAIL broker: 127.0.0.1:1: no answer" in ended.out
@@ -129,7 +129,7 @@ def test_doctor_tells_when_nobody_listens_and_when_credentials_count_for_nothing
 
 
 def test_init_writes_a_configuration_once(here: Tenten) -> None:
-    """Its stores can be used at once; a second call is refused and changes nothing."""
+    """Its stores can be used immediately; a second call is refused and changes nothing."""
     # when
     written = here.ok("init", "shop")
     shop = Tenten(directory=here.directory / "shop")

@@ -1,4 +1,4 @@
-"""What an operator sees of transactions and statements at headquarters."""
+"""Transactions and statements at headquarters, as commands show them."""
 
 from datetime import timedelta
 
@@ -7,11 +7,11 @@ import psycopg
 from tests.acceptance.cli import Tenten
 from tests.statement_rows import DAY, insert_line, insert_listed, insert_statement, insert_transaction
 
-MISSING = {"field": "7", "code": "missing", "text": "It is listed, and has not come to headquarters."}
+MISSING = {"field": "7", "code": "missing", "text": "Listed by the store but not received by headquarters."}
 
 
 def test_statements_are_listed_newest_first_and_filtered(ready_company: Tenten, headquarters_url: str) -> None:
-    """Every statement is there, of one channel or one status where asked, and never more than asked for."""
+    """All statements by default; --channel, --status and --limit restrict them."""
     company = ready_company
     # given
     insert_statement(headquarters_url, "posted", number=1, ago=timedelta(hours=3))
@@ -22,7 +22,7 @@ def test_statements_are_listed_newest_first_and_filtered(ready_company: Tenten, 
 
     def listed(*words: str) -> list[tuple[str, int, str]]:
         found = company.ok("statement", "list", "--json", *words).json
-        return [(one["channel_id"], one["number"], one["status"]) for one in found]
+        return [(statement["channel_id"], statement["number"], statement["status"]) for statement in found]
 
     # when
     every = listed()
@@ -41,8 +41,8 @@ def test_statements_are_listed_newest_first_and_filtered(ready_company: Tenten, 
     assert "waiting, blocked, rejected, posted" in wrong.err
 
 
-def test_no_statement_is_no_failure(ready_company: Tenten) -> None:
-    """Before the first end of day the list is empty; asking for one is exit code 1 with a sentence."""
+def test_list_of_statements_may_be_empty(ready_company: Tenten) -> None:
+    """Before the first end of day the list is empty; showing a statement fails with exit code 1 and a sentence."""
     assert ready_company.ok("statement", "list", "--json").json == []
     assert ready_company.ok("statement", "list").out == ""
     missing = ready_company.run("statement", "show", "houston", DAY)
@@ -51,9 +51,7 @@ def test_no_statement_is_no_failure(ready_company: Tenten) -> None:
 
 
 def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten, headquarters_url: str) -> None:
-    """Status, totals and each transaction: posted, not there, or an earlier statement's; the newest unless a number
-    is said.
-    """
+    """Status, totals and each transaction: posted, missing, or an earlier statement's. Default: the newest."""
     company = ready_company
     # given
     amounts = [{"currency": "USD", "payment_method": "cash", "amount": "12.5"}]
@@ -93,8 +91,8 @@ def test_statement_is_shown_with_everything_that_it_lists(ready_company: Tenten,
         }
     ]
     assert (newest["number"], newest["status"], newest["reasons"]) == (2, "blocked", [MISSING])
-    standing = {one["transaction_id"]: (one["status"], one["owned"], one["posted"]) for one in newest["listed"]}
-    assert standing == {str(sold): ("synchronized", False, False), str(first): (None, True, False)}
+    listed = {sale["transaction_id"]: (sale["status"], sale["owned"], sale["posted"]) for sale in newest["listed"]}
+    assert listed == {str(sold): ("synchronized", False, False), str(first): (None, True, False)}
     assert "12.50 USD cash" in text
     assert str(sold) in text
     assert MISSING["text"] in blocked_text
@@ -107,14 +105,14 @@ def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_u
     old = insert_transaction(headquarters_url, "blocked", waited=timedelta(hours=1), operator="Zoë")
     new = insert_transaction(headquarters_url, "synchronized", channel="seattle", account_number="C-00000007")
     # when
-    every = company.ok("transactions", "list", "--json").json
+    listed = company.ok("transactions", "list", "--json").json
     blocked = company.ok("transactions", "list", "--status", "blocked", "--json").json
     shown = company.ok("transactions", "show", str(new), "--json").json
     text = company.ok("transactions", "show", str(old)).out
     missing = company.run("transactions", "show", "nothing")
     # then
-    assert [one["transaction_id"] for one in every] == [str(new), str(old)]
-    assert [one["transaction_id"] for one in blocked] == [str(old)]
+    assert [transaction["transaction_id"] for transaction in listed] == [str(new), str(old)]
+    assert [transaction["transaction_id"] for transaction in blocked] == [str(old)]
     assert company.ok("transactions", "list", "--channel", "dallas", "--json").json == []
     assert (shown["status"], shown["account_number"], shown["repeats"]) == ("synchronized", "C-00000007", 0)
     assert [transaction["operator"] for transaction in (*every, shown)] == [None, "Zoë", None]
@@ -158,7 +156,7 @@ def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten,
     assert "FAIL transactions: a transaction of seattle" in advised.out
     assert healthy["problem"] is None
     assert "ok   transactions: 2 wait for their customers" in company.ok("doctor").out
-    groups = {(one["group"].rpartition("-")[2], one["topic"].partition("-")[2]) for one in lags}
+    groups = {(lag["group"].rpartition("-")[2], lag["topic"].partition("-")[2]) for lag in lags}
     assert ("transactions", "retail-transactions") in groups
 
 

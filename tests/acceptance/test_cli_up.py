@@ -1,4 +1,4 @@
-"""`tenten up`: starting, restarting and ending all processes."""
+"""`tenten up`: starts, restarts and ends all processes."""
 
 import re
 
@@ -9,8 +9,8 @@ from tenten import local
 from tests.acceptance.cli import Tenten, end, wait_until
 
 
-def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headquarters_url: str) -> None:
-    """One command makes and runs everything; a killed process comes back; SIGTERM ends all of them."""
+def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, headquarters_url: str) -> None:
+    """It creates topics and databases and runs all processes; a killed process is restarted; SIGTERM ends all."""
     # given
     with company.running("up") as up:
         wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
@@ -32,7 +32,7 @@ def test_up_starts_again_what_dies_and_drains_at_the_end(company: Tenten, headqu
 
 
 def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
-    """Nothing of a killed `tenten up` stays behind to keep the next one from its locks."""
+    """No process of a killed `tenten up` keeps running and holding locks."""
     with company.running("up") as up:
         wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
         children = psutil.Process(up.pid).children()
@@ -43,7 +43,7 @@ def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
 
 
 def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
-    """With nothing but Python the servers come up, a customer gets its number, and the servers go on after it."""
+    """Without configured servers it starts local ones, a customer gets its number, and the servers keep running."""
     try:
         # given, when
         with store.running("up") as up:

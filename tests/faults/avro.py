@@ -53,7 +53,7 @@ def encode(name: str, record: Record) -> bytes:
 
 
 def decode(name: str, value: bytes) -> Record:
-    """What a value of this contract holds, in either framing, whatever id a registry gave the schema.
+    """The record in a value of this contract, in either framing, with any schema id.
 
     Raises: `ValueError` if it is not a value of this contract.
     """

@@ -174,7 +174,7 @@ _SISTERS: Final = {"houston": "dallas", "dallas": "houston"}
 
 
 def _wrong_customer(shop: Shop) -> Iterator[Step]:
-    """A customer that headquarters rejects: an order and a sale. The correction comes by itself or with an order."""
+    """A customer that headquarters rejects: an order and a sale. The correction is sent alone or inside an order."""
     store = shop.store
     wrong = store.create(first_name="", last_name=" ")
     customer_id = wrong["customer_id"]

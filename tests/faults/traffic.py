@@ -29,7 +29,7 @@ class Store:
         return str(UUID(int=self.rng.getrandbits(128), version=4))
 
     def create(self, customer_id: str | None = None, **fields: Any) -> Event:
-        """A new customer with an address and an e-mail address, and whatever fields are given."""
+        """A new customer with an address and an e-mail address, and with the given fields."""
         state = {
             "legal_entity": self.legal_entity,
             "first_name": f"First {self.rng.randrange(10**9)}",

@@ -50,14 +50,14 @@ def broker_directory() -> Iterator[Path]:
 
 
 def silent(_: str) -> None:
-    """Nobody reads the progress of these starts."""
+    """Ignore progress messages."""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Return as soon as the condition holds; fail when it does not within these seconds."""
+    """Wait until the condition holds; fail after these seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not happen in time"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.05)
 
 
@@ -142,7 +142,7 @@ def test_data_of_the_broker_is_private(broker_directory: Path) -> None:
 
 
 def test_killed_broker_comes_back_with_its_data_at_its_address(broker_directory: Path) -> None:
-    """After SIGKILL the same directory gives a new process, the same port and the committed record."""
+    """After SIGKILL a restart in the same directory has the same port and the committed record."""
     # given
     before = local.start_kafka(broker_directory)
     create_topic(before.bootstrap_servers, "kept")
@@ -158,7 +158,7 @@ def test_killed_broker_comes_back_with_its_data_at_its_address(broker_directory:
 
 
 def test_broker_whose_port_was_taken_gets_another(broker_directory: Path) -> None:
-    """A program that took the port of a stopped broker keeps it, and the broker starts beside it."""
+    """If another program has taken the port of a stopped broker, the broker starts at another port."""
     # given
     before = local.start_kafka(broker_directory)
     assert local.stop_kafka(broker_directory)
@@ -179,7 +179,7 @@ def test_frozen_broker_can_be_stopped(broker_directory: Path) -> None:
 
 
 def test_pid_given_to_another_program_is_never_ended(directory: Path) -> None:
-    """A note that names a pid which now is somebody else's stops nothing."""
+    """A pid file whose pid now belongs to another process stops nothing."""
     # given
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     note = {
@@ -204,7 +204,7 @@ def test_pid_given_to_another_program_is_never_ended(directory: Path) -> None:
 
 
 def test_killed_postgresql_comes_back_with_its_data_at_its_address(directory: Path) -> None:
-    """After SIGKILL of the server the committed row is there, at the same address."""
+    """After SIGKILL of the server a restart has the committed row, at the same address."""
     # given
     before = local.start_postgres(directory / "postgres")
     stores = local.create_database(before.postgresql, "stores")
@@ -222,7 +222,7 @@ def test_killed_postgresql_comes_back_with_its_data_at_its_address(directory: Pa
 
 
 def test_postgresql_starts_under_a_path_too_long_for_a_socket(directory: Path) -> None:
-    """A deep directory, blanks in its name, works; the socket lies elsewhere and is removed when the server stops."""
+    """A long path with blanks works; the socket is elsewhere and is removed when the server stops."""
     # given
     deep = directory / ("a directory " * 4).strip() / ("of great depth " * 5).strip()
     # when
@@ -239,7 +239,7 @@ def test_postgresql_starts_under_a_path_too_long_for_a_socket(directory: Path) -
 
 
 def test_interrupted_first_start_of_postgresql_is_done_over(directory: Path) -> None:
-    """What a start killed within initdb left behind does not stand in the way of the next."""
+    """A data directory left by a start that was killed within initdb does not prevent the next start."""
     (directory / "postgres" / "data.unfinished" / "base").mkdir(parents=True)
     postgres = local.start_postgres(directory / "postgres")
     with psycopg.connect(postgres.postgresql) as connection:
@@ -308,7 +308,7 @@ def test_address_serves_libpq_and_sqlalchemy_alike(postgresql: str, new_database
 
 
 def test_database_created_twice_is_the_same_database(postgresql: str, headquarters_url: str) -> None:
-    """Asking again gives the address of what is there and leaves its contents alone."""
+    """A second call returns the address of the existing database and keeps its contents."""
     name = make_url(headquarters_url).database
     assert name is not None
     with psycopg.connect(headquarters_url) as connection:

@@ -340,7 +340,11 @@ def test_transactions_are_sent_to_their_topic_in_order_keyed_by_channel(store: S
         headers = dict(message.headers() or [])
         assert (message.key(), message.value()) == (HOUSTON.encode(), rows[transaction_id]["payload"])
         assert headers == {"id": transaction_id.encode(), "type": rows[transaction_id]["type"].encode()}
-    assert [rows[one]["type"] for one in made] == ["OrderPlaced", *["CashAndCarrySold"] * 10, "DayClosed"]
+    assert [rows[transaction_id]["type"] for transaction_id in made] == [
+        "OrderPlaced",
+        *["CashAndCarrySold"] * 10,
+        "DayClosed",
+    ]
     [customer_event] = store.topic()
     assert customer_event.key() == ada.customer_id.encode()
     topic_of = {row["topic_id"]: row["topic"] for row in store.rows(channel.topics)}

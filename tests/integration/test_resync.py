@@ -48,7 +48,7 @@ def scene(
 
 
 def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
-    """A channel that never began has all customers and stands at the end afterwards; progress goes up to the total."""
+    """A channel that has never read gets all customers and the end positions; progress reaches the total."""
     # given
     sent = [customer(f"Ann {number}") for number in range(60)]
     scene.headquarters.send(*sent)
@@ -109,7 +109,7 @@ def test_every_kind_of_drift_is_repaired(scene: ChannelScene) -> None:
 
 
 def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None:
-    """Customers that headquarters does not know are in no topic: a resync keeps them, and keeps edits visible."""
+    """A resync keeps customers that headquarters does not know yet, and keeps edits visible."""
     # given
     first = customer("Ann")
     scene.headquarters.send(first)
@@ -136,7 +136,7 @@ def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None
 
 
 def test_customers_outside_the_filter_leave(scene: ChannelScene) -> None:
-    """What the channel should not have by its filter is taken away, though the topic has it."""
+    """Customers outside the channel's filter are deleted, although the topic has them."""
     # given
     kept, foreign = customer("Kept", address_books=("US",)), customer("Foreign", address_books=("JP",))
     scene.headquarters.send(kept, foreign)
@@ -170,7 +170,7 @@ def test_older_versions_and_erased_customers_are_never_visible(scene: ChannelSce
 
 
 def _record_writes(scene: ChannelScene) -> None:
-    """Have the database itself note every first name that is written."""
+    """Record every written first name with a database trigger."""
     with scene.engine.begin() as connection:
         connection.execute(text("CREATE TABLE written (first_name text)"))
         if scene.engine.dialect.name == "postgresql":
@@ -192,8 +192,8 @@ def _record_writes(scene: ChannelScene) -> None:
 
 
 def test_target_behind_control_markers_is_reached(scene: ChannelScene) -> None:
-    """Behind the last snapshot before the target stands a marker; what was read comes after the target, and is none
-    of the resync's.
+    """The target is reached although a control marker follows the last snapshot before it; later snapshots are not
+    returned.
     """
     # given
     topic = scene.settings.topic(CUSTOMERS)
@@ -211,7 +211,7 @@ def test_target_behind_control_markers_is_reached(scene: ChannelScene) -> None:
 
 
 def test_unchanged_customers_are_not_written(scene: ChannelScene) -> None:
-    """A resync of a channel that is as it should be compares, and writes nothing."""
+    """A resync of a channel that equals the topic writes nothing."""
     # given
     scene.headquarters.send(*(customer(f"Ann {number}") for number in range(20)))
     with scene.running(run):
@@ -288,7 +288,7 @@ def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoin
 
 
 def test_second_resync_is_refused(scene: ChannelScene) -> None:
-    """Two at once would delete each other's seen customers: the second one is refused."""
+    """A second resync of the same channel is refused: each would delete the other's keys."""
     with resync_lock(scene.engine), pytest.raises(LockHeld):
         resync(scene.settings, CHANNEL)
 
@@ -317,7 +317,7 @@ def test_unreadable_snapshot_stops_the_resync_before_anything_is_deleted(scene: 
 
 
 def test_resync_stops_when_asked(scene: ChannelScene) -> None:
-    """With `stop` set it ends soon, says that it is not finished, and leaves the positions alone."""
+    """With `stop` set it ends soon, reports that it is unfinished, and keeps the positions."""
     # given
     scene.headquarters.send(customer("Ann"))
     stop = Event()

@@ -1,6 +1,4 @@
-"""Schemas through a real registry, Apicurio: who registers what, what values carry, and what becomes of it when the
-registry is away.
-"""
+"""Schemas in a real registry, Apicurio: registration, Confluent framing, and an unavailable registry."""
 
 import json
 import sqlite3
@@ -57,7 +55,7 @@ database = "sqlite:///boston.db"
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
-    """A real registry; whoever stops it starts it again."""
+    """A real registry; a test that stops it must start it again."""
     with directory_for_server("registry") as directory, Registry(directory) as registry:
         yield registry
 
@@ -96,9 +94,7 @@ def settings(prefix: str, registry: Registry) -> Settings:
 
 
 def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry: Registry, prefix: str) -> None:
-    """Whoever writes gets the registry's id to put before each value, the same at every start, and finds the schema by
-    it.
-    """
+    """The header of each contract has the registry's id of its schema, the same at every start."""
     # when
     headers = publish_schemas(settings(prefix, registry))
     again = publish_schemas(settings(prefix, registry))
@@ -152,7 +148,7 @@ def test_registry_may_be_switched_on_later(
     company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
 ) -> None:
     """Values written before carry fingerprints, later values registry ids; readers accept both."""
-    # given a customer from before, and an event that waits
+    # given a numbered customer, and an event that headquarters has not read
     with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
         company.ok("customer", "create", "houston", "--first-name", "Ada")
         wait_until(lambda: len(numbered(company, "houston")) == 1, "Ada's number")
@@ -173,13 +169,13 @@ def test_registry_may_be_switched_on_later(
         wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben", "Cy"}, "all three in boston")
     events = values(company, prefix, "async-customers")
     assert framings(events) == {SINGLE_OBJECT: 2, CONFLUENT: 1}
-    assert [said["customer"]["first_name"] for said in decoded(registry, events)] == ["Cy"]
+    assert [event["customer"]["first_name"] for event in decoded(registry, events)] == ["Cy"]
     snapshots = values(company, prefix, "customers")
     assert framings(snapshots) == {SINGLE_OBJECT: 1, CONFLUENT: 2}
-    assert {said["customer"]["first_name"] for said in decoded(registry, snapshots)} == {"Ben", "Cy"}
+    assert {snapshot["customer"]["first_name"] for snapshot in decoded(registry, snapshots)} == {"Ben", "Cy"}
     replies = values(company, prefix, "channel-replies")
     assert framings(replies) == {SINGLE_OBJECT: 1, CONFLUENT: 2}
-    assert {said["channel_id"] for said in decoded(registry, replies)} == {"houston", "boston"}
+    assert {reply["channel_id"] for reply in decoded(registry, replies)} == {"houston", "boston"}
 
 
 def test_workers_recover_from_an_unavailable_registry(
@@ -193,28 +189,28 @@ def test_workers_recover_from_an_unavailable_registry(
         with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
             # when
             company.ok("customer", "create", "houston", "--first-name", "Ada")
-            wait_until(lambda: len(complaints(company)) == 2, "both to say that they wait")
-            pass_by(AWAY_SECONDS)
+            wait_until(lambda: len(warnings_of(company)) == 2, "a warning of both workers")
+            wait_for_seconds(AWAY_SECONDS)
             # then
             assert [process.poll() for process in (hq, houston)] == [None, None]
-            assert len(complaints(company)) == 2
+            assert len(warnings_of(company)) == 2
             assert values(company, prefix, "async-customers") == []
             # when
             registry.start()
             # then
             wait_until(lambda: numbered(company, "houston") == {"Ada"}, "Ada's number")
 
-            # when it goes away again: those at work know what they need, a newcomer must ask
+            # when it stops again: running workers know the ids, a new worker must look them up
             registry.stop()
             company.ok("customer", "create", "houston", "--first-name", "Ben")
             wait_until(lambda: numbered(company, "houston") == {"Ada", "Ben"}, "Ben's number")
-            said = len(complaints(company))
+            before = len(warnings_of(company))
             with company.running("channel", "distribute", "boston") as boston:
-                wait_until(lambda: len(complaints(company)) > said, "boston to say that it waits")
-                pass_by(AWAY_SECONDS)
+                wait_until(lambda: len(warnings_of(company)) > before, "the warning of boston")
+                wait_for_seconds(AWAY_SECONDS)
                 # then
                 assert boston.poll() is None
-                assert len(complaints(company)) == said + 1
+                assert len(warnings_of(company)) == before + 1
                 assert numbered(company, "boston") == set()
                 registry.start()
                 wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben"}, "both in boston")
@@ -223,22 +219,22 @@ def test_workers_recover_from_an_unavailable_registry(
 
 
 AWAY_SECONDS: Final = 6.0
-"""Longer than the longest pause between two tries."""
+"""Longer than the longest pause between two attempts."""
 
 
-def pass_by(seconds: float) -> None:
-    """Let time pass in which nothing is to happen."""
+def wait_for_seconds(seconds: float) -> None:
+    """Wait in a state that must not change."""
     until = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() > until, "time to pass")
 
 
-def complaints(company: Tenten) -> list[str]:
-    """What the processes have said that is more than information."""
+def warnings_of(company: Tenten) -> list[str]:
+    """The log lines of the processes with a level above info."""
     return [line for line in company.log.splitlines() if "level=info" not in line]
 
 
 def numbered(company: Tenten, store: str) -> set[str]:
-    """The first names of the customers of a store who have an account number."""
+    """The first names of a store's customers with an account number."""
     file = sqlite3.connect(company.directory / f"{store}.db", timeout=30)
     try:
         return {name for (name,) in file.execute("SELECT first_name FROM customers WHERE account_number IS NOT NULL")}
@@ -252,7 +248,7 @@ def values(company: Tenten, prefix: str, topic: str) -> list[bytes]:
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
-            "group.id": f"{prefix}looker",
+            "group.id": f"{prefix}reader",
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
@@ -276,12 +272,12 @@ def values(company: Tenten, prefix: str, topic: str) -> list[bytes]:
 
 
 def framings(values: list[bytes]) -> Counter[bytes]:
-    """How often each framing occurs."""
+    """The number of values by framing."""
     return Counter(SINGLE_OBJECT if value.startswith(SINGLE_OBJECT) else value[:1] for value in values)
 
 
 def decoded(registry: Registry, values: list[bytes]) -> list[dict[str, Any]]:
-    """The values in Confluent framing, read with the schema that the registry has under their id."""
+    """The values in Confluent framing, decoded with the registry's schema of their id."""
     found = []
     for value in values:
         if value.startswith(CONFLUENT):

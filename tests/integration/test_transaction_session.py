@@ -35,23 +35,23 @@ def nothing(_: Batch) -> None:
 
 @dataclass(slots=True)
 class Stage:
-    """A topic to read, a topic to write, and what happened on the way."""
+    """A topic to read, a topic to write, and a record of the attempts."""
 
     bootstrap_servers: str
     prefix: str
     attempts: list[list[bytes]] = field(default_factory=list)
-    """The values of each batch that was tried, in order."""
+    """The values of each attempted batch, in order."""
     assigned: list[dict[int, int | None]] = field(default_factory=list)
 
     def set_up(self) -> None:
-        """Make both topics."""
+        """Create both topics."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         new = [NewTopic(self.prefix + name, num_partitions=PARTITIONS) for name in ("source", "sink")]
         for future in admin.create_topics(new).values():
             future.result(DEADLINE_SECONDS)
 
     def write(self, count: int, name: str = "record") -> list[bytes]:
-        """Put so many records, unlike one another, on the source."""
+        """Write this many distinct records to the source."""
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "acks": "all"})
         values = [f"{name} {number}".encode() for number in range(count)]
         for value in values:
@@ -61,24 +61,24 @@ class Stage:
 
     @property
     def copied(self) -> list[bytes]:
-        """What a reader of committed records finds on the sink."""
-        return [one.value or b"" for one in read_topic(self.bootstrap_servers, self.prefix, "sink")]
+        """The committed values of the sink."""
+        return [record.value or b"" for record in read_topic(self.bootstrap_servers, self.prefix, "sink")]
 
     def copies(self, values: list[bytes]) -> Callable[[], bool]:
-        """Whether all of these have been copied."""
+        """A condition that holds once all of these are copied."""
         return lambda: len(self.copied) >= len(values)
 
     def committed(self) -> dict[int, int]:
         """The offsets that the group has committed."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": f"{self.prefix}group"})
-        asked = [TopicPartition(f"{self.prefix}source", partition) for partition in range(PARTITIONS)]
-        found = consumer.committed(asked, DEADLINE_SECONDS)
+        partitions = [TopicPartition(f"{self.prefix}source", partition) for partition in range(PARTITIONS)]
+        positions = consumer.committed(partitions, DEADLINE_SECONDS)
         consumer.close()
-        return {one.partition: one.offset for one in found if one.offset >= 0}
+        return {position.partition: position.offset for position in positions if position.offset >= 0}
 
     @contextmanager
     def copier(self, *, before: Step = nothing, within: Step = nothing, slot: int = 0) -> "Iterator[Copier]":
-        """A member of the group that copies source to sink; `before` and `within` its transaction it takes a step."""
+        """Run a member of the group that copies source to sink, with a step before and within each transaction."""
         copier = Copier(self, before, within, slot)
         try:
             yield copier
@@ -117,7 +117,7 @@ class Copier:
     def _run(self) -> None:
         try:
             self._copy()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the test that waits is to have it
+        except BaseException as error:  # noqa: BLE001  # raised again in the test's thread
             self.failure = error
 
     def _copy(self) -> None:
@@ -141,30 +141,30 @@ def _value(value: Any) -> bytes:
 
 
 class Once:
-    """A step that is taken at the n-th batch, and only then."""
+    """A step that runs at the n-th batch only."""
 
     def __init__(self, at: int, step: Step) -> None:
         self._left = at
         self._step = step
 
     def __call__(self, batch: Batch) -> None:
-        """Take it, if it is time."""
+        """Run the step at its batch."""
         self._left -= 1
         if self._left == 0:
             self._step(batch)
 
 
-def line_lost(_: Batch) -> None:
-    """What a database does that goes away."""
+def connection_lost(_: Batch) -> None:
+    """Fail as psycopg does when the database stops."""
     raise psycopg.OperationalError("the connection is lost")
 
 
 @pytest.fixture
 def stage(bootstrap_servers: str, prefix: str) -> Stage:
     """Topics of this test's own on the shared broker."""
-    made = Stage(bootstrap_servers, prefix)
-    made.set_up()
-    return made
+    stage = Stage(bootstrap_servers, prefix)
+    stage.set_up()
+    return stage
 
 
 def test_everything_is_copied_once(stage: Stage) -> None:
@@ -191,7 +191,7 @@ def test_transient_failure_repeats_the_batch(stage: Stage) -> None:
     values = stage.write(100)
 
     # when
-    with stage.copier(before=Once(2, line_lost)):
+    with stage.copier(before=Once(2, connection_lost)):
         wait_for(stage.copies(values), "copies")
 
     # then
@@ -211,7 +211,7 @@ def test_outputs_of_an_aborted_transaction_are_invisible(stage: Stage) -> None:
 
     def fail(batch: Batch) -> None:
         if failing.is_set():
-            line_lost(batch)
+            connection_lost(batch)
 
     # when
     with stage.copier(within=fail):
@@ -266,12 +266,12 @@ def test_offsets_of_an_older_generation_are_refused(stage: Stage) -> None:
     joined = Event()
     others: list[Copier] = []
 
-    def let_another_join(_: Batch) -> None:
+    def wait_for_other_member(_: Batch) -> None:
         joined.set()
         wait_for(lambda: _members(stage) == 2, "the other member")
 
     # when
-    with stage.copier(within=Once(2, let_another_join)):
+    with stage.copier(within=Once(2, wait_for_other_member)):
         assert joined.wait(DEADLINE_SECONDS)
         with stage.copier(slot=1) as other:
             others.append(other)
@@ -286,8 +286,8 @@ def test_offsets_of_an_older_generation_are_refused(stage: Stage) -> None:
 def _members(stage: Stage) -> int:
     """The size of the group once it is stable."""
     admin = AdminClient({"bootstrap.servers": stage.bootstrap_servers})
-    (asked,) = admin.describe_consumer_groups([f"{stage.prefix}group"]).values()
-    group = asked.result(DEADLINE_SECONDS)
+    (future,) = admin.describe_consumer_groups([f"{stage.prefix}group"]).values()
+    group = future.result(DEADLINE_SECONDS)
     return len(group.members) if group.state == ConsumerGroupState.STABLE else 0
 
 
@@ -308,7 +308,7 @@ def test_joining_and_leaving_members_copy_everything_once(stage: Stage) -> None:
     assert Counter(stage.copied) == Counter(values)
 
 
-def test_broker_that_dies_and_comes_back(prefix: str) -> None:
+def test_session_recovers_after_a_restart_of_the_broker(prefix: str) -> None:
     """SIGKILL of the broker within a transaction: the session retries, recovers, and copies each record once."""
     with directory_for_server("kafka") as directory:
         # given

@@ -126,7 +126,7 @@ def test_order_and_its_customer_may_arrive_in_any_order(
 
 
 def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene, houston: Store, till: Till) -> None:
-    """The channel is told that it waits; other orders are released meanwhile."""
+    """The channel receives a reply that it waits; other orders are released meanwhile."""
     # given
     event = houston.create()
     order = till.order(customer_id=event["customer_id"])

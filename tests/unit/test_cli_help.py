@@ -1,4 +1,4 @@
-"""Help, and the small pure parts of the command line."""
+"""Help texts, and the pure functions of the command line."""
 
 import subprocess
 import sys
@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with the words that lead to it."""
-    below = getattr(command, "commands", {})
-    if not below:
+    """Every command with its words."""
+    subcommands = getattr(command, "commands", {})
+    if not subcommands:
         yield path, command
-    for name, one in below.items():
-        yield from commands(one, (*path, name))
+    for name, subcommand in subcommands.items():
+        yield from commands(subcommand, (*path, name))
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
@@ -44,7 +44,7 @@ statement show, status, topics apply, transactions list, transactions run, trans
 
 @pytest.fixture
 def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[tuple[str, ...]], str]:
-    """Returns what `--help` prints on a terminal of 100 columns."""
+    """Returns the output of `--help` on a terminal of 100 columns."""
     monkeypatch.setenv("COLUMNS", "100")
 
     def shown(path: tuple[str, ...]) -> str:
@@ -54,36 +54,36 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return shown
 
 
-def test_commands_are_those_that_are_documented() -> None:
-    """Nothing is offered that does not exist, and nothing is missing."""
-    assert sorted(" ".join(path) for path in COMMANDS) == [one.strip() for one in EXPECTED.split(",")]
+def test_commands_are_those_expected() -> None:
+    """No command is missing, and there is no other."""
+    assert sorted(" ".join(path) for path in COMMANDS) == [command.strip() for command in EXPECTED.split(",")]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_a_sentence_and_an_example_of_itself(path: tuple[str, ...]) -> None:
-    """Whoever asks for help sees what the command does, and a line to copy."""
+    """Help begins with a sentence and ends with an example to copy."""
     command = COMMANDS[path]
     assert command.help.splitlines()[0].endswith("."), "the first line is a sentence"
     assert f"  tenten {' '.join(path)}" in command.epilog
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_option_with_a_value_says_what_it_takes(path: tuple[str, ...]) -> None:
-    """No option shows the name of a Python type."""
+def test_every_option_with_a_value_has_a_metavar(path: tuple[str, ...]) -> None:
+    """No option shows the name of a Python type instead."""
     for parameter in COMMANDS[path].params:
         assert parameter.param_type_name == "argument" or parameter.is_flag or parameter.metavar, parameter.name
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_stands_in_the_interface_page(path: tuple[str, ...]) -> None:
-    """Each word that leads to a command is in docs/interface.md."""
+def test_every_command_is_in_the_interface_page(path: tuple[str, ...]) -> None:
+    """Each word of the command is in docs/interface.md."""
     page = (ROOT / "docs" / "interface.md").read_text()
     assert all(word in page for word in path)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None:
-    """Programs can read what people can read."""
+def test_commands_that_print_data_have_json(path: tuple[str, ...]) -> None:
+    """Every command that prints data has `--json`, and no other."""
     silent = {
         *(worker.command[-1] for worker in ALL),
         "init",
@@ -107,22 +107,22 @@ def test_json_is_offered_wherever_data_is_printed(path: tuple[str, ...]) -> None
 def test_help_of_workers_lists_their_failpoints(
     path: tuple[str, ...], names: tuple[str, ...], help_of: Callable[[tuple[str, ...]], str]
 ) -> None:
-    """A test's author finds the names to put into TENTEN_FAILPOINT."""
+    """The help of a worker shows the names for TENTEN_FAILPOINT."""
     shown = help_of(path)
     assert "TENTEN_FAILPOINT" in shown
     assert all(name in shown.split() for name in names)
 
 
 def test_help_shows_examples_as_they_are_written(help_of: Callable[[tuple[str, ...]], str]) -> None:
-    """A line to copy is not broken, however narrow the terminal."""
+    """Examples are not wrapped on a narrow terminal."""
     assert (
         "  tenten customer create houston --first-name Ada --last-name Lovelace --email ada@example.com --sync 5\n"
         in (help_of(("customer", "create")))
     )
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
-    """Columns, Kafka, SQL and settings are imported by the commands that need them."""
+def test_help_imports_no_slow_library() -> None:
+    """Libraries for columns, Kafka, SQL and settings are imported only by the commands that need them."""
     program = (
         "import sys; from tenten.cli.main import app; "
         "slow = {'polars', 'pyarrow', 'confluent_kafka', 'sqlalchemy', 'pydantic', 'psycopg', 'rich', 'structlog'}; "
@@ -133,20 +133,20 @@ def test_help_imports_nothing_that_takes_long() -> None:
 
 
 def test_log_formats_are_those_of_the_logs() -> None:
-    """`--log-format` takes every format, and no other."""
-    taken = get_args(get_args(get_args(LogFormatOption)[0])[0])
-    assert taken == get_args(LogFormat)
+    """`--log-format` accepts every format, and no other."""
+    accepted = get_args(get_args(get_args(LogFormatOption)[0])[0])
+    assert accepted == get_args(LogFormat)
 
 
-def test_every_command_that_runs_on_takes_a_log_format() -> None:
-    """Workers, `up` and `resync` write logs."""
-    runs_on = {worker.command for worker in ALL} | {("channel", "run"), ("channel", "resync"), ("up",)}
-    taking = {
+def test_every_command_that_writes_logs_has_a_log_format() -> None:
+    """Workers, `up` and `resync` have `--log-format`, and no other command."""
+    with_logs = {worker.command for worker in ALL} | {("channel", "run"), ("channel", "resync"), ("up",)}
+    with_option = {
         path
         for path, command in COMMANDS.items()
         if any("--log-format" in parameter.opts for parameter in command.params)
     }
-    assert taking == runs_on
+    assert with_option == with_logs
 
 
 def test_commands_that_record_an_event_take_an_operator() -> None:
@@ -170,7 +170,7 @@ def test_commands_that_record_an_event_take_an_operator() -> None:
 
 
 def test_completion_offers_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A shell that asks for completions of `tenten cust` is answered."""
+    """The completion of `tenten cust` is `customer`."""
     monkeypatch.setenv("_TENTEN_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "tenten cust")
     monkeypatch.setenv("COMP_CWORD", "1")
@@ -179,26 +179,26 @@ def test_completion_offers_the_commands(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out.split() == ["customer"]
 
 
-def test_configuration_to_start_from_is_valid() -> None:
-    """`tenten init` writes settings of two stores, each with the address books of the other."""
+def test_configuration_of_init_is_valid() -> None:
+    """`tenten init` writes valid settings of two stores."""
     settings = Settings.model_validate(tomllib.loads(CONFIGURATION), context={"directory": ROOT})
     assert settings.channels.keys() == {"houston", "seattle"}
 
 
-def test_options_of_every_command_may_stand_anywhere() -> None:
-    """--config and --kafka go before the command; what comes after -- is left alone."""
-    said = ["customer", "show", "--kafka", "a=b", "houston", "--config=x.toml", "--", "--kafka", "c=d"]
+def test_global_options_work_after_the_command() -> None:
+    """--config and --kafka are moved before the command; arguments after -- are left alone."""
+    given = ["customer", "show", "--kafka", "a=b", "houston", "--config=x.toml", "--", "--kafka", "c=d"]
     expected = ["--kafka", "a=b", "--config=x.toml", "customer", "show", "houston", "--", "--kafka", "c=d"]
-    assert in_front(said) == expected
+    assert in_front(given) == expected
 
 
 def test_option_without_its_value_stays_an_error() -> None:
-    """A --config at the very end has nothing to take along."""
+    """A --config without a value at the end is moved alone."""
     assert in_front(["status", "--config"]) == ["--config", "status"]
 
 
-def test_same_options_for_another_process() -> None:
-    """What was said to `up` is said to the processes that it starts."""
+def test_global_options_are_passed_to_child_processes() -> None:
+    """`up` passes its own options to the processes that it starts."""
     options = EverywhereOptions(config=Path("/etc/tenten.toml"), kafka={"client.id": "till", "acks": "all"})
     assert options.as_arguments() == (
         "--config",
@@ -211,12 +211,12 @@ def test_same_options_for_another_process() -> None:
 
 
 def test_pairs_keep_equals_signs_of_the_value() -> None:
-    """Only the first equals sign divides, and nothing after it is an empty value."""
+    """A pair is split at its first equals sign; the value may be empty."""
     assert pairs(["a=b=c", "d="], "--set") == {"a": "b=c", "d": ""}
 
 
 @pytest.mark.parametrize("text", ["a", "=b", ""])
 def test_pairs_without_a_name_or_an_equals_sign_are_refused(text: str) -> None:
-    """What is no NAME=VALUE is a usage error."""
+    """A text that is not NAME=VALUE is a usage error."""
     with pytest.raises(typer.BadParameter):
         pairs([text], "--set")

@@ -43,8 +43,8 @@ PHONE_NUMBER = Contact(contact_id=PHONE_ID, kind=PHONE, value="+17135550123")
 
 
 @given(valid_states(), valid_states())
-def test_applying_what_changed_gives_what_it_became(before: CustomerState, after: CustomerState) -> None:
-    """Whatever two customers of one legal entity look like, the changed paths turn the one into the other."""
+def test_changed_paths_turn_one_state_into_another(before: CustomerState, after: CustomerState) -> None:
+    """For any two states of a customer, applying the changed paths to the first gives the second."""
     after = replace(after, legal_entity=before.legal_entity)
 
     merged = apply_paths(before, after, changed_paths(before, after))
@@ -54,14 +54,14 @@ def test_applying_what_changed_gives_what_it_became(before: CustomerState, after
 
 
 @given(valid_states())
-def test_new_customer_is_all_its_paths(state: CustomerState) -> None:
+def test_paths_of_a_new_customer_are_complete(state: CustomerState) -> None:
     """The paths of a new customer, applied to an empty one, give the whole customer."""
     assert apply_paths(CustomerState(legal_entity=state.legal_entity), state, changed_paths(None, state)) == state
 
 
 @given(valid_states(), valid_states(), st.data())
-def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: CustomerState, data: st.DataObject) -> None:
-    """Applying an edit again, with any part of its paths, leaves the customer as the first time left it."""
+def test_applying_paths_is_idempotent(base: CustomerState, edited: CustomerState, data: st.DataObject) -> None:
+    """Applying any of an edit's paths a second time changes nothing."""
     paths = data.draw(st.lists(st.sampled_from(changed_paths(base, edited) or ("title",))))
 
     once = apply_paths(base, edited, paths)
@@ -71,12 +71,12 @@ def test_same_paths_twice_change_nothing_more(base: CustomerState, edited: Custo
 
 @given(valid_states())
 def test_changed_paths_are_known(state: CustomerState) -> None:
-    """No path that an edit names is unknown where it is applied."""
+    """Every path of a new customer is valid."""
     assert all(map(is_path, changed_paths(None, state)))
 
 
 def test_edits_of_different_fields_both_stay() -> None:
-    """Two stores that change different fields of one customer both win."""
+    """Changes of different fields by two stores are both kept."""
     renamed = replace(ANN, last_name="Smith")
     with_phone = replace(ANN, contacts=(PHONE_NUMBER, *ANN.contacts), primary_phone=PHONE_ID)
 
@@ -87,15 +87,15 @@ def test_edits_of_different_fields_both_stay() -> None:
     assert merged == replace(ANN, last_name="Smith", contacts=canonical(with_phone).contacts, primary_phone=PHONE_ID)
 
 
-def test_only_named_paths_are_taken() -> None:
-    """What an edit carries but did not change stays as the base has it."""
+def test_only_the_given_paths_are_applied() -> None:
+    """Fields that differ in the edited customer but are not among the paths stay unchanged."""
     edited = replace(ANN, first_name="Anna", last_name="Smith", affiliations=("staff",))
 
     assert apply_paths(ANN, edited, ["first_name"]) == replace(ANN, first_name="Anna")
 
 
-def test_absent_thing_is_a_removal() -> None:
-    """A path whose thing the edited customer does not have takes it away."""
+def test_absent_member_is_removed() -> None:
+    """A path to a contact, affiliation or attribute that the edited customer lacks removes it."""
     edited = replace(ANN, contacts=(), affiliations=(), attributes=())
 
     merged = apply_paths(ANN, edited, [f"contacts/{EMAIL_ID}", "affiliations/VIP", "attributes/size"])
@@ -104,16 +104,16 @@ def test_absent_thing_is_a_removal() -> None:
     assert merged.addresses == ANN.addresses
 
 
-def test_primary_that_is_gone_is_none() -> None:
-    """Removing the primary address leaves no primary address, though the edit does not say so."""
+def test_removed_primary_becomes_none() -> None:
+    """Removing the primary address also clears `primary_address`, without a path for it."""
     merged = apply_paths(ANN, replace(ANN, addresses=()), [f"addresses/{HOME}"])
 
     assert merged.primary_address is None
     assert merged.primary_email == EMAIL_ID
 
 
-def test_primary_of_a_thing_that_does_not_come_along_is_none() -> None:
-    """A path to a primary whose contact was not among the paths points at nothing, and so becomes none."""
+def test_primary_without_its_contact_becomes_none() -> None:
+    """A primary whose contact is not among the paths is cleared."""
     edited = replace(ANN, contacts=(PHONE_NUMBER, *ANN.contacts), primary_phone=PHONE_ID)
 
     assert apply_paths(ANN, edited, ["primary_phone"]).primary_phone is None
@@ -128,7 +128,7 @@ def test_names_may_contain_slashes() -> None:
 
 
 def test_legal_entity_never_changes() -> None:
-    """Neither a path nor an edit's own legal entity moves a customer to another."""
+    """Neither a path nor an edit with another legal entity changes a customer's legal entity."""
     edited = replace(ANN, legal_entity="derm", title="Dr.")
 
     assert apply_paths(ANN, edited, ["legal_entity", "title"]) == replace(ANN, title="Dr.")
@@ -157,8 +157,8 @@ def test_result_is_canonical() -> None:
     assert [(contact.contact_id, contact.kind) for contact in merged.contacts] == [(PHONE_ID, PHONE), (EMAIL_ID, EMAIL)]
 
 
-def test_unknown_paths_are_named_and_change_nothing() -> None:
-    """What names nothing a customer has is reported, and ignored where it is applied."""
+def test_unknown_paths_are_invalid_and_change_nothing() -> None:
+    """Paths to unknown fields or malformed names are invalid, and ignored when applied."""
     bad = (
         "shoe_size",
         "first_name/x",
@@ -207,7 +207,7 @@ def test_unknown_paths_are_named_and_change_nothing() -> None:
     ],
 )
 def test_value_at_a_path(path: str, value: object) -> None:
-    """The audit shows what stood at a path in a form fit for JSON, and nothing where there was nothing."""
+    """The value at a path for the audit, as JSON; None if it is absent."""
     assert value_at(ANN, path) == value
 
 
@@ -223,7 +223,7 @@ def test_value_at_a_path(path: str, value: object) -> None:
     ],
 )
 def test_decimal_is_plain(value: str, text: str) -> None:
-    """A decimal is written without exponent, without needless zeros, and never as minus zero."""
+    """A decimal is written without exponent and trailing zeros, and never as minus zero."""
     assert plain_decimal(Decimal(value)) == text
 
 
@@ -237,7 +237,7 @@ def test_decimal_is_plain(value: str, text: str) -> None:
     ],
 )
 def test_display_name(state: CustomerState, name: str) -> None:
-    """A person is called by his names, an organization by its own."""
+    """The display name of a person is first, middle and last name, that of an organization its name."""
     assert display_name(state) == name
 
 
@@ -271,13 +271,13 @@ def test_search_ignores_case_and_accents(name: str, folded: str) -> None:
 
 @given(st.text())
 def test_folding_is_idempotent(text: str) -> None:
-    """A stored search name can be folded again."""
+    """Folding a folded search name changes nothing."""
     assert fold_for_search(fold_for_search(text)) == fold_for_search(text)
 
 
 @given(st.lists(valid_states() | odd_states(), max_size=8))
 def test_search_names_are_equal_in_columns(states: list[CustomerState]) -> None:
-    """The search names of a batch are those of its customers one by one."""
+    """The search names computed in columns equal those computed per customer."""
     columns = {name: [getattr(state, name) for state in states] for name in SEARCHED_NAMES}
     frame = pl.DataFrame(columns, schema=dict.fromkeys(SEARCHED_NAMES, pl.String))
 
@@ -286,7 +286,7 @@ def test_search_names_are_equal_in_columns(states: list[CustomerState]) -> None:
 
 @given(st.lists(st.fixed_dictionaries({name: st.text() for name in SEARCHED_NAMES}), max_size=8))
 def test_search_names_of_any_text_are_equal_in_columns(names: list[dict[str, Any]]) -> None:
-    """The two ways agree on text in any script."""
+    """Both computations are equal for text in any script."""
     frame = pl.DataFrame(names, schema=dict.fromkeys(SEARCHED_NAMES, pl.String))
     states = [CustomerState(legal_entity="usrt", **row) for row in names]
 

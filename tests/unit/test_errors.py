@@ -1,4 +1,4 @@
-"""Which failures may pass by themselves."""
+"""Classification of errors: transient, full disk, error codes, and the tree of the product's own errors."""
 
 import errno
 import sqlite3
@@ -116,7 +116,7 @@ def test_only_three_of_our_own_errors_are_transient() -> None:
 
 
 def test_busy_sqlite_is_transient(tmp_path: Path) -> None:
-    """A real SQLite database whose writer is busy refuses with an error that passes by itself."""
+    """The error of a real SQLite database that is locked by another writer is transient."""
     # given
     url = f"sqlite:///{tmp_path / 'store.db'}"
     writer = create_engine(url)

@@ -52,7 +52,7 @@ def test_error_of_the_source_is_raised_in_its_place() -> None:
 
 
 def test_prefetched_item_is_used_only_for_its_source() -> None:
-    """After a rewind the caller asks for another source: its item is prepared anew."""
+    """A prefetched item is discarded if the caller asks for another source, as after a rewind."""
     # given
     prepared: list[tuple[str, int]] = []
 

@@ -33,7 +33,7 @@ reply, which then mostly arrives first and saves writing an overlay.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefetchedBatch:
-    """Records and their decoded batch; None when there are no records, only ends of partitions perhaps."""
+    """Records and their decoded batch; None without records, as after the end of a partition."""
 
     records: Records
     batch: SnapshotBatch | None

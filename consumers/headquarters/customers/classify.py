@@ -25,7 +25,7 @@ from tenten.schemas.topics import EVENT_BYTES_MAX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndividualEvent:
-    """An event to be handled by itself, and its row in the batch."""
+    """An event that needs individual handling, and its row in the batch."""
 
     row: int
     event: CustomerEvent

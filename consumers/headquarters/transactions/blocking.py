@@ -16,7 +16,7 @@ from tenten.sql.arrays import pg_array_literal
 log = get_logger(__name__)
 
 REPLY_SECONDS: Final = 1.0
-"""A channel is told that a transaction waits after this time; most are released before."""
+"""A channel receives a reply that a transaction waits after this time; most are released before."""
 
 _REPLIES_MAX: Final = 1_000
 """Maximum number of such replies in one pass: of very many that wait, most are released before their turn comes."""
