@@ -6,7 +6,6 @@ from typing import Final
 import polars as pl
 
 from tenten.avro.batches import decode_batch
-from tenten.avro.small_batch import is_guid
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.snapshots import (
@@ -17,6 +16,7 @@ from tenten.consumers.channel.snapshots import (
     split_at_unreadable,
 )
 from tenten.kafka.assigned_reader import Records
+from tenten.rules.limits import is_guid
 from tenten.schemas.messages import ROW, Customer, customer_from_avro
 from tenten.schemas.topics import RECORD_BYTES_MAX
 from tenten.sql.customer_frames import Dialect, TableFrames, channel_frames

@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch, is_guid
+from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
 from tenten.kafka.assigned_reader import Records
+from tenten.rules.limits import is_guid
 from tenten.schemas.messages import Customer, customer_from_avro
 from tenten.schemas.topics import RECORD_BYTES_MAX
 

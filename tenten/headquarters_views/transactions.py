@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, Select, func, select
 
 from tenten.rules.customer import plain_decimal
-from tenten.rules.limits import GUID
+from tenten.rules.limits import is_guid
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables.headquarters import retail_transactions, sales_orders, statement_lines, statements
@@ -115,7 +115,7 @@ def list_transactions(
 
 def find_transaction(headquarters: Connection, transaction_id: str) -> TransactionAtHeadquarters:
     """The transaction with this id. Raises: `NoSuchTransaction`."""
-    if GUID.fullmatch(transaction_id):
+    if is_guid(transaction_id):
         query = _transactions().where(retail_transactions.c.transaction_id == transaction_id)
         for transaction in _read(headquarters, query):
             return transaction

@@ -43,7 +43,6 @@ _PRIMARIES: Final = {"addresses": ("primary_address",), "contacts": ("primary_ph
 _NULLABLE_TEXTS: Final = tuple(
     field.name for field in scalar_fields() if field.kind is ScalarKind.TEXT and field.is_nullable
 )
-_GUID: Final = f"^{GUID.pattern}$"
 _NOT_BLANK: Final = r"[^\s\x1c-\x1f]"
 """A character that is white space neither in Python nor in Rust."""
 _DECIMAL_END: Final = Decimal(10**DECIMAL_INTEGER_DIGITS_MAX)

@@ -150,7 +150,7 @@ def _channel(transaction: RetailTransaction, legal_entity_by_channel: Mapping[st
 def _customer(transaction: RetailTransaction) -> Iterator[Reason]:
     for field in ("customer_id", "customer_event_id"):
         value = getattr(transaction, field)
-        if value is not None and GUID.fullmatch(value) is None:
+        if value is not None and not is_guid(value):
             yield Reason(field=field, code="invalid_id", text=_ID_TEXT)
     if (transaction.customer_event_id is None) != (transaction.customer_event is None):
         yield Reason(
@@ -171,7 +171,7 @@ def _delivery(transaction: RetailTransaction) -> Iterator[Reason]:
         yield Reason(field="delivery_address", code="no_customer", text="A delivery address requires a customer.")
     if transaction.kind is TransactionKind.CASH_AND_CARRY:
         yield Reason(field="delivery_address", code="carried", text="A cash-and-carry sale has no delivery address.")
-    if GUID.fullmatch(address.address_id) is None:
+    if not is_guid(address.address_id):
         yield Reason(field="delivery_address.address_id", code="invalid_id", text=_ID_TEXT)
     for name in ("name", "street", "city", "county", "state", "postal_code", "country"):
         value = getattr(address, name)
@@ -262,7 +262,7 @@ def _only_end_of_day(transaction: RetailTransaction) -> Iterator[Reason]:
 def _listed(transaction: RetailTransaction) -> Iterator[Reason]:
     if len(transaction.listed) > LISTED_MAX:
         yield Reason(field="listed", code="too_many", text=f"At most {LISTED_MAX:,} are allowed.")
-    if not all(GUID.fullmatch(transaction_id) for transaction_id in transaction.listed):
+    if not all(map(is_guid, transaction.listed)):
         yield Reason(field="listed", code="invalid_id", text=_ID_TEXT)
     elif len(set(transaction.listed)) < len(transaction.listed):
         yield Reason(field="listed", code="duplicate", text="A transaction is listed more than once.")

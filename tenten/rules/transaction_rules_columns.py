@@ -10,12 +10,11 @@ from typing import Final
 
 import polars as pl
 
-from tenten.rules.limits import GUID, currencies
+from tenten.rules.limits import GUID_PATTERN, currencies
 from tenten.rules.operator_rule_columns import operator_is_valid
 from tenten.rules.transaction_rules import CHARACTERS_MAX, LINES_MAX, minor_unit
 from tenten.schemas.messages import ROW
 
-_GUID: Final = f"^{GUID.pattern}$"
 _MILLION: Final = 1_000_000
 _NUMBER_END: Final = 10**9 * _MILLION
 """Larger numbers do not pass; the product of two smaller ones is exact."""
@@ -68,8 +67,8 @@ def _header(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
     return (
         (owner == pl.col("legal_entity"))
         & operator_is_valid()
-        & customer.str.contains(_GUID).fill_null(True)
-        & event.str.contains(_GUID).fill_null(True)
+        & customer.str.contains(GUID_PATTERN).fill_null(True)
+        & event.str.contains(GUID_PATTERN).fill_null(True)
         & (event.is_null() == pl.col("customer_event").is_null())
         & (event.is_null() | customer.is_not_null())
         & (pl.col("delivery_mode").str.len_chars() <= _CHARACTERS_MAX)
@@ -87,7 +86,7 @@ def _address() -> pl.Expr:
     return (
         (pl.col("kind") == "ORDER")
         & pl.col("customer_id").is_not_null()
-        & address.field("address_id").str.contains(_GUID)
+        & address.field("address_id").str.contains(GUID_PATTERN)
         & pl.all_horizontal((text.str.len_chars() <= 2 * _CHARACTERS_MAX) & _without_nul(text) for text in texts)
     ).fill_null(False)
 

@@ -1,7 +1,7 @@
 """Validate the envelope of an event: everything around its customer."""
 
 from tenten.consumers.headquarters.known_channels import KnownChannels
-from tenten.rules.limits import GUID
+from tenten.rules.limits import is_guid
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, Reason
 
@@ -19,7 +19,7 @@ def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reas
                 text=f"Headquarters has no channel {event.channel_id[:64]!r}.",
             )
         )
-    if not all(GUID.fullmatch(superseded.event_id) for superseded in event.supersedes):
+    if not all(is_guid(superseded.event_id) for superseded in event.supersedes):
         reasons.append(
             Reason(field="supersedes", code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
         )

@@ -38,7 +38,7 @@ class LogEntry:
 def read_log(headquarters: Connection, event_ids: Iterable[str]) -> dict[str, LogEntry]:
     """The log entries of those of these events that were logged before, by event id."""
     # An invalid id is in no log, and its event is rejected.
-    guids = sorted(filter(GUID.fullmatch, event_ids))
+    guids = sorted(filter(is_guid, event_ids))
     rows = headquarters.execute(
         select(synchronization_log).where(is_one_of(headquarters, synchronization_log.c.event_id, guids))
     )

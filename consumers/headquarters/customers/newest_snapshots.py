@@ -17,7 +17,7 @@ from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
 from tenten.kafka.records import read_until
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.kafka.topics_admin import topic_ids
-from tenten.rules.limits import GUID
+from tenten.rules.limits import is_guid
 from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.headquarters import customers
@@ -78,7 +78,7 @@ def _newest_versions(settings: Settings, partitions: Collection[int]) -> Iterabl
         consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
         for message in read_until(consumer, starts, ends):
             customer_id, value = (message.key() or b"").decode(errors="replace"), message.value()
-            if not GUID.fullmatch(customer_id):
+            if not is_guid(customer_id):
                 continue
             try:
                 version = None if value is None else writers.decode(value, contract("Customer"))["version"]

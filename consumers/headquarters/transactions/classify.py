@@ -13,7 +13,7 @@ import polars as pl
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.record_positions import RecordPositions
-from tenten.rules.limits import GUID
+from tenten.rules.limits import GUID_PATTERN
 from tenten.rules.operator_rule_columns import storable_operator
 from tenten.rules.transaction_rules import transaction_violations
 from tenten.rules.transaction_rules_columns import passes_fast_path
@@ -35,8 +35,6 @@ CHANNEL_CHARACTERS_MAX: Final = 64
 """The limit for a channel's name in the settings. A longer channel id cannot be replied to."""
 
 _CHANNEL_TOO_LONG: Final = {"reason": "malformed", "text": "has a channel_id that is longer than any channel's name"}
-
-_GUID: Final = f"^{GUID.pattern}$"
 
 
 class ForwardedEvent(NamedTuple):
@@ -170,7 +168,7 @@ def _rows(sales: pl.DataFrame, rejections: Mapping[int, str]) -> pl.DataFrame:
 
 def _guid(value: pl.Expr) -> pl.Expr:
     """Null instead of an invalid GUID, which the database cannot store; the sale is rejected for it."""
-    return pl.when(value.str.contains(_GUID)).then(value)
+    return pl.when(value.str.contains(GUID_PATTERN)).then(value)
 
 
 def _content() -> pl.Expr:
@@ -196,8 +194,8 @@ def _with_texts(name: str, *decimals: str) -> pl.Expr:
 
 def _forwarded_events(sales: pl.DataFrame) -> tuple[ForwardedEvent, ...]:
     events = sales.filter(
-        pl.col("customer_id").str.contains(_GUID)
-        & pl.col("customer_event_id").str.contains(_GUID)
+        pl.col("customer_id").str.contains(GUID_PATTERN)
+        & pl.col("customer_event_id").str.contains(GUID_PATTERN)
         & pl.col("customer_event").is_not_null()
     )
     distinct = events.unique("customer_event_id", keep="first", maintain_order=True)
