@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tenten.schemas.consumer_groups import CHANNEL_GROUP
 from tenten.schemas.topics import (
     ASYNC_CUSTOMERS,
     ASYNC_CUSTOMERS_DLQ,
@@ -173,7 +174,7 @@ DISTRIBUTION: Final = Worker(
     name="distribution",
     command=("channel", "distribute"),
     sentence="Apply headquarters' customers to the channel's database",
-    group="channel.{channel}",
+    group=CHANNEL_GROUP,
     reads=(CUSTOMERS,),
     writes=(),
     failpoints=(

@@ -101,7 +101,7 @@ def stopped_partitions(settings: Settings, channel_name: str) -> list[Unreadable
     ends = last_stable_offsets(settings, name, info.partitions)
     writers, channel_filter = writer_schemas(settings), ChannelFilter.of(settings.channel(channel_name))
     unreadable: list[UnreadableSnapshot] = []
-    group = settings.group(f"channel.{channel_name}")
+    group = settings.channel_group(channel_name)
     with AssignedReader(settings, name, group, {}) as reader:
         for partition, end in ends.items():
             offset = _next_offset(positions, partition)

@@ -124,7 +124,7 @@ def test_names_in_kafka_begin_with_the_prefix(write: Callable[[str], Path]) -> N
 
     # then
     assert settings.topic(ASYNC_CUSTOMERS) == "test-async-customers"
-    assert settings.group("channel.houston") == "test-channel.houston"
+    assert settings.channel_group("houston") == "test-channel.houston"
     assert settings.transactional_id("headquarters", 3) == "test-headquarters-3"
 
 

@@ -78,7 +78,7 @@ def resync(
         with resync_lock(engine):
             retry.run_until_success(lambda: forget_seen_customers(engine))
             topic = retry.run_until_success(lambda: _topic(settings, engine))
-            group = settings.group(f"channel.{channel_name}")
+            group = settings.channel_group(channel_name)
             reader = partial(AssignedReader, settings, topic.name, group, {}, FETCH_WAIT_MS)
             with reader() as records, reader() as keys, reader() as live_keys:
                 replay = Replay(

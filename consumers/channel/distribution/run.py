@@ -106,7 +106,7 @@ def _follow(
     slices = Slices(engine.dialect.name, BatchLimits().records_max)
     ends_reached: set[int] = set()
     stored_at = 0.0
-    group = settings.group(f"channel.{view.channel_id}")
+    group = settings.channel_group(view.channel_id)
     with (
         AssignedReader(settings, position.topic.name, group, position.next_offsets) as reader,
         TopicWatch(settings, position.topic) as watch,

@@ -22,6 +22,7 @@ from tenten.runtime.settings.values import (
     settings_directory,
     uppercase,
 )
+from tenten.schemas.consumer_groups import CHANNEL_GROUP
 from tenten.schemas.messages import HEADQUARTERS, CustomerType, ReceiptPreference
 from tenten.schemas.topics import Topic
 
@@ -158,6 +159,10 @@ class Settings(_Table):
     def group(self, name: str) -> str:
         """A consumer group's name in Kafka."""
         return self.prefix + name
+
+    def channel_group(self, channel: str) -> str:
+        """The name in Kafka of the consumer group of a channel."""
+        return self.group(CHANNEL_GROUP.format(channel=channel))
 
     def transactional_id(self, group: str, slot: int) -> str:
         """The transactional id of a group's worker in this slot: `headquarters-3`."""
