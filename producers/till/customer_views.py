@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from tenten.producers.outbox.customer_events import OutboxSummary, summaries
 from tenten.producers.till.caller_fields import customer_reasons
 from tenten.producers.till.database_session import reading
+from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import display_name
 from tenten.runtime.errors import NoSuchCustomer
@@ -65,7 +65,7 @@ def show_customer(channel: OpenChannel, customer_id: str) -> CustomerView:
 
 def read_view(connection: Connection, customer_id: str) -> CustomerView:
     """The view of one customer. Raises: `NoSuchCustomer`."""
-    stored = _only(read_customers(connection, CHANNEL_TABLES, _normal_ids(customer_id)), customer_id)
+    stored = _only(read_customers(connection, CHANNEL_TABLES, normal_ids(customer_id)), customer_id)
     return view_of(stored, summaries(connection, [stored.customer_id]).get(stored.customer_id))
 
 
@@ -103,7 +103,7 @@ def status_of(account_number: str | None, summary: OutboxSummary | None) -> Cust
 
 def lock_customer(connection: Connection, customer_id: str) -> StoredCustomer:
     """The customer, locked until the transaction ends. Raises: `NoSuchCustomer`."""
-    return _only(read_customers(connection, CHANNEL_TABLES, _normal_ids(customer_id), for_update=True), customer_id)
+    return _only(read_customers(connection, CHANNEL_TABLES, normal_ids(customer_id), for_update=True), customer_id)
 
 
 def _only(stored: Mapping[str, StoredCustomer], customer_id: str) -> StoredCustomer:
@@ -112,11 +112,3 @@ def _only(stored: Mapping[str, StoredCustomer], customer_id: str) -> StoredCusto
     raise NoSuchCustomer(
         f"there is no customer {customer_id} in this channel: it never was in it, was erased, or left its filter"
     )
-
-
-def _normal_ids(customer_id: str) -> list[str]:
-    """The id in its normal form; empty for a malformed id."""
-    try:
-        return [str(UUID(customer_id))]
-    except ValueError:
-        return []

@@ -28,6 +28,7 @@ from tenten.producers.till.customer_input import CustomerFields
 from tenten.producers.till.customer_merge import InputContext, merge_input
 from tenten.producers.till.customer_views import CustomerView, lock_customer, read_view, show_customer, view_of
 from tenten.producers.till.database_session import AlreadyRecorded, writing
+from tenten.producers.till.ids import invalid_id, parse_id
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
@@ -167,13 +168,10 @@ def new_id() -> str:
 
 
 def _guid(text: str, field: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        reason = Reason(
-            field=field, code="invalid_id", text="Must be a GUID, for example 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f."
-        )
-        raise CustomerRejected([reason]) from None
+    guid = parse_id(text)
+    if guid is None:
+        raise CustomerRejected([invalid_id(field)])
+    return guid
 
 
 def reject_customer(state: CustomerState, operator: str | None) -> None:

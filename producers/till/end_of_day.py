@@ -17,11 +17,12 @@ from tenten.producers.outbox.table import delete_row
 from tenten.producers.till.caller_fields import transaction_reasons
 from tenten.producers.till.customers import new_id
 from tenten.producers.till.database_session import reading, writing
+from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
 from tenten.producers.till.transaction_draft import today
-from tenten.producers.till.transaction_views import LIMIT_MAX, normal_ids, payments_of
+from tenten.producers.till.transaction_views import LIMIT_MAX, payments_of
 from tenten.rules.transaction_rules import LISTED_MAX, control_totals, totals_as_json
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import (

@@ -67,7 +67,7 @@ _MALFORMED: Final = Reason(
 _PENDING: Final = Reason(
     field=ATTRIBUTE,
     code="pending",
-    text="This customer has no account number yet: issue the card once the number arrives, or reserve it (--keep).",
+    text="This customer has no account number yet: issue the card once the number arrives, or reserve it until then.",
 )
 _TAKEN: Final = Reason(
     field=ATTRIBUTE, code="taken", text="Another customer of this channel has this card: choose another card."

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from tenten.producers.till.customers import new_id
+from tenten.producers.till.ids import invalid_id, parse_id
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.customer import plain_decimal
 from tenten.rules.transaction_rules import AMOUNT_MAX, is_currency, line_amount, total_of
 from tenten.runtime.errors import TransactionRejected
-from tenten.schemas.messages import CodedAmount, Payment, Reason, RetailTransaction, TransactionKind, TransactionLine
+from tenten.schemas.messages import CodedAmount, Payment, RetailTransaction, TransactionKind, TransactionLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,7 @@ def _is_in_range(number: Decimal) -> bool:
 
 
 def _guid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        sentence = "Must be a GUID, for example 0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f."
-        raise TransactionRejected([Reason(field="transaction_id", code="invalid_id", text=sentence)]) from None
+    guid = parse_id(text)
+    if guid is None:
+        raise TransactionRejected([invalid_id("transaction_id")])
+    return str(guid)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, select
 
@@ -13,6 +12,7 @@ from tenten.producers.till import customer_views
 from tenten.producers.till.caller_fields import transaction_reasons
 from tenten.producers.till.customer_views import CustomerView
 from tenten.producers.till.database_session import reading
+from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import plain_decimal
 from tenten.rules.transaction_rules import content_of
@@ -99,14 +99,6 @@ def read_view(connection: Connection, channel: OpenChannel, transaction_id: str)
     for view in read_views(connection, channel, normal_ids(transaction_id)):
         return view
     raise NoSuchTransaction(f"there is no order or cash-and-carry sale {transaction_id} in this channel")
-
-
-def normal_ids(transaction_id: str) -> list[str]:
-    """The id in its normal form; empty for a malformed id."""
-    try:
-        return [str(UUID(transaction_id))]
-    except ValueError:
-        return []
 
 
 def read_views(connection: Connection, channel: OpenChannel, transaction_ids: Sequence[str]) -> list[TransactionView]:

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, insert, select
 from tenten.producers.outbox.table import delete_row
 from tenten.producers.till.customer_views import lock_customer
 from tenten.producers.till.database_session import AlreadyRecorded, writing
+from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
 from tenten.producers.till.transaction_draft import Item, draft_transaction
@@ -32,7 +33,6 @@ from tenten.producers.till.transaction_views import (
     TransactionView,
     as_row,
     from_row,
-    normal_ids,
     read_view,
     read_views,
     show_transaction,
