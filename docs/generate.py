@@ -14,6 +14,7 @@ from tenten import workers
 from tenten.cli import exit_codes
 from tenten.consumers.headquarters.dead_letters import DEAD_LETTER_HEADERS
 from tenten.rules.reason_codes import REASON_CODES
+from tenten.rules.unreadable_reasons import UNREADABLE_REASONS
 from tenten.runtime.log_events import LOG_EVENTS
 from tenten.schemas import topics
 
@@ -117,6 +118,18 @@ def dead_letter_header_page() -> str:
     )
 
 
+def unreadable_reason_page() -> str:
+    """Every code of an unreadable record."""
+    rows = [(f"`{reason.code}`", reason.meaning, reason.remedy) for reason in UNREADABLE_REASONS.values()]
+    text = (
+        "The header `x-dlq-reason` of a [dead letter](dead-letter-headers.md) has one of these codes, as has the field "
+        "`reason` of the [log event](log-events.md) `partition_stopped`, when a store cannot read a record. [Dead "
+        "letters](../how-to/dead-letters.md) has the commands."
+    )
+    source = "tenten/rules/unreadable_reasons.py"
+    return _page("Reasons of unreadable records", source, text, _table(("code", "meaning", "remedy"), rows))
+
+
 def log_event_page() -> str:
     """Every log event with its fields."""
     text = (
@@ -136,6 +149,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "processes.md": process_page,
     "reason-codes.md": reason_codes,
     "topics.md": topic_page,
+    "unreadable-records.md": unreadable_reason_page,
 }
 """The function that generates each page, by file name."""
 

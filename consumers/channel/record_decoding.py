@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from tenten.avro.small_batch import decode_small_batch
-from tenten.avro.wire import AvroSchema, Json, Unreadable, WriterSchemas
+from tenten.avro.wire import AvroSchema, Json, Unreadable, WriterSchemas, check_record, check_value, out_of_range
 from tenten.runtime.errors import DatabaseRefused
 
 
@@ -55,14 +55,8 @@ def _error(
     reader: AvroSchema, key: bytes | None, value: bytes | None, writers: WriterSchemas, value_bytes_max: int
 ) -> Unreadable:
     """The reason why this record cannot be read."""
-    if value is None:
-        return Unreadable("null_value", "has no value")
-    if len(value) > value_bytes_max:
-        return Unreadable("too_large", f"has {len(value)} bytes, more than {value_bytes_max}")
     try:
-        record = writers.decode(value, reader)
+        check_record(reader, key, writers.decode(check_value(value, value_bytes_max), reader))
     except Unreadable as error:
         return error
-    if record[reader.key_field].encode() != key:
-        return Unreadable("key_mismatch", f"has a {reader.key_field} other than its key")
-    return Unreadable("malformed", "contains a value outside the supported range")
+    return out_of_range()

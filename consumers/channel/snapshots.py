@@ -15,6 +15,7 @@ from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
 from tenten.kafka.assigned_reader import Records
 from tenten.rules.limits import is_guid
+from tenten.rules.unreadable_reasons import UnreadableReason
 from tenten.schemas.messages import Customer, customer_from_avro
 from tenten.schemas.topics import RECORD_BYTES_MAX
 
@@ -28,7 +29,7 @@ class UnreadableSnapshot:
 
     partition: int
     offset: int
-    reason: str
+    reason: UnreadableReason
     text: str
 
 

@@ -16,15 +16,25 @@ import polars as pl
 
 from tenten.avro.container import read_block
 from tenten.avro.resolution import column_type, resolution
-from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Unreadable, WriterSchemas, decode_body, encode, header_bytes
+from tenten.avro.wire import (
+    UNKNOWN_KIND,
+    AvroSchema,
+    Unreadable,
+    WriterSchemas,
+    check_record,
+    check_value,
+    decode_body,
+    encode,
+    header_bytes,
+    out_of_range,
+)
 from tenten.rules.limits import GUID_PATTERN, TIME_MAX, TIME_MIN
+from tenten.rules.unreadable_reasons import UnreadableReason
 from tenten.schemas.messages import ROW
 
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
 bytes may be reused."""
-
-_OUT_OF_RANGE: Final = "contains a value outside the supported range"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +42,13 @@ class UnreadableRow:
     """A record of the batch that cannot be read, with the code and the text of the reason."""
 
     row: int
-    reason: str
+    reason: UnreadableReason
     text: str
+
+    @classmethod
+    def of(cls, row: int, error: Unreadable) -> "UnreadableRow":
+        """The row with the code and the text of this error."""
+        return cls(row=row, reason=error.reason, text=error.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +74,16 @@ def decode_batch(
     groups: dict[bytes, list[int]] = defaultdict(list)
     for row, value in enumerate(values):
         try:
-            groups[_header(value, value_bytes_max)].append(row)
-        except Unreadable as bad:
-            unreadable.append(UnreadableRow(row=row, reason=bad.reason, text=bad.text))
+            framed = check_value(value, value_bytes_max)
+            groups[framed[: header_bytes(framed)]].append(row)
+        except Unreadable as error:
+            unreadable.append(UnreadableRow.of(row, error))
     frames = [empty_frame(reader)]
     for header, rows in groups.items():
         try:
             writer = writers.find(header)
-        except Unreadable as bad:
-            unreadable.extend(UnreadableRow(row=row, reason=bad.reason, text=bad.text) for row in rows)
+        except Unreadable as error:
+            unreadable.extend(UnreadableRow.of(row, error) for row in rows)
             continue
         bodies = [(values[row] or b"")[len(header) :] for row in rows]
         row_keys = [keys[row] for row in rows]
@@ -81,14 +97,6 @@ def decode_batch(
         frames.append(frame)
     frame = pl.concat(frames).sort(ROW)
     return DecodedBatch(frame=frame, unreadable=tuple(sorted(unreadable, key=lambda bad: bad.row)))
-
-
-def _header(value: bytes | None, value_bytes_max: int) -> bytes:
-    if value is None:
-        raise Unreadable("null_value", "has no value")
-    if len(value) > value_bytes_max:
-        raise Unreadable("too_large", f"has {len(value)} bytes, more than {value_bytes_max}")
-    return value[: header_bytes(value)]
 
 
 def _decode_columns(
@@ -118,16 +126,13 @@ def _decode_one_by_one(
     for row, key, body in zip(rows, keys, bodies, strict=True):
         try:
             record = decode_body(body, writer, reader)
-            if key != record[reader.key_field].encode():
-                raise Unreadable("key_mismatch", f"has a {reader.key_field} other than its key")
-            if record.get("kind") == UNKNOWN_KIND:
-                raise Unreadable("unknown_kind", "is of a kind that this release does not know")
-        except Unreadable as unreadable:
-            bad.append(UnreadableRow(row=row, reason=unreadable.reason, text=unreadable.text))
+            check_record(reader, key, record)
+        except Unreadable as error:
+            bad.append(UnreadableRow.of(row, error))
         else:
             sound.append((row, key, body if exact else encode(reader, record, header=b"")))
     frame, outside = _halve_until_readable(reader, sound)
-    bad.extend(UnreadableRow(row=row, reason="malformed", text=_OUT_OF_RANGE) for row in outside)
+    bad.extend(UnreadableRow.of(row, out_of_range()) for row in outside)
     return frame.with_columns(pl.lit(exact).alias(EXACT)), bad
 
 

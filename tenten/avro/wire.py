@@ -22,6 +22,8 @@ from typing import Any, Final
 import fastavro
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
+from tenten.rules.unreadable_reasons import UnreadableReason
+
 SINGLE_OBJECT_MAGIC: Final = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES: Final = 10
 CONFLUENT_MAGIC: Final = b"\x00"
@@ -34,11 +36,9 @@ Json = dict[str, Any]
 
 
 class Unreadable(Exception):
-    """A value that cannot be read. `reason` is a code of `tenten.rules.dead_letter_reasons`, `text` a sentence without
-    its subject; neither has content of the value.
-    """
+    """A value that cannot be read. `text` is a sentence without its subject, and has no content of the value."""
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: UnreadableReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
         self.text = text
@@ -133,6 +133,28 @@ def header_bytes(value: bytes) -> int:
     if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
         return CONFLUENT_HEADER_BYTES
     raise Unreadable("no_avro", "starts neither with Avro's single-object marker nor with Confluent's")
+
+
+def check_value(value: bytes | None, value_bytes_max: int) -> bytes:
+    """The value. Raises: `Unreadable` if there is none, or it is too large."""
+    if value is None:
+        raise Unreadable("null_value", "has no value")
+    if len(value) > value_bytes_max:
+        raise Unreadable("too_large", f"has {len(value)} bytes, more than {value_bytes_max}")
+    return value
+
+
+def check_record(reader: AvroSchema, key: bytes | None, record: Json) -> None:
+    """Raises: `Unreadable` if the record has another key, or is of an unknown kind."""
+    if record[reader.key_field].encode() != key:
+        raise Unreadable("key_mismatch", f"has a {reader.key_field} other than its key")
+    if record.get("kind") == UNKNOWN_KIND:
+        raise Unreadable("unknown_kind", "is of a kind that this release does not know")
+
+
+def out_of_range() -> Unreadable:
+    """The error of a record with a value that is valid in Avro but cannot be stored."""
+    return Unreadable("malformed", "contains a value outside the supported range")
 
 
 def reframe(value: bytes, header: bytes) -> bytes:

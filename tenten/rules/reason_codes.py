@@ -17,11 +17,12 @@ class ReasonCode:
     remedy: str
 
 
-def _catalogue(*codes: tuple[str, str, str]) -> dict[str, ReasonCode]:
+def catalogue(*codes: tuple[str, str, str]) -> dict[str, ReasonCode]:
+    """The codes with meaning and remedy, by code."""
     return {code: ReasonCode(code=code, meaning=meaning, remedy=remedy) for code, meaning, remedy in codes}
 
 
-REASON_CODES: Final = _catalogue(
+REASON_CODES: Final = catalogue(
     ("awaited", "An order or sale of this customer may be waiting for the change.", "Correct the change instead."),
     ("blocked", "The customer of a transaction on the statement is blocked.", "See the reasons of the transaction."),
     ("cannot_be_written", "Headquarters' database rejected the sales order.", "See headquarters' log."),

@@ -210,7 +210,7 @@ def test_discarded_dead_letter_stays_on_the_topic(scene: Scene, houston: Store, 
 def unreadable_transaction(scene: Scene, value: bytes) -> None:
     """Write a dead letter of retail-transactions whose header names a wrong topic."""
     origin = {"topic": f"{scene.prefix}customers", "partition": "7", "offset": "41", "exception.message": "no Avro"}
-    headers: list[tuple[str, str | bytes | None]] = [("id", b"1"), ("x-dlq-reason", b"framing")]
+    headers: list[tuple[str, str | bytes | None]] = [("id", b"1"), ("x-dlq-reason", b"no_avro")]
     headers += [(f"__connect.errors.{name}", text) for name, text in origin.items()]
     producer = Producer({"bootstrap.servers": scene.bootstrap_servers})
     producer.produce(f"{scene.prefix}retail-transactions.dlq", value, b"houston", headers=headers)

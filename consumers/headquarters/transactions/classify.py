@@ -34,7 +34,7 @@ REASONS: Final = "reasons"
 CHANNEL_CHARACTERS_MAX: Final = 64
 """The limit for a channel's name in the settings. A longer channel id cannot be replied to."""
 
-_CHANNEL_TOO_LONG: Final = {"reason": "malformed", "text": "has a channel_id that is longer than any channel's name"}
+_CHANNEL_TOO_LONG: Final = "has a channel_id that is longer than any channel's name"
 
 
 class ForwardedEvent(NamedTuple):
@@ -105,7 +105,10 @@ def classify(
         sales=_rows(sales, _rejections(sales, legal_entity_by_channel)),
         ends_of_day=tuple(ends_of_day),
         forwarded_events=_forwarded_events(sales),
-        unreadable=(*decoded.unreadable, *(UnreadableRow(row=row, **_CHANNEL_TOO_LONG) for row in without_channel)),
+        unreadable=(
+            *decoded.unreadable,
+            *(UnreadableRow(row=row, reason="malformed", text=_CHANNEL_TOO_LONG) for row in without_channel),
+        ),
         positions=positions,
     )
 
