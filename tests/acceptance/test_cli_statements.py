@@ -115,7 +115,7 @@ def test_transactions_are_listed_and_shown(ready_company: Tenten, headquarters_u
     assert [transaction["transaction_id"] for transaction in blocked] == [str(old)]
     assert company.ok("transactions", "list", "--channel", "dallas", "--json").json == []
     assert (shown["status"], shown["account_number"], shown["repeats"]) == ("synchronized", "C-00000007", 0)
-    assert [transaction["operator"] for transaction in (*every, shown)] == [None, "Zoë", None]
+    assert [transaction["operator"] for transaction in (*listed, shown)] == [None, "Zoë", None]
     assert "blocked" in text
     assert "Zoë" in text
     assert (missing.code, missing.out) == (1, "")
