@@ -1,6 +1,6 @@
-"""Scenario 1 of the fault plan, one worker of headquarters: SIGKILL at a point that a batch passes, or at random times.
+"""Scenario 1 of the fault plan, one customers worker: SIGKILL at a failpoint of a batch, or at random times.
 
-Another worker takes over, and the checker looks at everything in the end.
+Another worker takes over; at the end the checker reads everything.
 """
 
 import random
@@ -40,13 +40,13 @@ class HeadquartersStory:
     """The result of one story."""
 
     exit_codes: list[int]
-    """Of each worker, in order; the last one was asked to end."""
+    """Of each worker, in order; the last one received SIGTERM."""
     logged_before: int
-    """How many events the database had when the first worker was dead."""
+    """Events in the log when the first worker was dead."""
     answered_before: int
-    """How many of them had been answered."""
+    """Events with a reply at that time."""
     repeated: int
-    """How many events headquarters has read more often than they were sent."""
+    """Events that headquarters has read more often than they were sent."""
     violations: list[str]
 
 
@@ -108,7 +108,7 @@ def _healed(scene: Scene, events: list[Event], exit_codes: list[int]) -> Headqua
 
 
 def _note_numbers(scene: Scene) -> tuple[int, int]:
-    """Remember the account numbers given so far. Returns how many events are logged, and how many are answered."""
+    """Record the account numbers given so far; the numbers of events that are logged, and that have a reply."""
     log = scene.tables().log
     replies = [decode("Reply", record.value or b"") for record in _replies(scene)]
     for row in (*log.values(), *replies):

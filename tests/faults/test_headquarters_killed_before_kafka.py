@@ -1,7 +1,7 @@
 """Scenario 1 of the fault plan, one worker: SIGKILL at the points of a batch up to its Kafka transaction."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,24 +13,14 @@ from tests.faults.headquarters_story import (
     HeadquartersStory,
     killed_at,
 )
-from tests.faults.stories import told_side_by_side
+from tests.faults.stories import fixture_of_stories
 
-
-@pytest.fixture(scope="module")
-def stories(
-    bootstrap_servers: str, postgresql: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], HeadquartersStory]]:
-    """The stories by failpoint."""
-    servers = (bootstrap_servers, postgresql)
-    with told_side_by_side(
-        BEFORE_KAFKA, killed_at, batch_records=BATCH_RECORDS, servers=servers, directories=tmp_path_factory
-    ) as told:
-        yield told
+stories = fixture_of_stories(killed_at, BEFORE_KAFKA, BATCH_RECORDS)
 
 
 @pytest.mark.parametrize("failpoint", BEFORE_KAFKA)
 def test_killed_worker_changes_nothing(stories: Callable[[str], HeadquartersStory], failpoint: str) -> None:
-    """Another worker takes over, whatever a batch was doing: the same numbers, nothing lost, nothing doubled."""
+    """Another worker takes over: the account numbers are the same, and no event is lost or applied twice."""
     # when
     story = stories(failpoint)
 
@@ -42,7 +32,7 @@ def test_killed_worker_changes_nothing(stories: Callable[[str], HeadquartersStor
 
 @pytest.mark.parametrize("failpoint", [name for name in BEFORE_KAFKA if name in BETWEEN_THE_COMMITS])
 def test_batch_between_the_commits_is_sent_again(stories: Callable[[str], HeadquartersStory], failpoint: str) -> None:
-    """What only the database knows when the worker dies is found there by the next one, and answered from the log."""
+    """The next worker finds in the log the events that were committed only there, and replies from it."""
     # when
     story = stories(failpoint)
 

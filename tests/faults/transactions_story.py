@@ -1,4 +1,4 @@
-"""Scenario 1 of the fault plan for what channels sell: SIGKILL of `tenten transactions run` at one of its points.
+"""Scenario 1 of the fault plan for transactions: SIGKILL of `tenten transactions run` at one of its failpoints.
 
 Also of `tenten headquarters run` while it handles the customers of orders, and of both at random times.
 """
@@ -46,11 +46,20 @@ class TransactionsStory:
     """The result of one story."""
 
     exit_codes: list[int]
-    """Of each worker that was a process, in order; the last two were asked to end."""
+    """Of each worker process, in order; the last two received SIGTERM."""
     before: Evidence
     """The evidence when the first worker was dead."""
     after: Evidence
     violations: list[str]
+
+    @property
+    def statuses(self) -> tuple[set[str], set[str]]:
+        """The statuses of sales and of statements in the end."""
+        sales = self.after.headquarters.sales
+        return (
+            {row["status"] for row in sales.transactions.values()},
+            {row["status"] for row in sales.statements.values()},
+        )
 
 
 def killed_at(scene: Scene, failpoint: str) -> TransactionsStory:
@@ -83,7 +92,7 @@ def _killed_in_batch(scene: Scene, failpoint: str) -> TransactionsStory:
 
 
 def _killed_in_release_pass(scene: Scene, failpoint: str) -> TransactionsStory:
-    """All is ingested and every customer synchronized when a worker starts, makes its first release pass, and dies."""
+    """A worker dies in its first release pass, with all transactions ingested and all customers synchronized."""
     rng = random.Random(failpoint)
     send_steps(scene, trade(shops(rng), CHOICES))
     with worker_process(scene, group="transactions") as ingesting:
