@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from copy import deepcopy
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Final
 
 import fastavro
@@ -33,15 +32,9 @@ from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Event, Store
-from tests.scenes import SETTING, Scene, set_scene, wait_for
+from tests.scenes import SETTING, Scene, wait_for
 
 NEWER: Final = "a field of the next release"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """This test's own topics, tables and settings."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
 @pytest.fixture
@@ -50,12 +43,6 @@ def engine(scene: Scene) -> Iterator[Engine]:
     opened = open_database(scene.url)
     yield opened
     opened.dispose()
-
-
-@pytest.fixture
-def houston() -> Store:
-    """A store, seeded."""
-    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
 
 
 def newer_schema() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import random
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,21 +11,9 @@ from tests.faults.avro import decode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.traffic import Store, traffic
-from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene
 
 REPLIES: Final = "channel-replies"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """This test's own topics, tables and settings."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
-
-
-@pytest.fixture
-def houston() -> Store:
-    """A store, seeded."""
-    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
 
 
 @pytest.fixture

@@ -32,18 +32,6 @@ CHECK_TABLES: Final = "ALTER TABLE customers ADD CONSTRAINT no_tables CHECK (las
 
 
 @pytest.fixture
-def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """This test's own topics, tables and settings."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
-
-
-@pytest.fixture
-def houston() -> Store:
-    """A store, seeded."""
-    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
-
-
-@pytest.fixture
 def munich() -> Store:
     """A store of the legal entity whose numbers may have gaps, seeded."""
     return Store(channel_id="munich", legal_entity="demf", rng=random.Random(2))

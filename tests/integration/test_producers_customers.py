@@ -1,7 +1,6 @@
 """Customers of a channel: create, edit, show, discard. On PostgreSQL and SQLite, without a broker."""
 
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -40,16 +39,6 @@ from tests.producer_scene import HOUSTON, REASON, Store, set_store
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 OTHER_GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e50"
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
 
 
 def test_new_customer_is_pending_and_its_event_is_in_the_outbox(store: Store) -> None:

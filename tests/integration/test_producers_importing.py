@@ -1,7 +1,7 @@
 """Import from files into a channel, on PostgreSQL and SQLite."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import EventKind
 from tenten.schemas.tables import channel
 from tests.forked import run_to_failpoint
-from tests.producer_scene import Store, set_store
+from tests.producer_scene import Store
 
 HEADER = "CustomerKey,Prefix,FirstName,LastName,BirthDate,EmailAddress"
 PEOPLE = (
@@ -27,16 +27,6 @@ PEOPLE = (
     "11001,MRS.,RENÉE,GARCÍA,05/14/1965,renée3@adventure-works.com",
     '11002,MS.,"ANN\nMARIE",ZHU,02/15/1968,ann@adventure-works.com',
 )
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Loyalty cards: rejected, reserved, issued once. On PostgreSQL and SQLite; end to end in the last test."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -29,22 +28,12 @@ from tenten.schemas.messages import Attribute
 from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import DALLAS, HOUSTON, PARTS, set_flow
-from tests.producer_scene import Store, set_store
+from tests.producer_scene import Store
 from tests.scenes import DEADLINE_SECONDS, wait_for
 
 CARD = "LC-1001"
 OTHER_CARD = "LC-1002"
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
 
 
 def pending(store: Store, last_name: str = "Lovelace") -> str:

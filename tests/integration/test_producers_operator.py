@@ -1,6 +1,6 @@
 """The operator of a till's calls. On PostgreSQL and SQLite, without a broker."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -28,20 +28,10 @@ from tenten.producers import (
 from tenten.producers.till.loyalty import issue_reserved_cards
 from tenten.runtime.errors import ImportRejected, InputRejected
 from tenten.schemas.tables import channel
-from tests.producer_scene import HOUSTON, Store, set_store
+from tests.producer_scene import HOUSTON, Store
 
 DAY = date(2026, 3, 31)
 TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
 
 
 @pytest.fixture

@@ -43,13 +43,10 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, bootstrap_servers: str, prefix: str) -> Iterator[Store]:
+@pytest.fixture
+def store(channel_url: str, tmp_path: Path, bootstrap_servers: str, prefix: str) -> Iterator[Store]:
     """A channel on each of the two databases, with topics of its own."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url, bootstrap_servers=bootstrap_servers, prefix=prefix) as scene:
+    with set_store(tmp_path, channel_url, bootstrap_servers=bootstrap_servers, prefix=prefix) as scene:
         yield scene
 
 

@@ -9,13 +9,10 @@ from tenten.producers import create_customer, search_customers
 from tests.producer_scene import Store, set_store
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture
+def store(channel_url: str, tmp_path: Path) -> Iterator[Store]:
     """A channel on each of the two databases, with a handful of customers."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as made:
+    with set_store(tmp_path, channel_url) as made:
         create_customer(made.channel, first_name="Ada", last_name="Lovelace", email="Ada@example.com")
         create_customer(made.channel, first_name="Ada", middle_name="Maria", last_name="Byron", phone="713 555 0123")
         create_customer(made.channel, first_name="Anna", last_name="Adams")

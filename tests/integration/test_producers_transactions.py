@@ -52,16 +52,6 @@ TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
 CUP_BACK = Item(sku="CUP", quantity=Decimal(-1), price=Decimal("12.00"))
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
-
-
 @pytest.fixture
 def ada(store: Store) -> CustomerView:
     """A pending customer with one address."""

@@ -1,7 +1,6 @@
 """Sync creation: waiting for headquarters' reply, on PostgreSQL and SQLite."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,16 +14,6 @@ from tests.conftest import NewDatabase
 from tests.producer_scene import REASON, Store, set_store, wait_until
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
-
-
-@pytest.fixture(params=["postgresql", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A channel on each of the two databases."""
-    url = (
-        request.getfixturevalue("new_database")("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    )
-    with set_store(tmp_path, url) as scene:
-        yield scene
 
 
 def test_waiting_ends_when_the_account_number_arrives(store: Store) -> None:

@@ -30,20 +30,12 @@ from tests.channel_scene import (
     set_channel_scene,
     state,
 )
-from tests.conftest import NewDatabase
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
-def scene(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    bootstrap_servers: str,
-    prefix: str,
-    new_database: NewDatabase,
-) -> Iterator[ChannelScene]:
+@pytest.fixture
+def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, channel_url: str) -> Iterator[ChannelScene]:
     """A channel on each of the two databases; it has the customers of the address book US."""
-    url = new_database("channel") if request.param == "postgresql" else "sqlite:///houston.db"
-    with set_channel_scene(tmp_path, bootstrap_servers, prefix, url, address_books=["US"]) as made:
+    with set_channel_scene(tmp_path, bootstrap_servers, prefix, channel_url, address_books=["US"]) as made:
         yield made
 
 

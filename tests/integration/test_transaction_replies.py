@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,12 +23,6 @@ from tests.scenes import Scene, set_scene, wait_for
 
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 _LONG = Reason(field="customer_id", code="rejected", text="x" * 2_000)
-
-
-@pytest.fixture
-def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
 
 
 def _reply(number: int) -> QueuedReply:

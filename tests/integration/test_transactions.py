@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -16,21 +15,9 @@ from tests.faults.avro import encode
 from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, Transaction, put, reply_with_status, send, status, wait_until
-from tests.scenes import Scene, set_scene, wait_for
+from tests.scenes import Scene, wait_for
 
 NUMBER: Final = "C-00000001"
-
-
-@pytest.fixture
-def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> Scene:
-    """Topics, tables and settings of this test's own."""
-    return set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url)
-
-
-@pytest.fixture
-def houston() -> Store:
-    """The customers of a store, seeded."""
-    return Store(channel_id="houston", legal_entity="usrt", rng=random.Random(1))
 
 
 @pytest.fixture
