@@ -1,2 +1,2 @@
--- Run once, when the server's volume is new. Headquarters' own database is made by the image.
+-- Runs once, when the server's volume is new. The image creates headquarters' own database.
 CREATE DATABASE houston;
