@@ -8,14 +8,14 @@ INSTALLED := $(VENV)/.installed
 
 venv: $(INSTALLED)
 
-# Made again only when pyproject.toml changes.
+# Recreated only when pyproject.toml changes.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenten needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,fast-copy,test]'
 	@touch $@
 
-# Under a minute: types beside the rest.
+# Under a minute; mypy runs in parallel with the rest.
 check: $(INSTALLED)
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target types quick
 
@@ -28,7 +28,7 @@ quick:
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=quick
 
-# Worker processes, each with whole files.
+# WORKERS processes; the tests of a file run in the same process.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=20
 

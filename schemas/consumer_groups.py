@@ -3,4 +3,4 @@
 from typing import Final
 
 CHANNEL_GROUP: Final = "channel.{channel}"
-"""The group of a channel's settlement, distribution and resync; `{channel}` stands for the channel's name."""
+"""The group of a channel's settlement, distribution and resync; `{channel}` is replaced by the channel's name."""

@@ -1,7 +1,7 @@
 """Every worker once: its name, group, topics, failpoints, and the function that runs it.
 
 The command line, `tenten up`, status, doctor and the tests of docker-compose.yml and the documentation derive from this
-page. A worker's code is imported when it is loaded, so that reading the declarations costs nothing.
+module. A worker's code is imported when it is loaded, so that the declarations are cheap to import.
 """
 
 from collections.abc import Callable
@@ -50,12 +50,12 @@ class Worker:
     sentence: str
     """The purpose, as the beginning of its help, which continues with "until SIGTERM"."""
     group: str | None
-    """Consumer group, without the prefix of the settings; `{channel}` stands for the channel's name."""
+    """Consumer group, without the prefix of the settings; `{channel}` is replaced by the channel's name."""
     reads: tuple[Topic, ...]
     writes: tuple[Topic, ...]
     failpoints: tuple[str, ...]
     package: str
-    """Where its code lies."""
+    """The package of its code."""
     load: Callable[[], Run]
     """Imports the code and returns the function that runs it."""
 

@@ -437,7 +437,7 @@ class ChannelScene:
 
 
 class Worker:
-    """Something that runs in a thread until it is stopped."""
+    """A function that runs in a thread until it is stopped."""
 
     def __init__(self, run: Callable[[Event], object]) -> None:
         self.failure: BaseException | None = None
@@ -455,7 +455,7 @@ class Worker:
         """Stop it, and wait for its end."""
         self._stop.set()
         self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "it does not end"
+        assert not self._thread.is_alive(), "the thread does not end"
 
     def ended(self) -> bool:
         """Whether it has ended."""

@@ -50,21 +50,21 @@ def channel_tables(url: str) -> None:
 
 
 def headquarters_tables(url: str, legal_entities: Mapping[str, LegalEntity]) -> None:
-    """Give headquarters' database its tables, unless it has them, and the sequences of these legal entities."""
+    """Create the tables of headquarters' database, if missing, and the sequences of these legal entities."""
     engine = open_database(url)
     upgrade_headquarters(engine, legal_entities)
     engine.dispose()
 
 
 def copy_database(postgresql: str, template: str, database: str) -> None:
-    """Make a database as the template is, to which nobody may be connected."""
+    """Create a copy of the template, which must have no connections."""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
     with psycopg.connect(postgresql, autocommit=True) as connection:
         connection.execute(statement.format(sql.Identifier(database), sql.Identifier(template)))
 
 
 def drop_database(postgresql: str, database: str) -> None:
-    """Drop it, by force: a process that the test killed may not have been missed by the server yet."""
+    """Drop it by force: the server may still have the connection of a process that the test killed."""
     with psycopg.connect(postgresql, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
@@ -96,7 +96,7 @@ def _sqlite_template() -> Path:
     def make() -> None:
         engine = open_database(f"sqlite:///{file}")
         upgrade_channel(engine)
-        # The last connection that is closed leaves one file, without a log beside it.
+        # Closing the last connection removes the log, which leaves a single file.
         engine.dispose()
 
     _once("channel.db", make)
@@ -104,9 +104,9 @@ def _sqlite_template() -> Path:
 
 
 def directory_of_run() -> Path:
-    """A directory that all processes of this run share; the run removes it when it ends.
+    """The directory that all processes of this run share; the run removes it at its end.
 
-    In memory where there is room: to create a database there takes a tenth of the time.
+    In memory if it is large enough: creating a database there takes a tenth of the time.
     """
     in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).total >= _MEMORY_BYTES_MIN
     directory = (_MEMORY if in_memory else Path(tempfile.gettempdir())) / f"tenten-tests-{_run()}"
@@ -119,7 +119,7 @@ def _run() -> str:
 
 
 def _once(name: str, make: Callable[[], None]) -> None:
-    """Make something in the first process of the run that needs it; the others wait until it is there."""
+    """Call `make` in the first process of the run that needs its result; the others wait for it."""
     made = directory_of_run() / f"{name}.made"
     if made.exists():
         return

@@ -41,7 +41,7 @@ class Flow:
 
     @contextmanager
     def opened(self, name: str = HOUSTON) -> Iterator[OpenChannel]:
-        """A channel, open for work; its tables are there."""
+        """Open a channel, with tables."""
         channel_tables(self.settings.channel(name).database)
         with open_channel(self.settings, name) as channel:
             yield channel

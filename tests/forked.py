@@ -118,7 +118,7 @@ class ForkServer:
         self, request: dict[str, Any], directory: Path, log: Path, environment: Mapping[str, str]
     ) -> ForkedProcess:
         """Start a process: `words` of the command line, or `code` with `words` as its arguments."""
-        # It is there as soon as the process is.
+        # Exists as soon as the process does.
         log.touch()
         about = {"directory": str(directory), "log": str(log), "environment": dict(environment)}
         return ForkedProcess(self.ask({**request, **about})["pid"], self)
@@ -152,7 +152,7 @@ def _server() -> ForkServer:
 
 
 def serve() -> None:
-    """Answer requests until nobody sends any."""
+    """Answer requests until the input ends."""
     codes: dict[int, int | None] = {}
     for line in sys.stdin.buffer:
         request = json.loads(line)

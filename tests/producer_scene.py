@@ -151,11 +151,11 @@ def decoded_transaction(payload: bytes | None) -> RetailTransaction:
     return transaction_from_avro(WriterSchemas().decode(payload or b"", contract("RetailTransaction")))
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
+def wait_until(condition: Callable[[], bool], awaited: str, seconds: float = DEADLINE_SECONDS) -> None:
     """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited for {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"timeout of {seconds:g} s while waiting for {awaited}"
         time.sleep(0.005)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 PARTITIONS: Final = 3
-"""Of each keyed topic: enough for records of two customers to lie in different ones."""
+"""Of each keyed topic: enough for records of two customers to be in different partitions."""
 
 
 def general(prefix: str = "", *, partitions: int = PARTITIONS, registry: str | None = None) -> str:
-    """What stands above all tables."""
+    """The settings above all tables."""
     lines = [f"partitions = {partitions}"]
     if prefix:
         lines.append(f'prefix = "{prefix}"')
@@ -56,7 +56,7 @@ DEMF: Final = legal_entity("demf", "D########", country="DE", currency="EUR", la
 
 
 def channel(name: str, database: str | None = None, *, of: str = "usrt", address_books: Sequence[str] = ()) -> str:
-    """`[channels.NAME]`; on SQLite beside the file unless a database is named."""
+    """`[channels.NAME]`; by default with a SQLite database next to the file."""
     database = database or f"sqlite:///{name}.db"
     books = ", ".join(f'"{book}"' for book in address_books)
     return f'[channels.{name}]\nlegal_entity = "{of}"\naddress_books = [{books}]\ndatabase = "{database}"\n'

@@ -142,7 +142,7 @@ def unsent(connection: Connection, rows_max: int, bytes_max: int, excluded: Sequ
 
 
 def multirange(numbers: Sequence[int]) -> str:
-    """Exactly these numbers as a PostgreSQL multirange, neighbours joined into one range.
+    """Exactly these numbers as a PostgreSQL multirange, adjacent numbers joined into one range.
 
     >>> multirange([5, 3, 4, 9])
     '{[3,6),[9,10)}'

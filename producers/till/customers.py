@@ -163,7 +163,7 @@ def overlay_events_of(connection: Connection, channel: OpenChannel, customer: St
 
 
 def new_id() -> str:
-    """A new GUID (UUIDv7): ids made one after the other are neighbours in an index."""
+    """A new GUID (UUIDv7): consecutive ids are adjacent in an index."""
     return str(uuid_utils.uuid7())
 
 

@@ -22,8 +22,8 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
     """The customers that match the text, best first, at most `limit` (and at most 1,000).
 
     First, customers with this account number, phone number (in any format), e-mail address or loyalty card; then,
-    customers in whose names each word of the text begins a word, in any order and case: the full name first, then names
-    that begin with the text, then by name. An empty text matches no customer. Raises: `DatabaseRefused`.
+    customers in whose names some word begins with each word of the text, in any order and case: exact full names first,
+    then names that begin with the text, then by name. An empty text matches no customer. Raises: `DatabaseRefused`.
     """
     limit = min(limit, LIMIT_MAX)
     text = text.replace("\x00", " ")
@@ -88,6 +88,6 @@ def _begins(connection: Connection, word: str) -> ColumnElement[bool]:
 
 
 def _contain(words: Sequence[str]) -> list[ColumnElement[bool]]:
-    """One condition per word: that it begins a word of the names."""
+    """One condition per word: a word of the names begins with it."""
     spaced = literal(" ") + customers.c.search_name
     return [spaced.contains(" " + word, autoescape=True) for word in words]

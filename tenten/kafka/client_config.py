@@ -8,7 +8,7 @@ from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings
 
 REQUEST_SECONDS: Final = 10.0
-"""How long one request to the brokers may take before it counts as failed."""
+"""The timeout of a request to the brokers."""
 
 _CLIENT: Final[dict[str, Any]] = {
     # Send small requests immediately; the client does the batching.
@@ -21,10 +21,10 @@ _CLIENT: Final[dict[str, Any]] = {
 _CONSUMER: Final[dict[str, Any]] = {
     # Records of aborted transactions are skipped: only what headquarters committed is read.
     "isolation.level": "read_committed",
-    # Offsets are committed with the outputs or kept beside the rows, never in the background.
+    # Offsets are committed with the outputs, or stored with the rows, never in the background.
     "enable.auto.commit": False,
-    # Latency: fetch at once when the local queue has room, and do not let the broker collect; a quiet topic is asked
-    # twice a second.
+    # Latency: fetch as soon as the local queue has room, without collecting at the broker; poll a quiet topic twice a
+    # second.
     "fetch.queue.backoff.ms": 5,
     "fetch.wait.max.ms": 500,
     "fetch.min.bytes": 1,

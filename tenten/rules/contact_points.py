@@ -44,7 +44,7 @@ def normal_phone(text: str, country: str) -> str | None:
     """A phone number as someone writes it, in E.164; None when it is none.
 
     The country (ISO 3166-1 alpha-2) is where a number without a country code is from. None as well for a number without
-    its area code, which nobody elsewhere can dial, and for one with an extension, which E.164 cannot hold.
+    its area code, which cannot be dialled from elsewhere, and for one with an extension, which E.164 cannot hold.
 
     >>> normal_phone("(713) 555-0123", "US"), normal_phone("+49 30 901820", "US"), normal_phone("555-0123", "US")
     ('+17135550123', '+4930901820', None)

@@ -25,9 +25,10 @@ _WHOLE: Final = frozenset((*SCALARS, "address_books"))
 
 
 def apply_paths(base: CustomerState, edited: CustomerState, paths: Iterable[str]) -> CustomerState:
-    """The base with what `edited` has at each path; what is absent there is removed. The result is canonical.
+    """The base with the values of `edited` at these paths; members that `edited` lacks are removed. The result is
+    canonical.
 
-    Applying the same paths twice changes nothing more. A primary address, phone or e-mail that is gone is None then.
+    Idempotent. A primary address, phone or e-mail whose member was removed becomes None.
     Unknown paths change nothing (see `is_path`), and the legal entity stays the base's.
     """
     fields: dict[str, Any] = {}
@@ -96,7 +97,7 @@ def is_path(path: str) -> bool:
 
 
 def value_at(state: CustomerState, path: str) -> object:
-    """What stands at a path, for the audit: text, a list, an object, or None where there is nothing. Fit for JSON.
+    """The value at a path, for the audit, as JSON: a text, a list or an object; None if it is absent.
 
     An affiliation is its name, an attribute `{"decimal": "1.5"}`, an address or a contact an object without its id.
     """

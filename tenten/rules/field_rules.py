@@ -34,7 +34,7 @@ class Required:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """At most so many characters, none that a database cannot store."""
+    """At most this many characters, all of which a database can store."""
 
     characters_max: int
 

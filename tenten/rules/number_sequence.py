@@ -45,16 +45,14 @@ def number_format(text: str) -> NumberFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Numbers taken from a sequence: the given ones in order, and how many were wanted in vain because it has run
-    out.
-    """
+    """Numbers taken from a sequence, in order, and how many are missing because it is used up."""
 
     numbers: Sequence[int]
     missing: int
 
 
 def take(number_format: NumberFormat, next_number: int, count: int) -> Taken:
-    """The next `count` numbers, or those that there still are."""
+    """The next `count` numbers, or as many as are left."""
     end = min(next_number + count, number_format.number_max + 1)
     numbers = range(next_number, max(end, next_number))
     return Taken(numbers=numbers, missing=count - len(numbers))

@@ -94,7 +94,7 @@ def control_totals(paid: Iterable[tuple[str, Sequence[Payment]]]) -> tuple[Contr
 
 
 def content_of(transaction: RetailTransaction) -> dict[str, Any]:
-    """The part of a sale that both databases store as JSON beside the columns; decimals as text."""
+    """The part of a sale that both databases store as JSON; decimals as text."""
     address = transaction.delivery_address
     return {
         "lines": [

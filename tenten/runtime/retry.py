@@ -31,7 +31,7 @@ class Retry:
     """Retries work with pauses that grow from 50 ms to 5 s and end when `stop` is set.
 
     `is_retryable` decides which errors are retried; others are raised. `log_started` and `log_recovered` replace the
-    log events of an outage. `stable_seconds`: the pauses start over only when the work has gone well for this long
+    log events of an outage. `stable_seconds`: the pauses start over only if the work has succeeded for this long
     after `recovered`.
     """
 

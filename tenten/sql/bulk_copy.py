@@ -1,7 +1,7 @@
 """Append the rows of a frame to a PostgreSQL table by COPY.
 
 As CSV that polars writes; in PostgreSQL's binary format, encoded by pgpq, where that is installed: it has no wheel for
-Linux on ARM, and brings pyarrow, which is as large as everything else together. Both write the same rows.
+Linux on ARM, and requires pyarrow, which is as large as all other dependencies together. Both write the same rows.
 """
 
 from importlib.util import find_spec

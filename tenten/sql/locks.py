@@ -1,4 +1,4 @@
-"""Locks across processes: advisory locks of PostgreSQL, lock files beside a SQLite database."""
+"""Locks across processes: advisory locks of PostgreSQL, lock files next to a SQLite database."""
 
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -98,7 +98,7 @@ def _lock_key(name: str) -> int:
 
 @contextmanager
 def _file_lock(engine: Engine, name: str, wait_seconds: float | None) -> Generator[DatabaseLock | None]:
-    """A lock on a file beside the database, released by the system when a process dies; None when it is held."""
+    """A lock on a file next to the database, released by the system when a process dies; None if it is held."""
     file = FileLock(f"{engine.url.database}.{name}.lock", mode=FILE_MODE)
     try:
         file.acquire(timeout=-1 if wait_seconds is None else wait_seconds, poll_interval=POLL_SECONDS)

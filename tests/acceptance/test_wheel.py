@@ -1,4 +1,4 @@
-"""The wheel, installed alone into an empty environment, beside files with the names of our folders."""
+"""The wheel, installed alone into an empty environment, next to files with the names of our folders."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def test_wheel_holds_only_tenten(wheel: Path) -> None:
 
 
 def test_readme_example_runs_beside_files_with_our_folders_names(wheel: Path, tmp_path: Path) -> None:
-    """A program of somebody's own, with a `schemas.py` and a `consumers` package beside it, creates a customer."""
+    """A program creates a customer although a `schemas.py` and a `consumers` package are in its directory."""
     # given
     environment, here = tmp_path / "venv", tmp_path / "program"
     here.mkdir()

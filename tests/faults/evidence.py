@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SalesTables:
-    """Headquarters' tables of what channels sell, as they are."""
+    """Headquarters' tables of transactions and statements."""
 
     transactions: Mapping[str, Row]
     """Orders and cash-and-carry by transaction id."""
@@ -68,7 +68,7 @@ class SalesTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadquartersTables:
-    """Headquarters' tables, as they are."""
+    """Headquarters' tables."""
 
     customers: Mapping[str, Row]
     """By customer id."""
@@ -84,7 +84,7 @@ class HeadquartersTables:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelTables:
-    """A channel's tables, as they are."""
+    """A channel's tables."""
 
     customers: Mapping[str, Row]
     states: Mapping[str, State]
@@ -94,7 +94,7 @@ class ChannelTables:
 
 @dataclass(slots=True, kw_only=True)
 class Evidence:
-    """All of it. The lists of records are ordered by partition and offset."""
+    """The evidence. The lists of records are ordered by partition and offset."""
 
     committed: Mapping[str, tuple[Record, ...]]
     """By topic without prefix: the committed records."""

@@ -53,7 +53,7 @@ class WeakLine:
         self._call(self._become(state))
 
     def end(self) -> None:
-        """Cut everything, and let `run` return."""
+        """Cut all connections and end `run`."""
         self._call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
 

@@ -1,4 +1,4 @@
-"""Scenario 13 of the fault plan: poison between good records."""
+"""Scenario 13 of the fault plan: unreadable records among valid ones."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
 POISON: Final = 400
 SEED: Final = 13
 SOAK_POISON: Final = 2_000
-GOOD_EVERY: Final = 5
+VALID_EVERY: Final = 5
 SETTING: Final = Setting(
     legal_entity_by_channel=LEGAL_ENTITY_BY_CHANNEL,
     sequences={"usrt": Sequence(format="C-########")},
@@ -53,14 +53,14 @@ def dead_places(scene: Scene) -> Counter[tuple[int, int]]:
     )
 
 
-def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, houston: Store) -> None:
-    """Broken records between good ones: each a dead letter byte for byte, every good one synchronized."""
+def test_each_unreadable_record_is_one_dead_letter(scene: Scene, houston: Store) -> None:
+    """Unreadable records become dead letters byte for byte; every valid event among them is synchronized."""
     # given
     poison = sample(POISON, SEED)
 
     # when
     with worker_process(scene) as worker:
-        undetected = send_between_good_ones(scene, houston, poison)
+        undetected = send_among_valid_events(scene, houston, poison)
         exit_code = worker.stop()
 
     # then
@@ -71,8 +71,8 @@ def test_each_poison_is_one_dead_letter_and_harms_no_neighbour(scene: Scene, hou
 
 
 @pytest.mark.soak
-def test_poison_of_every_kind_harms_no_neighbour(scene: Scene, houston: Store) -> None:
-    """The same for `TENTEN_SOAK_SECONDS`, 2,000 broken records in each round."""
+def test_unreadable_records_of_every_kind_are_dead_letters(scene: Scene, houston: Store) -> None:
+    """The same for `TENTEN_SOAK_SECONDS`, with 2,000 unreadable records in each round."""
     # given
     seed = soak_seed()
     undetected: list[str] = []
@@ -80,7 +80,7 @@ def test_poison_of_every_kind_harms_no_neighbour(scene: Scene, houston: Store) -
     # when
     with worker_process(scene) as worker:
         for number in soak_rounds():
-            undetected += send_between_good_ones(scene, houston, sample(SOAK_POISON, seed + number))
+            undetected += send_among_valid_events(scene, houston, sample(SOAK_POISON, seed + number))
         exit_code = worker.stop()
 
     # then
@@ -90,21 +90,21 @@ def test_poison_of_every_kind_harms_no_neighbour(scene: Scene, houston: Store) -
     assert exit_code == 0
 
 
-def send_between_good_ones(scene: Scene, houston: Store, poison: list[Poison]) -> list[str]:
-    """Send these records with good events between them, and wait until all is read and every good event synchronized.
+def send_among_valid_events(scene: Scene, houston: Store, poison: list[Poison]) -> list[str]:
+    """Send these records with valid events among them, and wait until all are read and the events synchronized.
 
     Returns the kinds of those that cannot be read and are not exactly one dead letter.
     """
     written = [(record, record.operation()) for record in poison]
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
-    good = []
+    valid = []
     for number, (_, operation) in enumerate(written):
         writer.write(operation)
-        if number % GOOD_EVERY == 0:
-            good.append(houston.create())
-            writer.send(good[-1])
+        if number % VALID_EVERY == 0:
+            valid.append(houston.create())
+            writer.send(valid[-1])
     writer.flush()
-    replies = scene.replies(*good)
+    replies = scene.replies(*valid)
     last = scene.ask(houston.create())
     assert {reply["outcome"] for reply in (*replies, *last)} == {"SYNCHRONIZED"}
     wait_until_settled(scene, "headquarters")
@@ -113,15 +113,15 @@ def send_between_good_ones(scene: Scene, houston: Store, poison: list[Poison]) -
 
 
 def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """Too many in a row: it ends with advice, consumes nothing, and continues after the setting is raised."""
+    """It ends with advice and consumes nothing; it continues after the setting is raised."""
     # given
     scene.toml.write_text(
         scene.toml.read_text().replace("[headquarters]", "[headquarters]\ndead_letters_in_a_row_max = 5")
     )
     writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
-    good = [houston.create(), houston.create()]
-    first, last = (Operation(key=event["customer_id"].encode(), value=None, event_id=None) for event in good)
-    writer.send(good[0])
+    valid = [houston.create(), houston.create()]
+    first, last = (Operation(key=event["customer_id"].encode(), value=None, event_id=None) for event in valid)
+    writer.send(valid[0])
     writer.flush()
     partition = scene.journal.operations[0].partition
     for filler in range(6):
@@ -135,7 +135,7 @@ def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) 
     before = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     scene.toml.write_text(scene.toml.read_text().replace("in_a_row_max = 5", "in_a_row_max = 7"))
     with worker_process(scene) as healed:
-        answers = scene.ask(*good)
+        answers = scene.ask(*valid)
         assert healed.stop() == 0
 
     # then

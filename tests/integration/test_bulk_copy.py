@@ -48,7 +48,7 @@ def rows_after_copy(connection: psycopg.Connection[Any], frame: pl.DataFrame, fo
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_copied_rows_are_those_of_the_frame(new_database: NewDatabase, form: Format) -> None:
-    """Every type that the product copies, with null and empty values, arrives as it is."""
+    """Every type that the product copies, with null and empty values, is copied unchanged."""
     # given
     with psycopg.connect(new_database()) as connection:
         # when

@@ -177,7 +177,7 @@ def test_dead_letter_stays_open_when_the_broker_does_not_accept_its_replay(
 
 
 def test_discarded_dead_letter_stays_on_the_topic(scene: Scene, houston: Store, engine: Engine) -> None:
-    """The decision is recorded beside the topic; a position without a dead letter raises."""
+    """The decision is recorded in the database; a position without a dead letter raises."""
     # given
     write(scene, Operation(key=None, value=None))
     with scene.headquarters():

@@ -290,7 +290,7 @@ def test_unsettled_edit_stays_visible_on_a_newer_snapshot(scene: ChannelScene) -
 
 
 def test_edit_settled_in_a_later_version_stays_visible_until_its_snapshot(scene: ChannelScene) -> None:
-    """A reply that was quicker than its snapshot does not make the edit disappear for a moment; then the base goes."""
+    """An edit whose reply arrives before its snapshot stays visible; the base snapshot is deleted afterwards."""
     # given
     first = customer("Ann")
     with scene.running(run):

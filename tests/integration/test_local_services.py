@@ -247,7 +247,7 @@ def test_interrupted_first_start_of_postgresql_is_done_over(directory: Path) -> 
 
 
 def test_permissions_of_other_directories_never_change(directory: Path) -> None:
-    """In a private home, too, PostgreSQL starts; the home stays private, and nobody else can read the data."""
+    """In a private home, too, PostgreSQL starts; the home stays private, and other users cannot read the data."""
     # given
     home = directory / "home"
     home.mkdir(mode=0o700)
@@ -271,7 +271,7 @@ def test_permissions_of_other_directories_never_change(directory: Path) -> None:
 def test_programs_in_a_private_directory_are_copied_for_the_server(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A virtual environment in a private home is left as it is."""
+    """The permissions of a virtual environment in a private home are not changed."""
     # given
     home = directory / "home"
     home.mkdir(mode=0o700)

@@ -70,7 +70,7 @@ def test_each_call_names_its_operator(store: Store, file: Path) -> None:
 
 
 def test_channel_has_the_operator_of_calls_without_one(store: Store) -> None:
-    """It can change; a call overrides it, also with nobody; without any there is none."""
+    """The channel's operator can change; a call overrides it, also with the empty text. Default: no operator."""
     # when
     create_customer(store.channel, first_name="Ada")
     with open_channel(store.settings, HOUSTON, operator="Ann") as houston:

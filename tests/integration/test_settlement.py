@@ -172,7 +172,7 @@ def test_repeated_reply_changes_nothing(scene: ChannelScene) -> None:
 
 
 def test_replies_to_others_and_to_unknown_events_change_nothing(scene: ChannelScene) -> None:
-    """Another channel's replies in our partition, readable or not, and answers nobody here asked for are passed."""
+    """Another channel's replies in our partition, readable or not, and replies to unknown events are skipped."""
     # given
     own_event = scene.create(guid(), state("Ann"))
     before = scene.outbox()

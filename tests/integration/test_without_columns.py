@@ -187,7 +187,7 @@ def _damage(scene: ChannelScene) -> None:
 
 
 def _rows(scene: ChannelScene) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every table; of the time of settling only whether there is one."""
+    """The rows of every table, with settled or not in place of the time of settling."""
     rows = {table.name: scene.rows(table) for table in TABLES}
     for row in rows["outbox"]:
         row["settled_at"] = row["settled_at"] is not None

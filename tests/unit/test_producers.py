@@ -81,7 +81,7 @@ def test_omitted_fields_are_unchanged(state: CustomerState, entered: CustomerFie
 
 
 def test_value_without_a_normal_form_is_kept_and_rejected() -> None:
-    """The clerk sees the entered text beside the reason."""
+    """The clerk sees the entered text with the reason."""
     # when
     state = merge_input(
         CustomerState(legal_entity="usrt", last_name="Lovelace"),

@@ -137,7 +137,7 @@ def test_reasons_fit_into_a_reply(state: CustomerState) -> None:
 
 
 def test_event_without_customer_does_not_pass() -> None:
-    """An erasure or a touch carries no customer to check; its neighbours pass."""
+    """An erasure or a touch carries no customer to check; other events pass."""
     assert passing([ANN, None, ANN]) == [True, False, True]
     assert passing([None]) == [False]
     assert passing([]) == []
@@ -309,7 +309,7 @@ def test_customer_that_breaks_a_rule_does_not_pass(state: CustomerState) -> None
     ],
 )
 def test_uncanonical_or_invalid_customer_does_not_pass(state: CustomerState) -> None:
-    """A customer that needs individual handling does not pass; its neighbours do."""
+    """A customer that needs individual handling does not pass; the others do."""
     assert passing([ANN, state, ANN]) == [True, False, True]
 
 

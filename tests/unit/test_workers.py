@@ -104,7 +104,7 @@ def test_failpoints_of_the_till_are_those_that_its_sources_pass() -> None:
 
 
 def test_every_failpoint_of_the_product_is_declared() -> None:
-    """None lies in a package that no worker declares."""
+    """No undeclared failpoint is in any package."""
     declared = {*STORE_FAILPOINTS, *(name for worker in ALL for name in worker.failpoints)}
     at_the_top = [sources(f"tenten.{name}") for name in ("consumers", "producers")]
     assert {name for modules in at_the_top for name in failpoints_in(modules, None)} <= declared

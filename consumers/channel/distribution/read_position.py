@@ -53,7 +53,7 @@ class ReadPosition:
         return {partition: (self.next_offsets[partition], offset) for partition, offset in new_offsets.items()}
 
     def at_end(self, moves: Mapping[int, tuple[int, int]]) -> set[int]:
-        """The partitions that these moves bring to their end."""
+        """The partitions whose end these moves reach."""
         return {partition for partition, (_, new) in moves.items() if new == self.ends.get(partition)}
 
     def confirm(self, stable_offsets: Mapping[int, int]) -> None:

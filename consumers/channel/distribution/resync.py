@@ -1,16 +1,15 @@
 """The full sync: makes a channel's customers equal to the topic, while they stay complete, readable and current.
 
 Input: `customers` from its beginning. Output: the tables of the channel in place, and its positions.
-Promise: afterwards the channel has the customers of the topic, by content and not only by version, and besides them
-only pending ones and ones with unsettled events.
+Promise: afterwards the channel has the customers of the topic, equal in content and not only in version, and apart
+from them only customers that are pending or have unsettled events.
 
 1. The last stable offset of each partition is read: the target.
-2. A partition at a time is read up to its target (replay.py): first the keys alone, which shows the last record per
-   key. Only last records are applied, so that nobody sees an older version, or an erased customer again. Rows that are
-   equal already are only compared. Live distribution continues; records that it has applied behind the target are left
-   to it.
-3. Under the apply lock, so that the live positions stand still, the rest up to them is read, customers that are not in
-   the topic are deleted (surplus.py), and the positions are set.
+2. Each partition is read up to its target (replay.py): first the keys alone, to find the last record per key. Only
+   last records are applied, so that no clerk sees an older version, or an erased customer again. Rows that are equal
+   already are only compared. Live distribution continues; records after the target are left to it.
+3. Under the apply lock, so that the live positions do not move, the records up to them are read, customers that are
+   not in the topic are deleted (surplus.py), and the positions are set.
 
 A killed resync leaves the tables complete and partly repaired; the next one starts from the beginning.
 """

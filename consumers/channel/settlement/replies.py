@@ -147,7 +147,7 @@ _FROM_AVRO: Final[Mapping[str, Callable[[Mapping[str, Any]], AnyReply]]] = {
 
 
 def _record_type(value: bytes | None, writers: WriterSchemas) -> str | None:
-    """The name of the writer's schema; None when it cannot be told."""
+    """The name of the writer's schema; None if it is unknown."""
     if value is None:
         return None
     try:

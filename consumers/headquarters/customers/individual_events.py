@@ -275,7 +275,7 @@ class IndividualEvents:
     def _write(self, before: Mapping[str, StoredCustomer]) -> None:
         changed = [customer for key, customer in self._customers.items() if before.get(key) is not customer]
         new = [customer for customer in changed if customer.customer_id not in before and not customer.erased]
-        # Inserted, never upserted: if another worker has just created the customer, that number must stand.
+        # Inserted, never upserted: if another worker has just created the customer, that number is kept.
         insert_customers(self.headquarters, HEADQUARTERS_TABLES, new)
         new_ids = {customer.customer_id for customer in new}
         others = [customer for customer in changed if customer.customer_id not in new_ids]

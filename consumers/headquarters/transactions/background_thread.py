@@ -1,4 +1,4 @@
-"""A thread that works beside the main loop of a process and stops it when it fails."""
+"""A thread that runs in parallel with the main loop of a process and stops the process when it fails."""
 
 from collections.abc import Callable
 from threading import Event, Thread

@@ -54,7 +54,7 @@ def block_rejected(headquarters: Connection, parameters: Mapping[str, Any], *, f
 
 _BLOCK_REJECTED_WAITING: Final = """
     UPDATE retail_transactions AS waiting
-    SET status = 'blocked', reasons = brought.reasons, changed_at = :now, answer = waiting.answer + 1
+    SET status = 'blocked', reasons = customer_event.reasons, changed_at = :now, answer = waiting.answer + 1
     FROM (
         SELECT waiting.transaction_id, refused.reasons
         FROM retail_transactions AS waiting

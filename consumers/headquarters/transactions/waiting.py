@@ -21,8 +21,8 @@ _RELEASABLE: Final = """
            waiting.status = 'blocked' AS is_blocked, waiting.received_at, waiting.partition, waiting."offset"
     FROM retail_transactions AS waiting
     LEFT JOIN customers ON customers.customer_id = waiting.customer_id
-    LEFT JOIN synchronization_log AS brought
-           ON brought.event_id = waiting.customer_event_id AND brought.customer_id = waiting.customer_id
+    LEFT JOIN synchronization_log AS customer_event
+           ON customer_event.event_id = waiting.customer_event_id AND customer_event.customer_id = waiting.customer_id
     WHERE {among}
       AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"cannot_be_written"%')
       AND (
@@ -30,8 +30,8 @@ _RELEASABLE: Final = """
           OR customers.erased_at IS NOT NULL
           OR customers.legal_entity = waiting.legal_entity AND (
               waiting.customer_event_id IS NULL
-              OR brought.outcome <> 'rejected'
-              OR (brought.outcome = 'rejected' OR waiting.received_at < :give_up) AND (
+              OR customer_event.outcome <> 'rejected'
+              OR (customer_event.outcome = 'rejected' OR waiting.received_at < :give_up) AND (
                   waiting.delivery_address_id IS NULL
                   OR EXISTS (
                       SELECT FROM customer_addresses AS known

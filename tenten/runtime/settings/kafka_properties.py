@@ -5,7 +5,7 @@ from typing import Any, Final
 
 _JAVA_ONLY: Final[Mapping[str, str]] = {
     "sasl.jaas.config": "write sasl.username and sasl.password",
-    "sasl.login.callback.handler.class": "write sasl.oauthbearer.method and the properties beside it",
+    "sasl.login.callback.handler.class": "write sasl.oauthbearer.method and its related properties",
     "sasl.client.callback.handler.class": "remove it",
     "ssl.truststore.location": "write ssl.ca.location, the path of a PEM file",
     "ssl.truststore.password": "remove it; ssl.ca.location names a PEM file, which has none",
