@@ -1,7 +1,7 @@
-"""A real file of customers, imported in one of three stores: AdventureWorks', from till to number and back.
+"""AdventureWorks' customers, imported in one of three stores, numbered, and distributed to all stores.
 
-The file has no addresses; each customer is given a city of AdventureWorks' other file, one after the other. No line
-of it breaks a rule. `make test` imports the first thousand customers, `make soak` all 18,148. The files lie beside the
+The file has no addresses; each customer gets a city of AdventureWorks' geography file in turn. All lines are
+valid. `make test` imports the first thousand customers, `make soak` all 18,148. The files are expected beside the
 checkout, in `../shared/data`.
 """
 
