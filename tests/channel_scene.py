@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any, Final
 
 import pytest
@@ -434,37 +434,6 @@ class ChannelScene:
     def outbox(self) -> dict[str, dict[str, Any]]:
         """The outbox by event id."""
         return {row["id"]: row for row in self.rows(channel.outbox)}
-
-
-class Worker:
-    """A function that runs in a thread until it is stopped."""
-
-    def __init__(self, run: Callable[[Event], object]) -> None:
-        self.failure: BaseException | None = None
-        self._stop = Event()
-        self._thread = Thread(target=self._run, args=(run,))
-        self._thread.start()
-
-    def _run(self, run: Callable[[Event], object]) -> None:
-        try:
-            run(self._stop)
-        except BaseException as error:  # noqa: BLE001 - the waiting test raises it
-            self.failure = error
-
-    def stop(self) -> None:
-        """Stop it, and wait for its end."""
-        self._stop.set()
-        self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "the thread does not end"
-
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        return not self._thread.is_alive()
-
-    def check(self) -> None:
-        """Raise the error that ended it, if any."""
-        if self.failure is not None:
-            raise self.failure
 
 
 def customer_row(customer_id: str, account_number: str | None, version: int, state: CustomerState) -> Mapping[str, Any]:

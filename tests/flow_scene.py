@@ -15,10 +15,10 @@ from tenten.consumers.channel.settlement import run as settlement
 from tenten.producers import OpenChannel, open_channel
 from tenten.producers.relay import run as relay
 from tenten.runtime.settings import Settings
-from tests.channel_scene import Worker
 from tests.conftest import NewDatabase
 from tests.databases import channel_tables
 from tests.scenes import Scene, set_scene
+from tests.threads import Worker
 
 HOUSTON: Final = "houston"
 DALLAS: Final = "dallas"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any, Final, Protocol, TypeAlias
 
 import psycopg
@@ -27,6 +27,7 @@ from tests.faults.checker import Sequence, Setting
 from tests.faults.evidence import HeadquartersTables, read_headquarters
 from tests.faults.journal import Journal, Writer
 from tests.settings_file import DEMF, PARTITIONS, channel, general, headquarters, kafka, legal_entity
+from tests.threads import Worker
 
 DEADLINE_SECONDS: Final = 180.0
 """The longest time that a test waits for a condition."""
@@ -124,7 +125,7 @@ class Scene:
 
     @contextmanager
     def _worker(self, run: "Run", slot: int | None) -> "Iterator[Worker]":
-        worker = Worker(run, self.settings, slot)
+        worker = Worker(lambda stop: run(self.settings, stop, slot))
         self.workers.append(worker)
         try:
             yield worker
@@ -143,40 +144,6 @@ class Runs(Protocol):
 
 Run: TypeAlias = Callable[[Settings, Event, int | None], None]
 """The `run` function of a worker at headquarters."""
-
-
-class Worker:
-    """A worker in a thread."""
-
-    def __init__(self, run: Run, settings: Settings, slot: int | None) -> None:
-        self.failure: BaseException | None = None
-        self._stop = Event()
-        self._thread = Thread(target=self._run, args=(run, settings, slot), name="worker")
-        self._thread.start()
-
-    def _run(self, run: Run, settings: Settings, slot: int | None) -> None:
-        try:
-            run(settings, self._stop, slot)
-        except BaseException as error:  # noqa: BLE001  # raised again in the test's thread
-            self.failure = error
-
-    def stop(self) -> None:
-        """Stop the worker and wait for its end."""
-        self._stop.set()
-        self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "the worker does not stop"
-
-    def check(self) -> None:
-        """Raise its failure, if it has failed."""
-        if self.failure is not None:
-            raise self.failure
-
-    def dies(self) -> BaseException:
-        """Wait for the worker to fail and return its failure."""
-        self._thread.join(DEADLINE_SECONDS)
-        failure, self.failure = self.failure, None
-        assert failure is not None, "the worker has not failed"
-        return failure
 
 
 class Follower:

@@ -14,6 +14,7 @@ from tenten.runtime.error_codes import is_transient
 from tenten.runtime.errors import DatabaseRefused
 from tenten.sql.engine import consistent_view
 from tests.opened_databases import add_topic, new_url, opened, store, topics
+from tests.threads import errors_of_threads
 
 __all__ = ["new_url", "store"]
 
@@ -131,8 +132,7 @@ def test_sqlite_uses_wal_with_full_synchronization(sqlite_url: str) -> None:
 def test_concurrent_sqlite_writers_lose_no_update(sqlite_url: str) -> None:
     """Transactions that read and then write wait for each other; none overwrites another or fails."""
     # given
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(8)
+    barrier = threading.Barrier(8, timeout=60)
     with opened(sqlite_url) as engine, engine.begin() as connection:
         connection.execute(text("CREATE TABLE counter (value INTEGER)"))
         connection.execute(text("INSERT INTO counter VALUES (0)"))
@@ -140,20 +140,13 @@ def test_concurrent_sqlite_writers_lose_no_update(sqlite_url: str) -> None:
     def count() -> None:
         with opened(sqlite_url) as engine:
             barrier.wait()
-            try:
-                for _ in range(10):
-                    with engine.begin() as connection:
-                        value = connection.scalar(text("SELECT value FROM counter"))
-                        connection.execute(text("UPDATE counter SET value = :next"), {"next": (value or 0) + 1})
-            except BaseException as error:  # noqa: BLE001 - asserted below
-                failures.append(error)
+            for _ in range(10):
+                with engine.begin() as connection:
+                    value = connection.scalar(text("SELECT value FROM counter"))
+                    connection.execute(text("UPDATE counter SET value = :next"), {"next": (value or 0) + 1})
 
     # when
-    threads = [threading.Thread(target=count) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failures = errors_of_threads(8, count)
 
     # then
     assert failures == []
@@ -199,24 +192,16 @@ def test_continuous_writers_do_not_starve_others(sqlite_url: str) -> None:
 def test_new_sqlite_file_can_be_opened_concurrently(tmp_path: Path) -> None:
     """Switching a new file to WAL does not fail concurrent connections."""
     # given
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(8)
+    barrier = threading.Barrier(8, timeout=60)
 
     def open_each() -> None:
         for number in range(15):
             barrier.wait()
-            try:
-                with opened(f"sqlite:///{tmp_path / str(number)}.db") as engine, engine.begin() as connection:
-                    connection.execute(text("CREATE TABLE IF NOT EXISTS customers (id INTEGER)"))
-            except BaseException as error:  # noqa: BLE001 - asserted below
-                failures.append(error)
+            with opened(f"sqlite:///{tmp_path / str(number)}.db") as engine, engine.begin() as connection:
+                connection.execute(text("CREATE TABLE IF NOT EXISTS customers (id INTEGER)"))
 
     # when
-    threads = [threading.Thread(target=open_each) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failures = errors_of_threads(8, open_each)
 
     # then
     assert failures == []

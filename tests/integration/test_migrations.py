@@ -24,6 +24,7 @@ from tests.conftest import NewDatabase
 from tests.opened_databases import DEADLINE_SECONDS, add_topic, new_url, opened, store, topics
 from tests.scenes import wait_for
 from tests.schema_compare import catalogue
+from tests.threads import errors_of_threads
 
 __all__ = ["new_url", "store"]
 
@@ -302,24 +303,16 @@ def test_concurrent_upgrades_create_the_tables_once(new_url: Callable[[], str]) 
     """Processes that start together upgrade one after the other; none fails."""
     # given
     url = new_url()
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=60)
 
     def upgrade() -> None:
         with opened(url) as engine:
             barrier.wait()
-            try:
-                upgrade_channel(engine)
-                check_version(engine, "channel")
-            except BaseException as error:  # noqa: BLE001 - asserted below
-                failures.append(error)
+            upgrade_channel(engine)
+            check_version(engine, "channel")
 
     # when
-    threads = [threading.Thread(target=upgrade) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    failures = errors_of_threads(4, upgrade)
 
     # then
     assert failures == []

@@ -22,7 +22,6 @@ from tests.channel_scene import (
     CHANNEL,
     RESYNC,
     ChannelScene,
-    Worker,
     changed,
     customer,
     die_at,
@@ -30,6 +29,7 @@ from tests.channel_scene import (
     set_channel_scene,
     state,
 )
+from tests.threads import Worker
 
 
 @pytest.fixture
