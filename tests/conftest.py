@@ -29,7 +29,7 @@ LONG_FILES = (
     "test_headquarters_killed_before_kafka",
     "test_headquarters_killed_with_kafka",
     "test_killed_at_random_times",
-    "test_line_lost",
+    "test_connection_lost",
     "test_distribution",
     "test_wheel",
     "test_readme",

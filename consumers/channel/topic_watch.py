@@ -39,7 +39,7 @@ class TopicWatch:
         self._ended.set()
 
     def topic_changed(self) -> bool:
-        """Whether the topic has another id or number of partitions. Does not block.
+        """Whether the id or the number of partitions of the topic has changed. Does not block.
 
         Raises: the error of the last check; there are no further checks after it.
         """

@@ -7,7 +7,7 @@ TentenError
 ├── SettingsError               tenten.toml, the environment or an option is wrong
 ├── NotInstalled                an optional dependency is missing
 ├── KafkaRefused                wrong password, missing privilege or topic
-├── TopicChanged                a topic was recreated, or has another number of partitions
+├── TopicChanged                a topic was recreated, or its number of partitions changed
 ├── TransactionFailed           a Kafka transaction was aborted (transient)
 ├── RegistryUnavailable         the schema registry does not answer (transient)
 ├── RegistryRefused             the schema registry refuses a request

@@ -81,7 +81,7 @@ def read(case: Case) -> Iterator[str]:
         snapshot = None if record.value is None else decode("Customer", record.value)
         customer_id = (record.key or b"").decode()
         if snapshot is not None and snapshot["customer_id"] != customer_id:
-            yield f"snapshots: {record.place} has another customer than its key"
+            yield f"snapshots: {record.place} has a different customer than its key"
         case.snapshots[customer_id].append((record, snapshot))
 
 

@@ -12,21 +12,21 @@ from typing import Final
 
 from tests.faults.avro import decode
 from tests.faults.case import Case, Sequence, Setting, read
-from tests.faults.closed import statements_are_of_their_days, totals_are_to_the_cent
+from tests.faults.closed import statements_match_ends_of_day, totals_are_exact
 from tests.faults.contents import (
-    as_the_model_has_it,
-    channel_is_the_fold,
-    database_is_newest_snapshot,
-    versions_rise,
+    channels_match_topic,
+    database_matches_newest_snapshots,
+    results_match_model,
+    versions_ascend,
 )
 from tests.faults.evidence import READ_BY, Evidence, Record, headers_of
 from tests.faults.journal import Journal, Result
 from tests.faults.sold import (
     customers_are_synchronized,
-    nothing_waits_in_vain,
+    no_transaction_waits_needlessly,
     replies_are_sent,
-    sales_orders_are_what_was_sent,
-    transactions_have_their_place,
+    sales_orders_match_orders,
+    transactions_are_stored,
 )
 
 __all__ = ["Sequence", "Setting", "violations"]
@@ -60,13 +60,13 @@ def _numbers(case: Case) -> dict[str, set[str]]:
     return {customer_id: seen - {None} for customer_id, seen in numbers.items()}
 
 
-def _one_number_for_ever(case: Case) -> Iterator[str]:
+def _account_numbers_never_change(case: Case) -> Iterator[str]:
     for customer_id, numbers in _numbers(case).items():
         if len(numbers) > 1:
             yield f"I1: customer {customer_id} was seen with the account numbers {sorted(numbers)}"
 
 
-def _no_number_twice(case: Case) -> Iterator[str]:
+def _account_numbers_are_unique(case: Case) -> Iterator[str]:
     entities = _legal_entities(case)
     owners: dict[tuple[str, str], set[str]] = defaultdict(set)
     for customer_id, numbers in _numbers(case).items():
@@ -144,7 +144,7 @@ def _dead_letters_equal_their_records(case: Case) -> Iterator[str]:
 
 def _same_record(original: Record | None, letter: Record) -> Iterator[str]:
     if original is None:
-        yield f"I4: the dead letter {letter.place} came from nowhere"
+        yield f"I4: the dead letter {letter.place} has no original record"
         return
     same = (
         original.key == letter.key,
@@ -154,7 +154,7 @@ def _same_record(original: Record | None, letter: Record) -> Iterator[str]:
     )
     for what, is_same in zip(("key", "value", "timestamp", "headers"), same, strict=True):
         if not is_same:
-            yield f"I4: the dead letter {letter.place} has another {what} than {original.place}"
+            yield f"I4: the dead letter {letter.place} has a different {what} than {original.place}"
 
 
 def _own_headers(record: Record) -> list[tuple[str, bytes | None]]:
@@ -186,7 +186,7 @@ def _repeats_counted(case: Case) -> Iterator[str]:
             yield f"repeats: event {event_id} came {count} times, and the log counts {row['repeats']} repeats"
 
 
-def _nothing_of_aborted(case: Case) -> Iterator[str]:
+def _nothing_comes_from_aborted_transactions(case: Case) -> Iterator[str]:
     """Nothing in the databases may come from a record that was never committed."""
     for partition in case.evidence.open_transactions:
         yield f"I8: a transaction on {partition} has neither been committed nor aborted"
@@ -216,23 +216,23 @@ def _offsets_behind_database(case: Case) -> Iterator[str]:
 
 
 _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
-    _one_number_for_ever,
-    _no_number_twice,
+    _account_numbers_never_change,
+    _account_numbers_are_unique,
     _no_gap,
     _acknowledged_records_exist,
     _dead_letters_equal_their_records,
     _nothing_lost,
-    versions_rise,
-    channel_is_the_fold,
-    _nothing_of_aborted,
+    versions_ascend,
+    channels_match_topic,
+    _nothing_comes_from_aborted_transactions,
     _offsets_behind_database,
-    database_is_newest_snapshot,
-    as_the_model_has_it,
-    transactions_have_their_place,
-    sales_orders_are_what_was_sent,
+    database_matches_newest_snapshots,
+    results_match_model,
+    transactions_are_stored,
+    sales_orders_match_orders,
     customers_are_synchronized,
-    statements_are_of_their_days,
-    totals_are_to_the_cent,
+    statements_match_ends_of_day,
+    totals_are_exact,
     replies_are_sent,
-    nothing_waits_in_vain,
+    no_transaction_waits_needlessly,
 )

@@ -13,7 +13,7 @@ from tests.faults.states import Row, parsed
 Sums = dict[tuple[str, str], Decimal]
 
 
-def statements_are_of_their_days(case: Case) -> Iterator[str]:
+def statements_match_ends_of_day(case: Case) -> Iterator[str]:
     """Each end of day is a statement with the same list, and each sale is posted once."""
     sales = case.evidence.headquarters.sales
     listed = _by_statement(sales.listed)
@@ -21,7 +21,7 @@ def statements_are_of_their_days(case: Case) -> Iterator[str]:
         ids = _ids(listed[statement_id])
         if row["kind"] == "end_of_day":
             if _counted(case, row, ids) is None:
-                yield f"T4: statement {statement_id} has another list than every end of day of its id"
+                yield f"T4: statement {statement_id} has a different list than every end of day of its id"
         elif wrong := [key for key in sorted(ids) if not _is_of_that_day(sales.transactions.get(key), row)]:
             yield f"T4: the adjustment {statement_id} has {wrong}, which are not sales of its channel and day"
     yield from _listed_as_posted_once(case, listed)
@@ -107,7 +107,7 @@ def _nothing_forgotten(case: Case, listed: Mapping[str, list[Row]]) -> Iterator[
             yield f"T4: sale {transaction_id} was sent before an end of its day, and is in no statement"
 
 
-def totals_are_to_the_cent(case: Case) -> Iterator[str]:
+def totals_are_exact(case: Case) -> Iterator[str]:
     """Each statement has the sums of its lines' payments, and is posted if it can be."""
     sales = case.evidence.headquarters.sales
     listed, lines = _by_statement(sales.listed), _by_statement(sales.statement_lines)
@@ -131,7 +131,7 @@ def totals_are_to_the_cent(case: Case) -> Iterator[str]:
         sale = sales.transactions.get(str(line["transaction_id"]))
         sent = None if sale is None else sent_as(case, sale)
         if sent is not None and (line["currency"], line["total"]) != (sent["currency"], sent["total"]):
-            yield f"T4: the statement line of {line['transaction_id']} has another total than was sent"
+            yield f"T4: the statement line of {line['transaction_id']} has a different total than was sent"
 
 
 def _is_ready(case: Case, transaction_id: str, statement: Row) -> bool:

@@ -9,7 +9,7 @@ from tests.faults.model import Model
 from tests.faults.states import State, parsed, state_of_avro
 
 
-def versions_rise(case: Case) -> Iterator[str]:
+def versions_ascend(case: Case) -> Iterator[str]:
     """I5: per key of the topic, and in the observations of a channel."""
     for customer_id, history in case.snapshots.items():
         if len({record.partition for record, _ in history}) > 1:
@@ -24,7 +24,7 @@ def versions_rise(case: Case) -> Iterator[str]:
             elif snapshot["version"] < newest["version"]:
                 yield f"I5: {record.place} goes back from version {newest['version']} to {snapshot['version']}"
             elif snapshot["version"] == newest["version"] and not _equal(snapshot, newest):
-                yield f"I5: {record.place} has another content than an earlier record of version {snapshot['version']}"
+                yield f"I5: {record.place} differs from an earlier record of version {snapshot['version']}"
             newest = snapshot or newest
     for (channel, customer_id), versions in case.journal.versions_seen.items():
         if versions != sorted(versions):
@@ -35,8 +35,8 @@ def _equal(snapshot: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return state_of_avro(snapshot["customer"]) == state_of_avro(other["customer"])
 
 
-def channel_is_the_fold(case: Case) -> Iterator[str]:
-    """I6 and I7: a channel is the fold of the committed records up to its positions, and loses nothing of its own."""
+def channels_match_topic(case: Case) -> Iterator[str]:
+    """I6 and I7: a channel has the result of the committed records up to its positions, and loses no own change."""
     for name, channel in case.evidence.channels.items():
         visible = _visible(case, name, channel)
         edited = {str(row["aggregateid"]) for row in channel.outbox if _is_overlaid(row, channel)}
@@ -50,7 +50,7 @@ def channel_is_the_fold(case: Case) -> Iterator[str]:
                 snapshot["customer"]
             ):
                 version = snapshot["version"]
-                yield f"I6: {name} has customer {customer_id} otherwise than the topic has version {version}"
+                yield f"I6: {name} has customer {customer_id} with other content than version {version} on the topic"
         yield from _outbox_arrived(case, name, channel)
 
 
@@ -92,11 +92,11 @@ def _is_unsettled_event(row: Mapping[str, Any]) -> bool:
     return row["aggregatetype"] == "customer" and row["settled_at"] is None
 
 
-def database_is_newest_snapshot(case: Case) -> Iterator[str]:
+def database_matches_newest_snapshots(case: Case) -> Iterator[str]:
     """I10: headquarters' rows equal the newest record of each key."""
     tables = case.evidence.headquarters
     for customer_id in sorted(case.snapshots.keys() - tables.customers.keys()):
-        yield f"I10: customer {customer_id} is on the topic, and headquarters does not know it"
+        yield f"I10: customer {customer_id} is on the topic, and not in headquarters' database"
     for customer_id, row in tables.customers.items():
         history = case.snapshots.get(customer_id)
         if not history:
@@ -106,7 +106,7 @@ def database_is_newest_snapshot(case: Case) -> Iterator[str]:
         if (row["erased_at"] is not None) != (snapshot is None):
             yield f"I10: {record.place} and headquarters do not agree whether customer {customer_id} is erased"
         elif snapshot is not None and _differs(snapshot, row, tables.states[customer_id]):
-            yield f"I10: {record.place} is not customer {customer_id} as headquarters has it"
+            yield f"I10: {record.place} is not customer {customer_id} as headquarters stores it"
 
 
 def _differs(snapshot: Mapping[str, Any], row: Mapping[str, Any], state: State) -> bool:
@@ -119,7 +119,7 @@ def _differs(snapshot: Mapping[str, Any], row: Mapping[str, Any], state: State) 
     return not all(same)
 
 
-def as_the_model_has_it(case: Case) -> Iterator[str]:
+def results_match_model(case: Case) -> Iterator[str]:
     """Every customer and every outcome equals that of the model."""
     if not case.setting.judge_content:
         return
@@ -139,7 +139,7 @@ def as_the_model_has_it(case: Case) -> Iterator[str]:
             versions = f"{row['version']} instead of {expected.version}"
             yield f"model: headquarters has customer {customer_id} in version {versions}"
         elif expected.state is not None and expected.state != tables.states[customer_id]:
-            yield f"model: headquarters has customer {customer_id} otherwise than its events say"
+            yield f"model: headquarters has customer {customer_id} with other content than its events give"
     for customer_id in sorted(tables.customers.keys() - model.customers.keys()):
         yield f"model: headquarters has customer {customer_id}, which no event gives it"
     yield from _replies_of_the_model(case, model)

@@ -33,7 +33,7 @@ def sent_as(case: Case, row: Row) -> dict[str, Any] | None:
     return None
 
 
-def transactions_have_their_place(case: Case) -> Iterator[str]:
+def transactions_are_stored(case: Case) -> Iterator[str]:
     """T1, and I8: nothing is lost, and every row has a committed record."""
     rejected = {
         (reply["channel_id"], reply["transaction_id"])
@@ -69,7 +69,7 @@ def _customer_events_are_forwarded(case: Case) -> Iterator[str]:
                 yield f"T1: event {event_id} of transaction {transaction_id} is not on async-customers"
 
 
-def sales_orders_are_what_was_sent(case: Case) -> Iterator[str]:
+def sales_orders_match_orders(case: Case) -> Iterator[str]:
     """T2: each synchronized order once, with its content, under numbers without a gap."""
     sales = case.evidence.headquarters.sales
     orders: dict[str, list[Row]] = defaultdict(list)
@@ -88,15 +88,15 @@ def sales_orders_are_what_was_sent(case: Case) -> Iterator[str]:
             yield from _differs(order, lines[order["legal_entity"], order["sales_order"]], sent or {})
     for transaction_id in orders:
         yield f"T2: there is a sales order of {transaction_id}, which is not a transaction"
-    yield from _numbered_without_gap(case)
+    yield from _sales_order_numbers_have_no_gap(case)
 
 
 def _differs(order: Row, lines: Iterable[Row], sent: Mapping[str, Any]) -> Iterator[str]:
     for name in _ORDER:
         if order[name] != sent[name]:
-            yield f"T2: sales order {order['sales_order']} has another {name} than was sent"
+            yield f"T2: sales order {order['sales_order']} has a different {name} than was sent"
     if str(order["customer_id"] or "") != (sent["customer_id"] or ""):
-        yield f"T2: sales order {order['sales_order']} has another customer than was sent"
+        yield f"T2: sales order {order['sales_order']} has a different customer than was sent"
     if parsed(order["delivery_address"]) != sent["delivery_address"]:
         yield f"T2: sales order {order['sales_order']} goes to another address than was sent"
     written = {line["line_number"]: {name: line[name] for name in _LINE} for line in lines}
@@ -104,7 +104,7 @@ def _differs(order: Row, lines: Iterable[Row], sent: Mapping[str, Any]) -> Itera
         yield f"T2: sales order {order['sales_order']} has other lines than were sent"
 
 
-def _numbered_without_gap(case: Case) -> Iterator[str]:
+def _sales_order_numbers_have_no_gap(case: Case) -> Iterator[str]:
     sales, written = case.evidence.headquarters.sales, case.setting.sales_orders
     for entity, sequence in sales.sequences.items():
         own = [order["sales_order"] for order in sales.orders if order["legal_entity"] == entity]

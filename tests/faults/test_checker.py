@@ -24,7 +24,7 @@ SETTING = Setting(legal_entity_by_channel={"houston": "usrt"}, sequences={"usrt"
 
 @pytest.fixture
 def world(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str) -> World:
-    """A clean history of which only the input topics are written yet."""
+    """A clean history, of which only the input topics are written yet."""
     channel = tmp_path / "houston.db"
     for engine in (open_database(headquarters_url), open_database(f"sqlite:///{channel}")):
         if engine.dialect.name == "sqlite":
@@ -68,7 +68,7 @@ def gap(world: World) -> None:
 
 
 def lost_event(world: World) -> None:
-    """An event was passed over, as if the offset had been committed before the database."""
+    """An event was skipped, as if its offset had been committed before the database."""
     del world.log[world.events[1]["event_id"]]
 
 
@@ -183,7 +183,7 @@ def reply_with_another_judgement(world: World) -> None:
 
 
 def repeat_not_counted(world: World) -> None:
-    """A repeat left no trace in the log."""
+    """A repeat was not counted in the log."""
     world.log[world.events[3]["event_id"]]["repeats"] = 0
 
 
@@ -204,7 +204,7 @@ def missing_in_channel(world: World) -> None:
 
 
 def pending_customer_lost(world: World) -> None:
-    """A resync threw away a customer whose event had not been sent."""
+    """A resync deleted a customer whose event had not been sent."""
     event = world.store.create()
     world.outbox.append(
         {
@@ -228,7 +228,7 @@ def sent_and_lost(world: World) -> None:
 
 
 def order_lost(world: World) -> None:
-    """An order was passed over, and its sales order with it."""
+    """An order was skipped, and so was its sales order."""
     order = world.sales.sent[2]["transaction_id"]
     del world.sales.transactions[order]
     world.sales.orders = [row for row in world.sales.orders if row["transaction_id"] != order]
@@ -245,7 +245,7 @@ def transaction_letter_twice(world: World) -> None:
 
 
 def transaction_repeat_not_counted(world: World) -> None:
-    """A repeat left no trace."""
+    """A repeat was not counted."""
     world.sales.transactions[world.sales.sent[1]["transaction_id"]]["repeats"] = 0
 
 
@@ -291,7 +291,7 @@ def line_missing(world: World) -> None:
 
 
 def other_price(world: World) -> None:
-    """A line has another amount than was sent."""
+    """A line has a different amount than was sent."""
     _lines_of(world, world.sales.orders[0])[0]["amount"] = "1000000"
 
 
@@ -334,7 +334,7 @@ def posted_too_early(world: World) -> None:
 
 
 def listed_otherwise(world: World) -> None:
-    """A statement has another list than its end of day."""
+    """A statement has a different list than its end of day."""
     world.sales.listed = [row for row in world.sales.listed if row["owned"]]
 
 
@@ -359,7 +359,7 @@ def never_posted(world: World) -> None:
 
 
 def control_totals_differ(world: World) -> None:
-    """A statement was posted although the channel has another sum."""
+    """A statement was posted although the channel's sum differs."""
     world.sales.statements[world.sales.sent[9]["transaction_id"]]["control_totals"][0]["amount"] = "1"
 
 
@@ -438,11 +438,11 @@ CLOSED: Final = [
     (forgotten_sale, "was sent before an end of its day, and is in no statement"),
 ]
 CLOSED_TOO: Final = [
-    (listed_otherwise, "has another list than every end of day of its id"),
+    (listed_otherwise, "has a different list than every end of day of its id"),
     (never_posted, "nothing keeps it from being posted"),
 ]
 CONTROL: Final = [(control_totals_differ, "its control totals differ")]
-TOLD: Final = [
+TRANSACTION_REPLIES: Final = [
     (last_reply_lost, "are [1] of 2"),
     (replies_backwards, "are [2, 1] of 2"),
     (reply_with_number_of_another, "T5: two different replies 1 to houston"),
@@ -471,11 +471,11 @@ DEAD_LETTERS: Final = [
 ]
 BACKWARDS: Final = [(version_back, "goes back from version 2 to 1"), (version_back_in_channel, "I5: houston")]
 UNEQUAL: Final = [
-    (same_version_other_content, "has another content than an earlier record of version 1"),
+    (same_version_other_content, "differs from an earlier record of version 1"),
     (erased_revived, "revives the erased customer"),
 ]
 CHANNEL: Final = [
-    (aborted_snapshot_in_channel, "otherwise than the topic has version 1"),
+    (aborted_snapshot_in_channel, "with other content than version 1 on the topic"),
     (surplus_after_resync, "I6: houston has customer"),
     (pending_customer_lost, "I7: houston has lost customer"),
 ]
@@ -491,7 +491,7 @@ OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
     [
         *(NUMBERS, REPEATS, LOST, DEAD_LETTERS, BACKWARDS, UNEQUAL),
         *(CHANNEL, CHANNEL_TOO, ABORTED, REPLIED, DATABASE, OVERWRITTEN),
-        *(SOLD, SOLD_TOO, ORDERS, CLOSED, CLOSED_TOO, CONTROL, TOLD),
+        *(SOLD, SOLD_TOO, ORDERS, CLOSED, CLOSED_TOO, CONTROL, TRANSACTION_REPLIES),
     ],
     ids=lambda bugs: "+".join(plant.__name__ for plant, _ in bugs),
 )

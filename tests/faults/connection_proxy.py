@@ -20,16 +20,16 @@ _SLOW_SECONDS: Final = 0.05
 _SECONDS: Final = 10.0
 
 
-class WeakLine:
-    """Listens on one port of 127.0.0.1 and passes on to another. Its loop runs in a thread of its own."""
+class ConnectionProxy:
+    """Forwards connections from one port of 127.0.0.1 to another. Its event loop runs in a separate thread."""
 
     def __init__(self, port: int, to_port: int) -> None:
         self.refused = 0
-        """Connections ended while it was cut."""
+        """Connections that were ended or refused because it was cut."""
         self.held = 0
-        """Pieces held back while it was frozen."""
+        """Pieces of data held back while it was frozen."""
         self.slowed = 0
-        """Pieces passed slowly."""
+        """Pieces of data delayed while it was slow."""
         self._port = port
         self._to_port = to_port
         self._state: State = "intact"
@@ -44,12 +44,12 @@ class WeakLine:
         self._loop.close()
 
     def begin(self) -> None:
-        """Listen. Raises: `OSError` when another program has the port."""
+        """Listen on the port. Raises: `OSError` if another program uses it."""
         self._thaw.set()
         self._call(self._listen())
 
     def become(self, state: State) -> None:
-        """Change the state, and return when it has changed."""
+        """Change the state; return when it has changed."""
         self._call(self._become(state))
 
     def end(self) -> None:
@@ -89,7 +89,7 @@ class WeakLine:
         connection = asyncio.current_task()
         assert connection is not None
         self._connections.add(connection)
-        # A cancelled connection just ends.
+        # `become("cut")` cancels connections.
         with suppress(OSError, asyncio.CancelledError):
             await self._connect(reader, writer)
         self._connections.discard(connection)
@@ -97,19 +97,19 @@ class WeakLine:
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both directions of a connection, until either ends."""
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
-        ways = [
-            asyncio.create_task(self._pass_on(reader, far_writer)),
-            asyncio.create_task(self._pass_on(far_reader, writer)),
+        directions = [
+            asyncio.create_task(self._forward(reader, far_writer)),
+            asyncio.create_task(self._forward(far_reader, writer)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
+            for direction in directions:
+                direction.cancel()
             far_writer.transport.abort()
             writer.transport.abort()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while piece := await reader.read(_SLOW_BYTES if self._state == "slow" else _PIECE_BYTES):
                 if self._state == "slow":
@@ -123,15 +123,15 @@ class WeakLine:
 
 
 @contextmanager
-def weak_line(port: int, to_port: int) -> Iterator[WeakLine]:
-    """An intact connection for as long as the block."""
-    line = WeakLine(port, to_port)
-    thread = Thread(target=line.run, name="line")
+def proxied_connection(port: int, to_port: int) -> Iterator[ConnectionProxy]:
+    """Run a proxy during the block, first in the state `intact`."""
+    proxy = ConnectionProxy(port, to_port)
+    thread = Thread(target=proxy.run, name="proxy")
     thread.start()
     try:
-        line.begin()
-        yield line
+        proxy.begin()
+        yield proxy
     finally:
-        line.end()
+        proxy.end()
         thread.join(_SECONDS)
     assert not thread.is_alive()

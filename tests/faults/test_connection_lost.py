@@ -20,8 +20,8 @@ from tenten.producers import Item, NewAddress, OpenChannel, close_day, create_cu
 from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.faults.checker import violations
+from tests.faults.connection_proxy import ConnectionProxy, State, proxied_connection
 from tests.faults.evidence import gather
-from tests.faults.line import State, WeakLine, weak_line
 from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Store
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows
@@ -44,32 +44,32 @@ class Addresses:
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[tuple[WeakLine, Addresses]]:
-    """A broker of this module's own, and the connection by which stores reach it."""
+def broker() -> Iterator[tuple[ConnectionProxy, Addresses]]:
+    """A broker, and the proxy through which stores reach it."""
     inside, outside = free_port(), free_port()
     properties = {
         "inter.broker.listener.name": "INSIDE",
         "advertised.listeners": f"INSIDE://127.0.0.1:{inside},PLAINTEXT://127.0.0.1:{outside}",
     }
-    with directory_for_server("line") as directory:
+    with directory_for_server("proxied") as directory:
         try:
             listeners = {"INSIDE": f"PLAINTEXT://127.0.0.1:{inside}"}
             kafka = local.start_kafka(directory, properties=properties, listeners=listeners)
-            with weak_line(outside, kafka.port) as weak:
-                yield weak, Addresses(inside=f"127.0.0.1:{inside}", outside=f"127.0.0.1:{outside}")
+            with proxied_connection(outside, kafka.port) as proxy:
+                yield proxy, Addresses(inside=f"127.0.0.1:{inside}", outside=f"127.0.0.1:{outside}")
         finally:
             local.stop_kafka(directory, grace_seconds=0)
 
 
 @pytest.fixture
-def line(broker: tuple[WeakLine, Addresses]) -> tuple[WeakLine, Addresses]:
-    """The same, with an intact connection."""
+def connection(broker: tuple[ConnectionProxy, Addresses]) -> tuple[ConnectionProxy, Addresses]:
+    """The proxy, in the state `intact`, and the addresses of the broker."""
     broker[0].become("intact")
     return broker
 
 
-def at_the_end_of(flow: Flow, outside: str) -> Flow:
-    """The same, with channels that use this address of the broker."""
+def through_proxy(flow: Flow, outside: str) -> Flow:
+    """The same, with channels that reach the broker at this address, the proxy's."""
     kafka = {**flow.settings.kafka, "bootstrap.servers": outside}
     return Flow(scene=flow.scene, settings=flow.settings.model_copy(update={"kafka": kafka}))
 
@@ -102,28 +102,28 @@ def test_store_keeps_selling_offline_and_recovers_automatically(
     tmp_path: Path,
     prefix: str,
     new_database: NewDatabase,
-    line: tuple[WeakLine, Addresses],
+    connection: tuple[ConnectionProxy, Addresses],
 ) -> None:
     """Customers, sales and ends of day while the network is cut, frozen or slow: later all at headquarters, once."""
     # given
-    weak, addresses = line
+    proxy, addresses = connection
     scene = set_scene(tmp_path, addresses.inside, prefix, new_database("headquarters"))
-    flow = at_the_end_of(Flow(scene=scene, settings=scene.settings), addresses.outside)
+    flow = through_proxy(Flow(scene=scene, settings=scene.settings), addresses.outside)
 
     # when
     with scene.headquarters(), scene.transactions(), flow.opened() as houston, flow.running(*PARTS):
         sell(houston)
         wait_for(partial(is_settled, houston), "the sales before to be settled")
         for state in LOST:
-            weak.become(state)
-            noticed = weak.refused + weak.held
+            proxy.become(state)
+            noticed = proxy.refused + proxy.held
             sell(houston)
             close_day(houston)
-            wait_for(lambda noticed=noticed: weak.refused + weak.held > noticed + 1, "the store to try")  # type: ignore[misc]
+            wait_for(lambda noticed=noticed: proxy.refused + proxy.held > noticed + 1, "the store to try")  # type: ignore[misc]
             assert unsent(houston) == 4 * CUSTOMERS + 1
-            weak.become("intact")
+            proxy.become("intact")
             wait_for(partial(is_settled, houston), f"the sales while the network was {state}")
-        weak.become("slow")
+        proxy.become("slow")
         sell(houston)
         close_day(houston)
         wait_for(partial(is_settled, houston), "the sales while the network was slow")
@@ -134,7 +134,7 @@ def test_store_keeps_selling_offline_and_recovers_automatically(
     evidence = gather(addresses.inside, prefix, scene.url, {HOUSTON: str(flow.settings.channel(HOUSTON).database)})
     assert violations(evidence, scene.journal, SETTING) == []
     sales = evidence.headquarters.sales
-    assert weak.slowed > 0
+    assert proxy.slowed > 0
     assert sales.transactions.keys() == sold.keys()
     booked = {str(order["transaction_id"]): order["sales_order"] for order in sales.orders}
     assert booked == {key: number for key, number in sold.items() if number is not None}
@@ -150,11 +150,11 @@ _SENDING: Final = """
 
 
 def test_unacknowledged_replies_delay_no_release(
-    tmp_path: Path, prefix: str, new_database: NewDatabase, line: tuple[WeakLine, Addresses]
+    tmp_path: Path, prefix: str, new_database: NewDatabase, connection: tuple[ConnectionProxy, Addresses]
 ) -> None:
     """While headquarters waits for the acknowledgement of a reply, it releases the next order; later all have one."""
     # given
-    weak, addresses = line
+    proxy, addresses = connection
     url = new_database("headquarters")
     for name in ("inside", "outside"):
         (tmp_path / name).mkdir()
@@ -171,14 +171,14 @@ def test_unacknowledged_replies_delay_no_release(
         for order in orders:
             wait_until(scene, order, "waiting")
         wait_until_settled(scene)
-        weak.become("frozen")
+        proxy.become("frozen")
         for event, order in zip(events, orders, strict=True):
             sending = scene.query(_SENDING)
             scene.send(event)
             wait_until(scene, order, "synchronized")
             meanwhile += sending != [] and scene.query(_SENDING) == sending
             wait_for(lambda: scene.query(_SENDING) != [], "a reply to be under way")
-        weak.become("intact")
+        proxy.become("intact")
         wait_until_settled(scene, "transactions", "headquarters", released=True)
         for order in orders:
             reply_with_status(scene, order, "synchronized")
