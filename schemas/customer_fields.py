@@ -1,8 +1,8 @@
-"""The customer: its fields, declared once, with everything that follows from each of them.
+"""The fields of a customer, declared once.
 
-A scalar field is one line of `CustomerState`. From it derive: the columns of both databases, rows and their way back,
-paths, limits, search names, the names of import columns and the options of the command line. The Avro files, the
-migrations and `CustomerFields` of the Python API are written by hand; tests compare them with this table.
+A scalar field is one line of `CustomerState`. The columns of both databases, the mapping of rows, paths, limits, search
+names, the names of import columns and the options of the command line derive from it. The Avro files, the migrations
+and `CustomerFields` of the Python API are written by hand; tests compare them with this table.
 """
 # ruff: noqa: RUF009 -- `scalar` returns a field, like `dataclasses.field`
 
@@ -22,7 +22,7 @@ class CustomerType(StrEnum):
 
 
 class ReceiptPreference(StrEnum):
-    """How receipts are given."""
+    """How the customer receives receipts."""
 
     NONE = "NONE"
     PRINT = "PRINT"
@@ -81,36 +81,36 @@ class ScalarKind(Enum):
 
 
 class InputForm(Enum):
-    """The normal form of a text that is entered."""
+    """How entered text is normalised."""
 
     PLAIN = "plain"
-    """Trimmed and composed."""
+    """Trimmed, and composed to Unicode NFC."""
     EMAIL = "email"
     NONE = "none"
-    """Not entered: the channel has it."""
+    """Cannot be entered: given by the channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalarField:
-    """One scalar field of a customer: a column in both databases and a path of its own."""
+    """A scalar field of a customer, with a column in both databases and a path."""
 
     name: str
     kind: ScalarKind
     is_nullable: bool
-    """Null in Avro and in the databases where the customer has none; else the empty text."""
+    """True: a missing value is null in Avro and the databases. False: it is the empty text."""
     symbols: type[StrEnum] | None
-    """The enum, if it is one."""
+    """The enum of its values, if any."""
     characters_max: int | None
-    """The longest text; None for codes and e-mail addresses, which have rules of their own."""
+    """The longest text; None for codes and e-mail addresses, which have other rules."""
     is_searched: bool
-    """Part of the name that a clerk's search looks in."""
+    """True if the clerk's search includes it."""
     form: InputForm
     import_names: tuple[str, ...]
     """Common names of the column in a file, in lower-case letters and digits."""
     option: str | None
-    """The help of an option of its own for `tenten customer create`; None: only by `--set`."""
+    """The help of its option of `tenten customer create`; None: no option, only `--set`."""
     since: str
-    """The release that has introduced it."""
+    """The release that introduced it."""
 
 
 def scalar(

@@ -69,7 +69,7 @@ Operator = Annotated[
         metavar="NAME",
         envvar="TENTEN_OPERATOR",
         show_default=False,
-        help="The person who does this; kept with the change. At most 64 characters.",
+        help="The person who makes the change, recorded with it. At most 64 characters.",
     ),
 ]
 OfChannel = Annotated[

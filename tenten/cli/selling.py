@@ -32,7 +32,7 @@ _ID: Final = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noun:
-    """A kind of transaction, and how its commands speak of it."""
+    """A kind of transaction, with its names in commands and texts."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Noun:
     show: str
 
     def as_typer(self) -> typer.Typer:
-        """The noun with its commands, but `create`."""
+        """The noun with its commands, without `create`."""
         app = noun(
             f"The {self.plural} of a channel. Works on its own database, without a connection to headquarters.",
             f"tenten {self.name} list houston",

@@ -1,4 +1,4 @@
-"""Configurations of Kafka clients: what the product's guarantees rest on, then what a user may set."""
+"""Configurations of Kafka clients: first the properties that the guarantees depend on, then those of the user."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -63,7 +63,7 @@ _REQUIRED: Final = frozenset(
         "transactional.id",
     }
 )
-"""Properties that a user may not set: a guarantee rests on each."""
+"""Properties that a user may not set: a guarantee depends on each."""
 
 
 class _NoLog:

@@ -1,1 +1,1 @@
-"""What holds for a customer and a transaction, wherever it is asked. No SQL, no Kafka."""
+"""The rules for customers and transactions, the same in stores and at headquarters. No I/O."""

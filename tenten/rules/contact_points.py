@@ -12,9 +12,9 @@ _INTERNATIONAL: Final = re.compile(r"\+[1-9][0-9]{1,18}")
 
 
 def is_phone(value: str) -> bool:
-    """True for a plus sign and digits that may be a phone number somewhere.
+    """True for a possible phone number in E.164 form.
 
-    What counts is a possible length, not an allotted range: new ranges are opened every month, and a customer whose
+    Its length must be possible, its range need not be allotted: new ranges are opened every month, and a customer whose
     number is newer than the installed metadata must not be rejected. For the same reason a trunk prefix after the
     country code is not rejected: only that metadata could tell it from the number.
     """
@@ -27,7 +27,7 @@ def is_phone(value: str) -> bool:
 
 
 def is_email(value: str) -> bool:
-    """True for an address that mail could be sent to, by its form alone: no name server is asked."""
+    """True for a valid e-mail address, by its form alone: no name server is queried."""
     return _validated_email(value) is not None
 
 
@@ -41,9 +41,9 @@ def _validated_email(value: str) -> str | None:
 
 
 def normal_phone(text: str, country: str) -> str | None:
-    """A phone number as someone writes it, in E.164; None when it is none.
+    """The E.164 form of a phone number in any notation; None for an invalid number.
 
-    The country (ISO 3166-1 alpha-2) is where a number without a country code is from. None as well for a number without
+    The country (ISO 3166-1 alpha-2) applies to numbers without a country code. None as well for a number without
     its area code, which cannot be dialled from elsewhere, and for one with an extension, which E.164 cannot hold.
 
     >>> normal_phone("(713) 555-0123", "US"), normal_phone("+49 30 901820", "US"), normal_phone("555-0123", "US")
@@ -60,7 +60,7 @@ def normal_phone(text: str, country: str) -> str | None:
 
 
 def normal_email(text: str) -> str | None:
-    """An e-mail address as someone writes it, with its domain in lower case; None when it is none.
+    """The e-mail address with its domain in lower case; None for an invalid address.
 
     >>> normal_email(" Ann.Mueller@Example.COM "), normal_email("ann at example")
     ('Ann.Mueller@example.com', None)

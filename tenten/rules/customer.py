@@ -1,6 +1,6 @@
-"""Fold an edit into a customer: headquarters merges with it, a channel lays its unsettled edits on a snapshot with it.
+"""Merge edits into a customer: headquarters with its current customer, a channel with the last snapshot (the overlay).
 
-An edit is the whole customer as its author saw it, and the paths it changed. Paths are `last_name`, `address_books`
+An edit has the whole customer, as its author saw it, and the changed paths. Paths are `last_name`, `address_books`
 (as a whole), `addresses/<id>`, `contacts/<id>`, `affiliations/<name>`, `attributes/<name>`; names may contain slashes.
 """
 
@@ -14,7 +14,7 @@ from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, CustomerType, canonical
 
 SCALARS: Final = tuple(field.name for field in scalar_fields() if field.name != "legal_entity")
-"""The fields that are a path of their own, besides `address_books`. The legal entity never changes."""
+"""The fields with a path of their own, apart from `address_books`. The legal entity never changes."""
 
 PARTS: Final = ("affiliations", "addresses", "contacts", "attributes")
 """The lists whose members have a path each."""
@@ -50,7 +50,7 @@ def apply_paths(base: CustomerState, edited: CustomerState, paths: Iterable[str]
 
 
 def _by_key(state: CustomerState, part: str) -> dict[str, Any]:
-    """The members of a list by what names them in a path."""
+    """The members of a list by their keys in paths."""
     if part == "affiliations":
         return {name: name for name in state.affiliations}
     if part == "addresses":
@@ -120,7 +120,7 @@ def _without(member: Address | Contact, name: str) -> dict[str, Any]:
 
 
 def attribute_value(attribute: Attribute) -> dict[str, str | int | bool]:
-    """The value of an attribute under the name of its kind: `{"text": "blue"}`, `{"decimal": "1.5"}`. Fit for JSON."""
+    """The value of an attribute under the name of its kind, as JSON: `{"text": "blue"}`, `{"decimal": "1.5"}`."""
     value: dict[str, str | int | bool] = {}
     if attribute.text is not None:
         value["text"] = attribute.text
@@ -134,7 +134,7 @@ def attribute_value(attribute: Attribute) -> dict[str, str | int | bool]:
 
 
 def plain_decimal(value: Decimal) -> str:
-    """A decimal as text without exponent and without needless zeros.
+    """A decimal as text without exponent and trailing zeros.
 
     >>> plain_decimal(Decimal("1.500000")), plain_decimal(Decimal("1E+2")), plain_decimal(Decimal("-0.0"))
     ('1.5', '100', '0')
@@ -146,7 +146,7 @@ def plain_decimal(value: Decimal) -> str:
 
 
 def display_name(state: CustomerState) -> str:
-    """The name people call the customer by: of an organization its own, of a person first, middle and last name.
+    """The name shown to clerks: that of an organization; first, middle and last name of a person.
 
     >>> display_name(CustomerState(legal_entity="usrt", first_name="Ann", last_name="Müller"))
     'Ann Müller'
@@ -158,7 +158,7 @@ def display_name(state: CustomerState) -> str:
 
 
 SEARCHED_NAMES: Final = tuple(field.name for field in scalar_fields() if field.is_searched)
-"""The fields that a clerk's search looks in, in the order of `search_name`."""
+"""The fields of the clerk's search, in the order of `search_name`."""
 
 
 def search_name(state: CustomerState) -> str:

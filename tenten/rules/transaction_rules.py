@@ -31,7 +31,7 @@ AMOUNT_MAX: Final = Decimal(10) ** 15
 """Amounts, prices and quantities are smaller than this, so that spreadsheets show them exactly, too."""
 
 _EXACT: Final = Context(prec=80)
-"""Room for the product of any two numbers that a transaction can hold."""
+"""Precise enough for the product of any two numbers of a transaction."""
 
 LINES_MAX: Final = 1_000
 """Maximum number of lines, charges, taxes and payments, each."""

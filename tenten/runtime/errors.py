@@ -1,4 +1,4 @@
-"""The errors of the program; `tenten.runtime.error_codes` tells which errors of the libraries are transient.
+"""The errors of the program; `tenten.runtime.error_codes` decides which errors of libraries are transient.
 
 A rejection by headquarters is a value, not an error. Each message is a sentence for the person in front of the screen:
 what to do, and no personal data.
@@ -71,7 +71,7 @@ class RegistryRefused(TentenError):
 
 
 class TooManyDeadLetters(TentenError):
-    """So many records in a row were unreadable that the fault is not in the records."""
+    """Too many records in a row were unreadable: the fault is probably in a release, not in the records."""
 
 
 class DatabaseRefused(TentenError):
@@ -79,7 +79,7 @@ class DatabaseRefused(TentenError):
 
 
 class DatabaseOlderThanStream(DatabaseRefused):
-    """The database was restored from a backup: Kafka holds what it does not contain."""
+    """The database was restored from a backup: the topics have records that it lacks."""
 
 
 class DatabaseFull(DatabaseRefused):

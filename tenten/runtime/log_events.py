@@ -1,4 +1,4 @@
-"""Every log event of the product: its level, its fields and its meaning. A test compares this page with the code.
+"""Every log event of the product: its level, its fields and its meaning. A test compares this catalogue with the code.
 
 `channel` is the channel's name, or `headquarters`. `error` is the type of an exception, `code` its code.
 """

@@ -1,1 +1,1 @@
-"""The edge to the databases: engines, locks, migrations, and how customers become rows."""
+"""Access to the databases: engines, locks, migrations, and the rows of customers."""

@@ -34,8 +34,8 @@ _POSTGRESQL: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
     # ... a dead or frozen process must not keep its locks.
-    # No cached plans: these tables fill and empty all the time, and ten thousand rows take a minute with a plan that
-    # was made for an empty table.
+    # No cached plans: the queue tables fill and empty all the time, and with a plan for an empty table ten thousand
+    # rows take a minute.
     "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=30s -c plan_cache_mode=force_custom_plan "
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25s",
 }

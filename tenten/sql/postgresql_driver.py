@@ -1,4 +1,4 @@
-"""psycopg, where it is installed and used: a store on SQLite runs without it, and does not spend time to import it."""
+"""psycopg, where it is installed and used: a store on SQLite needs no psycopg, and does not import it."""
 
 import sys
 from typing import TYPE_CHECKING, Any

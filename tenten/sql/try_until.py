@@ -1,4 +1,4 @@
-"""Try something until it succeeds or time is up."""
+"""Repeat an attempt until it succeeds or the time is up."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The bulk statements of a PostgreSQL channel.
 
-New rows go straight into the tables by binary COPY. Rows that exist are copied into temporary tables, and one
+New rows are copied directly into the tables by COPY. Rows that exist are copied into temporary tables, and one
 statement a table then writes only the rows that differ. GUIDs travel as one array: with it the planner looks up the
 rows of the batch by their keys, where a join with a temporary table of unknown size makes it read whole tables.
 """

@@ -129,7 +129,7 @@ def _read_to_tail(settings: Settings, replay: Replay, progress: Progress) -> Non
 
 
 def _finish(replay: Replay) -> None:
-    """Apply the rest up to the live positions, which stand still now; delete surplus customers; set the positions.
+    """Apply the rest up to the live positions, which no longer move; delete surplus customers; set the positions.
 
     Idempotent: it is repeated as a whole when the database fails in between.
     """

@@ -1,4 +1,4 @@
-"""The synchronization log: the outcome of every event, by event id. A logged outcome is never judged again."""
+"""The synchronization log: the outcome of every event, by event id. A logged outcome is final."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

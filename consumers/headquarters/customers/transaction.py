@@ -1,7 +1,7 @@
 """The SQL transaction of a batch: number new customers, apply events, log, audit, advance the positions.
 
 Locks are taken in this order: number sequences by legal entity, then customers by GUID. The logged outcome of an
-event wins over a new judgement, so a repeated batch gets the same account numbers and the same replies.
+event is final, so a repeated batch gets the same account numbers and the same replies.
 
 Simple creates are bulk-inserted optimistically and rely on unique constraints; on a violation the transaction is
 retried with every event handled individually.

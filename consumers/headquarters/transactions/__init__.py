@@ -1,4 +1,4 @@
-"""Headquarters' side of what channels sell: orders become sales orders, cash-and-carry sales become statements.
+"""Transactions at headquarters: orders become sales orders, cash-and-carry sales become statements.
 
 `run.py` ingests transactions, `release.py` releases them once their customers have account numbers.
 """

@@ -1,4 +1,4 @@
-"""The transactions that wait for release: which a release pass looks at, and which of them can be released.
+"""The waiting transactions: those that a release pass checks, and those of them that can be released.
 
 Each statement exists twice, by `full_scan`: over all that wait, or over the transactions of the release queue.
 """
