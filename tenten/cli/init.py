@@ -9,7 +9,7 @@ from tenten.cli.output import print_line
 
 CONFIGURATION: Final = """\
 # Settings of tenten: one legal entity and two stores on one machine. All settings: docs/interface.md.
-# The environment and the options of a command take precedence over this file; `tenten config show` prints the effective settings.
+# The environment and the options of a command take precedence. `tenten config show` prints the effective settings.
 
 # Kafka and headquarters' database. Without these, `tenten up` starts both on this machine.
 # [kafka]
