@@ -54,6 +54,7 @@ from tests import settings_file
 from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
 from tests.settings_file import DEMF, PARTITIONS, USRT, general, kafka
+from tests.threads import Worker
 
 DEADLINE_SECONDS: Final = 180.0
 """The longest that a test waits."""

@@ -68,14 +68,14 @@ def read(case: Case) -> Iterator[str]:
     for record in case.evidence.committed["channel-replies"]:
         reply = decode("Reply", record.value or b"")
         if record.key != reply["channel_id"].encode():
-            yield f"replies: {record.place} has another channel than its key"
+            yield f"replies: {record.place} has a different channel than its key"
         if reply["transaction_status"]:
             yield f"replies: {record.place} answers a transaction, which is for another topic"
         case.replies.append((record, reply))
     for record in case.evidence.committed["transaction-replies"]:
         reply = decode("TransactionReply", record.value or b"")
         if record.key != reply["channel_id"].encode():
-            yield f"replies: {record.place} has another channel than its key"
+            yield f"replies: {record.place} has a different channel than its key"
         case.sales_replies.append((record, reply))
     for record in case.evidence.committed["customers"]:
         snapshot = None if record.value is None else decode("Customer", record.value)

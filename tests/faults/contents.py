@@ -165,7 +165,7 @@ def _wrong_reply(who: str, reply: Mapping[str, Any] | None, row: Mapping[str, An
     if reply["outcome"].lower() != row["outcome"]:
         yield f"replies: the last reply to {who} is {reply['outcome']}, not {row['outcome']}"
     if (reply["account_number"], reply["version"]) != (row["account_number"], row["version"]):
-        yield f"replies: the last reply to {who} has another number or version than the log"
+        yield f"replies: the last reply to {who} has a different number or version than the log"
     answered = (reply["judgement"], reply["input_partition"], reply["input_offset"])
     if answered != (row["judgement"], row["partition"], row["offset"]):
         yield f"replies: the last reply to {who} is judgement {answered[0]} of the record {answered[1:]}"

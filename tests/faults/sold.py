@@ -199,7 +199,7 @@ def _names_its_record(case: Case, reply: Mapping[str, Any]) -> bool:
     return any((sent["channel_id"], record.partition, record.offset) == place for record, sent in possible)
 
 
-def nothing_waits_in_vain(case: Case) -> Iterator[str]:
+def no_transaction_waits_needlessly(case: Case) -> Iterator[str]:
     """T6: a waiting transaction lacks its customer, and a blocked one has reasons."""
     tables = case.evidence.headquarters
     for transaction_id, row in tables.sales.transactions.items():

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from structlog import get_logger
 
-from tenten.avro.small_batch import FEW_RECORDS, decode_few
+from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
 from tenten.avro.wire import AvroSchema, Unreadable, WriterSchemas, contract, decode_body, header_bytes
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
@@ -108,8 +108,8 @@ def decode_replies(
     Small batches are decoded record by record, larger ones in columns where the column library is installed.
     """
     values = [value for value in records.values if value is not None]
-    if len(values) == len(records.keys) <= FEW_RECORDS:
-        decoded = decode_few(reader, records.keys, values, writers)
+    if len(values) == len(records.keys) <= SMALL_BATCH_MAX:
+        decoded = decode_small_batch(reader, records.keys, values, writers)
         if decoded is not None:
             return list(zip(records.offsets, map(_FROM_AVRO[reader.name], decoded), strict=True)), None
     if column_library_installed():

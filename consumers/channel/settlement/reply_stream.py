@@ -69,7 +69,7 @@ class ReplyStream:
         """Whether the last read has returned records: more may follow at once."""
 
     def __enter__(self) -> Self:
-        topic, group = self._position.topic, self._settings.group(f"channel.{self._view.channel_id}")
+        topic, group = self._position.topic, self._settings.channel_group(self._view.channel_id)
         with ExitStack() as stack:
             self._reader = stack.enter_context(
                 AssignedReader(self._settings, topic.name, group, self._position.assigned())

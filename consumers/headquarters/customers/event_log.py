@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
 
-from tenten.rules.limits import GUID
+from tenten.rules.limits import is_guid
 from tenten.schemas.messages import Outcome, Reason, Reply, reasons_as_json
 from tenten.schemas.tables.headquarters import synchronization_log
 from tenten.sql.arrays import is_one_of

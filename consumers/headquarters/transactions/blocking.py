@@ -63,8 +63,8 @@ _BLOCK_REJECTED_WAITING: Final = """
         WHERE {among} AND waiting.status <> 'blocked' AND refused.outcome = 'rejected'
         LIMIT :rows_max
         FOR UPDATE OF waiting SKIP LOCKED
-    ) AS brought
-    WHERE waiting.transaction_id = brought.transaction_id
+    ) AS customer_event
+    WHERE waiting.transaction_id = customer_event.transaction_id
     RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.status, waiting.reasons, waiting.answer,
               waiting.partition, waiting."offset"
     """
