@@ -119,8 +119,8 @@ def odd_states() -> st.SearchStrategy[CustomerState]:
 
 @st.composite
 def _states(draw: st.DrawFn, *, odd: bool) -> CustomerState:
-    odd_places = draw(st.sets(st.integers(0, 60), min_size=1, max_size=3)) if odd else set()
-    places = count()
+    odd_draws = draw(st.sets(st.integers(0, 60), min_size=1, max_size=3)) if odd else set()
+    draws = count()
 
     def text(valid: Sequence[str], odd_values: Sequence[str]) -> str:
         return draw(st.sampled_from(odd_values) | _TEXTS if next(draws) in odd_draws else st.sampled_from(valid))

@@ -30,7 +30,7 @@ from tenten.rules.field_rules import (
 from tenten.rules.limits import (
     COUNTS_MAX,
     DECIMAL_INTEGER_DIGITS_MAX,
-    GUID,
+    GUID_PATTERN,
     is_language,
 )
 from tenten.schemas.customer_fields import ScalarKind, scalar_fields
@@ -146,7 +146,7 @@ def _check(rule: FieldRule, column: pl.Expr) -> pl.Expr | None:  # noqa: PLR0911
         case EmailAddress():
             return (column == "") | is_ordinary_email(column)
         case Guid():
-            return column.str.contains(_GUID)
+            return column.str.contains(GUID_PATTERN)
         case DecimalNumber():
             return column.is_between(-_DECIMAL_END, _DECIMAL_END, closed="none").fill_null(True)
         case Text() | Language():

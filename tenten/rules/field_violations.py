@@ -22,11 +22,11 @@ from tenten.rules.limits import (
     DECIMAL_FRACTION_DIGITS_MAX,
     DECIMAL_INTEGER_DIGITS_MAX,
     EMAIL_CHARACTERS_MAX,
-    GUID,
     INTEGER_MAX,
     INTEGER_MIN,
     TIME_MAX,
     TIME_MIN,
+    is_guid,
     is_language,
 )
 from tenten.schemas.messages import Reason
@@ -51,7 +51,7 @@ def violations(rule: FieldRule, field: str, value: Any) -> Iterator[Reason]:  # 
         case EmailAddress():
             yield from _email_violations(field, value)
         case Guid():
-            if not GUID.fullmatch(value):
+            if not is_guid(value):
                 yield Reason(field=field, code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
         case Time():
             yield from _time_violations(field, value)

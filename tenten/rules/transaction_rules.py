@@ -15,7 +15,7 @@ from iso4217 import Currency
 from tenten.rules.customer import plain_decimal
 from tenten.rules.field_rules import Text
 from tenten.rules.field_violations import violations
-from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, GUID, currencies
+from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, currencies, is_guid
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
     CodedAmount,
