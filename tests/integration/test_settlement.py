@@ -736,15 +736,18 @@ def test_transactions_are_sent_again_where_their_answers_were_deleted(scene: Cha
     assert {scene.outbox()[key]["outcome"] for key in unsent} == {None}
 
 
-def test_unreadable_reply_stops_its_topic_only(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_reply_stops_its_topic_only(
+    scene: ChannelScene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Orders are settled while a customer's reply cannot be read."""
     # given
-    monkeypatch.setattr(reply_stream, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(reply_stream, "RETRY_SECONDS", 3600.0)
     ann, order = scene.create(guid(), state("Ann")), scene.sell()
     # when
     with scene.running(run):
         scene.headquarters.raw(CHANNEL_REPLIES.name, (CHANNEL, b"rubbish"))
         scene.headquarters.reply(reply(ann, account_number="C-1", version=1))
+        scene.wait(lambda: bool(_logged(capsys, "reply_unreadable")), "the unreadable reply")
         scene.headquarters.reply(transaction_reply(order, "synchronized", 1, sales_order="S-1"))
         scene.wait(lambda: scene.sale(order) == ("synchronized", "S-1", 1), "the order")
     # then
