@@ -12,8 +12,8 @@ import polars as pl
 from sqlalchemy import Connection
 
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch
-from tenten.consumers.headquarters.customers.event_log import copy_log
 from tenten.consumers.headquarters.customers.numbering import Allotment
+from tenten.consumers.headquarters.customers.synchronization_log import copy_log
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.schemas.messages import ROW
 from tenten.sql.bulk_copy import copy_into

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, delete, insert
 
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, IndividualEvent
 from tenten.consumers.headquarters.customers.envelope import envelope_errors, other_legal_entity
-from tenten.consumers.headquarters.customers.event_log import FIRST_JUDGEMENT, LogEntry, read_log, write_log
 from tenten.consumers.headquarters.customers.numbering import Allotment, numbers_used_up
+from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT, LogEntry, read_log, write_log
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.customer import apply_paths, changed_paths, value_at
 from tenten.rules.customer_rules import path_reasons

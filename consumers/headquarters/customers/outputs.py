@@ -14,9 +14,9 @@ from tenten.avro.batches import EXACT
 from tenten.avro.columns import encode_columns
 from tenten.avro.primitives import text_bytes
 from tenten.avro.wire import contract, encode, header_bytes
-from tenten.consumers.headquarters.customers.event_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
-from tenten.consumers.headquarters.customers.transaction import Synchronized
+from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
+from tenten.consumers.headquarters.customers.synchronize import Synchronized
 from tenten.kafka.records import Headers
 from tenten.schemas.messages import ROW, Customer, Outcome, Reply, to_avro
 from tenten.sql.customer_rows import StoredCustomer

@@ -24,7 +24,7 @@ from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, de
 from tenten.consumers.headquarters.customers.newest_snapshots import check_newest_snapshots
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import created_outputs, replies, snapshots
-from tenten.consumers.headquarters.customers.transaction import synchronize
+from tenten.consumers.headquarters.customers.synchronize import synchronize
 from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
 from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
