@@ -20,30 +20,38 @@ register_profiles()
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 LONG_FILES = (
+    "test_readme",
+    "test_outages",
     "test_resync",
     "test_schema_exchange",
-    "test_outages",
+    "test_local_services",
+    "test_everything_stopped",
+    "test_distribution",
+    "test_settlement",
+    "test_transaction_session",
+    "test_transactions",
+    "test_refusals",
+    "test_store_upgraded_later",
+    "test_producers_relay",
+    "test_transactions_killed_in_release",
     "test_transactions_killed_before_kafka",
     "test_transactions_killed_with_kafka",
-    "test_transactions_killed_in_release",
+    "test_cli_up",
     "test_headquarters_killed_before_kafka",
     "test_headquarters_killed_with_kafka",
     "test_killed_at_random_times",
-    "test_connection_lost",
-    "test_distribution",
+    "test_creation_modes",
+    "test_headquarters_database",
+    "test_headquarters_workers",
+    "test_benchmarks",
+    "test_without_columns",
+    "test_line_lost",
     "test_wheel",
-    "test_readme",
-    "test_cli_up",
-    "test_settlement",
-    "test_producers_relay",
-    "test_local_services",
-    "test_transaction_session",
     "test_adventureworks",
-    "test_headquarters",
 )
 """The files that take longest begin first, so that no worker process is left alone with one of them at the end."""
 
-_DIRECTORIES = ("unit", "integration", "acceptance", "faults")
+_DIRECTORIES = ("unit", "integration", "acceptance", "faults", "upgrade")
 
 
 def pytest_configure(config: pytest.Config) -> None:
