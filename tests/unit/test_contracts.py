@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tenten.avro.batches import empty_frame
-from tenten.avro.wire import WriterSchemas, avro_schema, contract, contracts, decode_body, encode
+from tenten.avro.wire import RELEASED_CONTRACTS, WriterSchemas, avro_schema, contract, contracts, decode_body, encode
 from tenten.schemas import topics
 from tenten.schemas.messages import CustomerType, EventKind, Outcome, ReceiptPreference, TransactionKind
 from tenten.schemas.topics import ALL, Topic
@@ -188,6 +188,11 @@ def test_symbol_of_a_later_release_is_read_as_the_default(name: str, field: str,
     body = encode(writer, record, header=b"")
 
     assert decode_body(body, writer, contract(name))[field] == "UNKNOWN"
+
+
+def test_every_released_contract_is_known() -> None:
+    """The catalogue in the code names each file of the last release."""
+    assert sorted(RELEASED_CONTRACTS) == RELEASED
 
 
 @pytest.mark.parametrize("name", RELEASED)
