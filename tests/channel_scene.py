@@ -493,9 +493,9 @@ def set_channel_scene(
     settings = Settings.model_validate(tomllib.loads(document), context={"directory": directory})
     make_topics(settings)
     # A channel that is at its end stores that at once.
-    with pytest.MonkeyPatch.context() as quicker:
-        quicker.setattr(distribution, "CONFIRM_SECONDS", 0.05)
-        quicker.setattr(reply_stream, "STORE_SECONDS", 0.05)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(distribution, "CONFIRM_SECONDS", 0.05)
+        patched.setattr(reply_stream, "STORE_SECONDS", 0.05)
         yield from _with_database(directory, settings, bootstrap_servers)
 
 

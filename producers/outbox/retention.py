@@ -31,7 +31,7 @@ def overdue(connection: Connection, sent_before: datetime, topic_ids: Mapping[st
 
 
 def mark_unsent(connection: Connection, sequences: Iterable[int]) -> None:
-    """Queue these rows to be sent again, except those that have been answered meanwhile."""
+    """Queue these rows to be sent again, except those that have a reply by now."""
     connection.execute(
         update(outbox)
         .where(

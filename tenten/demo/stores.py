@@ -37,7 +37,7 @@ class Standing:
     day: str
     """Status of its newest end of day; empty while no day is closed."""
     open: int
-    """What still has to happen: customers without a number, changes without an answer, sales and orders not
+    """What still has to happen: customers without a number, changes without a reply, sales and orders not
     synchronized, days not posted.
     """
 
