@@ -45,7 +45,7 @@ LONG_FILES = (
     "test_headquarters_workers",
     "test_benchmarks",
     "test_without_columns",
-    "test_line_lost",
+    "test_connection_lost",
     "test_wheel",
     "test_adventureworks",
 )
