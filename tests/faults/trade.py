@@ -40,8 +40,8 @@ class Shop:
 
     def steps(self) -> Iterator[Step]:
         """The next records, of one kind."""
-        (what,) = self.rng.choices([*_KINDS], [*_KINDS.values()])
-        for step in _some(self, what):
+        (kind,) = self.rng.choices([*_KINDS], [*_KINDS.values()])
+        for step in _some(self, kind):
             if step.transaction is not None:
                 self.sent.append(step.transaction)
             yield step
@@ -89,8 +89,8 @@ _KINDS: Final = {
     "customer buys": 14,
     "customer comes again": 10,
     "known customer orders": 6,
-    "nobody orders": 5,
-    "nobody buys": 10,
+    "anonymous order": 5,
+    "anonymous sale": 10,
     "again": 10,
     "customer comes late": 6,
     "wrong customer": 8,
@@ -102,12 +102,12 @@ _KINDS: Final = {
     "close too early": 2,
     "forget": 2,
 }
-"""What shops do, and how often, in percent."""
+"""The kinds of trade, with their shares in percent."""
 
 
-def _some(shop: Shop, what: str) -> Iterator[Step]:
+def _some(shop: Shop, kind: str) -> Iterator[Step]:
     till = shop.till
-    match what:
+    match kind:
         case "customer orders":
             event = shop.store.create()
             shop.events.append(event)
@@ -123,22 +123,22 @@ def _some(shop: Shop, what: str) -> Iterator[Step]:
             shop.known.append(shop.store.create())
             yield Step(event=shop.known[-1])
             yield Step(transaction=till.order(customer_id=shop.rng.choice(shop.known)["customer_id"]))
-        case "nobody orders":
+        case "anonymous order":
             yield Step(transaction=till.order())
-        case "nobody buys":
+        case "anonymous sale":
             yield Step(transaction=_sale(shop, None))
         case "again" if shop.sent:
             yield Step(transaction=shop.rng.choice(shop.sent))
         case "no transaction":
             yield Step()
         case _:
-            yield from _wrong(shop, what)
+            yield from _wrong(shop, kind)
 
 
-def _wrong(shop: Shop, what: str) -> Iterator[Step]:
+def _wrong(shop: Shop, kind: str) -> Iterator[Step]:
     """Errors that are corrected at the end, at the latest."""
     till = shop.till
-    match what:
+    match kind:
         case "customer comes late":
             event = shop.store.create()
             shop.owed.append(Step(event=event))

@@ -78,7 +78,7 @@ class Released:
 
     @property
     def log(self) -> str:
-        """What the running commands have printed."""
+        """The output of the running commands."""
         return (self.directory / "released.log").read_text()
 
     def _start(self, code: str, words: Sequence[str]) -> tuple[ForkedProcess, Path]:

@@ -116,7 +116,7 @@ def company(
 
 
 def rows(url: str, query: str) -> list[Row]:
-    """What a query finds in a database of either kind; GUIDs as text."""
+    """The rows that a query finds in a database of either kind; GUIDs as text."""
     address = make_url(url)
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
