@@ -44,6 +44,9 @@ def channel_tables(url: str) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_sqlite_template(), file)
         return
+    with psycopg.connect(url) as connection:
+        if connection.execute("SELECT to_regclass('channel_version')").fetchone() != (None,):
+            return
     engine = open_database(url)
     upgrade_channel(engine)
     engine.dispose()
