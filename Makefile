@@ -37,6 +37,7 @@ packaging: $(INSTALLED)
 
 # Random faults, each test for SECONDS: make soak SECONDS=600 SEED=1
 soak: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=thorough
 	TENTEN_SOAK_SECONDS=$(SECONDS) TENTEN_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -v -m soak -o faulthandler_timeout=0
 
 demo: $(INSTALLED)

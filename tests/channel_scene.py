@@ -55,6 +55,7 @@ from tests.databases import channel_tables
 from tests.forked import ended_with_block, fork_program
 from tests.settings_file import DEMF, PARTITIONS, USRT, general, kafka
 from tests.threads import Worker
+from tests.waiting import wait_for
 
 DEADLINE_SECONDS: Final = 180.0
 """The longest that a test waits."""
@@ -240,10 +241,12 @@ class Headquarters:
 
     def _wait_until_stable(self, topic: str) -> None:
         """A commit returns before its markers are in the partitions; readers see it only then."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while self._ends(topic, IsolationLevel.READ_COMMITTED) != self._ends(topic, IsolationLevel.READ_UNCOMMITTED):
-            assert time.monotonic() < deadline, "a transaction stays open"
-            time.sleep(0.01)
+        wait_for(
+            lambda: (
+                self._ends(topic, IsolationLevel.READ_COMMITTED) == self._ends(topic, IsolationLevel.READ_UNCOMMITTED)
+            ),
+            "the end of the transactions",
+        )
 
     def ends(self, topic: str) -> dict[int, int]:
         """The last stable offset of each partition."""
@@ -285,12 +288,12 @@ class ChannelScene:
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Return as soon as the condition holds; fail when a process of the channel dies, or it takes too long."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
+
+        def check() -> None:
             for worker in self.workers:
                 worker.check()
-            assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s for {what}"
-            time.sleep(0.01)
+
+        wait_for(condition, what, check=check)
 
     def wait_until_level(self) -> None:
         """Wait until the channel's positions in `customers` are at the last stable offsets."""

@@ -5,7 +5,7 @@ Replies are written here as rows, independently of the production code.
 
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from tenten.sql.customer_rows import CHANNEL_TABLES, read_customers, write_custo
 from tests import settings_file
 from tests.databases import channel_tables
 from tests.settings_file import USRT, default_customer, general, kafka
+from tests.waiting import wait_for
 
 HOUSTON: Final = "houston"
 DEADLINE_SECONDS: Final = 180.0
@@ -113,9 +114,7 @@ class Store:
 
     def wait_until_sent(self) -> None:
         """Wait until every row of the outbox is marked as sent."""
-        wait_until(
-            lambda: all(row["sent_at"] is not None for row in self.rows(channel.outbox)), "everything to be sent"
-        )
+        wait_for(lambda: all(row["sent_at"] is not None for row in self.rows(channel.outbox)), "everything to be sent")
 
     def topic(self, topic: Topic = ASYNC_CUSTOMERS) -> list[Message]:
         """All records of a topic, those of a partition in order."""
@@ -149,14 +148,6 @@ def decoded(payload: bytes | None) -> CustomerEvent:
 def decoded_transaction(payload: bytes | None) -> RetailTransaction:
     """The order, sale or end of day in a payload."""
     return transaction_from_avro(WriterSchemas().decode(payload or b"", contract("RetailTransaction")))
-
-
-def wait_until(condition: Callable[[], bool], awaited: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Wait until the condition is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"timeout of {seconds:g} s while waiting for {awaited}"
-        time.sleep(0.005)
 
 
 @contextmanager

@@ -43,7 +43,6 @@ class Registry:
             # An earlier download was incomplete.
             _archive().unlink()
             self._unpack(_archive())
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,8 @@ from uuid import UUID
 
 from tests.faults.avro import encode
 from tests.faults.journal import Operation, Writer
-from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, wait_for
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
+from tests.waiting import wait_for
 
 DAY: Final = date(2026, 3, 2)
 

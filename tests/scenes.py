@@ -4,7 +4,6 @@ Events are written, and replies and snapshots read, as generic Avro records: exp
 product's types.
 """
 
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from tests.faults.evidence import HeadquartersTables, read_headquarters
 from tests.faults.journal import Journal, Writer
 from tests.settings_file import DEMF, PARTITIONS, channel, general, headquarters, kafka, legal_entity
 from tests.threads import Worker
+from tests.waiting import wait_for
 
 DEADLINE_SECONDS: Final = 180.0
 """The longest time that a test waits for a condition."""
@@ -183,14 +183,6 @@ class Follower:
 
 def _text(key: Any) -> str:
     return bytes(key or b"").decode(errors="replace")
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Return as soon as the condition holds; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s without success for {what}"
-        time.sleep(0.01)
 
 
 def set_scene(

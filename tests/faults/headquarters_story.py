@@ -16,7 +16,8 @@ from tests.faults.checker import violations
 from tests.faults.evidence import Record, gather, read_topic
 from tests.faults.processes import WorkerProcess, worker_process
 from tests.faults.traffic import Event, Store, traffic
-from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, wait_for
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene
+from tests.waiting import wait_for
 
 EVENTS: Final = 100
 BATCH_RECORDS: Final = 20

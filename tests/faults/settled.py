@@ -8,7 +8,8 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.faults.evidence import READ_BY, read_topic
-from tests.scenes import DEADLINE_SECONDS, Scene, wait_for
+from tests.scenes import DEADLINE_SECONDS, Scene
+from tests.waiting import wait_for
 
 _PAUSE_SECONDS: Final = 0.05
 """Between two looks, so that they do not slow down what they wait for."""

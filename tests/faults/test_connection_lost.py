@@ -26,8 +26,9 @@ from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Store
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows
 from tests.sales import Till, reply_with_status, send, wait_until
-from tests.scenes import SETTING, set_scene, wait_for
+from tests.scenes import SETTING, set_scene
 from tests.services import directory_for_server
+from tests.waiting import wait_for
 
 TEA: Final = Item(sku="TEA", quantity=Decimal(3), price=Decimal("1.115"))
 CUSTOMERS: Final = 10

@@ -15,7 +15,8 @@ from tests.faults.evidence import Evidence, gather
 from tests.faults.processes import WorkerProcess, worker_process
 from tests.faults.settled import wait_until_read, wait_until_settled
 from tests.faults.trade import send_steps, shops, trade
-from tests.scenes import SETTING, Scene, wait_for
+from tests.scenes import SETTING, Scene
+from tests.waiting import wait_for
 
 BATCH_RECORDS: Final = 8
 CHOICES: Final = 12

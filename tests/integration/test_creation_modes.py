@@ -12,9 +12,10 @@ from tenten.producers.till.customers import new_id
 from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import HOUSTON, PARTS, Flow, rows, set_flow
-from tests.scenes import DEADLINE_SECONDS, wait_for
+from tests.scenes import DEADLINE_SECONDS
+from tests.waiting import wait_for
 
-DROPPED = 200
+DROPPED = 100
 """The number of late replies."""
 
 TILLS = 4

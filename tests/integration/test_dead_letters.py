@@ -32,7 +32,8 @@ from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Event, Store
-from tests.scenes import SETTING, Scene, wait_for
+from tests.scenes import SETTING, Scene
+from tests.waiting import wait_for
 
 NEWER: Final = "a field of the next release"
 

@@ -13,7 +13,8 @@ from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather
 from tests.faults.traffic import Store
-from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene, wait_for
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
+from tests.waiting import wait_for
 
 SETTING: Final = Setting(
     legal_entity_by_channel=LEGAL_ENTITY_BY_CHANNEL,

@@ -14,7 +14,8 @@ from tests.faults.checker import violations
 from tests.faults.evidence import gather
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Store, traffic
-from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene, wait_for
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, SETTING, Scene, set_scene
+from tests.waiting import wait_for
 
 PARTITIONS: Final = 12
 

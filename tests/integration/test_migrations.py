@@ -22,9 +22,9 @@ from tenten.schemas.tables import channel, headquarters
 from tenten.sql.migrations import check_version, upgrade_channel, upgrade_headquarters
 from tests.conftest import NewDatabase
 from tests.opened_databases import DEADLINE_SECONDS, add_topic, new_url, opened, store, topics
-from tests.scenes import wait_for
 from tests.schema_compare import catalogue
 from tests.threads import errors_of_threads
+from tests.waiting import wait_for
 
 __all__ = ["new_url", "store"]
 

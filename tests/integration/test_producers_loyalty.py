@@ -29,7 +29,8 @@ from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.flow_scene import DALLAS, HOUSTON, PARTS, set_flow
 from tests.producer_scene import Store
-from tests.scenes import DEADLINE_SECONDS, wait_for
+from tests.scenes import DEADLINE_SECONDS
+from tests.waiting import wait_for
 
 CARD = "LC-1001"
 OTHER_CARD = "LC-1002"

@@ -36,8 +36,9 @@ from tenten.schemas.messages import Attribute, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
 from tests.forked import run_to_failpoint
-from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store, wait_until
+from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store
 from tests.settings_file import PARTITIONS
+from tests.waiting import wait_for
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 TEA = Item(sku="TEA", quantity=Decimal(2), price=Decimal("4.50"))
@@ -218,7 +219,7 @@ def test_settled_rows_are_not_sent(store: Store) -> None:
         connection.execute(erased.where(channel.outbox.c.id == ids[0]))
     # when
     with store.relaying():
-        wait_until(lambda: sum(row["sent_at"] is not None for row in store.rows(channel.outbox)) == 2, "both others")
+        wait_for(lambda: sum(row["sent_at"] is not None for row in store.rows(channel.outbox)) == 2, "both others")
     # then
     assert sorted(event_ids(store.topic())) == sorted(ids[1:])
 
@@ -237,8 +238,8 @@ def test_too_large_event_is_rejected_and_blocks_no_other(store: Store) -> None:
         connection.execute(too_large.where(channel.outbox.c.id == event.event_id))
     # when
     with store.relaying():
-        wait_until(lambda: show_customer(store.channel, huge.customer_id).status == "rejected", "the rejection")
-        wait_until(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+        wait_for(lambda: show_customer(store.channel, huge.customer_id).status == "rejected", "the rejection")
+        wait_for(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
     # then
     seen = show_customer(store.channel, huge.customer_id)
     assert (seen.status, [reason.code for reason in seen.reasons]) == (CustomerStatus.REJECTED, ["too_large"])
@@ -308,7 +309,7 @@ def test_changed_partition_count_stops_the_relay(store: Store) -> None:
     """The topics are recorded; with other partitions the same key would be sent elsewhere."""
     # given
     with store.relaying():
-        wait_until(lambda: len(store.rows(channel.topics)) == 2, "the topics to be recorded")
+        wait_for(lambda: len(store.rows(channel.topics)) == 2, "the topics to be recorded")
     recorded = {(row["topic"], row["partitions"]) for row in store.rows(channel.topics)}
     assert recorded == {(store.settings.topic(topic), PARTITIONS) for topic in (ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS)}
     with store.channel.engine.begin() as connection:
@@ -380,8 +381,8 @@ def test_too_large_sale_is_rejected_and_blocks_no_other(store: Store) -> None:
         connection.execute(too_large.where(channel.outbox.c.id == huge))
     # when
     with store.relaying():
-        wait_until(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
-        wait_until(lambda: show_transaction(store.channel, huge).status == "rejected", "the rejection")
+        wait_for(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+        wait_for(lambda: show_transaction(store.channel, huge).status == "rejected", "the rejection")
     # then
     assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other]
     assert [reason.code for reason in show_transaction(store.channel, huge).reasons] == ["too_large"]

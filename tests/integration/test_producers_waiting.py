@@ -11,7 +11,8 @@ from sqlalchemy import text
 from tenten.producers import CustomerStatus, create_customer, register_customer, wait_until_settled
 from tenten.runtime.errors import NoSuchCustomer
 from tests.conftest import NewDatabase
-from tests.producer_scene import REASON, Store, set_store, wait_until
+from tests.producer_scene import REASON, Store, set_store
+from tests.waiting import wait_for
 
 GUID = "0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f"
 
@@ -92,7 +93,7 @@ def test_waiting_survives_a_lost_listening_connection(tmp_path: Path, new_databa
         ada = create_customer(store.channel, last_name="Lovelace")
         waiting = clerk.submit(wait_until_settled, store.channel, ada.customer_id, 60)
         # when
-        wait_until(lambda: cut_listeners(url) > 0, "the clerk to listen")
+        wait_for(lambda: cut_listeners(url) > 0, "the clerk to listen")
         store.synchronize(ada.customer_id, "C-00000001")
         # then
         assert waiting.result(timeout=30).account_number == "C-00000001"
@@ -105,7 +106,7 @@ def test_recorded_customer_is_returned_when_the_database_disappears(tmp_path: Pa
         # given
         name = store.channel.engine.url.database
         waiting = clerk.submit(register_customer, store.channel, last_name="Lovelace", sync_seconds=60)
-        wait_until(lambda: listeners(url) > 0, "the clerk to listen")
+        wait_for(lambda: listeners(url) > 0, "the clerk to listen")
         # when
         with psycopg.connect(url.replace(f"/{name}", "/postgres"), autocommit=True) as server:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

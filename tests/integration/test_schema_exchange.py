@@ -54,10 +54,17 @@ database = "sqlite:///boston.db"
 
 
 @pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
-    """A real registry; a test that stops it must start it again."""
+def stopped_registry() -> Iterator[Registry]:
+    """A real registry that has not started yet, in the first test; a test that stops it must start it again."""
     with directory_for_server("registry") as directory, Registry(directory) as registry:
         yield registry
+
+
+@pytest.fixture
+def registry(stopped_registry: Registry) -> Registry:
+    """A real registry that runs."""
+    stopped_registry.start()
+    return stopped_registry
 
 
 @pytest.fixture
@@ -91,6 +98,46 @@ def company(configure: Callable[[Registry | None], Tenten]) -> Tenten:
 def settings(prefix: str, registry: Registry) -> Settings:
     """Settings for `publish_schemas`."""
     return Settings(prefix=prefix, schema_registry_url=registry.url)
+
+
+def test_workers_recover_from_an_unavailable_registry(
+    company: Tenten, configure: Callable[[Registry | None], Tenten], stopped_registry: Registry, prefix: str
+) -> None:
+    """Workers retry, log it once and recover; stores create customers meanwhile, and nothing is skipped."""
+    # given
+    registry = stopped_registry
+    configure(registry)
+    try:
+        with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
+            # when
+            company.ok("customer", "create", "houston", "--first-name", "Ada")
+            wait_until(lambda: len(warnings_of(company)) == 2, "a warning of both workers")
+            wait_for_seconds(AWAY_SECONDS)
+            # then
+            assert [process.poll() for process in (hq, houston)] == [None, None]
+            assert len(warnings_of(company)) == 2
+            assert values(company, prefix, "async-customers") == []
+            # when
+            registry.start()
+            # then
+            wait_until(lambda: numbered(company, "houston") == {"Ada"}, "Ada's number")
+
+            # when it stops again: running workers know the ids, a new worker must look them up
+            registry.stop()
+            company.ok("customer", "create", "houston", "--first-name", "Ben")
+            wait_until(lambda: numbered(company, "houston") == {"Ada", "Ben"}, "Ben's number")
+            before = len(warnings_of(company))
+            with company.running("channel", "distribute", "boston") as boston:
+                wait_until(lambda: len(warnings_of(company)) > before, "the warning of boston")
+                wait_for_seconds(AWAY_SECONDS)
+                # then
+                assert boston.poll() is None
+                assert len(warnings_of(company)) == before + 1
+                assert numbered(company, "boston") == set()
+                registry.start()
+                wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben"}, "both in boston")
+    finally:
+        registry.start()
 
 
 def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry: Registry, prefix: str) -> None:
@@ -176,46 +223,6 @@ def test_registry_may_be_switched_on_later(
     replies = values(company, prefix, "channel-replies")
     assert framings(replies) == {SINGLE_OBJECT: 1, CONFLUENT: 2}
     assert {reply["channel_id"] for reply in decoded(registry, replies)} == {"houston", "boston"}
-
-
-def test_workers_recover_from_an_unavailable_registry(
-    company: Tenten, configure: Callable[[Registry | None], Tenten], registry: Registry, prefix: str
-) -> None:
-    """Workers retry, log it once and recover; stores create customers meanwhile, and nothing is skipped."""
-    # given
-    configure(registry)
-    registry.stop()
-    try:
-        with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
-            # when
-            company.ok("customer", "create", "houston", "--first-name", "Ada")
-            wait_until(lambda: len(warnings_of(company)) == 2, "a warning of both workers")
-            wait_for_seconds(AWAY_SECONDS)
-            # then
-            assert [process.poll() for process in (hq, houston)] == [None, None]
-            assert len(warnings_of(company)) == 2
-            assert values(company, prefix, "async-customers") == []
-            # when
-            registry.start()
-            # then
-            wait_until(lambda: numbered(company, "houston") == {"Ada"}, "Ada's number")
-
-            # when it stops again: running workers know the ids, a new worker must look them up
-            registry.stop()
-            company.ok("customer", "create", "houston", "--first-name", "Ben")
-            wait_until(lambda: numbered(company, "houston") == {"Ada", "Ben"}, "Ben's number")
-            before = len(warnings_of(company))
-            with company.running("channel", "distribute", "boston") as boston:
-                wait_until(lambda: len(warnings_of(company)) > before, "the warning of boston")
-                wait_for_seconds(AWAY_SECONDS)
-                # then
-                assert boston.poll() is None
-                assert len(warnings_of(company)) == before + 1
-                assert numbered(company, "boston") == set()
-                registry.start()
-                wait_until(lambda: numbered(company, "boston") == {"Ada", "Ben"}, "both in boston")
-    finally:
-        registry.start()
 
 
 AWAY_SECONDS: Final = 6.0

@@ -19,7 +19,8 @@ from tenten.schemas.messages import Reason, TransactionStatus
 from tenten.schemas.topics import TRANSACTION_REPLIES
 from tenten.sql.engine import open_database
 from tests.faults.evidence import read_topic
-from tests.scenes import Scene, wait_for
+from tests.scenes import Scene
+from tests.waiting import wait_for
 
 _NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 _LONG = Reason(field="customer_id", code="rejected", text="x" * 2_000)

@@ -20,8 +20,9 @@ from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSess
 from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.settings import Settings
 from tests.faults.evidence import read_topic
-from tests.scenes import DEADLINE_SECONDS, wait_for
+from tests.scenes import DEADLINE_SECONDS
 from tests.services import directory_for_server
+from tests.waiting import wait_for
 
 PARTITIONS: Final = 2
 BATCH_RECORDS: Final = 20

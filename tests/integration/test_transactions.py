@@ -15,7 +15,8 @@ from tests.faults.avro import encode
 from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, Transaction, put, reply_with_status, send, status, wait_until
-from tests.scenes import Scene, wait_for
+from tests.scenes import Scene
+from tests.waiting import wait_for
 
 NUMBER: Final = "C-00000001"
 

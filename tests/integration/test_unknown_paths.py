@@ -10,7 +10,7 @@ from tenten.schemas.tables import channel
 from tests.conftest import NewDatabase
 from tests.faults.avro import decode
 from tests.flow_scene import PARTS, rows, set_flow
-from tests.scenes import wait_for
+from tests.waiting import wait_for
 
 
 def add_path_by_hand(houston: OpenChannel, path: str) -> None:
