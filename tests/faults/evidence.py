@@ -27,7 +27,7 @@ TOPICS: Final = (
 )
 READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
 """By consumer group at headquarters: the topic that it reads."""
-_RESPONSE_SECONDS: Final = 20.0
+_RESPONSE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
