@@ -56,7 +56,7 @@ BROKER_PROPERTIES: Final[Mapping[str, str]] = {
     # A killed broker can register again when its former session has been silent for this long; default 9 s.
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "1000",
-    # A dead worker's transaction is aborted within a second of its timeout; default 10 s. Until then it holds up readers.
+    # The transaction of a killed worker, which holds up readers, is aborted a second after its timeout; default 10 s.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
 """The broker's configuration; docker-compose.yml is tested against it. Addresses and paths are added."""
