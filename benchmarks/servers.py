@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
     """Start both servers, and remove settings of other servers from the environment."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
-    directory = Path(tempfile.mkdtemp(prefix="tenten-bench-"))
+    directory = local.temporary_directory("tenten-bench-")
     try:
         services = local.start(directory / "servers", report)
         yield Servers(services=services, directory=directory)
