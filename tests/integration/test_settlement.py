@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from tenten.consumers.channel.settlement.run import run
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import admin_client
-from tenten.schemas.messages import Outcome, Reason, reasons_as_json, to_avro
+from tenten.schemas.messages import Outcome, Reason, Reply, reasons_as_json, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CHANNEL_REPLIES, SCHEMAS, TRANSACTION_REPLIES
 from tenten.sql.notifications import SETTLED_CHANNEL
@@ -783,6 +783,14 @@ def test_channel_works_before_the_new_topic_exists(
 # Judgements: headquarters may judge an event again.
 
 
+def settle(scene: ChannelScene, replies: Sequence[Reply], *, together: bool) -> None:
+    """Run settlement until it has read the replies, sent together or one after the other."""
+    with scene.running(run):
+        for batch in [replies] if together else [[reply] for reply in replies]:
+            scene.headquarters.reply(*batch)
+            scene.wait_until_replies_read()
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_rejected_event_takes_only_a_higher_judgement(scene: ChannelScene, together: bool) -> None:
     """A late repeat of an earlier judgement changes nothing, in the same batch or another; a final reply stays."""
@@ -799,14 +807,7 @@ def test_rejected_event_takes_only_a_higher_judgement(scene: ChannelScene, toget
         reply(bob, Outcome.REJECTED, reasons=(REASON,), judgement=3),
     ]
     # when
-    with scene.running(run):
-        if together:
-            scene.headquarters.reply(*replies)
-        else:
-            for each in replies:
-                scene.headquarters.reply(each)
-                scene.wait_until_replies_read()
-        scene.wait_until_replies_read()
+    settle(scene, replies, together=together)
     # then
     rows = scene.outbox()
     assert (rows[ann.event_id]["outcome"], rows[ann.event_id]["judgement"]) == ("rejected", 2)
@@ -827,14 +828,7 @@ def test_replies_of_0_1_0_without_a_judgement_count_in_their_order(scene: Channe
         reply(bob, Outcome.REJECTED, reasons=(REASON,), judgement=1),
     ]
     # when
-    with scene.running(run):
-        if together:
-            scene.headquarters.reply(*replies)
-        else:
-            for each in replies:
-                scene.headquarters.reply(each)
-                scene.wait_until_replies_read()
-        scene.wait_until_replies_read()
+    settle(scene, replies, together=together)
     # then
     rows = scene.outbox()
     assert (rows[ann.event_id]["outcome"], rows[ann.event_id]["judgement"]) == ("superseded", 0)

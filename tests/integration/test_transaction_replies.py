@@ -1,5 +1,6 @@
 """The reply outbox: replies to transactions are enqueued, then published in the same order."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine
 
-from tenten.avro.wire import encode, released_contract
+from tenten.avro.wire import avro_schema, contract, encode, released_contract
 from tenten.consumers.headquarters.transactions import reply_outbox
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, publish_replies
 from tenten.kafka.client_config import producer_configuration
@@ -93,6 +94,26 @@ def test_replies_are_published_once_in_the_order_in_which_they_were_enqueued(
             (reply.input_partition, reply.input_offset) for reply in expected
         ]
         assert {reply["answered_at"] for reply in actual} == {_NOON}
+
+
+def test_queued_reply_of_another_release_is_published_unchanged(scene: Scene) -> None:
+    """A `TransactionReply` with other fields, as an upgrade may find it in the outbox, is not taken for a `Reply`."""
+    # given
+    declaration = copy.deepcopy(contract("TransactionReply").json)
+    declaration["fields"].append({"name": "note", "type": ["null", "string"], "doc": "A note.", "default": None})
+    other = avro_schema(declaration)
+    key = str(UUID(int=1))
+    record = {"channel_id": "houston", "transaction_id": key, "status": "waiting", "sequence": 1, "answered_at": _NOON}
+    payload = encode(other, record)
+    insert = "INSERT INTO replies_due (answer_count, channel_ids, transaction_ids, payloads) VALUES (1, %s, %s, %s)"
+    scene.query(insert, ["houston"], [key], [payload])
+    producer = Producer(producer_configuration(scene.settings))
+    # when
+    with _headquarters(scene) as engine:
+        assert publish_replies(engine, producer, scene.settings.topic(TRANSACTION_REPLIES)) == 1
+    # then
+    published = [record.value for record in read_topic(scene.bootstrap_servers, scene.prefix, "transaction-replies")]
+    assert published == [payload]
 
 
 def test_replies_that_0_1_0_has_enqueued_are_published_in_the_new_form(scene: Scene) -> None:

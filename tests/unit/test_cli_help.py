@@ -55,7 +55,7 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def test_commands_are_those_expected() -> None:
-    """No command is missing, and there is no other."""
+    """The command line has exactly these commands."""
     assert sorted(" ".join(path) for path in COMMANDS) == [command.strip() for command in EXPECTED.split(",")]
 
 

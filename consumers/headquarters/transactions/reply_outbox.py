@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, delete, text
 
 from tenten.avro.columns import encode_columns
-from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.avro.wire import contract, decode_body, encode, released_contract
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.records import Headers, produce
 from tenten.runtime.failpoints import failpoint
@@ -201,8 +201,9 @@ def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, st
 
 
 def _in_this_form(payload: bytes) -> bytes:
-    """The reply as this release writes it; release 0.1.0 has enqueued each as a `Reply`."""
-    if payload.startswith(_CONTRACT.header):
+    """The reply as a `TransactionReply`; release 0.1.0 has enqueued each as a `Reply`."""
+    released = released_contract("Reply")
+    if not payload.startswith(released.header):
         return payload
-    reply = WriterSchemas().decode(payload, contract("Reply"))
+    reply = decode_body(payload[len(released.header) :], writer=released, reader=contract("Reply"))
     return encode(_CONTRACT, to_avro(transaction_reply_of_0_1_0(reply)))
