@@ -293,8 +293,9 @@ def _give_to_server(path: Path) -> None:
 
 
 def _data_of(directory: Path) -> Path:
-    """The data directory of the server in this directory."""
-    return (_elsewhere(directory) or directory) / "data"
+    """The data directory of the server in this directory. What is elsewhere may be the programs alone."""
+    data = directory / "data"
+    return data if data.exists() else (_elsewhere(directory) or directory) / "data"
 
 
 def _elsewhere(directory: Path) -> Path | None:

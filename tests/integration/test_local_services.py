@@ -287,6 +287,9 @@ def test_programs_in_a_private_directory_are_copied_for_the_server(
     with psycopg.connect(postgres.postgresql) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert home.stat().st_mode & 0o777 == 0o700
+    assert local.postgres_status(directory / "postgres") == postgres
+    assert local.stop_postgres(directory / "postgres")
+    assert local.start_postgres(directory / "postgres").postgresql == postgres.postgresql
 
 
 def readable_by_others(directory: Path) -> list[Path]:
