@@ -3,6 +3,7 @@
 A consumer does not notice that its topic was deleted and created again, and is notified of an end only once.
 """
 
+import random
 from collections.abc import Mapping
 from threading import Event, Thread
 from types import TracebackType
@@ -13,8 +14,8 @@ from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.runtime.settings import Settings
 
-WATCH_SECONDS: Final = 15.0
-"""The time between two checks."""
+WATCH_SECONDS: Final = 60.0
+"""The time between two checks, on average: stores that were started together do not ask together."""
 
 
 class TopicWatch:
@@ -54,9 +55,13 @@ class TopicWatch:
 
     def _run(self) -> None:
         expected = TopicInfo(topic_id=self._topic.topic_id, partitions=self._topic.partitions)
-        while not self._changed and self._failure is None and not self._ended.wait(WATCH_SECONDS):
+        while not self._changed and self._failure is None and not self._ended.wait(_pause_seconds()):
             try:
                 self._changed = topic_ids(self._settings, [self._topic.name])[self._topic.name] != expected
                 self._stable_offsets = last_stable_offsets(self._settings, self._topic.name, self._topic.partitions)
             except Exception as failure:  # noqa: BLE001 - the reading thread raises it
                 self._failure = failure
+
+
+def _pause_seconds() -> float:
+    return WATCH_SECONDS * random.uniform(0.8, 1.2)

@@ -3,9 +3,10 @@
 Guarantees: only committed records; no offset that Kafka chose; the end of a partition is reported.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import sleep
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,6 +22,12 @@ POLL_SECONDS: Final = 0.2
 
 _CONSUME_RECORDS: Final = 1_000
 """How many records are consumed per call while a batch fills."""
+
+MONITORING_SECONDS: Final = 60.0
+"""The shortest time between two commits of offsets, which only lag monitors read: each one is a record for Kafka."""
+
+_MARKER_SECONDS: Final = 1.0
+"""How long offsets that have moved wait before they are committed: the end behind a transaction's marker follows."""
 
 
 class OffsetUnavailable(Exception):
@@ -75,6 +82,9 @@ class AssignedReader:
         self._group = group
         self._next_offsets = dict(next_offsets)
         self._paused: set[int] = set()
+        self._monitored: dict[int, int] = {}
+        self._moved: dict[int, int] = {}
+        self._moved_at = self._monitored_at = -math.inf
         self._fetch: dict[str, Any] = {} if fetch_wait_ms is None else {"fetch.wait.max.ms": fetch_wait_ms}
 
     def __enter__(self) -> Self:
@@ -94,6 +104,7 @@ class AssignedReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._commit_moved()
         self._consumer.close()
 
     def assign(self, next_offsets: Mapping[int, int]) -> None:
@@ -142,10 +153,26 @@ class AssignedReader:
             self._paused.discard(partition)
 
     def commit_for_monitoring(self, next_offsets: Mapping[int, int]) -> None:
-        """Commit these offsets asynchronously, for lag monitors only."""
-        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in next_offsets.items()]
+        """Commit these offsets for lag monitors only: at most once a minute, those that have moved. Does not block.
+
+        Call it often, also while nothing moves. The last offsets are committed when the reader is closed.
+        """
+        now = monotonic()
+        if not self._moved:
+            self._moved_at = now
+        self._moved = {
+            partition: offset for partition, offset in next_offsets.items() if self._monitored.get(partition) != offset
+        }
+        if now - self._moved_at >= _MARKER_SECONDS and now - self._monitored_at >= MONITORING_SECONDS:
+            self._commit_moved()
+            self._monitored_at = now
+
+    def _commit_moved(self) -> None:
+        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._moved.items()]
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
+        self._monitored.update(self._moved)
+        self._moved = {}
 
     def _at(self, partition: int, offset: int) -> TopicPartition:
         return TopicPartition(self._topic, partition, offset or OFFSET_BEGINNING)

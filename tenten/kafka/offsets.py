@@ -5,7 +5,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import call_kafka
-from tenten.kafka.topics_admin import admin_client
+from tenten.kafka.topics_admin import ask
 from tenten.runtime.settings import Settings
 
 
@@ -22,10 +22,11 @@ def earliest_offsets(settings: Settings, topic: str, partitions: int) -> dict[in
 
 
 def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec) -> dict[int, int]:
-    admin = admin_client(settings)
-    futures = admin.list_offsets(
-        {TopicPartition(topic, partition): which for partition in range(partitions)},
-        isolation_level=IsolationLevel.READ_COMMITTED,
-        request_timeout=REQUEST_SECONDS,
+    partitions_asked = {TopicPartition(topic, partition): which for partition in range(partitions)}
+    answers = ask(
+        settings,
+        lambda admin: admin.list_offsets(
+            partitions_asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
+        ),
     )
-    return {asked.partition: call_kafka(future.result, topic).offset for asked, future in futures.items()}
+    return {asked.partition: call_kafka(future.result, topic).offset for asked, future in answers.items()}

@@ -1,10 +1,14 @@
 """Topics as they exist on the brokers: their ids, their creation, their configuration."""
 
+import atexit
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from threading import Lock
+from typing import Any, Final, Literal, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -16,10 +20,16 @@ from tenten.kafka.client_config import REQUEST_SECONDS, client_configuration
 from tenten.kafka.client_errors import ErrorListener, call_kafka, refusal_of
 from tenten.runtime.errors import KafkaRefused, SettingsError, TopicChanged
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ALL, Topic
+from tenten.schemas.topics import ALL, CUSTOMERS, Topic
 
 _POLL_SECONDS: Final = 0.02
 """How often asynchronous errors are checked while a request is pending."""
+
+_CONNECT_SECONDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0)
+"""The attempts to connect; between them a refusal is noticed."""
+
+Subject = TypeVar("Subject")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,40 +49,112 @@ class TopicChange:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Client:
+    """A client for administrative questions, and its asynchronous errors."""
+
+    configuration: Mapping[str, str]
+    process: int
+    """The process that made it: a client does not survive a fork."""
+    admin: AdminClient
+    errors: ErrorListener
+
+
+_client_lock: Final = Lock()
+_clients: Final[list[_Client]] = []
+"""The client of this process; empty before the first question, and after one that was refused."""
+
+atexit.register(_clients.clear)
+
+
 def admin_client(settings: Settings) -> AdminClient:
-    """An authenticated AdminClient.
+    """The process's authenticated AdminClient. It lives as long as the process: each one opens connections.
 
     Raises: `SettingsError`; `KafkaRefused` as soon as that is known; `KafkaException` when no broker answers.
     """
+    return _client(settings).admin
+
+
+def ask(
+    settings: Settings, question: Callable[[AdminClient], Mapping[Subject, "Future[Answer]"]]
+) -> dict[Subject, "Future[Answer]"]:
+    """Ask the brokers; the answers, each complete. Waits at most as long as the question's own timeout.
+
+    Raises: as `admin_client`.
+    """
+    client = _client(settings)
+    # Errors of an earlier outage.
+    client.admin.poll(0)
+    client.errors.last = None
+    answers = dict(question(client.admin))
+    while wait(answers.values(), _POLL_SECONDS).not_done:
+        client.admin.poll(0)
+        with _forgotten_when_refused():
+            client.errors.check()
+    return answers
+
+
+def _client(settings: Settings) -> _Client:
+    """The client of this process for this configuration; made and connected when first needed."""
+    with _client_lock:
+        for client in _clients:
+            if client.configuration == settings.kafka and client.process == os.getpid():
+                return client
+        client = _connected_client(settings)
+        _clients[:] = [client]
+        return client
+
+
+def _connected_client(settings: Settings) -> _Client:
+    """A new client that a broker has answered. Raises: as `admin_client`."""
     # The caller sees the error, so it is not logged.
     errors = ErrorListener(report=lambda _: None)
-    configuration: dict[str, Any] = {**client_configuration(settings, {}), "error_cb": errors}
+    configuration: dict[str, Any] = {
+        **client_configuration(settings, {}),
+        "error_cb": errors,
+        # A question about a topic never creates it.
+        "allow.auto.create.topics": False,
+    }
     try:
         admin = AdminClient(configuration)
     except KafkaException as error:
         if error.args[0].code() != KafkaError._INVALID_ARG:
             raise
         raise SettingsError(f"[kafka] in tenten.toml: {error.args[0].str()}") from error
-    answer = admin.describe_cluster(request_timeout=REQUEST_SECONDS)
-    while not wait([answer], _POLL_SECONDS).done:
-        admin.poll(0)
-        errors.check()
+    for seconds in _CONNECT_SECONDS:
+        try:
+            admin.list_topics(settings.topic(CUSTOMERS), timeout=seconds)
+        except KafkaException as error:
+            admin.poll(0)
+            # The cause is reported asynchronously; the call itself only times out.
+            errors.check()
+            if seconds == _CONNECT_SECONDS[-1]:
+                raise (error if errors.last is None else KafkaException(errors.last)) from error
+        else:
+            break
+    return _Client(configuration=dict(settings.kafka), process=os.getpid(), admin=admin, errors=errors)
+
+
+@contextmanager
+def _forgotten_when_refused() -> Iterator[None]:
+    """After a refusal the next question is asked by a new client, which may have been let in meanwhile."""
     try:
-        call_kafka(answer.result)
-    except KafkaException as error:
-        # The cause is reported asynchronously; the call itself only times out.
-        raise (error if errors.last is None else KafkaException(errors.last)) from error
-    return admin
+        yield
+    except KafkaRefused:
+        with _client_lock:
+            _clients.clear()
+        raise
 
 
 def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, TopicInfo]:
-    """The id and partition count of each of these topics (names with prefix).
+    """The id and partition count of each of these topics (names with prefix). One request.
 
     Raises: `KafkaRefused` for a topic that does not exist or may not be seen; `KafkaException` when no broker answers.
     """
-    admin = admin_client(settings)  # kept while its futures are pending
+    topics = TopicCollection(list(names))
+    answers = ask(settings, lambda admin: admin.describe_topics(topics, request_timeout=REQUEST_SECONDS))
     found = {}
-    for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_SECONDS).items():
+    for name, future in answers.items():
         topic = call_kafka(future.result, name)
         found[name] = TopicInfo(topic_id=str(topic.topic_id), partitions=len(topic.partitions))
     return found

@@ -1,9 +1,11 @@
 """Creation and configuration of topics on a real broker."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from tenten.kafka.topics_admin import TopicChange, apply_topics, topic_ids
+from tenten.kafka.topics_admin import TopicChange, admin_client, apply_topics, topic_ids
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS, SCHEMAS
 
@@ -85,3 +87,26 @@ def test_partition_count_has_limits(partitions: int) -> None:
     """Between 1 and 1,000."""
     with pytest.raises(ValidationError, match="partitions"):
         _settings("127.0.0.1:9092", "", partitions)
+
+
+def test_process_has_one_administrative_client(bootstrap_servers: str, prefix: str) -> None:
+    """Each further client would open connections; only another configuration gets another one."""
+    # given
+    settings = _settings(bootstrap_servers, prefix)
+    other = settings.model_copy(update={"kafka": {**settings.kafka, "client.id": "other"}})
+
+    # when
+    clients = [admin_client(settings), admin_client(settings), admin_client(other)]
+
+    # then
+    assert clients[0] is clients[1]
+    assert clients[0] is not clients[2]
+
+
+def test_describe_cluster_is_never_called() -> None:
+    """It can end the whole process in the client library when a broker is frozen; `list_topics` cannot."""
+    root = Path(__file__).parents[2]
+    folders = ("tenten", "consumers", "producers", "schemas", "benchmarks")
+    sources = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    assert sources
+    assert [path for path in sources if "describe_cluster" in path.read_text()] == []

@@ -20,7 +20,7 @@ from tenten.consumers.channel.positions import (
 )
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import call_kafka
-from tenten.kafka.topics_admin import admin_client, topic_ids
+from tenten.kafka.topics_admin import ask, topic_ids
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers
 from tenten.schemas.topics import CUSTOMERS
@@ -111,6 +111,5 @@ def _resync_reason(connection: Connection, topic: TopicRead, positions: Mapping[
 def _tombstone_retention(settings: Settings, topic: str) -> timedelta:
     """The topic's `delete.retention.ms`, as the broker has it now."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    admin = admin_client(settings)  # must live until its future has completed
-    described = admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
+    described = ask(settings, lambda admin: admin.describe_configs([resource], request_timeout=REQUEST_SECONDS))
     return timedelta(milliseconds=int(call_kafka(described[resource].result)["delete.retention.ms"].value))

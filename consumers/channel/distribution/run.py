@@ -126,6 +126,7 @@ def _follow(
             elif position.ends and monotonic() - stored_at >= CONFIRM_SECONDS:
                 _store_ends(engine, position)
             else:
+                reader.commit_for_monitoring(position.next_offsets)
                 continue
             stored_at = monotonic()
             reader.commit_for_monitoring(position.next_offsets)

@@ -114,8 +114,8 @@ class ReplyStream:
         elif monotonic() - self._stored_at >= STORE_SECONDS and self._position.is_behind():
             _store_position(self._engine, self._position)
             self._stored_at = monotonic()
-            self._reader.commit_for_monitoring(self._position.assigned())
             return True
+        self._reader.commit_for_monitoring(self._position.assigned())
         return False
 
     def _settle(self, replies: Sequence[tuple[int, Reply | TransactionReply]]) -> None:
