@@ -43,8 +43,9 @@ soak: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/tenten demo
 
+# Some bars only: make bench ONLY=P7,P7a
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,7 +4,10 @@
 
 customers.py     the data                          distribution.py   P1, P2, P9
 servers.py       Kafka and PostgreSQL              headquarters.py   P5, P6
-stage.py         topics, databases, settings       latency.py        P7
+stage.py         topics, databases, settings       latency.py        P7, P7a, P7b
 processes.py     the product's processes           relay.py          P8
-filling.py       records visible at once           report.py         the table and the file
+filling.py       records visible at once           transactions.py   O1, O2, O3
+store_load.py    stores under a steady load        decoding.py       E1
+till.py          a till of that load               starting.py       L1
+cpu.py           CPU by kind of process            report.py         the table and the file
 """

@@ -1,8 +1,7 @@
-"""`python -m benchmarks`: measure, print the table, write the results."""
+"""`python -m benchmarks`: measure, write each result as soon as it is there, print the table."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -14,7 +13,7 @@ from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
 from benchmarks.latency import latency
-from benchmarks.measuring import FULL, SMALL, Result, Scale
+from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
 from benchmarks.relay import relay
 from benchmarks.servers import Servers, own_servers
 from benchmarks.starting import starting
@@ -23,15 +22,17 @@ from benchmarks.transactions import transactions
 Benchmark = Callable[[Servers, Scale, frozenset[str]], Iterator[Result]]
 
 BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
+    (frozenset({"E1"}), decoding),
+    (frozenset({"L1"}), starting),
+    (frozenset({"P7", "P7a", "P7b"}), latency),
     (frozenset({"P1", "P2"}), into_postgresql),
     (frozenset({"P5", "P6"}), headquarters),
-    (frozenset({"P7"}), latency),
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),
     (frozenset({"O1", "O2", "O3"}), transactions),
-    (frozenset({"E1"}), decoding),
-    (frozenset({"L1"}), starting),
 )
+_THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3"})
+"""The bars before which the broker is warmed up with large batches."""
 _FILE_WIDTH: Final = 160
 BARS: Final = sorted(set[str]().union(*(bars for bars, _ in BENCHMARKS)))
 
@@ -40,36 +41,57 @@ def main(
     only: Annotated[str, typer.Option(help=f"Bars to measure, separated by commas: {', '.join(BARS)}.")] = ",".join(
         BARS
     ),
-    scale: Annotated[Literal["small", "full"], typer.Option(help="full: under ten minutes; small: a minute.")] = "full",
+    scale: Annotated[Literal["small", "full"], typer.Option(help="full: up to an hour; small: minutes.")] = "full",
     output: Annotated[
         Path | None,
-        typer.Option(help="JSON file. Default: that of this release, if all bars are measured at full scale."),
+        typer.Option(help="JSON file, whose other bars are kept. Default at full scale: that of this release."),
+    ] = None,
+    kafka: Annotated[
+        list[str] | None,
+        typer.Option(help="A property NAME=VALUE of the product's Kafka clients, such as session.timeout.ms=6000."),
     ] = None,
 ) -> None:
     """Measure the product and the limits of its parts in one run, on temporary servers."""
-    wanted = frozenset(only.upper().split(","))
-    if not wanted <= set(BARS):
-        raise typer.BadParameter(f"known are {', '.join(BARS)}", param_hint="--only")
+    wanted = _wanted(only)
     progress = Console(stderr=True)
-    started_at = time.monotonic()
     size = FULL if scale == "full" else SMALL
-    with own_servers(progress.print) as servers:
-        results = list(_results(servers, size, wanted, progress))
-        found = report.document(results, servers, size, time.monotonic() - started_at)
+    if output is None and size is FULL and not kafka:
+        output = Path(__file__).parent / "results" / f"{report.release()}.json"
+    with own_servers(progress.print, _properties(kafka or [])) as servers:
+        found = report.Report(output, servers, size)
+        _measure(servers, size, wanted, found, progress)
     report.show(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH), found)
-    if output is None and size is FULL and wanted == set(BARS):
-        output = Path(__file__).parent / "results" / f"{found['release']}.json"
-    if output is not None:
-        report.write(output, found)
 
 
-def _results(servers: Servers, scale: Scale, wanted: frozenset[str], progress: Console) -> Iterator[Result]:
-    progress.print("Warming up the broker")
-    warm_up_broker(servers, scale)
+def _wanted(only: str) -> frozenset[str]:
+    given = {name.strip().lower() for name in only.split(",")}
+    wanted = frozenset(bar for bar in BARS if bar.lower() in given)
+    if len(wanted) != len(given):
+        raise typer.BadParameter(f"known are {', '.join(BARS)}", param_hint="--only")
+    return wanted
+
+
+def _properties(words: list[str]) -> Mapping[str, str]:
+    if not all("=" in word for word in words):
+        raise typer.BadParameter("write NAME=VALUE", param_hint="--kafka")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> None:
+    is_warm = False
     for bars, benchmark in BENCHMARKS:
-        if bars & wanted:
-            progress.print(f"Measuring {', '.join(sorted(bars & wanted))}")
-            yield from benchmark(servers, scale, bars & wanted)
+        measured = bars & wanted
+        if not measured:
+            continue
+        if measured & _THROUGHPUT and not is_warm:
+            progress.print("Warming up the broker")
+            warm_up_broker(servers, scale)
+            is_warm = True
+        progress.print(f"Measuring {', '.join(sorted(measured))}")
+        try:
+            found.add(measured, list(benchmark(servers, scale, measured)))
+        except NotRun as reason:
+            found.not_run(measured, str(reason))
 
 
 if __name__ == "__main__":

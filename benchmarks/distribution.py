@@ -20,9 +20,9 @@ from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import PARTITIONS, Stage, stage
 from tenten.schemas.topics import CUSTOMERS
 
-AT_LEAST_P1: Final = 0.5
-AT_LEAST_P2: Final = 0.25
-AT_LEAST_P9: Final = 0.5
+AT_LEAST_P1: Final = 0.8
+AT_LEAST_P2: Final = 0.4
+AT_LEAST_P9: Final = 0.65
 
 _STORE: Final = "store"
 _WARM_UP_SEED: Final = 7

@@ -21,8 +21,8 @@ from benchmarks.stage import PARTITIONS, Database, Stage, stage
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
-AT_LEAST_P5: Final = 0.15
-AT_LEAST_P6: Final = 1.3
+AT_LEAST_P5: Final = 0.18
+AT_LEAST_P6: Final = 1.5
 
 _WARM_UP_SEED: Final = 7
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
-from typing import Literal
+from statistics import median, quantiles
+from typing import Any, Literal
 
 Scalar = str | int | float | bool
 Settings = Mapping[str, Scalar | Mapping[str, Scalar]]
+
+
+class NotRun(Exception):
+    """A benchmark cannot be run on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +33,11 @@ class Result:
 
     bar: str
     what: str
-    against: str
-    unit: Literal["k/s", "ms"]
+    against: str = ""
+    """What the limit is; empty without a limit."""
+    unit: Literal["k/s", "ms", "s", "µs", "MiB", "a minute", "in all", "ms/s"]
     subject: Sequence[float]
-    limit: Sequence[float]
+    limit: Sequence[float] = ()
     at_least: float | None = None
     """The required ratio of subject to limit."""
     at_most: float | None = None
@@ -40,18 +45,20 @@ class Result:
     memory_bytes: int = 0
     """The highest summed peak memory of the subject's processes in a run."""
     settings: Settings = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further figures, for JSON; those under "shown" are printed below the table."""
 
     @property
-    def ratio(self) -> float:
-        """Median of the subject divided by the median of the limit."""
-        return median(self.subject) / median(self.limit)
+    def ratio(self) -> float | None:
+        """Median of the subject divided by the median of the limit; None without a limit."""
+        return median(self.subject) / median(self.limit) if self.limit else None
 
     @property
     def met(self) -> bool:
         """Whether the bar is met."""
         if self.at_most is not None:
             return median(self.subject) <= self.at_most
-        return self.at_least is None or self.ratio >= self.at_least
+        return self.at_least is None or self.ratio is None or self.ratio >= self.at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +70,41 @@ class Scale:
     """For P1, P2, P5 and P6."""
     rows: int
     """For P8 and P9."""
-    creates: int
-    """For P7."""
     warm_up: int
-    """Records or creates before the clock starts."""
+    """Records before the clock starts."""
     runs: int
     """Runs, whose median counts."""
+    windows: int
+    """Windows of steady load, whose median counts."""
+    window_seconds: float
+    warm_up_seconds: float
+    """Steady load before the first window: the broker's compiler is half of a short run."""
+    idle_seconds: float
+    """How long idle processes are measured."""
 
 
-FULL = Scale(name="full", customers=200_000, rows=100_000, creates=1_500, warm_up=2_000, runs=3)
-SMALL = Scale(name="small", customers=5_000, rows=5_000, creates=100, warm_up=500, runs=1)
+FULL = Scale(
+    name="full",
+    customers=200_000,
+    rows=100_000,
+    warm_up=2_000,
+    runs=3,
+    windows=3,
+    window_seconds=15.0,
+    warm_up_seconds=40.0,
+    idle_seconds=15.0,
+)
+SMALL = Scale(
+    name="small",
+    customers=5_000,
+    rows=5_000,
+    warm_up=500,
+    runs=1,
+    windows=1,
+    window_seconds=2.0,
+    warm_up_seconds=1.0,
+    idle_seconds=1.0,
+)
 
 
 def rates(runs: Sequence[Run]) -> list[float]:
@@ -83,3 +115,8 @@ def rates(runs: Sequence[Run]) -> list[float]:
 def memory_peak(runs: Sequence[Run]) -> int:
     """The highest memory of these runs."""
     return max(run.memory_bytes for run in runs)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The percentile of these values."""
+    return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]

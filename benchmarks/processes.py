@@ -1,11 +1,11 @@
-"""Processes under measurement: `tenten`, started as by a user, and the bare loop."""
+"""Processes under measurement: `tenten`, started as by a user, the bare loop, and tills."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,42 +38,49 @@ class Process:
         peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(peaks[0].split()[1]) * 1024 if peaks else 0
 
+    def log_tail(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
 
 @contextmanager
 def tenten(stage: Stage, *arguments: str) -> Iterator[Process]:
     """Run `tenten` with these arguments and the stage's settings; SIGTERM at the end."""
-    with _started(stage, "tenten.cli.main", *arguments) as process:
+    with started(stage, [sys.executable, "-m", "tenten.cli.main", *arguments]) as process:
         yield process
 
 
 @contextmanager
 def bare_loop(stage: Stage, source: str, target: str, group: str) -> Iterator[Process]:
     """Run the bare loop (`bare_loop.py`) from one topic to the other."""
-    with _started(stage, "benchmarks.bare_loop", stage.servers.bootstrap_servers, source, target, group) as process:
+    command = [sys.executable, "-m", "benchmarks.bare_loop", stage.servers.bootstrap_servers, source, target, group]
+    with started(stage, command) as process:
         yield process
 
 
 @contextmanager
-def _started(stage: Stage, module: str, *arguments: str) -> Iterator[Process]:
+def started(stage: Stage, command: Sequence[str], *, converses: bool = False) -> Iterator[Process]:
+    """Run a command with the stage's settings, its output in a log; one that converses has pipes instead."""
     log = stage.directory / f"{time.monotonic_ns()}.log"
     environment = {**os.environ, "TENTEN_CONFIG": str(stage.file), "PYTHONPATH": str(_ROOT)}
     with log.open("wb") as output:
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            command,
             cwd=stage.directory,
             env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdin=subprocess.PIPE if converses else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if converses else output,
             stderr=output,
         )
     process = Process(popen=popen, log=log)
     try:
         yield process
     finally:
-        _stop(popen)
+        stop(popen)
 
 
-def _stop(popen: "subprocess.Popen[bytes]") -> None:
+def stop(popen: "subprocess.Popen[bytes]") -> None:
+    """End a process by SIGTERM, and by SIGKILL if it does not end. Idempotent."""
     if popen.poll() is None:
         popen.send_signal(signal.SIGTERM)
     try:
@@ -92,13 +99,9 @@ def wait_until(condition: Callable[[], bool], processes: list[Process], pause_se
     while not condition():
         for process in processes:
             if process.popen.poll() is not None:
-                raise BenchmarkFailed(f"a process ended with {process.popen.returncode}:\n{_tail(process.log)}")
+                raise BenchmarkFailed(f"a process ended with {process.popen.returncode}:\n{process.log_tail()}")
         if time.monotonic() > deadline:
-            logs = "\n".join(_tail(process.log) for process in processes)
+            logs = "\n".join(process.log_tail() for process in processes)
             raise BenchmarkFailed(f"no result within {_WAIT_SECONDS_MAX:.0f} s:\n{logs}")
         time.sleep(pause_seconds)
     return time.perf_counter()
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

@@ -3,8 +3,9 @@
 import json
 import os
 import platform
+import re
 import sqlite3
-import tomllib
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,31 +25,72 @@ from tenten.local import KAFKA_VERSION
 
 _PACKAGES: Final = ("confluent-kafka", "fastavro", "pgpq", "polars", "psycopg", "SQLAlchemy")
 
-ELSEWHERE: Final = {
-    "P3": "measured elsewhere: its peer needs Kafka Connect and a PostgreSQL on TCP",
-    "P4": "not in this release",
-    "P10": "not in this release",
-    "P11": "not in this release",
-}
+_ROOT: Final = Path(__file__).parent.parent
 
 
-def document(results: Sequence[Result], servers: Servers, scale: Scale, seconds: float) -> dict[str, Any]:
-    """The results, with machine and versions."""
-    return {
-        "release": release(),
-        "scale": scale.name,
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds),
-        "machine": _machine(servers),
-        "bars": [_bar(result) for result in results],
-        "elsewhere": ELSEWHERE,
-    }
+class Report:
+    """The document of results: each benchmark's are added, and written, as soon as they are measured.
+
+    A file that exists keeps the results of the bars that this run does not measure.
+    """
+
+    def __init__(self, file: Path | None, servers: Servers, scale: Scale) -> None:
+        self._file = file
+        self._scale = scale
+        earlier = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else {}
+        self.found: dict[str, Any] = {
+            "release": release(),
+            "machine": _machine(servers),
+            "bars": earlier.get("bars", []),
+            "not_run": earlier.get("not_run", {}),
+        }
+        self.measured: list[dict[str, Any]] = []
+        """The results of this run."""
+
+    def add(self, bars: frozenset[str], results: Sequence[Result]) -> None:
+        """Replace the results of these bars by new ones, and write the file."""
+        rows = [self._row(result) for result in results]
+        self.measured += rows
+        kept = [row for row in self.found["bars"] if row["bar"] not in bars]
+        self.found["bars"] = sorted([*kept, *rows], key=lambda row: _order(row["bar"]))
+        self.found["not_run"] = {bar: why for bar, why in self.found["not_run"].items() if bar not in bars}
+        self._write()
+
+    def not_run(self, bars: frozenset[str], why: str) -> None:
+        """Record that these bars could not be measured here; earlier results of theirs stay."""
+        self.found["not_run"] |= dict.fromkeys(sorted(bars), why)
+        self._write()
+
+    def _row(self, result: Result) -> dict[str, Any]:
+        measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+        return {**_bar(result), "scale": self._scale.name, "measured_at": measured_at, "commit": _commit()}
+
+    def _write(self) -> None:
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _order(bar: str) -> tuple[str, int, str]:
+    """P2 before P10, P7 before P7a."""
+    found = re.fullmatch(r"(\D*)(\d*)(.*)", bar)
+    assert found is not None
+    return found[1], int(found[2] or 0), found[3]
 
 
 def release() -> str:
-    """The version of the measured release."""
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    return str(project["project"]["version"])
+    """The version of the measured release; `unreleased` while the changelog begins with changes of none."""
+    changelog = (_ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    assert newest is not None
+    return newest[1].lower()
+
+
+def _commit() -> str:
+    """The commit that is measured, with a plus sign if files were changed since; empty outside of a repository."""
+    git = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    return described.stdout.strip()
 
 
 def _machine(servers: Servers) -> dict[str, Any]:
@@ -75,8 +117,8 @@ def _bar(result: Result) -> dict[str, Any]:
         "against": result.against,
         "unit": result.unit,
         "subject": round(median(result.subject), 3),
-        "limit": round(median(result.limit), 3),
-        "ratio": round(result.ratio, 3),
+        "limit": round(median(result.limit), 3) if result.limit else None,
+        "ratio": None if result.ratio is None else round(result.ratio, 3),
         "at_least": result.at_least,
         "at_most": result.at_most,
         "met": result.met,
@@ -86,40 +128,48 @@ def _bar(result: Result) -> dict[str, Any]:
             "limit": [round(value, 3) for value in result.limit],
         },
         "settings": result.settings,
+        "details": result.details,
     }
 
 
-def write(file: Path, found: dict[str, Any]) -> None:
-    """Write the document as JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def show(console: Console, found: dict[str, Any]) -> None:
-    """Print the table."""
-    machine = found["machine"]
-    title = f"tenten {found['release']}, {machine['cores']} cores, {machine['memory_gib']} GiB, scale {found['scale']}"
-    table = Table(title=title)
+def show(console: Console, report: Report) -> None:
+    """Print the table of this run, and below it the details."""
+    machine = report.found["machine"]
+    table = Table(title=f"tenten {report.found['release']}, {machine['cores']} cores, {machine['memory_gib']} GiB")
     for heading in ("", "what", "against"):
         table.add_column(heading)
     for heading in ("subject", "limit", "ratio", "bar", "met", "MiB"):
         table.add_column(heading, justify="right")
-    for bar in found["bars"]:
+    for row in report.measured:
         table.add_row(
-            bar["bar"],
-            bar["what"],
-            bar["against"],
-            f"{bar['subject']:.1f} {bar['unit']}",
-            f"{bar['limit']:.1f} {bar['unit']}",
-            f"{bar['ratio']:.2f}",
-            f"≤ {bar['at_most']:g} {bar['unit']}"
-            if bar["at_most"] is not None
-            else f"≥ {bar['at_least']:g}"
-            if bar["at_least"] is not None
-            else "",
-            "" if bar["at_least"] is bar["at_most"] is None else "yes" if bar["met"] else "NO",
-            str(bar["memory_mib"] or ""),
+            row["bar"],
+            row["what"],
+            row["against"],
+            f"{row['subject']:.1f} {row['unit']}",
+            "" if row["limit"] is None else f"{row['limit']:.1f} {row['unit']}",
+            "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            _bound(row),
+            "" if row["at_least"] is row["at_most"] is None else "yes" if row["met"] else "NO",
+            str(row["memory_mib"] or ""),
         )
     console.print(table)
-    for bar, why in found["elsewhere"].items():
-        console.print(f"{bar}: {why}")
+    for row in report.measured:
+        for name, value in row["details"].get("shown", {}).items():
+            console.print(f"{row['bar']}, {name}: {_text(value)}", highlight=False)
+    for bar, why in report.found["not_run"].items():
+        console.print(f"{bar}: not run: {why}", highlight=False)
+
+
+def _bound(row: dict[str, Any]) -> str:
+    if row["at_most"] is not None:
+        return f"≤ {row['at_most']:g} {row['unit']}"
+    return "" if row["at_least"] is None else f"≥ {row['at_least']:g}"
+
+
+def _text(value: object) -> str:
+    """A detail on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " / ".join(map(_text, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

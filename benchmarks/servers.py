@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +29,25 @@ class Servers:
 
     services: local.LocalServices
     directory: Path
+    kafka: Mapping[str, str] = field(default_factory=dict)
+    """Properties of the product's Kafka clients, beyond its own."""
 
     @property
     def bootstrap_servers(self) -> str:
         """The broker's address."""
         return self.services.bootstrap_servers
+
+    def postmaster_pid(self) -> int:
+        """The process id of PostgreSQL's first process."""
+        postgres = local.postgres_status(self.services.directory / "postgres")
+        assert postgres is not None, "PostgreSQL has ended"
+        return postgres.pid
+
+    def broker_pid(self) -> int:
+        """The process id of the broker."""
+        kafka = local.kafka_status(self.services.directory / "kafka")
+        assert kafka is not None, "Kafka has ended"
+        return kafka.pid
 
     def rows_directory(self) -> Path:
         """A directory for files of rows that is writable for PostgreSQL, too, which may run as another user."""
@@ -44,14 +58,14 @@ class Servers:
 
 
 @contextmanager
-def own_servers(report: Callable[[str], None]) -> Iterator[Servers]:
+def own_servers(report: Callable[[str], None], kafka: Mapping[str, str]) -> Iterator[Servers]:
     """Start both servers, and remove settings of other servers from the environment."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
     directory = local.temporary_directory("tenten-bench-")
     try:
         services = local.start(directory / "servers", report)
-        yield Servers(services=services, directory=directory)
+        yield Servers(services=services, directory=directory, kafka=kafka)
     finally:
         local.delete(directory / "servers")
         shutil.rmtree(directory, ignore_errors=True)

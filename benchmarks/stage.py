@@ -59,7 +59,8 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
         for channel, kind in channels.items()
     }
     headquarters = database_url(servers.services, f"{name}_headquarters")
-    file.write_text(_toml(f"{name}-", servers.bootstrap_servers, headquarters, addresses, continuous))
+    kafka = {"bootstrap.servers": servers.bootstrap_servers, **servers.kafka}
+    file.write_text(_toml(f"{name}-", kafka, headquarters, addresses, continuous))
     settings = load_settings(file)
     on_server = [
         f"{name}_headquarters",
@@ -76,13 +77,13 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
 
 
 def _toml(
-    prefix: str, bootstrap_servers: str, headquarters: str, addresses: Mapping[str, str], continuous: bool
+    prefix: str, kafka: Mapping[str, str], headquarters: str, addresses: Mapping[str, str], continuous: bool
 ) -> str:
     lines = [
         f'prefix = "{prefix}"',
         f"partitions = {PARTITIONS}",
         "[kafka]",
-        f'"bootstrap.servers" = "{bootstrap_servers}"',
+        *(f'"{name}" = "{value}"' for name, value in kafka.items()),
         "[headquarters]",
         f'database = "{headquarters}"',
         f"[legal_entities.{LEGAL_ENTITY}]",

@@ -27,19 +27,19 @@ def test_smallest_benchmark_reports_subject_limit_ratio_memory_and_settings(tmp_
     assert done.returncode == 0, done.stderr
     assert "P8" in done.stdout
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert found["scale"] == "small"
     assert found["machine"].keys() >= {"cores", "memory_gib", "python", "kafka", "postgresql", "sqlite", "packages"}
-    assert found["elsewhere"].keys() == {"P3", "P4", "P10", "P11"}
+    assert found["not_run"] == {}
     assert [(bar["bar"], bar["settings"]["database"]) for bar in found["bars"]] == [
         ("P8", "postgresql"),
         ("P8", "sqlite"),
     ]
     for bar in found["bars"]:
+        assert bar["scale"] == "small"
         assert bar["unit"] == "k/s"
         assert bar["subject"] > 0
         assert bar["limit"] > 0
         assert bar["ratio"] > 0
-        assert bar["at_least"] == 0.3
+        assert bar["at_least"] == 0.4
         assert bar["memory_mib"] >= 0
         assert bar["runs"]["subject"] == [bar["subject"]]
         assert bar["settings"]["rows"] == 5_000
