@@ -14,6 +14,7 @@ from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
 from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
+from benchmarks.rebalancing import rebalancing
 from benchmarks.relay import relay
 from benchmarks.servers import Servers, own_servers
 from benchmarks.starting import starting
@@ -25,6 +26,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"E1"}), decoding),
     (frozenset({"L1"}), starting),
     (frozenset({"P7", "P7a", "P7b"}), latency),
+    (frozenset({"P11"}), rebalancing),
     (frozenset({"P1", "P2"}), into_postgresql),
     (frozenset({"P5", "P6"}), headquarters),
     (frozenset({"P8"}), relay),
@@ -34,7 +36,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3"})
 """The bars before which the broker is warmed up with large batches."""
 _FILE_WIDTH: Final = 160
-BARS: Final = sorted(set[str]().union(*(bars for bars, _ in BENCHMARKS)))
+BARS: Final = sorted({bar for bars, _ in BENCHMARKS for bar in bars}, key=report.order)
 
 
 def main(
@@ -50,14 +52,15 @@ def main(
         list[str] | None,
         typer.Option(help="A property NAME=VALUE of the product's Kafka clients, such as session.timeout.ms=6000."),
     ] = None,
+    broker: Annotated[list[str] | None, typer.Option(help="A property NAME=VALUE of the broker.")] = None,
 ) -> None:
     """Measure the product and the limits of its parts in one run, on temporary servers."""
     wanted = _wanted(only)
     progress = Console(stderr=True)
     size = FULL if scale == "full" else SMALL
-    if output is None and size is FULL and not kafka:
+    if output is None and size is FULL and not kafka and not broker:
         output = Path(__file__).parent / "results" / f"{report.release()}.json"
-    with own_servers(progress.print, _properties(kafka or [])) as servers:
+    with own_servers(progress.print, _properties(kafka), _properties(broker)) as servers:
         found = report.Report(output, servers, size)
         _measure(servers, size, wanted, found, progress)
     report.show(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH), found)
@@ -71,10 +74,10 @@ def _wanted(only: str) -> frozenset[str]:
     return wanted
 
 
-def _properties(words: list[str]) -> Mapping[str, str]:
-    if not all("=" in word for word in words):
-        raise typer.BadParameter("write NAME=VALUE", param_hint="--kafka")
-    return dict(word.split("=", 1) for word in words)
+def _properties(words: list[str] | None) -> Mapping[str, str]:
+    if not all("=" in word for word in words or []):
+        raise typer.BadParameter("write a property as NAME=VALUE")
+    return dict(word.split("=", 1) for word in words or [])
 
 
 def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> None:

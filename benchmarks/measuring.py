@@ -81,6 +81,8 @@ class Scale:
     """Steady load before the first window: the broker's compiler is half of a short run."""
     idle_seconds: float
     """How long idle processes are measured."""
+    rebalancing_rounds: int
+    """For P11."""
 
 
 FULL = Scale(
@@ -93,6 +95,7 @@ FULL = Scale(
     window_seconds=15.0,
     warm_up_seconds=40.0,
     idle_seconds=15.0,
+    rebalancing_rounds=2,
 )
 SMALL = Scale(
     name="small",
@@ -104,6 +107,7 @@ SMALL = Scale(
     window_seconds=2.0,
     warm_up_seconds=1.0,
     idle_seconds=1.0,
+    rebalancing_rounds=1,
 )
 
 

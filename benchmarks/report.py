@@ -52,7 +52,7 @@ class Report:
         rows = [self._row(result) for result in results]
         self.measured += rows
         kept = [row for row in self.found["bars"] if row["bar"] not in bars]
-        self.found["bars"] = sorted([*kept, *rows], key=lambda row: _order(row["bar"]))
+        self.found["bars"] = sorted([*kept, *rows], key=lambda row: order(row["bar"]))
         self.found["not_run"] = {bar: why for bar, why in self.found["not_run"].items() if bar not in bars}
         self._write()
 
@@ -71,8 +71,8 @@ class Report:
             self._file.write_text(json.dumps(self.found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _order(bar: str) -> tuple[str, int, str]:
-    """P2 before P10, P7 before P7a."""
+def order(bar: str) -> tuple[str, int, str]:
+    """The order of bars: P2 before P10, P7 before P7a."""
     found = re.fullmatch(r"(\D*)(\d*)(.*)", bar)
     assert found is not None
     return found[1], int(found[2] or 0), found[3]

@@ -31,6 +31,8 @@ class Servers:
     directory: Path
     kafka: Mapping[str, str] = field(default_factory=dict)
     """Properties of the product's Kafka clients, beyond its own."""
+    broker: Mapping[str, str] = field(default_factory=dict)
+    """Properties of the broker, beyond those of local brokers."""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -58,14 +60,17 @@ class Servers:
 
 
 @contextmanager
-def own_servers(report: Callable[[str], None], kafka: Mapping[str, str]) -> Iterator[Servers]:
+def own_servers(
+    report: Callable[[str], None], kafka: Mapping[str, str], broker: Mapping[str, str]
+) -> Iterator[Servers]:
     """Start both servers, and remove settings of other servers from the environment."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
     directory = local.temporary_directory("tenten-bench-")
     try:
+        local.start_kafka(directory / "servers" / "kafka", report, broker)
         services = local.start(directory / "servers", report)
-        yield Servers(services=services, directory=directory, kafka=kafka)
+        yield Servers(services=services, directory=directory, kafka=kafka, broker=broker)
     finally:
         local.delete(directory / "servers")
         shutil.rmtree(directory, ignore_errors=True)
