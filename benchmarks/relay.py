@@ -25,8 +25,10 @@ AT_LEAST: Final = 0.4
 _STORE: Final = CHANNELS[0]
 _WARM_UP_SEED: Final = 7
 _COLUMNS: Final = "id, aggregatetype, aggregateid, type, payload, created_at"
-_LAST_IS_SENT: Final = "SELECT sent_at IS NOT NULL FROM outbox WHERE sequence = (SELECT max(sequence) FROM outbox)"
-_UNSENT: Final = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
+_LAST_IS_SENT: Final = (
+    "SELECT NOT EXISTS (SELECT 1 FROM outbox_queue WHERE sequence = (SELECT max(sequence) FROM outbox))"
+)
+_UNSENT: Final = "SELECT count(*) FROM outbox_queue"
 
 
 def relay(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
@@ -80,9 +82,11 @@ def _run(on: Stage, process: Process, database: Database, scale: Scale) -> Run:
 def _put_into_postgresql(url: str, records: Iterable[Record]) -> float:
     now = datetime.now(UTC)
     with psycopg.connect(url) as connection:
+        (last,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM outbox").fetchone() or (0,)
         with connection.cursor().copy(f"COPY outbox ({_COLUMNS}) FROM STDIN") as copy:
             for record in records:
                 copy.write_row((*_row(record), now))
+        connection.execute("INSERT INTO outbox_queue SELECT sequence FROM outbox WHERE sequence > %s", (last,))
         connection.execute(f"NOTIFY {WAKE_CHANNEL}")
         before_commit = perf_counter()
         connection.commit()
@@ -95,7 +99,9 @@ def _put_into_sqlite(url: str, records: Iterable[Record]) -> float:
     rows = [(*_row(record), now) for record in records]
     with closing(sqlite3.connect(make_url(url).database or "", timeout=10, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        (last,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM outbox").fetchone()
         connection.executemany(statement, rows)
+        connection.execute("INSERT INTO outbox_queue SELECT sequence FROM outbox WHERE sequence > ?", (last,))
         before_commit = perf_counter()
         connection.execute("COMMIT")
     return before_commit

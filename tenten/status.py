@@ -193,12 +193,13 @@ def channel_status(settings: Settings, name: str) -> ChannelStatus:
     counted = with_lag or counts(settings, name)
     outbox = channel.outbox
     unsettled = select(func.count()).where(outbox.c.settled_at.is_(None))
+    is_queued = outbox.c.sequence.in_(select(channel.outbox_queue.c.sequence))
     with _opened(settings.channel(name).database, "channel") as connection:
         return ChannelStatus(
             customers=counted.customers,
             pending=counted.pending,
             unsettled=counted.unsettled,
-            unsent=_count(connection, unsettled.where(outbox.c.sent_at.is_(None), outbox.c.outcome.is_(None))),
+            unsent=_count(connection, unsettled.where(is_queued, outbox.c.outcome.is_(None))),
             rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
             oldest_unsettled_at=connection.scalar(
                 select(func.min(outbox.c.created_at)).where(outbox.c.settled_at.is_(None))

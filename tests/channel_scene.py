@@ -360,7 +360,7 @@ class ChannelScene:
         self.append(appended)
         return appended
 
-    def append(self, appended: CustomerEvent, **columns: Any) -> None:
+    def append(self, appended: CustomerEvent, *, is_sent: bool = True, **columns: Any) -> None:
         """Append an event to the outbox, by default as sent."""
         row = {
             "id": appended.event_id,
@@ -369,13 +369,14 @@ class ChannelScene:
             "type": "CustomerEdited",
             "payload": encode(contract("CustomerEvent"), to_avro(appended)),
             "created_at": AT,
-            "sent_at": AT,
             **columns,
         }
         with self.engine.begin() as connection:
-            connection.execute(insert(channel.outbox), row)
+            sequence = connection.scalar(insert(channel.outbox).values(row).returning(channel.outbox.c.sequence))
+            if not is_sent:
+                connection.execute(insert(channel.outbox_queue).values(sequence=sequence))
 
-    def sell(self, customer_id: str | None = None, **columns: Any) -> str:
+    def sell(self, customer_id: str | None = None, *, is_sent: bool = True, **columns: Any) -> str:
         """Record an order, by default as sent; its id."""
         transaction_id = guid()
         row = {
@@ -393,7 +394,7 @@ class ChannelScene:
         }
         with self.engine.begin() as connection:
             connection.execute(insert(channel.transactions), row)
-        self._append_transaction(transaction_id, "OrderPlaced", columns)
+        self._append_transaction(transaction_id, "OrderPlaced", columns, is_sent=is_sent)
         return transaction_id
 
     def close(self, **columns: Any) -> str:
@@ -411,10 +412,10 @@ class ChannelScene:
         }
         with self.engine.begin() as connection:
             connection.execute(insert(channel.end_of_days), row)
-        self._append_transaction(end_of_day_id, "DayClosed", columns)
+        self._append_transaction(end_of_day_id, "DayClosed", columns, is_sent=True)
         return end_of_day_id
 
-    def _append_transaction(self, transaction_id: str, kind: str, columns: Mapping[str, Any]) -> None:
+    def _append_transaction(self, transaction_id: str, kind: str, columns: Mapping[str, Any], *, is_sent: bool) -> None:
         row = {
             "id": transaction_id,
             "aggregatetype": "retail_transaction",
@@ -422,11 +423,12 @@ class ChannelScene:
             "type": kind,
             "payload": b"",
             "created_at": AT,
-            "sent_at": AT,
             **columns,
         }
         with self.engine.begin() as connection:
-            connection.execute(insert(channel.outbox), row)
+            sequence = connection.scalar(insert(channel.outbox).values(row).returning(channel.outbox.c.sequence))
+            if not is_sent:
+                connection.execute(insert(channel.outbox_queue).values(sequence=sequence))
 
     def sale(self, transaction_id: str) -> tuple[str, str | None, int]:
         """Status, sales order and number of the newest reply to an order, a sale or an end of day."""

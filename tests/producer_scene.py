@@ -67,7 +67,7 @@ class Store:
 
     def reply(self, event_id: str, outcome: str, **columns: Any) -> None:
         """Settle an event as settlement does; a rejected event stays unsettled."""
-        values = {"sent_at": _now(), "outcome": outcome, **columns}
+        values = {"outcome": outcome, **columns}
         if outcome != "rejected":
             values["settled_at"] = _now()
         with self.channel.engine.begin() as connection:
@@ -80,7 +80,7 @@ class Store:
 
     def synchronize(self, customer_id: str, account_number: str, version: int = 1) -> None:
         """Headquarters accepts the customer unchanged: its events are settled, and its snapshot has arrived."""
-        settled = {"sent_at": _now(), "settled_at": _now(), "outcome": "synchronized", "version": version}
+        settled = {"settled_at": _now(), "outcome": "synchronized", "version": version}
         with self.channel.engine.begin() as connection:
             before = read_customers(connection, CHANNEL_TABLES, [customer_id])
             stored = replace(before[customer_id], account_number=account_number, version=version)
@@ -113,8 +113,13 @@ class Store:
             raise errors[0]
 
     def wait_until_sent(self) -> None:
-        """Wait until every row of the outbox is marked as sent."""
-        wait_for(lambda: all(row["sent_at"] is not None for row in self.rows(channel.outbox)), "everything to be sent")
+        """Wait until every row of the outbox is sent."""
+        wait_for(lambda: not self.rows(channel.outbox_queue), "everything to be sent")
+
+    def unsent_ids(self) -> list[str]:
+        """The ids of the outbox's rows that are still to be sent, in order."""
+        queued = {row["sequence"] for row in self.rows(channel.outbox_queue)}
+        return [row["id"] for row in self.rows(channel.outbox) if row["sequence"] in queued]
 
     def topic(self, topic: Topic = ASYNC_CUSTOMERS) -> list[Message]:
         """All records of a topic, those of a partition in order."""

@@ -1,50 +1,148 @@
-"""Outbox rows that must be sent again, and rows that can be deleted."""
+"""Outbox rows that must be sent again, and rows that can be deleted.
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Final
+A row that was sent and is not settled soon is queued again after an hour, then after two, four and so on hours, at most
+a day.
+"""
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, case, delete, exists, func, or_, select, update
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
-from tenten.producers.outbox.table import CUSTOMER
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from tenten.producers.outbox.table import CUSTOMER, queue_again
 from tenten.schemas.messages import TransactionStatus
-from tenten.schemas.tables.channel import customers, end_of_days, outbox, transactions
+from tenten.schemas.tables.channel import customers, end_of_days, outbox, outbox_queue, outbox_resends, transactions
 from tenten.sql.arrays import is_one_of
 
 _UUIDV5: Final = "5"
 
+REPLY_SECONDS_MAX: Final = 3600
+"""A row without a reply is sent again after this time, and then with a back-off."""
 
-def overdue(connection: Connection, sent_before: datetime, topic_ids: Mapping[str, str], rows_max: int) -> list[int]:
-    """The sequences of unanswered rows that were sent before that time, or to another topic than their current one.
+RESEND_SECONDS_MAX: Final = 86_400
+"""The longest pause between two attempts to send a row."""
 
-    `topic_ids` has the current topic id of each aggregate type.
+
+class Window(NamedTuple):
+    """Consecutive rows of the outbox."""
+
+    after: int
+    last: int
+    """The sequence of the last of them."""
+
+
+def next_window(connection: Connection, after: int, rows_max: int) -> Window | None:
+    """The next rows after this sequence; None after the last row."""
+    first = select(outbox.c.sequence).where(outbox.c.sequence > after).order_by(outbox.c.sequence).limit(rows_max)
+    last = connection.scalar(select(func.max(first.subquery().c.sequence)))
+    return None if last is None else Window(after, last)
+
+
+def queue_window_again(connection: Connection, window: Window, aggregate_type: str) -> int:
+    """Queue the unanswered rows of this type in the window, and return how many were not queued before. Idempotent."""
+    return connection.execute(_QUEUE_WINDOW, {**window._asdict(), "aggregate_type": aggregate_type}).rowcount
+
+
+_QUEUE_WINDOW: Final = text(
     """
-    current_topic_id = case(topic_ids, value=outbox.c.aggregatetype)
+    INSERT INTO outbox_queue (sequence)
+    SELECT sequence FROM outbox
+    WHERE sequence > :after AND sequence <= :last AND aggregatetype = :aggregate_type
+          AND settled_at IS NULL AND outcome IS NULL
+    ON CONFLICT DO NOTHING
+    """
+)
+
+
+def first_to_schedule(connection: Connection) -> int:
+    """The sequence from which rows may still need `schedule_resends` after all rows of now had it."""
+    is_queued = select(func.min(outbox_queue.c.sequence)).scalar_subquery()
+    after_last = select(func.coalesce(func.max(outbox.c.sequence), 0) + 1).scalar_subquery()
+    return int(connection.scalar(select(func.coalesce(is_queued, after_last))) or 0)
+
+
+def schedule_resends(connection: Connection, window: Window, now: datetime) -> int:
+    """Schedule the unanswered rows in the window that have been sent, and return how many are new. Idempotent."""
+    is_known = or_(*(exists().where(table.c.sequence == outbox.c.sequence) for table in (outbox_queue, outbox_resends)))
     query = (
         select(outbox.c.sequence)
-        .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), outbox.c.sent_at.is_not(None))
-        .where(or_(outbox.c.sent_at < sent_before, outbox.c.sent_topic_id.is_distinct_from(current_topic_id)))
-        .order_by(outbox.c.sequence)
+        .where(outbox.c.sequence > window.after, outbox.c.sequence <= window.last)
+        .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), ~is_known)
+    )
+    resend_at = now + timedelta(seconds=REPLY_SECONDS_MAX)
+    rows = [{"sequence": sequence, "resend_at": resend_at, "attempts": 0} for sequence in connection.scalars(query)]
+    if rows:
+        connection.execute(insert(outbox_resends), rows)
+    return len(rows)
+
+
+def resend_due(connection: Connection, now: datetime, rows_max: int) -> tuple[int, int]:
+    """Queue the rows again whose time has come; how many were due, and how many were queued. At most six statements.
+
+    Rows that are settled or rejected meanwhile are no longer resent; rows that are still in the queue wait once more.
+    """
+    is_unanswered = and_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None))
+    query = (
+        select(
+            outbox_resends.c.sequence,
+            outbox_resends.c.attempts,
+            func.coalesce(is_unanswered, False).label("is_unanswered"),
+            exists().where(outbox_queue.c.sequence == outbox_resends.c.sequence).label("is_queued"),
+        )
+        .join(outbox, outbox.c.sequence == outbox_resends.c.sequence, isouter=True)
+        .where(outbox_resends.c.resend_at <= now)
+        .order_by(outbox_resends.c.resend_at, outbox_resends.c.sequence)
         .limit(rows_max)
     )
-    return list(connection.scalars(query))
-
-
-def mark_unsent(connection: Connection, sequences: Iterable[int]) -> None:
-    """Queue these rows to be sent again, except those that have a reply by now."""
-    connection.execute(
-        update(outbox)
-        .where(
-            is_one_of(connection, outbox.c.sequence, sequences),
-            outbox.c.settled_at.is_(None),
-            outbox.c.outcome.is_(None),
+    due = connection.execute(query).all()
+    finished = [row.sequence for row in due if not row.is_unanswered]
+    connection.execute(delete(outbox_resends).where(is_one_of(connection, outbox_resends.c.sequence, finished)))
+    unanswered = [row for row in due if row.is_unanswered]
+    to_queue = [row.sequence for row in unanswered if not row.is_queued]
+    queue_again(connection, to_queue)
+    if unanswered:
+        connection.execute(
+            _RESEND_LATER, [_later(row.sequence, row.attempts, row.is_queued, now) for row in unanswered]
         )
-        .values(sent_at=None, sent_topic_id=None)
-    )
+    return len(due), len(to_queue)
 
 
-def prunable(connection: Connection, settled_before: datetime, rows_max: int) -> list[int]:
-    """The sequences of rows that were settled before that time and whose customer's snapshot has arrived.
+_RESEND_LATER: Final = (
+    update(outbox_resends)
+    .where(outbox_resends.c.sequence == bindparam("of_sequence"))
+    .values(resend_at=bindparam("later"), attempts=bindparam("so_far"))
+)
+
+
+def _later(sequence: int, attempts: int, is_queued: bool, now: datetime) -> dict[str, object]:
+    attempts = attempts if is_queued else attempts + 1
+    pause_seconds = min(REPLY_SECONDS_MAX * 2**attempts, RESEND_SECONDS_MAX)
+    return {"of_sequence": sequence, "later": now + timedelta(seconds=pause_seconds), "so_far": attempts}
+
+
+def is_younger(connection: Connection, window: Window, than: datetime) -> bool:
+    """Whether the last row of the window was created after that time."""
+    created_at = connection.scalar(select(outbox.c.created_at).where(outbox.c.sequence == window.last))
+    return created_at is None or created_at >= than
+
+
+def prunable(connection: Connection, window: Window, settled_before: datetime) -> list[int]:
+    """The rows in the window that were settled before that time and whose customer's snapshot has arrived.
 
     Rows of imported events (their id is a UUIDv5) that have lost their payload already are left out, and so are
     transactions that wait or are blocked at headquarters: should the final reply be lost, they are sent again.
@@ -54,10 +152,9 @@ def prunable(connection: Connection, settled_before: datetime, rows_max: int) ->
     )
     query = (
         select(outbox.c.sequence)
+        .where(outbox.c.sequence > window.after, outbox.c.sequence <= window.last)
         .where(outbox.c.settled_at < settled_before, ~above_snapshot, ~_is_open_transaction())
         .where(or_(~_is_imported(), func.length(outbox.c.payload) > 0))
-        .order_by(outbox.c.sequence)
-        .limit(rows_max)
     )
     return list(connection.scalars(query))
 

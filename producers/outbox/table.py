@@ -1,27 +1,30 @@
-"""The rows of the outbox, whatever they carry: append, read those to send, mark them as sent.
+"""The rows of the outbox, whatever they carry: append, read those to send, take them off the queue.
 
 A row is unsent, sent, rejected (until a later event supersedes it or the clerk discards it) or settled. A row is
 written in the SQL transaction that changes the customer, whose row is locked first: so the rows of one customer are
-numbered in the order in which they took effect. Rows of different customers may become visible out of order, hence
-unsent rows are found by their flag, never by "greater than the last one".
+numbered in the order in which they took effect.
+
+The rows that are still to be sent are in the outbox queue: appended with the row, in the same transaction, and deleted
+when the broker has acknowledged it. Rows of different customers may become visible out of order, hence the relay asks
+which rows are in the queue, never which are "greater than the last one".
 
 Customers' events and retail transactions share the outbox and go to their own topics, by `aggregatetype`.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, case, delete, insert, select, text, update
+from sqlalchemy import Connection, select, text, update
 
 from tenten.schemas.messages import Reason, reasons_as_json
 from tenten.schemas.tables.channel import outbox
+from tenten.schemas.tables.types import as_sqlite_time
 from tenten.schemas.topics import RECORD_BYTES_MAX
-from tenten.sql.arrays import is_one_of
-from tenten.sql.postgresql_driver import driver_cursor
+from tenten.sql.arrays import is_one_of, pg_array_literal
+from tenten.sql.postgresql_driver import driver_cursor, driver_of
 
 WAKE_CHANNEL: Final = "tenten_outbox"
 """PostgreSQL: the notification channel of the outbox; each transaction that appends rows notifies it at its commit."""
@@ -62,29 +65,61 @@ class UnsentRow(NamedTuple):
     payload: bytes
 
 
+class QueuedRows(NamedTuple):
+    """The first rows of the queue."""
+
+    rows: list[UnsentRow]
+    obsolete: list[int]
+    """Entries without a row to send: it was rejected in the channel, settled in another way, or deleted."""
+
+
+NOTHING: Final = QueuedRows([], [])
+
+
+# Append rows in this order, queue them, and notify the relay at the commit. One statement on PostgreSQL; on SQLite,
+# where the transaction is the only writer, the rows after the last one are the new ones.
+_APPEND_POSTGRESQL: Final = """
+    WITH appended AS (
+        INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at)
+        SELECT given.*, %s FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %b::bytea[]) AS given
+        RETURNING sequence
+    ), queued AS (
+        INSERT INTO outbox_queue (sequence) SELECT sequence FROM appended
+    )
+    SELECT pg_notify('tenten_outbox', '')
+    """
+_LAST_SQLITE: Final = "SELECT coalesce(max(sequence), 0) FROM outbox"
+_APPEND_SQLITE: Final = (
+    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_QUEUE_SQLITE: Final = "INSERT INTO outbox_queue (sequence) SELECT sequence FROM outbox WHERE sequence > ?"
+
+
 def append(connection: Connection, rows: Sequence[NewRow], created_at: datetime) -> None:
-    """Append these rows in this order; the relay is notified when the transaction commits."""
+    """Append these rows in this order, and queue them; the relay is notified when the transaction commits."""
     if not rows:
         return
-    values = [
-        {
-            "id": row.event_id,
-            "aggregatetype": row.aggregate_type,
-            "aggregateid": row.aggregate_id,
-            "type": row.type,
-            "payload": row.payload,
-            "created_at": created_at,
-        }
-        for row in rows
-    ]
-    connection.execute(insert(outbox), values)
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": WAKE_CHANNEL})
+        ids, aggregate_types, aggregate_ids, types, payloads = map(list, zip(*rows, strict=True))
+        keys = (pg_array_literal(ids), aggregate_types, pg_array_literal(aggregate_ids))
+        connection.exec_driver_sql(_APPEND_POSTGRESQL, (created_at, *keys, types, payloads))
+        return
+    at = as_sqlite_time(created_at)
+    last = connection.exec_driver_sql(_LAST_SQLITE).scalar_one()
+    connection.exec_driver_sql(_APPEND_SQLITE, [(*row, at) for row in rows])
+    connection.exec_driver_sql(_QUEUE_SQLITE, (last,))
 
 
 def delete_row(connection: Connection, event_id: str) -> None:
     """Delete the row with this id, so that it can be appended again. Idempotent."""
-    connection.execute(delete(outbox).where(outbox.c.id == event_id))
+    for statement in _DELETE_ROW:
+        connection.execute(statement, {"id": event_id})
+
+
+_DELETE_ROW: Final = (
+    text("DELETE FROM outbox_queue WHERE sequence = (SELECT sequence FROM outbox WHERE id = :id)"),
+    text("DELETE FROM outbox WHERE id = :id"),
+)
 
 
 def recorded_ids(connection: Connection, event_ids: Iterable[str]) -> set[str]:
@@ -93,55 +128,64 @@ def recorded_ids(connection: Connection, event_ids: Iterable[str]) -> set[str]:
     return set(connection.scalars(query))
 
 
-# The next rows to send, thousands at a time. Rows that are on their way to the broker and not marked yet are excluded
-# one by one: a row between them may have been committed only now. Rows rejected in the channel or settled in another
-# way (by an erasure) are not sent. PostgreSQL sums up the payloads and stops at the limit; SQLite returns row by row.
-_UNSENT: Final = {
-    "postgresql": """
-        SELECT sequence, id::text, aggregatetype, aggregateid::text, type, payload
+# The first rows of the queue, thousands at a time. Rows that are on their way to the broker, or whose entries are being
+# deleted, are excluded one by one: a row between them may have been committed only now. PostgreSQL sums up the payloads
+# and stops at the limit.
+_QUEUED_POSTGRESQL: Final = """
+    SELECT sequence, id, aggregatetype, aggregateid, type, payload
+    FROM (
+        SELECT queued.sequence, id::text, aggregatetype, aggregateid::text, type, payload,
+               sum(length(payload)) OVER (ORDER BY queued.sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS bytes
         FROM (
-            SELECT *, sum(length(payload)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS bytes
-            FROM outbox
-            WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL AND NOT sequence <@ %s::int8multirange
-            ORDER BY sequence LIMIT %s
-        ) AS first
-        WHERE bytes < %s
-        """,
-    "sqlite": """
-        SELECT sequence, id, aggregatetype, aggregateid, type, payload FROM outbox
-        WHERE sent_at IS NULL AND settled_at IS NULL AND outcome IS NULL
-              AND sequence NOT IN (SELECT value FROM json_each(?))
-        ORDER BY sequence LIMIT ?
-        """,
-}
-
-
-def unsent(connection: Connection, rows_max: int, bytes_max: int, excluded: Sequence[int] = ()) -> list[UnsentRow]:
-    """The first unsent rows in the order of their sequence, without the excluded sequences.
-
-    At most `rows_max` rows; rows after the one whose payload reaches `bytes_max` in total are left for the next call.
+            SELECT sequence FROM outbox_queue WHERE NOT sequence <@ %s::int8multirange ORDER BY sequence LIMIT %s
+        ) AS queued LEFT JOIN LATERAL (
+            SELECT * FROM outbox
+            WHERE outbox.sequence = queued.sequence AND settled_at IS NULL AND outcome IS NULL LIMIT 1
+        ) AS unsettled ON true
+        ORDER BY queued.sequence
+    ) AS first
+    WHERE bytes IS NULL OR bytes < %s
     """
-    driver = connection.connection.driver_connection
-    statement = _UNSENT[connection.dialect.name]
+_QUEUED_SQLITE: Final = "SELECT sequence FROM outbox_queue ORDER BY sequence LIMIT ?"
+_UNSETTLED_SQLITE: Final = """
+    SELECT sequence, id, aggregatetype, aggregateid, type, payload FROM outbox
+    WHERE sequence = ? AND settled_at IS NULL AND outcome IS NULL
+    """
+
+
+def queued(connection: Connection, rows_max: int, bytes_max: int, excluded: Sequence[int] = ()) -> QueuedRows:
+    """The first rows of the queue in the order of their sequence, without the excluded sequences.
+
+    At most `rows_max` entries; rows after the one whose payload reaches `bytes_max` in total are left for the next
+    call.
+    """
     if connection.dialect.name == "postgresql":
         # A binary cursor transfers payloads as bytes instead of in hexadecimal.
         with driver_cursor(connection, binary=True) as cursor:
-            result = cursor.execute(statement, (multirange(excluded), rows_max, bytes_max))
-            return list(map(UnsentRow._make, result.fetchall()))
+            found = cursor.execute(_QUEUED_POSTGRESQL, (multirange(excluded), rows_max, bytes_max)).fetchall()
+        rows = [UnsentRow._make(row) for row in found if row[1] is not None]
+        return QueuedRows(rows, [row[0] for row in found if row[1] is None])
+    return _queued_in_sqlite(driver_of(connection), rows_max, bytes_max, set(excluded))
+
+
+def _queued_in_sqlite(driver: sqlite3.Connection, rows_max: int, bytes_max: int, excluded: set[int]) -> QueuedRows:
     rows: list[UnsentRow] = []
+    obsolete: list[int] = []
     size = 0
-    with closing(
-        cast("sqlite3.Connection", driver).execute(statement, (json.dumps(excluded), rows_max))
-    ) as sqlite_rows:
-        for row in map(UnsentRow._make, sqlite_rows):
-            rows.append(row)
-            size += len(row.payload)
-            if size >= bytes_max:
-                break
-    return rows
+    entries = driver.execute(_QUEUED_SQLITE, (rows_max + len(excluded),)).fetchall()
+    for sequence in [entry[0] for entry in entries if entry[0] not in excluded][:rows_max]:
+        row = driver.execute(_UNSETTLED_SQLITE, (sequence,)).fetchone()
+        if row is None:
+            obsolete.append(sequence)
+            continue
+        rows.append(UnsentRow._make(row))
+        size += len(rows[-1].payload)
+        if size >= bytes_max:
+            break
+    return QueuedRows(rows, obsolete)
 
 
-def multirange(numbers: Sequence[int]) -> str:
+def multirange(numbers: Iterable[int]) -> str:
     """Exactly these numbers as a PostgreSQL multirange, adjacent numbers joined into one range.
 
     >>> multirange([5, 3, 4, 9])
@@ -156,20 +200,37 @@ def multirange(numbers: Sequence[int]) -> str:
     return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
 
 
-def mark_sent(
-    connection: Connection, sequences: Iterable[int], sent_at: datetime, topic_ids: Mapping[str, str]
-) -> None:
-    """Record that the broker has acknowledged these rows, with the ids of their topics. One statement.
-
-    `topic_ids` has exactly the aggregate types of the rows.
+# Queue rows again, except those that have a reply by now.
+_QUEUE_AGAIN: Final = """
+    INSERT INTO outbox_queue (sequence)
+    SELECT sequence FROM outbox WHERE sequence {} AND settled_at IS NULL AND outcome IS NULL
+    ON CONFLICT DO NOTHING
     """
-    ids = list(topic_ids.values())
-    topic_id = case(topic_ids, value=outbox.c.aggregatetype) if len(ids) > 1 else ids[0]
-    connection.execute(
-        update(outbox)
-        .where(is_one_of(connection, outbox.c.sequence, sequences))
-        .values(sent_at=sent_at, sent_topic_id=topic_id)
-    )
+# Take rows off the queue: they are acknowledged by the broker, or are not to be sent.
+_DEQUEUE: Final = "DELETE FROM outbox_queue WHERE sequence {}"
+
+_IS_GIVEN: Final = {"postgresql": "= ANY (%s::int8[])", "sqlite": "IN (SELECT value FROM json_each(?))"}
+
+
+def queue_again(connection: Connection, sequences: Iterable[int]) -> None:
+    """Queue these rows to be sent again, except those that have a reply by now. Idempotent. One statement."""
+    _execute(connection, _QUEUE_AGAIN, sequences)
+
+
+def dequeue(connection: Connection, sequences: Iterable[int]) -> None:
+    """Take these rows off the queue. Idempotent. One statement."""
+    _execute(connection, _DEQUEUE, sequences)
+
+
+def _execute(connection: Connection, statement: str, sequences: Iterable[int]) -> None:
+    """Execute a statement with these sequences as its only parameter."""
+    text_ = statement.format(_IS_GIVEN[connection.dialect.name])
+    listed = list(sequences)
+    if connection.dialect.name == "postgresql":
+        with driver_cursor(connection) as cursor:
+            cursor.execute(text_, (pg_array_literal(listed),))
+    else:
+        driver_of(connection).execute(text_, (json.dumps(listed),))
 
 
 def reject(connection: Connection, sequence: int, reason: Reason) -> None:

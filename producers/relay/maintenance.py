@@ -1,12 +1,15 @@
-"""Relay maintenance, once a minute: check topic ids, re-send unanswered rows, prune settled rows."""
+"""Relay maintenance, once a minute: check topic ids, queue unanswered rows again, prune settled rows.
+
+It works in small steps, between which the relay sends.
+"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from confluent_kafka import KafkaException
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from structlog import get_logger
 
 from tenten.kafka.topics_admin import check_partitions
@@ -19,9 +22,6 @@ from tenten.sql.locks import DatabaseLock
 
 log = get_logger(__name__)
 
-REPLY_SECONDS_MAX: Final = 3600
-"""A row without a reply is sent again after this time."""
-
 SETTLED_DAYS_KEPT: Final = 30
 """The retention of replies; then a settled row is deleted with its personal data."""
 
@@ -30,22 +30,42 @@ MAINTENANCE_SECONDS: Final = 60
 _FIRST_MAINTENANCE_SECONDS: Final = 10
 """Settlement first reads the replies that arrived while the channel was stopped."""
 
+_ALL_ROWS_SECONDS: Final = 3600
+"""How often all rows are looked at, not only those appended since: a row may become visible late."""
+
 _SLICE_ROWS: Final = 1_000
+"""Rows that one step looks at."""
 
 
 class Maintenance:
     """The relay's periodic maintenance."""
 
-    def __init__(self, producer: RelayProducer, lock: DatabaseLock) -> None:
+    def __init__(self, connection: Connection, producer: RelayProducer, lock: DatabaseLock) -> None:
+        self._connection = connection
         self._producer = producer
         self._lock = lock
         self._next_at = time.monotonic() + _FIRST_MAINTENANCE_SECONDS
+        self._all_rows_at = 0.0
+        self._steps: Iterator[None] | None = None
+        self._schedule_after = self._prune_after = 0
 
-    def run_when_due(self, connection: Connection) -> None:
-        """Raises: `LockHeld`, `TopicChanged`, `KafkaRefused`; the database's errors."""
-        if time.monotonic() < self._next_at:
-            return
+    def run_when_due(self) -> bool:
+        """Do the next step, if one is due; whether more are left.
+
+        Raises: `LockHeld`, `TopicChanged`, `KafkaRefused`; the database's errors.
+        """
+        if self._steps is None:
+            if time.monotonic() < self._next_at:
+                return False
+            self._steps = self._pass()
+        for _ in self._steps:
+            return True
+        self._steps = None
         self._next_at = time.monotonic() + MAINTENANCE_SECONDS
+        return False
+
+    def _pass(self) -> Iterator[None]:
+        """All that is done once a minute, in steps."""
         if not self._lock.is_held():
             raise LockHeld("the lock of this channel's relay was lost with its connection")
         try:
@@ -54,35 +74,83 @@ class Maintenance:
             if not is_transient(error):
                 raise
             return
+        yield
+        yield from check_topics(self._connection, self._producer)
+        if time.monotonic() >= self._all_rows_at:
+            self._all_rows_at = time.monotonic() + _ALL_ROWS_SECONDS
+            self._schedule_after = self._prune_after = 0
         now = datetime.now(UTC)
-        check_topics(connection, self._producer)
-        requeue_overdue(connection, now - timedelta(seconds=REPLY_SECONDS_MAX), self._producer.topic_ids)
-        prune(connection, now - timedelta(days=SETTLED_DAYS_KEPT))
+        schedule_after = retention.first_to_schedule(self._connection) - 1
+        yield from schedule_resends(self._connection, now, self._schedule_after)
+        self._schedule_after = schedule_after
+        yield from resend(self._connection, now)
+        for last in prune(self._connection, now - timedelta(days=SETTLED_DAYS_KEPT), self._prune_after):
+            self._prune_after = last
+            yield
 
 
-def check_topics(connection: Connection, producer: RelayProducer) -> None:
-    """Record new topics. Raises: `TopicChanged` when the partition count of a recorded topic has changed."""
-    for topic, info in producer.topics.items():
-        key = {"topic": topic, "topic_id": info.topic_id}
-        recorded = connection.scalar(select(topics.c.partitions).filter_by(**key))
-        if recorded is None:
-            connection.execute(insert(topics).values(**key, partitions=info.partitions))
-        else:
-            check_partitions(topic, recorded, info.partitions)
+def check_topics(connection: Connection, producer: RelayProducer) -> Iterator[None]:
+    """Record new topics. When a topic was recreated, queue again all unanswered rows that were sent to the earlier one.
 
-
-def requeue_overdue(connection: Connection, sent_before: datetime, topic_ids: Mapping[str, str]) -> None:
-    """Mark unsent, in slices, the unanswered rows sent before that time or to a topic that was deleted.
-
-    `topic_ids` has the current topic id of each aggregate type.
+    Raises: `TopicChanged` when the partition count of a recorded topic has changed.
     """
-    while sequences := retention.overdue(connection, sent_before, topic_ids, _SLICE_ROWS):
-        retention.mark_unsent(connection, sequences)
-        log.info("outbox_requeued", rows=len(sequences))
+    for aggregate_type, topic in producer.topic_names.items():
+        info = producer.topics[topic]
+        of_topic = select(topics.c.topic_id, topics.c.partitions).where(topics.c.topic == topic)
+        recorded = {row.topic_id: row.partitions for row in connection.execute(of_topic)}
+        if info.topic_id in recorded:
+            check_partitions(topic, recorded[info.topic_id], info.partitions)
+            continue
+        if recorded:
+            yield from queue_again(connection, aggregate_type)
+        # Recorded after its rows are queued: a crash between repeats them.
+        connection.execute(insert(topics).values(topic=topic, topic_id=info.topic_id, partitions=info.partitions))
+        connection.execute(delete(topics).where(topics.c.topic == topic, topics.c.topic_id != info.topic_id))
 
 
-def prune(connection: Connection, settled_before: datetime) -> None:
-    """Delete, in slices, the rows settled before that time."""
-    while sequences := retention.prunable(connection, settled_before, _SLICE_ROWS):
-        retention.prune(connection, sequences)
-        log.info("outbox_pruned", rows=len(sequences))
+def queue_again(connection: Connection, aggregate_type: str) -> Iterator[None]:
+    """Queue all unanswered rows of this type again."""
+    for window in _windows(connection):
+        _log_requeued(retention.queue_window_again(connection, window, aggregate_type))
+        yield
+
+
+def schedule_resends(connection: Connection, now: datetime, after: int = 0) -> Iterator[None]:
+    """Schedule the unanswered rows after this sequence, as far as they were sent, to be sent again in an hour."""
+    for window in _windows(connection, after):
+        retention.schedule_resends(connection, window, now)
+        yield
+
+
+def resend(connection: Connection, now: datetime) -> Iterator[None]:
+    """Queue the scheduled rows again whose time has come."""
+    is_full = True
+    while is_full:
+        due, queued = retention.resend_due(connection, now, _SLICE_ROWS)
+        _log_requeued(queued)
+        is_full = due == _SLICE_ROWS
+        yield
+
+
+def prune(connection: Connection, settled_before: datetime, after: int = 0) -> Iterator[int]:
+    """Delete the rows after this sequence that were settled before that time; yields up to where it has looked."""
+    for window in _windows(connection, after):
+        is_last = retention.is_younger(connection, window, settled_before)
+        if sequences := retention.prunable(connection, window, settled_before):
+            retention.prune(connection, sequences)
+            log.info("outbox_pruned", rows=len(sequences))
+        if is_last:
+            return
+        yield window.last
+
+
+def _windows(connection: Connection, after: int = 0) -> Iterator[retention.Window]:
+    """The rows of the outbox after this sequence, slice by slice."""
+    while (window := retention.next_window(connection, after, _SLICE_ROWS)) is not None:
+        yield window
+        after = window.last
+
+
+def _log_requeued(rows: int) -> None:
+    if rows:
+        log.info("outbox_requeued", rows=rows)

@@ -1,22 +1,15 @@
-"""Mark acknowledged rows of the outbox as sent, in the background."""
+"""Take acknowledged rows off the outbox queue, in the background."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from itertools import count
-from typing import Final, Self
+from typing import Self
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from tenten.producers.outbox import table
 from tenten.producers.till.open_channel import OpenChannel
-from tenten.runtime.error_codes import error_code
 from tenten.runtime.failpoints import failpoint
-
-_ATTEMPTS: Final = 5
-_DEADLOCK: Final = "40P01"
 
 
 @contextmanager
@@ -27,8 +20,8 @@ def autocommit_connection(opened: OpenChannel) -> Generator[Connection]:
 
 
 class Marker:
-    """Marks the rows of acknowledged batches as sent, one batch at a time, while the caller continues. Use it as a
-    context manager.
+    """Takes acknowledged batches off the queue, one batch at a time, while the caller continues. Use it as a context
+    manager.
     """
 
     def __init__(self, opened: OpenChannel) -> None:
@@ -36,7 +29,7 @@ class Marker:
         self._exit = ExitStack()
         self._running: Future[None] | None = None
         self.sequences: Sequence[int] = ()
-        """The rows that may not be marked yet."""
+        """The rows that may still be in the queue."""
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:
@@ -48,27 +41,20 @@ class Marker:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
-    def mark(self, sequences: Sequence[int], topic_ids: Mapping[str, str]) -> None:
-        """Wait for the previous batch, then start to mark these rows. Raises: the errors of the previous batch."""
+    def mark(self, sequences: Sequence[int]) -> None:
+        """Wait for the previous batch, then start to take these rows off. Raises: the errors of the previous batch."""
         self.finish()
         if sequences:
             self.sequences = sequences
-            self._running = self._thread.submit(self._mark, sequences, topic_ids)
+            self._running = self._thread.submit(self._mark, sequences)
 
     def finish(self) -> None:
-        """Wait until all rows are marked. Raises: the database's errors."""
+        """Wait until all rows are off the queue. Raises: the database's errors."""
         running, self._running = self._running, None
         if running is not None:
             running.result()
         self.sequences = ()
 
-    def _mark(self, sequences: Sequence[int], topic_ids: Mapping[str, str]) -> None:
-        for attempt in count(1):
-            try:
-                table.mark_sent(self._connection, sequences, datetime.now(UTC), topic_ids)
-                break
-            except OperationalError as error:
-                # Replies can arrive before the rows are marked sent, and settlement locks the rows in another order.
-                if error_code(error) != _DEADLOCK or attempt == _ATTEMPTS:
-                    raise
+    def _mark(self, sequences: Sequence[int]) -> None:
+        table.dequeue(self._connection, sequences)
         failpoint("relay.after_mark")

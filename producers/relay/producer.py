@@ -65,8 +65,6 @@ class Batch(NamedTuple):
     """Rows on their way to the broker."""
 
     rows: list[UnsentRow]
-    topic_ids: Mapping[str, str]
-    """The ids of their topics before sending, by aggregate type. An outdated id only causes the rows to be re-sent."""
     too_large: list[UnsentRow]
     """Rows that cannot be sent because of their size."""
 
@@ -76,7 +74,7 @@ class Batch(NamedTuple):
         return [row.sequence for row in self.rows]
 
 
-NO_BATCH: Final = Batch([], {}, [])
+NO_BATCH: Final = Batch([], [])
 
 
 class TopicRoute(NamedTuple):
@@ -97,8 +95,8 @@ class RelayProducer:
         self.channel = channel
         self.topics: Mapping[str, TopicInfo] = {}
         """The current topics, by name with prefix."""
-        self.topic_ids: Mapping[str, str] = {}
-        """The current topic ids, by aggregate type of the rows."""
+        self.topic_names: Mapping[str, str] = {kind: settings.topic(topic) for kind, topic in _TOPICS.items()}
+        """The topics, by aggregate type of the rows."""
         self._routes: Mapping[str, TopicRoute] = {}
         self._failed: dict[str, KafkaError] = {}
         self._error_listener = ErrorListener()
@@ -141,9 +139,7 @@ class RelayProducer:
 
     def refresh_topics(self) -> None:
         """Read the current topic ids. Raises: `KafkaRefused`, `KafkaException`."""
-        names = {kind: self.settings.topic(topic) for kind, topic in _TOPICS.items()}
-        self.topics = topic_ids(self.settings, names.values())
-        self.topic_ids = {kind: self.topics[name].topic_id for kind, name in names.items()}
+        self.topics = topic_ids(self.settings, self.topic_names.values())
 
     def send(self, rows: Sequence[UnsentRow], stop: Event) -> Batch:
         """Queue these rows for sending, in this order. Blocks only while the producer's queue is full."""
@@ -168,8 +164,7 @@ class RelayProducer:
                 continue
             sent.append(row)
         failpoint("relay.after_produce")
-        kinds = {row.aggregate_type for row in sent}
-        return Batch(sent, {kind: self.topic_ids[kind] for kind in kinds}, too_large)
+        return Batch(sent, too_large)
 
     def _send_when_free(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
         """Queue one row as soon as the producer's queue has room; False when `stop` is set before that."""

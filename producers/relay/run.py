@@ -1,12 +1,12 @@
 """The relay (P-job): publishes a channel's outbox to `async-customers` and `retail-transactions`.
 
-Input: unsent rows of the outbox. Output: one record per row with the headers `id` and `type`; customers' events are
-keyed by customer, orders, sales and ends of day by channel.
-Promise: every row is sent at least once, the rows of a key in their order; a row is marked sent only after the broker
-has acknowledged it. A crash at any point repeats rows and loses none. A row without a reply after an hour, or sent to
-a topic that was deleted, is sent again. Only one relay per channel can run.
+Input: the rows of the outbox that are in the outbox queue. Output: one record per row with the headers `id` and `type`;
+customers' events are keyed by customer, orders, sales and ends of day by channel.
+Promise: every row is sent at least once, the rows of a key in their order; a row leaves the outbox queue only after the
+broker has acknowledged it. A crash at any point repeats rows and loses none. A row without a reply after an hour, or
+sent to a topic that was recreated, is sent again. Only one relay per channel can run.
 
-While a batch is being sent, the previous one is marked and the next one is read.
+While a batch is being sent, the previous one is taken off the queue and the next one is read.
 """
 
 from collections.abc import Generator, Sequence
@@ -21,7 +21,7 @@ from structlog import get_logger
 
 from tenten.kafka.client_errors import refusal_of
 from tenten.producers.outbox import table, transactions
-from tenten.producers.outbox.table import UnsentRow
+from tenten.producers.outbox.table import NOTHING, QueuedRows, UnsentRow
 from tenten.producers.relay.maintenance import Maintenance, check_topics
 from tenten.producers.relay.marking import Marker, autocommit_connection
 from tenten.producers.relay.producer import NO_BATCH, DeliveryFailed, RelayProducer
@@ -39,7 +39,7 @@ from tenten.sql.notifications import SETTLED_CHANNEL, CommitListener
 log = get_logger(__name__)
 
 BATCH_ROWS_MAX: Final = {"postgresql": 10_000, "sqlite": 2_000}
-"""Rows per batch. Few in SQLite, where marking a batch blocks other writers."""
+"""Rows per batch. Few in SQLite, where deleting a batch of entries blocks other writers."""
 
 BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
 """Payload bytes per batch; two batches are in memory at a time."""
@@ -92,8 +92,11 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             if producer.connect(stop):
                 has_worked.set()
                 retry.recovered()
-                check_topics(connection, producer)
-                relay(opened, connection, producer, marker, Maintenance(producer, lock), stop=stop)
+                for _ in check_topics(connection, producer):
+                    if stop.is_set():
+                        return
+                maintenance = Maintenance(connection, producer, lock)
+                relay(opened, connection, producer, marker, maintenance, stop=stop)
 
 
 def relay(
@@ -110,33 +113,34 @@ def relay(
     wake = CommitListener(connection, table.WAKE_CHANNEL, SETTLED_CHANNEL)
     in_flight = NO_BATCH
     while not stop.is_set() or in_flight.rows:
-        maintenance.run_when_due(connection)
+        has_steps_left = maintenance.run_when_due()
         if not stop.is_set():
             issue_reserved_cards(opened, connection)
-        rows = [] if stop.is_set() else _unsent(connection, [*in_flight.sequences, *marker.sequences])
+        queued = NOTHING if stop.is_set() else _queued(connection, [*in_flight.sequences, *marker.sequences])
         acknowledged = producer.acknowledged(in_flight, stop)
         if len(acknowledged) < len(in_flight.rows):
-            marker.mark(acknowledged, in_flight.topic_ids)
+            marker.mark(acknowledged)
             marker.finish()
             producer.check()
             return
-        sent = producer.send(rows, stop)
-        marker.mark(acknowledged, in_flight.topic_ids)
+        sent = producer.send(queued.rows, stop)
         for row in sent.too_large:
             _reject_too_large(connection, row)
+        marker.mark([*acknowledged, *queued.obsolete, *(row.sequence for row in sent.too_large)])
         in_flight = sent
-        if not rows:
+        if not queued.rows:
             marker.finish()
             producer.serve()
-            wake.wait(_POLL_SECONDS, stop)
+            if not has_steps_left:
+                wake.wait(_POLL_SECONDS, stop)
 
 
-def _unsent(connection: Connection, excluded: Sequence[int]) -> list[UnsentRow]:
+def _queued(connection: Connection, excluded: Sequence[int]) -> QueuedRows:
     """The next rows to send."""
-    rows = table.unsent(connection, BATCH_ROWS_MAX[connection.dialect.name], BATCH_BYTES_MAX, excluded)
-    if rows:
+    queued = table.queued(connection, BATCH_ROWS_MAX[connection.dialect.name], BATCH_BYTES_MAX, excluded)
+    if queued.rows:
         failpoint("relay.after_select")
-    return rows
+    return queued
 
 
 def _reject_too_large(connection: Connection, row: UnsentRow) -> None:

@@ -56,8 +56,6 @@ outbox: Final = Table(
     Column("type", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False, comment="the record, Avro in single-object encoding"),
     Column("created_at", UtcTime, nullable=False),
-    Column("sent_at", UtcTime),
-    Column("sent_topic_id", Text, comment="the topic it was sent to; sent again when that topic is another"),
     Column("settled_at", UtcTime),
     Column("outcome", Text, comment="as in Reply, in lower case; rejected rows stay unsettled"),
     Column("reasons", JSON, comment="[{field, code, text}]"),
@@ -70,12 +68,26 @@ outbox: Final = Table(
         server_default="0",
         comment="of the newest reply to a customer event; 0 before the first",
     ),
-    Index(
-        "ix_outbox_unsent", "sequence", postgresql_where=text("sent_at IS NULL"), sqlite_where=text("sent_at IS NULL")
-    ),
     Index(None, "aggregateid"),
     sqlite_autoincrement=True,
 )
+
+outbox_queue: Final = Table(
+    "outbox_queue",
+    metadata,
+    Column("sequence", IDENTITY, primary_key=True, autoincrement=False),
+)
+"""The rows of the outbox that are still to be sent: written with them, deleted after the broker's acknowledgement."""
+
+outbox_resends: Final = Table(
+    "outbox_resends",
+    metadata,
+    Column("sequence", IDENTITY, primary_key=True, autoincrement=False),
+    Column("resend_at", UtcTime, nullable=False, comment="when it is queued again, if it is still unsettled then"),
+    Column("attempts", Integer, nullable=False, comment="how often it was queued again"),
+    Index(None, "resend_at"),
+)
+"""Rows of the outbox that were sent and not settled soon: when each is queued again."""
 
 positions: Final = Table(
     "positions",

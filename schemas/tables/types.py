@@ -52,14 +52,17 @@ class UtcTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(DateTime(timezone=True) if dialect.name == "postgresql" else String(32))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
+        return value if value is None or dialect.name == "postgresql" else as_sqlite_time(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
         return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
+
+
+def as_sqlite_time(time: datetime) -> str:
+    """An aware time as SQLite holds it: ISO 8601 in UTC, with microseconds and `+00:00`."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 IDENTITY: Final = BigInteger().with_variant(Integer, "sqlite")

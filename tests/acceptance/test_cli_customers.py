@@ -153,7 +153,7 @@ def test_rejected_customer_is_shown_and_discarded_only_with_yes(store: Tenten) -
     ada = create(store, *ADA)
     with sqlite3.connect(store.directory / "houston.db") as database:
         reasons = '[{"field": "last_name", "code": "too_strange", "text": "No."}]'
-        database.execute("UPDATE outbox SET sent_at = created_at, outcome = 'rejected', reasons = ?", (reasons,))
+        database.execute("UPDATE outbox SET outcome = 'rejected', reasons = ?", (reasons,))
     database.close()
     # when
     shown = store.ok("customer", "show", "houston", ada, "--json").json

@@ -1,7 +1,7 @@
 """Checks of customers: versions, snapshots, channels, and the result of their events according to the model."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from tests.faults.case import Case
 from tests.faults.evidence import ChannelTables
@@ -82,10 +82,14 @@ def _outbox_arrived(case: Case, name: str, channel: ChannelTables) -> Iterator[s
     arrived = {*(event["event_id"] for _, event in case.events), *case.transactions}
     unsettled = {str(row["aggregateid"]) for row in channel.outbox if _is_unsettled_event(row)}
     for row in channel.outbox:
-        if row["sent_at"] is not None and str(row["id"]) not in arrived:
+        if row["sequence"] not in channel.queue and row["outcome"] not in _NEVER_SENT and str(row["id"]) not in arrived:
             yield f"I4: {name} has sent event {row['id']}, which is not on the topic"
     for customer_id in sorted(unsettled - channel.customers.keys()):
         yield f"I7: {name} has lost customer {customer_id}, which has unsettled events"
+
+
+_NEVER_SENT: Final = frozenset({"erased", "rejected", "discarded"})
+"""Outcomes that a row can also get in the channel, before it was sent."""
 
 
 def _is_unsettled_event(row: Mapping[str, Any]) -> bool:

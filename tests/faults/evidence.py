@@ -89,6 +89,8 @@ class ChannelTables:
     customers: Mapping[str, Row]
     states: Mapping[str, State]
     outbox: tuple[Row, ...]
+    queue: frozenset[int]
+    """The sequences of the outbox's rows that are still to be sent."""
     positions: tuple[Row, ...]
 
 
@@ -288,12 +290,13 @@ _SALES: Final = (
 
 def read_channel(url: str) -> ChannelTables:
     """A channel's tables in one view of the database, PostgreSQL or SQLite."""
-    names = ("customers", "customer_addresses", "customer_contacts", "outbox", "positions")
+    names = ("customers", "customer_addresses", "customer_contacts", "outbox", "outbox_queue", "positions")
     rows = _read_sqlite(url.removeprefix("sqlite:///"), names) if url.startswith("sqlite") else _read_tables(url, names)
     return ChannelTables(
         customers=_by_id(rows["customers"]),
         states=_states(rows["customers"], rows["customer_addresses"], rows["customer_contacts"]),
         outbox=tuple(sorted(rows["outbox"], key=lambda row: int(row["sequence"]))),
+        queue=frozenset(int(row["sequence"]) for row in rows["outbox_queue"]),
         positions=tuple(rows["positions"]),
     )
 

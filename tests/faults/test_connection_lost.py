@@ -88,7 +88,7 @@ def sell(houston: OpenChannel) -> None:
 
 def unsent(houston: OpenChannel) -> int:
     """The number of rows that the relay has not sent yet."""
-    return sum(row["sent_at"] is None for row in rows(houston, channel.outbox))
+    return len(rows(houston, channel.outbox_queue))
 
 
 def is_settled(houston: OpenChannel) -> bool:

@@ -56,6 +56,8 @@ class World:
     group_offsets: dict[int, int] = field(default_factory=dict)
     channel_customers: dict[str, Row] = field(default_factory=dict)
     outbox: list[Row] = field(default_factory=list)
+    queue: list[int] = field(default_factory=list)
+    """The sequences of the outbox's rows that are still to be sent."""
     sales: WorldSales = field(default_factory=WorldSales)
 
     def live(self) -> None:
@@ -255,6 +257,8 @@ class World:
                     _insert(connection, table, {"customer_id": customer["customer_id"], **child})
         for row in self.outbox:
             _insert(connection, "outbox", row)
+        for sequence in self.queue:
+            _insert(connection, "outbox_queue", {"sequence": sequence})
         for partition in range(PARTITIONS):
             position = {"topic": f"{self.prefix}customers", "topic_id": "1", "partition": partition}
             _insert(connection, "positions", {**position, "next_offset": 1_000})

@@ -288,8 +288,10 @@ def test_file_is_a_repeat_after_its_events_were_pruned(store: Store, file: Path)
     now = datetime.now(UTC)
     # when
     with store.channel.engine.begin() as connection:
-        retention.prune(connection, retention.prunable(connection, now + timedelta(days=1), 1000))
-        assert retention.prunable(connection, now + timedelta(days=1), 1000) == []
+        window = retention.next_window(connection, 0, 1000)
+        assert window is not None
+        retention.prune(connection, retention.prunable(connection, window, now + timedelta(days=1)))
+        assert retention.prunable(connection, window, now + timedelta(days=1)) == []
     # then
     rows = store.rows(channel.outbox)
     assert [row["payload"] for row in rows] == [b"", b"", b""]

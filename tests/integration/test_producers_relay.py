@@ -52,7 +52,7 @@ def store(channel_url: str, tmp_path: Path, bootstrap_servers: str, prefix: str)
 
 
 def test_every_row_is_sent_once_keyed_by_its_customer(store: Store) -> None:
-    """Records have the payload byte for byte, the id and the type; the rows are marked with time and topic."""
+    """Records have the payload byte for byte, the id and the type; the rows leave the queue, and stay unsettled."""
     # given
     created = [create_customer(store.channel, last_name=f"Lovelace {number}") for number in range(20)]
     edit_customer(store.channel, created[0].customer_id, first_name="Ada")
@@ -67,7 +67,7 @@ def test_every_row_is_sent_once_keyed_by_its_customer(store: Store) -> None:
         headers = dict(message.headers() or [])
         assert (message.key(), message.value()) == (rows[event_id]["aggregateid"].encode(), rows[event_id]["payload"])
         assert headers == {"id": event_id.encode(), "type": rows[event_id]["type"].encode()}
-    assert len({row["sent_topic_id"] for row in rows.values()} - {None, ""}) == 1
+    assert store.unsent_ids() == []
     assert all(row["settled_at"] is None for row in rows.values())
 
 
@@ -117,11 +117,13 @@ def test_row_committed_out_of_order_is_still_sent(store: Store) -> None:
         [late] = store.rows(channel.outbox)
         with store.channel.engine.begin() as connection:
             connection.execute(text("DELETE FROM outbox"))
+            connection.execute(text("DELETE FROM outbox_queue"))
         with store.relaying():
             create_customer(store.channel, last_name="Quick")
             store.wait_until_sent()
             with store.channel.engine.begin() as connection:
                 connection.execute(insert(channel.outbox).values(late))
+                connection.execute(insert(channel.outbox_queue).values(sequence=late["sequence"]))
             store.wait_until_sent()
     else:
         with store.relaying(), store.channel.engine.connect() as slow:
@@ -130,8 +132,8 @@ def test_row_committed_out_of_order_is_still_sent(store: Store) -> None:
             store.wait_until_sent()
             [row] = store.rows(channel.outbox)
             sequence = slow.scalar(text("SELECT nextval(pg_get_serial_sequence('outbox', 'sequence'))"))
-            values = {**row, "sequence": sequence, "id": first.customer_id, "sent_at": None, "sent_topic_id": None}
-            slow.execute(insert(channel.outbox).values(values))
+            slow.execute(insert(channel.outbox).values({**row, "sequence": sequence, "id": first.customer_id}))
+            slow.execute(insert(channel.outbox_queue).values(sequence=sequence))
             # when
             create_customer(store.channel, last_name="Quick")
             store.wait_until_sent()
@@ -173,7 +175,7 @@ def test_relay_without_a_broker_waits_until_stopped(store: Store) -> None:
     waiting.join(10)
     # then
     assert not waiting.is_alive()
-    assert store.rows(channel.outbox)[0]["sent_at"] is None
+    assert len(store.unsent_ids()) == 1
 
 
 def without_broker(settings: Settings) -> Settings:
@@ -181,31 +183,57 @@ def without_broker(settings: Settings) -> Settings:
     return settings.model_copy(update={"kafka": {"bootstrap.servers": "127.0.0.1:1"}})
 
 
-def test_rows_without_a_reply_are_sent_again_after_an_hour(store: Store) -> None:
-    """And at once when their topic was deleted; never rows with a reply or a rejection."""
+def test_rows_without_a_reply_are_sent_again_with_a_back_off(store: Store) -> None:
+    """After one hour, two more, four more and so on, at most a day; never rows with a reply."""
     # given
-    states = ["unanswered", "another topic", "recent", "settled", "rejected"]
+    states = ["unanswered", "settled", "rejected", "settled later"]
     for state in states:
         create_customer(store.channel, last_name=state)
     with store.relaying():
         store.wait_until_sent()
     ids = [row["id"] for row in store.rows(channel.outbox)]
-    topic_ids = {"customer": store.rows(channel.outbox)[0]["sent_topic_id"]}
-    store.reply(ids[3], "synchronized", version=1)
-    store.reject(ids[4])
-    with store.channel.engine.begin() as connection:
-        changed = update(channel.outbox).values(sent_at=LONG_AGO)
-        connection.execute(changed.where(channel.outbox.c.id.in_([ids[0], ids[3], ids[4]])))
-        deleted = update(channel.outbox).values(sent_topic_id="deleted")
-        connection.execute(deleted.where(channel.outbox.c.id.in_([ids[1], ids[3], ids[4]])))
-    # when
-    with store.channel.engine.begin() as connection:
-        maintenance.requeue_overdue(connection, datetime.now(UTC) - timedelta(hours=1), topic_ids)
+    store.reply(ids[1], "synchronized", version=1)
+    store.reject(ids[2])
+    unsent = create_customer(store.channel, last_name="unsent")
+    with autocommit(store) as connection:
+        # when
+        started_at = datetime.now(UTC)
+        list(maintenance.schedule_resends(connection, started_at))
+        list(maintenance.schedule_resends(connection, started_at + timedelta(minutes=1)))
+        scheduled = {row["sequence"]: row["resend_at"] - started_at for row in store.rows(channel.outbox_resends)}
+        store.reply(ids[3], "synchronized", version=1)
+        queued_at = []
+        for hour in range(1, 100):
+            list(maintenance.resend(connection, started_at + timedelta(hours=hour, seconds=1)))
+            if store.unsent_ids()[0] == ids[0]:
+                queued_at.append(hour)
+                table.dequeue(connection, [1])
+    # then
+    assert scheduled == dict.fromkeys([1, 4], timedelta(hours=1))
+    assert queued_at == [1, 3, 7, 15, 31, 55, 79]
+    assert [row["sequence"] for row in store.rows(channel.outbox_resends)] == [1]
+    assert [row["aggregateid"] for row in store.rows(channel.outbox) if row["id"] in store.unsent_ids()] == [
+        unsent.customer_id
+    ]
+
+
+def test_row_whose_resend_is_due_is_sent_again(store: Store) -> None:
+    """Once, in spite of a second pass before it is sent."""
+    # given
+    create_customer(store.channel, last_name="Lovelace")
+    with store.relaying():
+        store.wait_until_sent()
+    with autocommit(store) as connection:
+        list(maintenance.schedule_resends(connection, datetime.now(UTC)))
+        # when
+        for _ in range(2):
+            list(maintenance.resend(connection, datetime.now(UTC) + timedelta(hours=2)))
     with store.relaying():
         store.wait_until_sent()
     # then
-    sent = event_ids(store.topic())
-    assert {row_id: sent.count(row_id) for row_id in ids} == dict(zip(ids, [2, 2, 1, 1, 1], strict=True))
+    [row] = store.rows(channel.outbox)
+    assert event_ids(store.topic()) == [row["id"]] * 2
+    assert [row["attempts"] for row in store.rows(channel.outbox_resends)] == [1]
 
 
 def test_settled_rows_are_not_sent(store: Store) -> None:
@@ -219,7 +247,7 @@ def test_settled_rows_are_not_sent(store: Store) -> None:
         connection.execute(erased.where(channel.outbox.c.id == ids[0]))
     # when
     with store.relaying():
-        wait_for(lambda: sum(row["sent_at"] is not None for row in store.rows(channel.outbox)) == 2, "both others")
+        store.wait_until_sent()
     # then
     assert sorted(event_ids(store.topic())) == sorted(ids[1:])
 
@@ -239,7 +267,7 @@ def test_too_large_event_is_rejected_and_blocks_no_other(store: Store) -> None:
     # when
     with store.relaying():
         wait_for(lambda: show_customer(store.channel, huge.customer_id).status == "rejected", "the rejection")
-        wait_for(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+        store.wait_until_sent()
     # then
     seen = show_customer(store.channel, huge.customer_id)
     assert (seen.status, [reason.code for reason in seen.reasons]) == (CustomerStatus.REJECTED, ["too_large"])
@@ -278,12 +306,11 @@ def test_unsent_rows_are_bounded_in_number_and_in_bytes(store: Store) -> None:
         create_customer(store.channel, last_name=f"Lovelace {number}")
     # when
     with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        all_rows = table.unsent(connection, 100, 1_000_000)
-        limited = table.unsent(connection, 2, 1_000_000)
-        small = table.unsent(connection, 100, 1)
-        others = table.unsent(
-            connection, 100, 1_000_000, [all_rows[1].sequence, all_rows[2].sequence, all_rows[4].sequence]
-        )
+        all_rows = table.queued(connection, 100, 1_000_000).rows
+        limited = table.queued(connection, 2, 1_000_000).rows
+        small = table.queued(connection, 100, 1).rows
+        excluded = [all_rows[1].sequence, all_rows[2].sequence, all_rows[4].sequence]
+        others = table.queued(connection, 100, 1_000_000, excluded).rows
         # then
         assert [row.sequence for row in all_rows] == list(connection.scalars(select(channel.outbox.c.sequence)))
     assert limited == all_rows[:2]
@@ -300,7 +327,7 @@ def test_old_settled_rows_are_pruned_after_their_snapshot(store: Store) -> None:
     store.reply(store.rows(channel.outbox)[0]["id"], "synchronized", version=1)
     # when
     with store.channel.engine.begin() as connection:
-        maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1))
+        assert list(maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1)))
     # then
     assert [row["aggregateid"] for row in store.rows(channel.outbox)] == [shown.customer_id, pending.customer_id]
 
@@ -345,31 +372,29 @@ def test_transactions_are_sent_to_their_topic_in_order_keyed_by_channel(store: S
     ]
     [customer_event] = store.topic()
     assert customer_event.key() == ada.customer_id.encode()
-    topic_of = {row["topic_id"]: row["topic"] for row in store.rows(channel.topics)}
-    assert {(row["aggregatetype"], topic_of[row["sent_topic_id"]]) for row in rows.values()} == {
-        ("customer", store.settings.topic(ASYNC_CUSTOMERS)),
-        ("retail_transaction", store.settings.topic(RETAIL_TRANSACTIONS)),
-    }
 
 
-def test_sale_sent_to_a_deleted_topic_is_sent_again(store: Store) -> None:
-    """Customers' events are not: each row is compared with the topic of its own type."""
+def test_unanswered_rows_are_sent_again_to_a_recreated_topic(store: Store) -> None:
+    """Those of the topic's own type, at once; never rows with a reply."""
     # given
     create_customer(store.channel, last_name="Lovelace")
-    lost, other = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(2))
+    lost, settled, rejected = (record_sale(store.channel, lines=[TEA]).transaction_id for _ in range(3))
     with store.relaying():
         store.wait_until_sent()
-    ids = {row["aggregatetype"]: row["sent_topic_id"] for row in store.rows(channel.outbox)}
+    store.reply(settled, "synchronized")
+    store.reject(rejected)
+    is_topic = channel.topics.c.topic == store.settings.topic(RETAIL_TRANSACTIONS)
     with store.channel.engine.begin() as connection:
-        deleted = update(channel.outbox).values(sent_topic_id="deleted")
-        connection.execute(deleted.where(channel.outbox.c.id == lost))
-        # when
-        maintenance.requeue_overdue(connection, LONG_AGO, ids)
-    with store.relaying():
-        store.wait_until_sent()
+        connection.execute(update(channel.topics).where(is_topic).values(topic_id="deleted"))
+    # when
+    for _ in range(2):
+        with store.relaying():
+            wait_for(lambda: "deleted" not in {row["topic_id"] for row in store.rows(channel.topics)}, "the new topic")
+            store.wait_until_sent()
     # then
-    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [lost, other, lost]
+    assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [lost, settled, rejected, lost]
     assert len(store.topic()) == 1
+    assert len(store.rows(channel.topics)) == 2
 
 
 def test_too_large_sale_is_rejected_and_blocks_no_other(store: Store) -> None:
@@ -381,7 +406,7 @@ def test_too_large_sale_is_rejected_and_blocks_no_other(store: Store) -> None:
         connection.execute(too_large.where(channel.outbox.c.id == huge))
     # when
     with store.relaying():
-        wait_for(lambda: store.rows(channel.outbox)[1]["sent_at"] is not None, "the other one")
+        store.wait_until_sent()
         wait_for(lambda: show_transaction(store.channel, huge).status == "rejected", "the rejection")
     # then
     assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other]
@@ -408,7 +433,7 @@ def test_record_rejected_by_the_broker_holds_back_its_key(store: Store) -> None:
     # when
     with RelayProducer(store.settings, HOUSTON) as producer, autocommit(store) as connection:
         assert producer.connect(Event())
-        batch = producer.send(table.unsent(connection, 100, 1_000_000), Event())
+        batch = producer.send(table.queued(connection, 100, 1_000_000).rows, Event())
         acknowledged = producer.acknowledged(batch, Event())
         # then
         [event, *_] = store.rows(channel.outbox)
@@ -437,7 +462,7 @@ def test_old_settled_sales_are_pruned(store: Store) -> None:
             connection.execute(update(channel.transactions).where(is_this).values(status=status))
     # when
     with store.channel.engine.begin() as connection:
-        maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1))
+        assert list(maintenance.prune(connection, datetime.now(UTC) + timedelta(days=1)))
     # then
     assert [row["id"] for row in store.rows(channel.outbox)] == [pending, waiting, blocked]
     assert show_transaction(store.channel, settled).transaction_id == settled

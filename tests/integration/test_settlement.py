@@ -199,7 +199,7 @@ def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
         scene.wait_until_level()
     first = scene.edit(ann, replace(ann.customer, first_name="Secret"), ["first_name"])
     second = event(ann.customer_id, replace(ann.customer, last_name="Secret"), ["last_name"])
-    scene.append(second, sent_at=None)
+    scene.append(second, is_sent=False)
     # when
     with scene.running(run):
         scene.headquarters.reply(reply(first, Outcome.ERASED))
@@ -542,10 +542,10 @@ def test_reply_to_an_end_of_day(scene: ChannelScene, status: str) -> None:
     assert row["settled_at"] is not None
 
 
-def test_reply_before_the_relays_mark_settles(scene: ChannelScene) -> None:
-    """The row is not marked as sent yet; the answer is new all the same."""
+def test_reply_before_the_row_has_left_the_queue_settles(scene: ChannelScene) -> None:
+    """The row is still queued; the answer is new all the same."""
     # given
-    order = scene.sell(sent_at=None)
+    order = scene.sell(is_sent=False)
     # when
     with scene.running(run):
         scene.headquarters.reply(transaction_reply(order, "waiting", 1))
@@ -557,7 +557,7 @@ def test_reply_before_the_relays_mark_settles(scene: ChannelScene) -> None:
 def test_old_reply_does_not_prevent_a_resend(scene: ChannelScene) -> None:
     """A clerk sends a rejected order again; the rejection comes once more before the relay has sent it."""
     # given
-    order = scene.sell(sent_at=None)
+    order = scene.sell(is_sent=False)
     with scene.engine.begin() as connection:
         connection.execute(update(channel.transactions).values(answer=4))
     # when
@@ -731,7 +731,8 @@ def test_transactions_are_sent_again_where_their_answers_were_deleted(scene: Cha
         )
         scene.wait_until_replies_read()
     # then
-    unsent = {key for key, row in scene.outbox().items() if row["settled_at"] is None and row["sent_at"] is None}
+    queued = {row["sequence"] for row in scene.rows(channel.outbox_queue)}
+    unsent = {key for key, row in scene.outbox().items() if row["settled_at"] is None and row["sequence"] in queued}
     assert unsent == {sold["waiting"], sold["blocked"], closed["waiting"]}
     assert {scene.outbox()[key]["outcome"] for key in unsent} == {None}
 

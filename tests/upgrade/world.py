@@ -32,7 +32,7 @@ class Store:
 
     def unsettled(self) -> list[Row]:
         """Events and transactions that headquarters has not settled."""
-        return rows(self.url, "SELECT id, type, sent_at, outcome FROM outbox WHERE settled_at IS NULL")
+        return rows(self.url, "SELECT * FROM outbox WHERE settled_at IS NULL")
 
     def transactions(self) -> dict[str, Row]:
         """Its orders and sales by id."""

@@ -21,8 +21,9 @@ from tenten.sql.arrays import is_one_of
 def settle_transactions(connection: Connection, replies: Sequence[TransactionReply], at: datetime) -> None:
     """Store the reply with the highest number of each transaction. Idempotent. A fixed number of statements.
 
-    Any reply settles an outbox row that was sent: headquarters has it. An unsent row was sent before: either the reply
-    arrived before the relay marked the row as sent, or a clerk is sending it again; then only a new reply settles it.
+    Any reply settles an outbox row that is no longer queued: headquarters has it. A queued row was sent before: either
+    the reply arrived before the relay took the row off the queue, or it is being sent again; then only a new reply
+    settles it.
     Locks the rows in the order of their ids.
     """
     newest: dict[str, TransactionReply] = {}
@@ -75,7 +76,10 @@ _CHANGES: Final = (
     ),
     (
         "UPDATE outbox SET outcome = r.outcome, reasons = r.reasons, settled_at = r.at",
-        "WHERE outbox.id = r.id AND outbox.settled_at IS NULL AND (r.is_new OR outbox.sent_at IS NOT NULL)",
+        """
+        WHERE outbox.id = r.id AND outbox.settled_at IS NULL
+              AND (r.is_new OR NOT EXISTS (SELECT 1 FROM outbox_queue WHERE outbox_queue.sequence = outbox.sequence))
+        """,
     ),
 )
 
@@ -100,15 +104,22 @@ def send_open_transactions_again(connection: Connection) -> None:
 
     Headquarters recognises a repeat and replies with the current status. Idempotent.
     """
-    connection.execute(_SEND_AGAIN, {"open": [TransactionStatus.WAITING.value, TransactionStatus.BLOCKED.value]})
+    for statement in _SEND_AGAIN:
+        connection.execute(statement, {"open": [TransactionStatus.WAITING.value, TransactionStatus.BLOCKED.value]})
 
 
-_SEND_AGAIN: Final = text(
-    """
-    UPDATE outbox SET settled_at = NULL, outcome = NULL, reasons = NULL, sent_at = NULL, sent_topic_id = NULL
-    WHERE settled_at IS NOT NULL AND (
+_IS_OPEN: Final = """
+    settled_at IS NOT NULL AND (
         id IN (SELECT transaction_id FROM transactions WHERE status IN :open)
         OR id IN (SELECT end_of_day_id FROM end_of_days WHERE status IN :open)
     )
     """
-).bindparams(bindparam("open", expanding=True))
+
+# Queue the rows; then they are unsettled again.
+_SEND_AGAIN: Final = tuple(
+    text(statement + _IS_OPEN + also).bindparams(bindparam("open", expanding=True))
+    for statement, also in (
+        ("INSERT INTO outbox_queue (sequence) SELECT sequence FROM outbox WHERE ", " ON CONFLICT DO NOTHING"),
+        ("UPDATE outbox SET settled_at = NULL, outcome = NULL, reasons = NULL WHERE ", ""),
+    )
+)
