@@ -10,5 +10,5 @@ filling.py       records visible at once           transactions.py   O1, O2, O3
 store_load.py    stores under a steady load        decoding.py       E1
 till.py          a till of that load               starting.py       L1
 cpu.py           CPU by kind of process            rebalancing.py    P11
-report.py        the table and the file
+report.py        the table and the file            batch_sizes.py    S1, S2
 """

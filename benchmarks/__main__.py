@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import report
+from benchmarks.batch_sizes import batch_sizes
 from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
@@ -27,6 +28,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"L1"}), starting),
     (frozenset({"P7", "P7a", "P7b"}), latency),
     (frozenset({"P11"}), rebalancing),
+    (frozenset({"S1", "S2"}), batch_sizes),
     (frozenset({"P1", "P2"}), into_postgresql),
     (frozenset({"P5", "P6"}), headquarters),
     (frozenset({"P8"}), relay),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from benchmarks.customers import Record
 
@@ -21,6 +21,7 @@ _PRODUCER: Final = {
     "log_level": 3,
 }
 _SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.1
 
 
 class Filling:
@@ -29,6 +30,7 @@ class Filling:
     def __init__(self, bootstrap_servers: str, topic: str, records: Iterable[Record], kind: str) -> None:
         """Write the records with the headers that relays and headquarters give them."""
         servers = {"bootstrap.servers": bootstrap_servers}
+        earlier = _high_watermarks(bootstrap_servers, topic)
         self._producer = Producer({**servers, **_PRODUCER, "transactional.id": f"filling-{topic}"})
         self._producer.init_transactions(_SECONDS)
         self._producer.begin_transaction()
@@ -38,8 +40,11 @@ class Filling:
             self._produce(topic, record, headers)
             self.records += 1
         self._producer.flush(_SECONDS)
-        self.next_offsets = _high_watermarks(bootstrap_servers, topic)
-        """By partition: the offset after the last of these records."""
+        watermarks = _high_watermarks(bootstrap_servers, topic)
+        self.next_offsets = {
+            partition: high for partition, high in watermarks.items() if high > earlier.get(partition, 0)
+        }
+        """By partition that has some of these records: the offset after the last of them."""
 
     def _produce(self, topic: str, record: Record, headers: list[tuple[str, str | bytes | None]]) -> None:
         while True:
@@ -64,9 +69,22 @@ def _high_watermarks(bootstrap_servers: str, topic: str) -> dict[int, int]:
     try:
         partitions = consumer.list_topics(topic, timeout=_SECONDS).topics[topic].partitions
         watermarks = {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_SECONDS)
-            for partition in partitions
+            partition: _high_watermark(consumer, TopicPartition(topic, partition)) for partition in partitions
         }
     finally:
         consumer.close()
-    return {partition: high for partition, (_, high) in watermarks.items() if high > 0}
+    return {partition: high for partition, high in watermarks.items() if high > 0}
+
+
+def _high_watermark(consumer: Consumer, partition: TopicPartition) -> int:
+    """The offset after the last record of a partition. A new topic has no leader yet: asked again for a while."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            watermarks: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=_SECONDS)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return watermarks[1]

@@ -118,7 +118,7 @@ def _release_and_wait(
     """Seconds from the commit of the records until the group has committed the last one; and their number."""
     filling = Filling(on.servers.bootstrap_servers, on.settings.topic(ASYNC_CUSTOMERS), records, "CustomerCreated")
     started_at = filling.release()
-    ended_at = wait_until(lambda: _has_committed(admin, group, filling.next_offsets), processes)
+    ended_at = wait_until(lambda: has_committed(admin, group, filling.next_offsets), processes)
     return ended_at - started_at, filling.records
 
 
@@ -135,7 +135,8 @@ def _shares(admin: AdminClient, group: str) -> Sequence[int]:
     return [len(member.assignment.topic_partitions) for member in description.members]
 
 
-def _has_committed(admin: AdminClient, group: str, next_offsets: dict[int, int]) -> bool:
+def has_committed(admin: AdminClient, group: str, next_offsets: dict[int, int]) -> bool:
+    """Whether the group has committed these offsets."""
     futures = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=10)
     committed = {position.partition: position.offset for position in futures[group].result().topic_partitions}
     return all(committed.get(partition, -1) >= offset for partition, offset in next_offsets.items())

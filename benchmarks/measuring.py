@@ -35,7 +35,7 @@ class Result:
     what: str
     against: str = ""
     """What the limit is; empty without a limit."""
-    unit: Literal["k/s", "ms", "s", "µs", "MiB", "a minute", "in all", "ms/s"]
+    unit: Literal["k/s", "ms", "s", "µs", "MiB", "a minute", "in all", "ms/s", "times"]
     subject: Sequence[float]
     limit: Sequence[float] = ()
     at_least: float | None = None
@@ -46,7 +46,7 @@ class Result:
     """The highest summed peak memory of the subject's processes in a run."""
     settings: Settings = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Further figures, for JSON; those under "shown" are printed below the table."""
+    """Further figures, for JSON; those under "shown" and the "tables" are printed below the results."""
 
     @property
     def ratio(self) -> float | None:
@@ -83,6 +83,10 @@ class Scale:
     """How long idle processes are measured."""
     rebalancing_rounds: int
     """For P11."""
+    batch_sizes: tuple[int, ...]
+    """For S1 and S2."""
+    batches_max: int
+    """For S1 and S2: batches of each size at most."""
 
 
 FULL = Scale(
@@ -96,6 +100,8 @@ FULL = Scale(
     warm_up_seconds=40.0,
     idle_seconds=15.0,
     rebalancing_rounds=2,
+    batch_sizes=(1, 2, 4, 8, 16, 17, 32, 64, 100, 150, 200, 400, 1_000, 2_000, 5_000, 10_000),
+    batches_max=400,
 )
 SMALL = Scale(
     name="small",
@@ -108,6 +114,8 @@ SMALL = Scale(
     warm_up_seconds=1.0,
     idle_seconds=1.0,
     rebalancing_rounds=1,
+    batch_sizes=(1, 16, 17, 1_000),
+    batches_max=20,
 )
 
 

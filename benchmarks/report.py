@@ -156,8 +156,19 @@ def show(console: Console, report: Report) -> None:
     for row in report.measured:
         for name, value in row["details"].get("shown", {}).items():
             console.print(f"{row['bar']}, {name}: {_text(value)}", highlight=False)
+        for inner in row["details"].get("tables", ()):
+            console.print(_plain_table(inner))
     for bar, why in report.found["not_run"].items():
         console.print(f"{bar}: not run: {why}", highlight=False)
+
+
+def _plain_table(found: dict[str, Any]) -> Table:
+    table = Table(title=found["title"])
+    for column in found["columns"]:
+        table.add_column(column, justify="right")
+    for row in found["rows"]:
+        table.add_row(*(f"{value:,}" for value in row))
+    return table
 
 
 def _bound(row: dict[str, Any]) -> str:
