@@ -13,10 +13,12 @@ from benchmarks.batch_sizes import batch_sizes
 from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
+from benchmarks.idle_channel import idle_channel
 from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
 from benchmarks.rebalancing import rebalancing
 from benchmarks.relay import relay
+from benchmarks.replicas import replicas
 from benchmarks.servers import Servers, own_servers
 from benchmarks.starting import starting
 from benchmarks.transactions import transactions
@@ -29,6 +31,8 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P7", "P7a", "P7b"}), latency),
     (frozenset({"P11"}), rebalancing),
     (frozenset({"S1", "S2"}), batch_sizes),
+    (frozenset({"C1"}), idle_channel),
+    (frozenset({"C2"}), replicas),
     (frozenset({"P1", "P2"}), into_postgresql),
     (frozenset({"P5", "P6"}), headquarters),
     (frozenset({"P8"}), relay),

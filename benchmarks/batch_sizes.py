@@ -10,22 +10,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from benchmarks import bare_loop
 from benchmarks.cpu import BENCHMARK, KAFKA, Processes, Spent, spent
 from benchmarks.customers import CHANNELS, Record, events, snapshots
 from benchmarks.databases import Ask, observer
-from benchmarks.filling import Filling
+from benchmarks.filling import Filling, Transactions
 from benchmarks.headquarters import has_committed
 from benchmarks.measuring import FULL, Result, Scale
 from benchmarks.processes import Process, tenten, wait_until
 from benchmarks.servers import Servers
 from benchmarks.stage import Database, Stage, stage
-from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 RISE_MAX: Final = 1.25
 
@@ -37,7 +35,6 @@ _WARM_UP_RECORDS: Final = 1_000
 _RECORDS: Final = 20_000
 _BATCHES_MIN: Final = 4
 _CHANNEL_BATCHES_MAX: Final = 40
-_SECONDS: Final = 60.0
 _IDLE_SECONDS: Final = 4.0
 _PAUSE_SECONDS: Final = 0.25
 _SNAPSHOTS_A_SECOND: Final = 8_000
@@ -149,7 +146,7 @@ def _channel(servers: Servers, scale: Scale, database: Database) -> list[dict[st
         stage(servers, {_STORE: database}) as on,
         tenten(on, "channel", "run", _STORE) as process,
         observer(on.channel_url(_STORE)) as ask,
-        _Transactions(on) as transactions,
+        Transactions(on) as transactions,
     ):
         load = _ChannelLoad(process=process, ask=ask, transactions=transactions)
         load.send(snapshots(1, 1, seed=_SEED - 1), 1)
@@ -175,7 +172,7 @@ class _ChannelLoad:
 
     process: Process
     ask: Ask
-    transactions: "_Transactions"
+    transactions: Transactions
     customers: int = 0
 
     def send(self, records: Iterator[Record], size: int) -> None:
@@ -185,30 +182,6 @@ class _ChannelLoad:
             self.customers += len(transaction)
             time.sleep(_PAUSE_SECONDS / 2 + size / _SNAPSHOTS_A_SECOND)
         wait_until(lambda: self.ask(_COUNT) == [(self.customers,)], [self.process], _PAUSE_SECONDS)
-
-
-class _Transactions:
-    """A producer of snapshots in transactions, as headquarters is. Use it as a context manager."""
-
-    def __init__(self, on: Stage) -> None:
-        self._topic = on.settings.topic(CUSTOMERS)
-        servers = {"bootstrap.servers": on.servers.bootstrap_servers, "log_level": 3}
-        self._producer = Producer({**servers, **bare_loop.PRODUCER, "transactional.id": f"sizes-{self._topic}"})
-
-    def __enter__(self) -> Self:
-        self._producer.init_transactions(_SECONDS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._producer.close()
-
-    def commit(self, records: Sequence[Record]) -> None:
-        """Produce these records and commit."""
-        self._producer.begin_transaction()
-        for record in records:
-            headers: list[tuple[str, str | bytes | None]] = [("id", record.event_id), ("type", "Customer")]
-            self._producer.produce(self._topic, record.value, record.key, headers=headers)
-        self._producer.commit_transaction(_SECONDS)
 
 
 # Both.

@@ -4,12 +4,15 @@ So the consumers under measurement are started, warmed up and at the end of the 
 """
 
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
+from benchmarks import bare_loop as loop
 from benchmarks.customers import Record
+from benchmarks.stage import Stage
+from tenten.schemas.topics import CUSTOMERS
 
 _PRODUCER: Final = {
     "partitioner": "murmur2_random",
@@ -30,7 +33,7 @@ class Filling:
     def __init__(self, bootstrap_servers: str, topic: str, records: Iterable[Record], kind: str) -> None:
         """Write the records with the headers that relays and headquarters give them."""
         servers = {"bootstrap.servers": bootstrap_servers}
-        earlier = _high_watermarks(bootstrap_servers, topic)
+        earlier = high_watermarks(bootstrap_servers, topic)
         self._producer = Producer({**servers, **_PRODUCER, "transactional.id": f"filling-{topic}"})
         self._producer.init_transactions(_SECONDS)
         self._producer.begin_transaction()
@@ -40,7 +43,7 @@ class Filling:
             self._produce(topic, record, headers)
             self.records += 1
         self._producer.flush(_SECONDS)
-        watermarks = _high_watermarks(bootstrap_servers, topic)
+        watermarks = high_watermarks(bootstrap_servers, topic)
         self.next_offsets = {
             partition: high for partition, high in watermarks.items() if high > earlier.get(partition, 0)
         }
@@ -62,7 +65,32 @@ class Filling:
         return started_at
 
 
-def _high_watermarks(bootstrap_servers: str, topic: str) -> dict[int, int]:
+class Transactions:
+    """A producer of snapshots in transactions, as headquarters is. Use it as a context manager."""
+
+    def __init__(self, on: Stage) -> None:
+        self._topic = on.settings.topic(CUSTOMERS)
+        servers = {"bootstrap.servers": on.servers.bootstrap_servers, "log_level": 3}
+        self._producer = Producer({**servers, **loop.PRODUCER, "transactional.id": f"transactions-{self._topic}"})
+
+    def __enter__(self) -> Self:
+        self._producer.init_transactions(_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.close()
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """Produce these records and commit."""
+        self._producer.begin_transaction()
+        for record in records:
+            headers: list[tuple[str, str | bytes | None]] = [("id", record.event_id), ("type", "Customer")]
+            self._producer.produce(self._topic, record.value, record.key, headers=headers)
+        self._producer.commit_transaction(_SECONDS)
+
+
+def high_watermarks(bootstrap_servers: str, topic: str) -> dict[int, int]:
+    """By partition that has records: the offset after the last one, committed or not."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap_servers, "group.id": "unused", "isolation.level": "read_uncommitted"}
     )

@@ -87,6 +87,12 @@ class Scale:
     """For S1 and S2."""
     batches_max: int
     """For S1 and S2: batches of each size at most."""
+    calm_seconds: float
+    """For C1: from the start of the channel until it is idle."""
+    idle_channel_seconds: float
+    """For C1."""
+    replicas: int
+    """For C2."""
 
 
 FULL = Scale(
@@ -102,6 +108,9 @@ FULL = Scale(
     rebalancing_rounds=2,
     batch_sizes=(1, 2, 4, 8, 16, 17, 32, 64, 100, 150, 200, 400, 1_000, 2_000, 5_000, 10_000),
     batches_max=400,
+    calm_seconds=20.0,
+    idle_channel_seconds=180.0,
+    replicas=100,
 )
 SMALL = Scale(
     name="small",
@@ -116,6 +125,9 @@ SMALL = Scale(
     rebalancing_rounds=1,
     batch_sizes=(1, 16, 17, 1_000),
     batches_max=20,
+    calm_seconds=2.0,
+    idle_channel_seconds=5.0,
+    replicas=5,
 )
 
 

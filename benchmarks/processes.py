@@ -1,5 +1,6 @@
 """Processes under measurement: `tenten`, started as by a user, the bare loop, and tills."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.stage import Stage
 
@@ -37,6 +38,25 @@ class Process:
             return 0
         peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(peaks[0].split()[1]) * 1024 if peaks else 0
+
+    def send(self, value: object) -> None:
+        """Write a line of JSON to its stdin."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(json.dumps(value).encode() + b"\n")
+        self.popen.stdin.flush()
+
+    def receive(self) -> Any:
+        """Wait for the next line of JSON from its stdout. Raises: `BenchmarkFailed` if it has ended."""
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        if not line:
+            raise BenchmarkFailed(f"a process has ended:\n{self.log_tail()}")
+        return json.loads(line)
+
+    def end_input(self) -> None:
+        """Close its stdin. Idempotent."""
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
 
     def log_tail(self) -> str:
         """The last lines of its log."""
@@ -76,7 +96,10 @@ def started(stage: Stage, command: Sequence[str], *, converses: bool = False) ->
     try:
         yield process
     finally:
+        process.end_input()
         stop(popen)
+        if popen.stdout is not None:
+            popen.stdout.close()
 
 
 def stop(popen: "subprocess.Popen[bytes]") -> None:

@@ -7,7 +7,6 @@ before that transaction writes, leads to the line of the channel's log that foll
 machine's.
 """
 
-import json
 import re
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.cpu import Processes, Sample, Spent, spent
 from benchmarks.databases import observer
@@ -56,7 +55,7 @@ class StoreLoad:
     """Running stores and their tills."""
 
     def __init__(
-        self, on: Stage, headquarters: Sequence[Process], channels: Mapping[str, Process], tills: Mapping[str, "Till"]
+        self, on: Stage, headquarters: Sequence[Process], channels: Mapping[str, Process], tills: Mapping[str, Process]
     ) -> None:
         self.on = on
         self.headquarters = list(headquarters)
@@ -66,7 +65,7 @@ class StoreLoad:
         self._processes = Processes(on.servers.postmaster_pid(), on.servers.broker_pid())
         self._processes.add(HEADQUARTERS, [process.popen.pid for process in headquarters])
         self._processes.add(CHANNELS, [process.popen.pid for process in channels.values()])
-        self._processes.add(TILLS, [till.process.popen.pid for till in tills.values()])
+        self._processes.add(TILLS, [till.popen.pid for till in tills.values()])
 
     @property
     def processes(self) -> list[Process]:
@@ -90,12 +89,12 @@ class StoreLoad:
         }
         self._created += count
         for store, order in orders.items():
-            self._tills[store].order(order)
+            self._tills[store].send(asdict(order))
         return orders
 
     def done(self) -> Mapping[str, Done]:
         """Wait until every till has carried out its order."""
-        return {store: till.done() for store, till in self._tills.items()}
+        return {store: _done(till) for store, till in self._tills.items()}
 
     def wait_until_settled(self) -> None:
         """Wait until no event of a store is unsettled."""
@@ -170,41 +169,18 @@ def store_load(
         yield load
 
 
-class Till:
-    """A till's process, and the way to it."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-
-    def order(self, order: Order) -> None:
-        """Send an order."""
-        assert self.process.popen.stdin is not None
-        self.process.popen.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
-        self.process.popen.stdin.flush()
-
-    def done(self) -> Done:
-        """Wait for the answer to the oldest order. Raises: `BenchmarkFailed` if the till has ended."""
-        answer = self.read()
-        return Done(**{**answer, "waited_ms": tuple(answer["waited_ms"])})
-
-    def read(self) -> Any:
-        """The next line."""
-        assert self.process.popen.stdout is not None
-        line = self.process.popen.stdout.readline()
-        if not line:
-            raise BenchmarkFailed(f"a till has ended:\n{self.process.log_tail()}")
-        return json.loads(line)
-
-
 @contextmanager
-def _till(on: Stage, store: str) -> Iterator[Till]:
+def _till(on: Stage, store: str) -> Iterator[Process]:
+    """A till that is ready for orders."""
     with started(on, [sys.executable, "-m", "benchmarks.till", store], converses=True) as process:
-        assert process.popen.stdin is not None
-        assert process.popen.stdout is not None
-        till = Till(process)
-        with process.popen.stdout, process.popen.stdin:
-            till.read()
-            yield till
+        process.receive()
+        yield process
+
+
+def _done(till: Process) -> Done:
+    """Wait for the answer to the till's oldest order."""
+    answer = till.receive()
+    return Done(**{**answer, "waited_ms": tuple(answer["waited_ms"])})
 
 
 def _commits(channel: Process) -> list[float]:
