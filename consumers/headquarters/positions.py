@@ -1,18 +1,21 @@
 """Positions in headquarters' database: up to which offset a consumer group's records are stored.
 
-They advance in the SQL transaction that stores the records, and are never lowered.
+They advance in the SQL transaction that stores the records, and are never lowered. Each advance is also a check: a
+database that was restored from a backup, or replaced by an older replica, is behind the place where the batch began.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, select, text
+from sqlalchemy.dialects.postgresql import insert
 
+from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.schemas.tables.headquarters import positions
 
 BATCH_COMMITTED_CHANNEL: Final = "tenten_taken_in"
-"""PostgreSQL NOTIFY channel: notified in every transaction that stores a batch."""
+"""PostgreSQL NOTIFY channel: notified in every transaction that adds to the release queue, or stores sales."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,39 +28,74 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPositions:
-    """The positions that a batch reaches in its stream: the next offset by partition."""
+    """The part of a stream that a batch stores: by partition where it starts, and its next offset."""
 
     stream: Stream
+    starts: Mapping[int, int]
     next_offsets: Mapping[int, int]
+
+    def not_advanced(self) -> "StreamPositions":
+        """The same check without an advance, for a part of the batch."""
+        return replace(self, next_offsets=self.starts)
+
+    def parameters(self) -> dict[str, object]:
+        """As parameters of a statement, in the order in which the rows are locked."""
+        partitions = sorted(self.next_offsets)
+        return {
+            "consumer_group": self.stream.consumer_group,
+            "topic_id": self.stream.topic_id,
+            "partitions": partitions,
+            "starts": [self.starts[partition] for partition in partitions],
+            "next_offsets": [self.next_offsets[partition] for partition in partitions],
+        }
 
 
 def advance_positions(headquarters: Connection, reached: StreamPositions) -> None:
-    """Advance the positions, never lowering one, and notify the listeners of `BATCH_COMMITTED_CHANNEL`."""
-    if reached.next_offsets:
-        partitions = sorted(reached.next_offsets)
-        headquarters.execute(
-            _ADVANCE_POSITIONS,
-            {
-                "consumer_group": reached.stream.consumer_group,
-                "topic_id": reached.stream.topic_id,
-                "partitions": partitions,
-                "next_offsets": [reached.next_offsets[partition] for partition in partitions],
-            },
-        )
+    """Advance the positions, never lowering one. Locks their rows, so this is the first step of a transaction.
+
+    Raises: `DatabaseOlderThanStream` when the database is behind the start of the batch.
+    """
+    advanced = headquarters.execute(_ADVANCE_POSITIONS, reached.parameters()).rowcount
+    if advanced != len(reached.next_offsets):
+        raise older_than_stream(reached.stream)
 
 
 _ADVANCE_POSITIONS: Final = text(
-    f"""
-    WITH noted AS (
-        INSERT INTO positions (consumer_group, topic_id, partition, next_offset)
-        SELECT :consumer_group, :topic_id, reached.partition, reached.next_offset
-        FROM unnest(CAST(:partitions AS integer[]), CAST(:next_offsets AS bigint[])) AS reached (partition, next_offset)
-        ON CONFLICT (consumer_group, topic_id, partition)
-        DO UPDATE SET next_offset = greatest(positions.next_offset, excluded.next_offset)
-    )
-    SELECT pg_notify('{BATCH_COMMITTED_CHANNEL}', '')
-    """  # noqa: S608 - a constant of this module
+    """
+    UPDATE positions SET next_offset = greatest(positions.next_offset, reached.next_offset)
+    FROM unnest(CAST(:partitions AS integer[]), CAST(:starts AS bigint[]), CAST(:next_offsets AS bigint[]))
+        AS reached (partition, start, next_offset)
+    WHERE positions.consumer_group = :consumer_group AND positions.topic_id = :topic_id
+        AND positions.partition = reached.partition AND positions.next_offset >= reached.start
+    """
 )
+
+
+def older_than_stream(stream: Stream) -> DatabaseOlderThanStream:
+    """The error of a database that does not have all that this consumer group has processed."""
+    return DatabaseOlderThanStream(
+        f"headquarters' database lacks records that the consumer group {stream.consumer_group} has processed: it was "
+        "restored from a backup, or replaced by an older copy, while this worker was running, and would assign account "
+        "numbers twice. Nothing of this batch is stored. Restore a database that is as recent as the stream"
+    )
+
+
+def notify_batch_committed(headquarters: Connection) -> None:
+    """Notify the listeners of `BATCH_COMMITTED_CHANNEL` when the transaction commits."""
+    headquarters.execute(_NOTIFY)
+
+
+_NOTIFY: Final = text(f"SELECT pg_notify('{BATCH_COMMITTED_CHANNEL}', '')")
+
+
+def create_positions(headquarters: Connection, stream: Stream, partitions: Collection[int]) -> None:
+    """Set the missing positions of these partitions to 0. Idempotent."""
+    if partitions:
+        rows = [
+            {"consumer_group": stream.consumer_group, "topic_id": stream.topic_id, "partition": partition}
+            for partition in sorted(partitions)
+        ]
+        headquarters.execute(insert(positions).values(next_offset=0).on_conflict_do_nothing(), rows)
 
 
 def read_positions(headquarters: Connection, stream: Stream) -> dict[int, int]:

@@ -9,13 +9,18 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from tenten.consumers.headquarters.positions import notify_batch_committed
 from tenten.sql.arrays import pg_array_literal
 
 
 def enqueue_for_customers(headquarters: Connection, customer_ids: Iterable[str]) -> None:
-    """Enqueue the transactions that wait for these customers, in the SQL transaction that synchronizes them."""
+    """Enqueue the transactions that wait for these customers, in the SQL transaction that synchronizes them; the
+    release thread is notified if there are any.
+    """
     if headquarters.scalar(_ANY_WAITING):
-        headquarters.execute(_ENQUEUE_FOR_CUSTOMERS, {"ids": pg_array_literal(customer_ids)})
+        enqueued = headquarters.execute(_ENQUEUE_FOR_CUSTOMERS, {"ids": pg_array_literal(customer_ids)}).rowcount
+        if enqueued:
+            notify_batch_committed(headquarters)
 
 
 _ANY_WAITING: Final = text("SELECT EXISTS (SELECT FROM retail_transactions WHERE status IN ('waiting', 'blocked'))")

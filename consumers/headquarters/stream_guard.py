@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from tenten.consumers.headquarters.positions import Stream, read_positions
+from tenten.consumers.headquarters.positions import Stream, create_positions, read_positions
 from tenten.kafka.topics_admin import check_partitions, topic_ids
 from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.runtime.settings import Settings
@@ -54,6 +54,7 @@ class StreamGuard:
                 topics.c.topic == self._source, topics.c.topic_id == topic.topic_id
             )
             check_partitions(self._source, headquarters.execute(recorded).scalar_one(), topic.partitions)
+            create_positions(headquarters, self.stream, committed.keys())
             positions = read_positions(headquarters, self.stream)
         for partition, offset in committed.items():
             position = positions.get(partition, 0)

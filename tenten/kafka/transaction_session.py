@@ -68,6 +68,9 @@ class Batch:
     """Records of one topic as they were delivered, ordered within each partition."""
 
     messages: list[Message]
+    starts: dict[int, int]
+    """By partition of the batch: where reading continued, at a committed offset or the end of the batch before. The
+    first record may come later, after control markers."""
     next_offsets: dict[int, int]
     """By partition: one past the last record of the batch."""
     topic: str
@@ -106,6 +109,8 @@ class TransactionSession:
         self._producer = TransactionalProducer(name, producer, transactional_id)
         self._group_metadata: object = None
         self._unchecked: set[int] = set()
+        self._continue_at: dict[int, int] = {}
+        """By assigned partition: the end of what has been processed."""
         self._rebalanced = False
         self._rewind: set[int] = set()
         self._retry = Retry(name, HEADQUARTERS, stop)
@@ -148,18 +153,16 @@ class TransactionSession:
 
     def _in_turn(self, messages: list[Message]) -> Iterator[Batch]:
         """Yield these messages batch by batch while each succeeds."""
-        starts = range(0, len(messages), self._limits.records_max)
-        batch: Batch | None = None
-        for start in reversed(starts):
-            batch = self._batch(messages[start : start + self._limits.records_max], batch)
+        batch = self._batches(messages)
         while batch is not None and not self._stop.is_set():
             failpoint(f"{self._name}.after_poll")
             yield batch
-            batch = batch.following
             if self._rewind:
                 # The batch is read again, and so are the records after it.
                 self._rewind |= {record_position(message)[0] for message in messages}
                 return
+            self._continue_at.update(batch.next_offsets)
+            batch = batch.following
 
     @contextmanager
     def attempt(self, batch: Batch) -> Generator[None]:
@@ -189,6 +192,7 @@ class TransactionSession:
         assigned = {partition.partition for partition in self._consumer.assignment()}
         mine = [TopicPartition(self._topic, partition) for partition in self._rewind & assigned]
         for partition in self._consumer.committed(mine, timeout=REQUEST_SECONDS) if mine else []:
+            self._continue_at[partition.partition] = max(partition.offset, 0)
             if partition.offset == OFFSET_INVALID:
                 partition.offset = OFFSET_BEGINNING
             self._consumer.seek(partition)
@@ -218,18 +222,29 @@ class TransactionSession:
             return []
         return messages
 
-    def _batch(self, messages: list[Message], following: Batch | None) -> Batch:
-        next_offsets: dict[int, int] = {}
-        for message in messages:
-            partition, offset = record_position(message)
-            next_offsets[partition] = offset + 1
-        return Batch(
-            messages=messages,
-            next_offsets=next_offsets,
-            topic=self._topic,
-            group_metadata=self._group_metadata,
-            following=following,
-        )
+    def _batches(self, messages: list[Message]) -> Batch | None:
+        """The messages as batches, of which the first is returned and each names the following one."""
+        lots = [
+            messages[at : at + self._limits.records_max] for at in range(0, len(messages), self._limits.records_max)
+        ]
+        next_offsets = [dict(record_position(message) for message in lot) for lot in lots]
+        continue_at = dict(self._continue_at)
+        starts = []
+        for reached in next_offsets:
+            reached.update((partition, offset + 1) for partition, offset in reached.items())
+            starts.append({partition: continue_at.get(partition, 0) for partition in reached})
+            continue_at.update(reached)
+        batch: Batch | None = None
+        for lot, start, reached in zip(reversed(lots), reversed(starts), reversed(next_offsets), strict=True):
+            batch = Batch(
+                messages=lot,
+                starts=start,
+                next_offsets=reached,
+                topic=self._topic,
+                group_metadata=self._group_metadata,
+                following=batch,
+            )
+        return batch
 
     def _check_assigned(self) -> None:
         """Call `on_assigned` for the partitions of the last rebalance."""
@@ -240,6 +255,7 @@ class TransactionSession:
         self._on_assigned(
             {partition.partition: None if partition.offset < 0 else partition.offset for partition in committed}
         )
+        self._continue_at.update((partition.partition, max(partition.offset, 0)) for partition in committed)
         self._unchecked.clear()
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

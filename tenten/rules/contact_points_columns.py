@@ -1,55 +1,17 @@
-"""Regular expressions for ordinary phone numbers and e-mail addresses, for whole columns.
+"""Ordinary phone numbers and e-mail addresses, for whole columns."""
 
-The libraries in `contact_points.py` take 20 and 40 microseconds a value. These expressions accept less than the
-libraries do: the one for phone numbers is made from the library's own metadata.
-"""
-
-import re
-from functools import cache
-from typing import Final
-
-import email_validator
-import phonenumbers
 import polars as pl
-from phonenumbers.phonemetadata import PhoneMetadata
 
-_LABEL: Final = "[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
-_ORDINARY_EMAIL: Final = rf"^[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@(?:{_LABEL}\.)+[A-Za-z]{{2,}}$"
-"""A dot-atom of letters, digits and a few signs; then labels without two hyphens in a row, so none that is Punycode."""
-_ORDINARY_EMAIL_CHARACTERS_MAX: Final = 64
-"""As long as the shortest limit of a part, so that no part can be too long."""
+from tenten.rules import ordinary_contact_points as ordinary
 
 
 def is_ordinary_phone(values: pl.Expr) -> pl.Expr:
     """True only for valid phone numbers, and for nearly all of them."""
-    return values.str.contains(_ordinary_phone())
+    return values.str.contains(f"^{ordinary.phone()}$")
 
 
 def is_ordinary_email(values: pl.Expr) -> pl.Expr:
     """True only for valid e-mail addresses, and for nearly all of them."""
-    short = values.str.len_bytes() <= _ORDINARY_EMAIL_CHARACTERS_MAX
-    return short & values.str.contains(_ORDINARY_EMAIL) & ~values.str.contains(_special_domain())
-
-
-@cache
-def _ordinary_phone() -> str:
-    """A regular expression for the numbers whose length is possible as written: `(?:1[0-9]{10}|49[0-9]{4}|...)`.
-
-    Parsing may remove a trunk prefix, but only if the rest is possible too, or too long. Only transform rules that
-    insert digits (Argentina's 9) can lengthen it; the longest lengths of such a country are left out.
-    """
-    alternatives: list[str] = []
-    for code, regions in phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items():
-        metadata = PhoneMetadata.metadata_for_region_or_calling_code(code, regions[0])
-        if metadata is None or metadata.general_desc is None:
-            continue
-        lengths = metadata.general_desc.possible_length
-        put_in = len(re.findall("[0-9]", re.sub(r"\\[0-9]", "", metadata.national_prefix_transform_rule or "")))
-        alternatives.extend(f"{code}[0-9]{{{length}}}" for length in lengths if 2 <= length <= max(lengths) - put_in)
-    return rf"^\+(?:{'|'.join(alternatives)})$"
-
-
-@cache
-def _special_domain() -> str:
-    """A regular expression for domains that mail cannot be sent to, as the library lists them."""
-    return rf"(?i)[@.](?:{'|'.join(map(re.escape, email_validator.SPECIAL_USE_DOMAIN_NAMES))})$"
+    short = values.str.len_bytes() <= ordinary.EMAIL_CHARACTERS_MAX
+    special = values.str.contains(f"(?i){ordinary.special_domain()}")
+    return short & values.str.contains(f"^{ordinary.EMAIL}$") & ~special

@@ -59,6 +59,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="The database rejected a batch of customer events; its halves are tried until the events that cause "
         "it are known.",
     ),
+    "small_batch_refused": LogEvent(
+        level="info",
+        fields=("records", "code"),
+        meaning="The database did not accept a small batch of new customers as it is, for example because one of them "
+        "exists already; its events are handled one by one.",
+    ),
     "number_sequence_nearly_used_up": LogEvent(
         level="warning",
         fields=("legal_entity", "next", "last"),

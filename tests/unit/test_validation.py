@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.rules.customer_rules import UNKNOWN_PATHS_MAX, path_reasons, reasons
+from tenten.rules.customer_fast_path import record_passes, state_passes
+from tenten.rules.customer_rules import UNKNOWN_PATHS_MAX, all_violations, path_reasons, reasons
 from tenten.rules.customer_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
     EMAIL,
@@ -103,7 +104,7 @@ def passing(states: Sequence[CustomerState | None]) -> list[bool]:
 @given(valid_states())
 def test_valid_customer_has_no_reasons(state: CustomerState) -> None:
     """A customer that breaks no rule has no reasons."""
-    assert reasons(state) == ()
+    assert all_violations(state) == ()
 
 
 @given(st.lists(odd_states() | valid_states(), max_size=12))
@@ -112,7 +113,7 @@ def test_columnar_check_never_accepts_invalid_or_uncanonical_customers(states: l
     """Customers that pass break no rule and are in canonical order."""
     for state, passes in zip(states, passing(states), strict=True):
         if passes:
-            assert reasons(state) == ()
+            assert all_violations(state) == ()
             assert canonical(state) == state
 
 
@@ -121,6 +122,24 @@ def test_columnar_check_never_accepts_invalid_or_uncanonical_customers(states: l
 def test_columnar_check_accepts_every_valid_customer(states: list[CustomerState]) -> None:
     """A valid and canonical customer passes, whatever else is in the batch."""
     assert all(passing(states))
+
+
+@given(odd_states() | valid_states())
+@examples(400)
+def test_quick_check_never_accepts_invalid_or_uncanonical_customers(state: CustomerState) -> None:
+    """A customer that passes, as a value or as a decoded record, breaks no rule and is in canonical order."""
+    passes = state_passes(state)
+
+    assert record_passes(to_avro(state)) == passes
+    if passes:
+        assert all_violations(state) == ()
+        assert canonical(state) == state
+
+
+@given(valid_states())
+def test_quick_check_accepts_every_valid_customer(state: CustomerState) -> None:
+    """A valid and canonical customer passes."""
+    assert state_passes(state)
 
 
 @given(odd_states())

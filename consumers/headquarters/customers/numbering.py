@@ -71,7 +71,7 @@ class Blocks:
                 .where(number_sequences.c.legal_entity == legal_entity)
                 .values(next=first + len(block))
             )
-        _warn_when_nearly_used_up(legal_entity, shape, first + len(block))
+        warn_when_nearly_used_up(legal_entity, shape, first + len(block))
         return range(first, first + len(block))
 
 
@@ -120,7 +120,7 @@ class Allotment:
     def write(self) -> None:
         """Advance the continuous sequences by exactly the numbers taken."""
         for legal_entity, next_number in self._next.items():
-            _warn_when_nearly_used_up(legal_entity, self._sequences[legal_entity][0], next_number)
+            warn_when_nearly_used_up(legal_entity, self._sequences[legal_entity][0], next_number)
         if self._next:
             self._connection.execute(
                 update(number_sequences)
@@ -134,7 +134,7 @@ _warned: set[str] = set()
 """The legal entities whose sequence this process has warned about."""
 
 
-def _warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number: int) -> None:
+def warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number: int) -> None:
     """Warn, once a process, that a sequence is nearly used up."""
     if legal_entity not in _warned and next_number > NEARLY_USED_UP * shape.number_max:
         _warned.add(legal_entity)

@@ -33,8 +33,8 @@ class Output(NamedTuple):
     headers: Headers
 
 
-class CreatedOutputs(NamedTuple):
-    """The outputs of simple creates."""
+class BatchOutputs(NamedTuple):
+    """The outputs of a batch, or of its simple creates."""
 
     snapshots: list[Output]
     replies: list[Output]
@@ -42,18 +42,18 @@ class CreatedOutputs(NamedTuple):
 
 def created_outputs(
     created: pl.DataFrame, values: Sequence[bytes | None], headers: Mapping[str, bytes]
-) -> CreatedOutputs:
+) -> BatchOutputs:
     """Snapshots and replies of a batch's simple creates, given with number, version, time and input position.
 
     `values` are the batch's values as delivered, `headers` the framing by contract name.
     """
-    return CreatedOutputs(
+    return BatchOutputs(
         snapshots=_created_snapshots(created, values, headers["Customer"]),
         replies=_created_replies(created, headers["Reply"]),
     )
 
 
-def snapshots(synchronized: Iterable[Synchronized[CreatedOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
+def snapshots(synchronized: Iterable[Synchronized[BatchOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
     """The current snapshot of every customer that the batch touched, or a tombstone if it is erased.
 
     One record a customer: the last one, when several transactions of a batch touched the same customer.
@@ -71,7 +71,7 @@ def _created_snapshots(created: pl.DataFrame, values: Sequence[bytes | None], he
     tails = _tails(created, values) if created[EXACT].all() else None
     encoded = encode_columns(contract("Customer"), created, header, encoded={"customer": tails} if tails else {})
     return [
-        Output(key=customer_id.encode(), value=value, headers=_headers("Customer", event_id))
+        Output(key=customer_id.encode(), value=value, headers=output_headers("Customer", event_id))
         for customer_id, value, event_id in zip(created["customer_id"], encoded, created["event_id"], strict=True)
     ]
 
@@ -155,7 +155,7 @@ def _touched(touched: Mapping[str, CustomerAfter], header: bytes) -> list[Output
             value=None
             if after.customer.erased
             else encode(contract("Customer"), to_avro(snapshot(after.customer)), header),
-            headers=_headers("Customer", after.event_id),
+            headers=output_headers("Customer", after.event_id),
         )
         for customer_id, after in touched.items()
     ]
@@ -173,7 +173,7 @@ def snapshot(stored: StoredCustomer) -> Customer:
     )
 
 
-def replies(synchronized: Iterable[Synchronized[CreatedOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
+def replies(synchronized: Iterable[Synchronized[BatchOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
     """The reply to every event of the batch, keyed by channel."""
     outputs: list[Output] = []
     for transaction in synchronized:
@@ -193,16 +193,16 @@ def _created_replies(created: pl.DataFrame, header: bytes) -> list[Output]:
     )
     encoded = encode_columns(contract("Reply"), reply, header)
     return [
-        Output(key=channel_id.encode(), value=value, headers=_headers("Reply", event_id))
+        Output(key=channel_id.encode(), value=value, headers=output_headers("Reply", event_id))
         for channel_id, value, event_id in zip(created["channel_id"], encoded, created["event_id"], strict=True)
     ]
 
 
 def _reply(reply: Reply, header: bytes) -> Output:
     value = encode(contract("Reply"), to_avro(reply), header)
-    return Output(key=reply.channel_id.encode(), value=value, headers=_headers("Reply", reply.event_id))
+    return Output(key=reply.channel_id.encode(), value=value, headers=output_headers("Reply", reply.event_id))
 
 
-def _headers(record: str, event_id: str) -> Headers:
+def output_headers(record: str, event_id: str) -> Headers:
     """The headers of a record: the id of the event that caused it, and its type."""
     return [("id", event_id.encode()), ("type", record.encode())]

@@ -10,20 +10,23 @@ Guarantee: one account number per customer, whatever crashes. The database commi
     after the Kafka commit           nothing is repeated
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from threading import Event
-from typing import Final, NamedTuple
+from typing import Final
 
 from sqlalchemy import Engine
 from structlog import get_logger
 
+from tenten.avro.batches import UnreadableRow
+from tenten.avro.small_batch import SMALL_BATCH_MAX
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, decode_and_classify
 from tenten.consumers.headquarters.customers.newest_snapshots import check_newest_snapshots
 from tenten.consumers.headquarters.customers.numbering import Blocks
-from tenten.consumers.headquarters.customers.outputs import created_outputs, replies, snapshots
+from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
+from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import synchronize
 from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
 from tenten.consumers.headquarters.positions import StreamPositions
@@ -65,6 +68,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         writers = writer_schemas(settings)
         channels = known_channels(settings)
         blocks = Blocks(engine)
+        small_batches = SmallBatches(engine)
+        stack.callback(small_batches.close)
         guard = StreamGuard(settings, engine, GROUP, ASYNC_CUSTOMERS, partial(check_newest_snapshots, settings, engine))
         session = TransactionSession(
             name="headquarters",
@@ -77,33 +82,39 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stop=stop,
         )
         stack.enter_context(session)
-        prefetcher = stack.enter_context(Prefetcher[Batch, _Read](lambda batch: _read(batch, writers, channels)))
+        prefetcher = stack.enter_context(
+            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels))
+        )
         streak = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
-                values, classified = prefetcher.get(batch, batch.following)
-                new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
+                read = prefetcher.get(batch, batch.following)
+                new_streak = streak.after([bad.row for bad in read.unreadable], len(batch.messages))
                 stop_when_too_many(new_streak, settings)
                 failpoint("headquarters.while_judging")
-                reached = StreamPositions(stream=guard.stream, next_offsets=batch.next_offsets)
-                encode = partial(created_outputs, values=values, headers=headers)
-                synchronized = synchronize(engine, blocks, channels, classified, reached, encode=encode)
+                reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
+                outputs = None
+                if read.new_customers is not None:
+                    outputs = small_batches.create(read.new_customers, batch.topic, reached, headers)
+                if outputs is None:
+                    classified = read.classified
+                    encode = partial(created_outputs, values=read.values, headers=headers)
+                    synchronized = synchronize(engine, blocks, channels, classified, reached, encode=encode)
+                    outputs = BatchOutputs(snapshots(synchronized, headers), replies(synchronized, headers))
                 failpoint("headquarters.after_sql_commit")
-                snapshot_outputs = snapshots(synchronized, headers)
-                reply_outputs = replies(synchronized, headers)
                 with session.transaction(batch) as out:
-                    for snapshot in snapshot_outputs:
+                    for snapshot in outputs.snapshots:
                         out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
-                    for reply in reply_outputs:
+                    for reply in outputs.replies:
                         out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
-                    send_dead_letters(settings, out, batch, classified.unreadable, ASYNC_CUSTOMERS_DLQ)
+                    send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
                 streak = new_streak
                 log.info(
                     "batch_synchronized",
-                    records=len(values),
-                    snapshots=len(snapshot_outputs),
-                    individual_events=len(classified.individual_events),
-                    dead_letters=len(classified.unreadable),
+                    records=len(batch.messages),
+                    snapshots=len(outputs.snapshots),
+                    individual_events=read.individual_events,
+                    dead_letters=len(read.unreadable),
                     next_offsets=batch.next_offsets,
                 )
 
@@ -114,16 +125,35 @@ def _begin(settings: Settings, engine: Engine) -> Mapping[str, bytes]:
     return publish_schemas(settings)
 
 
-class _Read(NamedTuple):
-    """A batch after decoding and classification."""
+class _ReadBatch:
+    """A batch that has been decoded: as new customers, if it is small and has nothing else, otherwise classified."""
 
-    values: Sequence[bytes | None]
-    batch: ClassifiedBatch
+    def __init__(self, batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> None:
+        """Raises: what `writers` raises when a schema cannot be looked up at the moment."""
+        self.values = [message.value() for message in batch.messages]
+        self._keys = [message.key() for message in batch.messages]
+        self._positions = record_positions(batch.topic, batch.messages)
+        self._writers = writers
+        self._channels = channels
+        self.new_customers = (
+            new_customers(self._keys, self.values, self._positions, writers, channels)
+            if len(self.values) <= SMALL_BATCH_MAX
+            else None
+        )
+        if self.new_customers is None:
+            _ = self.classified  # here, since this may be the prefetching thread
 
+    @cached_property
+    def classified(self) -> ClassifiedBatch:
+        """The batch for the general path: new customers, too, where the database did not accept them together."""
+        return decode_and_classify(self._keys, self.values, self._writers, self._channels, self._positions)
 
-def _read(batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> _Read:
-    """Decode and classify a batch. Raises: what `writers` raises when a schema cannot be looked up at the moment."""
-    values = [message.value() for message in batch.messages]
-    keys = [message.key() for message in batch.messages]
-    positions = record_positions(batch.topic, batch.messages)
-    return _Read(values, decode_and_classify(keys, values, writers, channels, positions))
+    @property
+    def unreadable(self) -> tuple[UnreadableRow, ...]:
+        """The records that cannot be read."""
+        return () if self.new_customers is not None else self.classified.unreadable
+
+    @property
+    def individual_events(self) -> int:
+        """The number of events that need individual handling."""
+        return 0 if self.new_customers is not None else len(self.classified.individual_events)

@@ -1,7 +1,7 @@
 """The SQL transaction of a batch: number new customers, apply events, log, audit, advance the positions.
 
-Locks are taken in this order: number sequences by legal entity, then customers by GUID. The logged outcome of an
-event is final, so a repeated batch gets the same account numbers and the same replies.
+Locks are taken in this order: positions, number sequences by legal entity, then customers by GUID. The logged outcome
+of an event is final, so a repeated batch gets the same account numbers and the same replies.
 
 Simple creates are bulk-inserted optimistically and rely on unique constraints; on a violation the transaction is
 retried with every event handled individually.
@@ -84,7 +84,7 @@ def synchronize(
         return [_in_one_transaction(engine, blocks, channels, rejected, reached, encode=encode)]
     first, second = halves(batch)
     return [
-        *synchronize(engine, blocks, channels, first, replace(reached, next_offsets={}), encode=encode),
+        *synchronize(engine, blocks, channels, first, reached.not_advanced(), encode=encode),
         *synchronize(engine, blocks, channels, second, reached, encode=encode),
     ]
 
@@ -129,6 +129,7 @@ def _write_batch(
 ) -> Synchronized[T]:
     """The steps of the transaction, in the order in which they take locks."""
     now = datetime.now(UTC)
+    advance_positions(headquarters, reached)
     allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, channels, batch))
     individual = IndividualEvents(headquarters, channels, allotment, batch, now)
     individual.apply()
@@ -136,7 +137,6 @@ def _write_batch(
     allotment.write()
     individual_ids = [event.event.customer_id for event in batch.individual_events]
     enqueue_for_customers(headquarters, [*batch.simple_creates["customer_id"], *individual_ids])
-    advance_positions(headquarters, reached)
     failpoint("headquarters.before_sql_commit")
     return Synchronized(created=created, touched=individual.touched, replies=tuple(individual.replies))
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
-from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
+from tenten.consumers.headquarters.positions import StreamPositions, advance_positions, notify_batch_committed
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.release_queue import enqueue_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, ClassifiedBatch, halves
@@ -59,7 +59,7 @@ def ingest(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> 
         row = batch.ends_of_day[0].row if batch.ends_of_day else batch.sales.item(0, ROW)
         return (UnreadableRow(row=row, reason="database_refused", text="is refused by headquarters' database"),)
     first, second = halves(batch)
-    return (*ingest(engine, first, replace(reached, next_offsets={})), *ingest(engine, second, reached))
+    return (*ingest(engine, first, reached.not_advanced()), *ingest(engine, second, reached))
 
 
 OF_A_RECORD: Final = ("22", "23", "54")
@@ -70,9 +70,10 @@ def _ingest_in_one_transaction(engine: Engine, batch: ClassifiedBatch, reached: 
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
+            advance_positions(headquarters, reached)
             replies = [*_ingest_sales(headquarters, batch, now), *record_ends_of_day(headquarters, batch, now)]
             enqueue_replies(headquarters, replies, now)
-            advance_positions(headquarters, reached)
+            notify_batch_committed(headquarters)
             failpoint("transactions.before_sql_commit")
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
         if not isinstance(getattr(error, "orig", error), psycopg.errors.UniqueViolation):

@@ -104,7 +104,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
                 stop_when_too_many(new_streak, settings)
                 failpoint("transactions.while_judging")
-                reached = StreamPositions(stream=guard.stream, next_offsets=batch.next_offsets)
+                reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
                 unreadable = (*classified.unreadable, *ingest(engine, classified, reached))
                 failpoint("transactions.after_sql_commit")
                 with session.transaction(batch) as out:

@@ -1,0 +1,117 @@
+"""The database function that creates new customers in one round trip: one call is one SQL transaction.
+
+Each session creates it as a temporary function, from the tables of this release: no migration has to replace it when a
+table changes, and workers of two releases do not share it.
+
+It raises, and then nothing is stored: `OLDER_THAN_STREAM`; `NO_NUMBERS`; a unique violation when a customer or an event
+already exists.
+"""
+
+from typing import Final
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL
+from tenten.schemas.tables.headquarters import (
+    customer_addresses,
+    customer_contacts,
+    customers,
+    synchronization_log,
+)
+
+OLDER_THAN_STREAM: Final = "TT001"
+"""SQLSTATE: a position is behind the start of the batch."""
+
+NO_NUMBERS: Final = "TT002"
+"""SQLSTATE: a legal entity has no number sequence, or not enough numbers left."""
+
+CREATED_AS_ROW: Final = "row"
+"""In the documents: the place of the row's customer in the result, from 1."""
+
+
+def _insert(table: Table, document: str, numbered: bool = False) -> str:
+    """A statement that inserts the rows of a JSON document; numbered rows get the account number of their customer."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # sqlalchemy's
+    quote = dialect.identifier_preparer.quote
+    names = [quote(column.name) for column in table.c]
+    given = [
+        f"{quote(column.name)} {column.type.compile(dialect)}"
+        for column in table.c
+        if not (numbered and column.name == "account_number")
+    ]
+    if numbered:
+        given.append(f"{CREATED_AS_ROW} integer")
+    values = [
+        f"numbers[new.{CREATED_AS_ROW}]" if numbered and name == "account_number" else f"new.{name}" for name in names
+    ]
+    into = f"INSERT INTO {table.name} ({', '.join(names)})"
+    rows = f"json_to_recordset({document}) AS new ({', '.join(given)})"
+    return f"{into} SELECT {', '.join(values)} FROM {rows};"  # noqa: S608 - names of tables of this project
+
+
+CREATE_FUNCTION: Final = f"""
+CREATE OR REPLACE FUNCTION pg_temp.create_customers(
+    of_group text, of_topic_id text, partitions integer[], starts bigint[], next_offsets bigint[],
+    entities text[], counts integer[], ids uuid[],
+    new_customers json, new_addresses json, new_contacts json, new_log json,
+    OUT numbers text[], OUT formats text[], OUT next_numbers bigint[]
+) LANGUAGE plpgsql
+-- Plans are made once, perhaps for empty tables: every access is by an index, whatever the tables contain then.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+DECLARE
+    affected integer;
+    format_of text;
+    next_of bigint;
+    before text;
+    digits integer;
+BEGIN
+    -- The guard: the database has everything before this batch.
+    UPDATE positions SET next_offset = greatest(positions.next_offset, reached.next_offset)
+    FROM unnest(partitions, starts, create_customers.next_offsets) AS reached (partition, start, next_offset)
+    WHERE consumer_group = of_group AND topic_id = of_topic_id
+        AND positions.partition = reached.partition AND positions.next_offset >= reached.start;
+    GET DIAGNOSTICS affected = ROW_COUNT;
+    IF affected <> cardinality(partitions) THEN
+        RAISE EXCEPTION 'older than the stream' USING ERRCODE = '{OLDER_THAN_STREAM}';
+    END IF;
+
+    -- The numbers. The sequence stays locked until the commit, so it gets no gap.
+    FOR i IN 1 .. cardinality(entities) LOOP
+        UPDATE number_sequences SET next = next + counts[i] WHERE legal_entity = entities[i]
+        RETURNING next, format INTO next_of, format_of;
+        before := split_part(format_of, '#', 1);
+        digits := length(format_of) - length(replace(format_of, '#', ''));
+        IF NOT FOUND OR next_of > 10::numeric ^ digits THEN
+            RAISE EXCEPTION 'no numbers' USING ERRCODE = '{NO_NUMBERS}';
+        END IF;
+        numbers := numbers || ARRAY(
+            SELECT before || lpad(number::text, digits, '0') || substr(format_of, length(before) + digits + 1)
+            FROM generate_series(next_of - counts[i], next_of - 1) AS number ORDER BY number
+        );
+        formats := formats || format_of;
+        next_numbers := next_numbers || next_of;
+    END LOOP;
+
+    {_insert(customers, "new_customers", numbered=True)}
+    {_insert(customer_addresses, "new_addresses")}
+    {_insert(customer_contacts, "new_contacts")}
+    {_insert(synchronization_log, "new_log", numbered=True)}
+
+    -- Orders and sales that wait for these customers.
+    INSERT INTO release_due (transaction_id)
+    SELECT transaction_id FROM retail_transactions
+    WHERE status IN ('waiting', 'blocked') AND customer_id = ANY (ids);
+    IF FOUND THEN
+        PERFORM pg_notify('{BATCH_COMMITTED_CHANNEL}', '');
+    END IF;
+END $$
+"""  # noqa: S608 - constants of this project
+
+CALL: Final = """
+SELECT numbers, formats, next_numbers
+FROM pg_temp.create_customers(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+"""Returns one row."""
