@@ -9,9 +9,7 @@
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -20,6 +18,7 @@ from structlog import get_logger
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import ErrorListener, refusal_of
 from tenten.kafka.records import Headers, produce
+from tenten.runtime.deadline import CallsWithDeadline
 from tenten.runtime.errors import TransactionFailed
 from tenten.runtime.failpoints import failpoint
 
@@ -62,6 +61,7 @@ class TransactionalProducer:
         self._transactional_id = transactional_id
         self._client: Producer | None = None
         self._client_errors = ErrorListener()
+        self._calls = CallsWithDeadline("send-offsets")
 
     @contextmanager
     def transaction(self, topic: str, next_offsets: Mapping[int, int], group_metadata: object) -> Generator[Outputs]:
@@ -76,7 +76,7 @@ class TransactionalProducer:
             yield Outputs(producer)
             failpoint(f"{self._name}.after_produce")
             offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
-            _with_deadline(lambda: producer.send_offsets_to_transaction(offsets, group_metadata, REQUEST_SECONDS))
+            self._send_offsets(producer, offsets, group_metadata)
             failpoint(f"{self._name}.after_send_offsets")
             failpoint(f"{self._name}.before_kafka_commit")
             self._commit(producer)
@@ -87,6 +87,16 @@ class TransactionalProducer:
             self._abort(producer, None)
             raise
         failpoint(f"{self._name}.after_kafka_commit")
+
+    def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], group_metadata: object) -> None:
+        """Raises: `KafkaException`, also when the client ignores its own timeout."""
+        try:
+            self._calls.call(
+                lambda: producer.send_offsets_to_transaction(offsets, group_metadata, REQUEST_SECONDS),
+                REQUEST_SECONDS + _GRACE_SECONDS,
+            )
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer from the group's coordinator")) from None
 
     def _commit(self, producer: Producer) -> None:
         """Commit; repeat the call while its error is retriable: a commit that timed out may have succeeded."""
@@ -144,26 +154,7 @@ class TransactionalProducer:
 
         Closing would first end the transaction, and so might wait without limit, or raise when the client is fenced.
         """
+        self._calls.close()
         producer, self._client = self._client, None
         if producer is not None:
             producer.purge()
-
-
-def _with_deadline(call: Callable[[], object]) -> None:
-    """Make a call that may never return: after the deadline its thread is abandoned.
-
-    Raises: the errors of the call; `KafkaException` after the deadline.
-    """
-    answer: Future[object] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
-            answer.set_exception(error)
-
-    Thread(target=run, name="call", daemon=True).start()
-    try:
-        answer.result(REQUEST_SECONDS + _GRACE_SECONDS)
-    except TimeoutError:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no answer from the group's coordinator")) from None

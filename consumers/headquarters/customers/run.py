@@ -12,6 +12,7 @@ Guarantee: one account number per customer, whatever crashes. The database commi
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from threading import Event
 from typing import Final
@@ -93,13 +94,13 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 stop_when_too_many(new_streak, settings)
                 failpoint("headquarters.while_judging")
                 reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
-                outputs = None
+                outputs, now = None, datetime.now(UTC)
                 if read.new_customers is not None:
-                    outputs = small_batches.create(read.new_customers, batch.topic, reached, headers)
+                    outputs = small_batches.create(read.new_customers, batch.topic, reached, now, headers)
                 if outputs is None:
                     classified = read.classified
                     encode = partial(created_outputs, values=read.values, headers=headers)
-                    synchronized = synchronize(engine, blocks, channels, classified, reached, encode=encode)
+                    synchronized = synchronize(engine, blocks, channels, classified, reached, now=now, encode=encode)
                     outputs = BatchOutputs(snapshots(synchronized, headers), replies(synchronized, headers))
                 failpoint("headquarters.after_sql_commit")
                 with session.transaction(batch) as out:

@@ -123,13 +123,17 @@ class SmallBatches:
         self._connection: Connection | None = None
 
     def create(
-        self, customers: Sequence[NewCustomer], topic: str, reached: StreamPositions, headers: Mapping[str, bytes]
+        self,
+        customers: Sequence[NewCustomer],
+        topic: str,
+        reached: StreamPositions,
+        now: datetime,
+        headers: Mapping[str, bytes],
     ) -> BatchOutputs | None:
         """Create the customers, in one SQL transaction; None when the database does not accept the batch as it is.
 
         `headers` are the framings by contract name. Raises: `DatabaseOlderThanStream`; transient errors.
         """
-        now = datetime.now(UTC)
         # Sequences are locked in the order of their names; within each, numbers follow the order of the batch.
         numbered = sorted(customers, key=_legal_entity)
         counts = {entity: len(list(group)) for entity, group in groupby(numbered, _legal_entity)}

@@ -10,7 +10,7 @@ retried with every event handled individually.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -58,6 +58,7 @@ def synchronize(
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
+    now: datetime,
     encode: EncodeCreated[T],
 ) -> list[Synchronized[T]]:
     """Write a batch to the database, in one transaction unless the database rejects something in it.
@@ -67,7 +68,7 @@ def synchronize(
     Raises: transient errors; `DatabaseRefused`.
     """
     try:
-        return [_in_one_transaction(engine, blocks, channels, batch, reached, encode=encode)]
+        return [_in_one_transaction(engine, blocks, channels, batch, reached, now=now, encode=encode)]
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error) or batch.event_count == 0:
             raise
@@ -81,11 +82,11 @@ def synchronize(
     if batch.event_count == 1:
         reason = Reason(field="", code="database_refused", text="Headquarters' database rejected this customer.")
         rejected = replace(as_individual(batch), rejection=(reason,))
-        return [_in_one_transaction(engine, blocks, channels, rejected, reached, encode=encode)]
+        return [_in_one_transaction(engine, blocks, channels, rejected, reached, now=now, encode=encode)]
     first, second = halves(batch)
     return [
-        *synchronize(engine, blocks, channels, first, reached.not_advanced(), encode=encode),
-        *synchronize(engine, blocks, channels, second, reached, encode=encode),
+        *synchronize(engine, blocks, channels, first, reached.not_advanced(), now=now, encode=encode),
+        *synchronize(engine, blocks, channels, second, reached, now=now, encode=encode),
     ]
 
 
@@ -96,6 +97,7 @@ def _in_one_transaction(
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
+    now: datetime,
     encode: EncodeCreated[T],
 ) -> Synchronized[T]:
     """Run the transaction; retry it with every event individual when a simple create is not new or has no number.
@@ -106,7 +108,7 @@ def _in_one_transaction(
     blocks.begin()
     try:
         with engine.begin() as headquarters:
-            return _write_batch(headquarters, blocks, channels, batch, reached, encode=encode)
+            return _write_batch(headquarters, blocks, channels, batch, reached, now=now, encode=encode)
     except NumbersExhausted:
         pass
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
@@ -115,7 +117,7 @@ def _in_one_transaction(
         if batch.simple_creates.is_empty():
             raise WriteConflict("another worker is creating one of these customers") from error
     blocks.give_back()
-    return _in_one_transaction(engine, blocks, channels, as_individual(batch), reached, encode=encode)
+    return _in_one_transaction(engine, blocks, channels, as_individual(batch), reached, now=now, encode=encode)
 
 
 def _write_batch(
@@ -125,10 +127,10 @@ def _write_batch(
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
+    now: datetime,
     encode: EncodeCreated[T],
 ) -> Synchronized[T]:
     """The steps of the transaction, in the order in which they take locks."""
-    now = datetime.now(UTC)
     advance_positions(headquarters, reached)
     allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, channels, batch))
     individual = IndividualEvents(headquarters, channels, allotment, batch, now)
