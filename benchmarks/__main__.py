@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,6 +20,7 @@ from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
 from benchmarks.rebalancing import rebalancing
 from benchmarks.relay import relay
 from benchmarks.replicas import replicas
+from benchmarks.resyncing import resyncing
 from benchmarks.servers import Servers, own_servers
 from benchmarks.starting import starting
 from benchmarks.transactions import transactions
@@ -38,6 +40,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),
     (frozenset({"O1", "O2", "O3"}), transactions),
+    (frozenset({"P4", "P10"}), resyncing),
 )
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3"})
 """The bars before which the broker is warmed up with large batches."""
@@ -49,10 +52,14 @@ def main(
     only: Annotated[str, typer.Option(help=f"Bars to measure, separated by commas: {', '.join(BARS)}.")] = ",".join(
         BARS
     ),
+    *,
     scale: Annotated[Literal["small", "full"], typer.Option(help="full: up to an hour; small: minutes.")] = "full",
     output: Annotated[
         Path | None,
         typer.Option(help="JSON file, whose other bars are kept. Default at full scale: that of this release."),
+    ] = None,
+    customers: Annotated[
+        int | None, typer.Option(help="Customers of a resync, for P4 and P10. Default: 100,000 and 1,000,000.", min=1)
     ] = None,
     kafka: Annotated[
         list[str] | None,
@@ -64,12 +71,16 @@ def main(
     wanted = _wanted(only)
     progress = Console(stderr=True)
     size = FULL if scale == "full" else SMALL
+    if customers is not None:
+        size = replace(size, resync_customers=(customers,))
     if output is None and size is FULL and not kafka and not broker:
         output = Path(__file__).parent / "results" / f"{report.release()}.json"
     with own_servers(progress.print, _properties(kafka), _properties(broker)) as servers:
         found = report.Report(output, servers, size)
-        _measure(servers, size, wanted, found, progress)
+        succeeded = _measure(servers, size, wanted, found, progress)
     report.show(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH), found)
+    if not succeeded:
+        raise typer.Exit(1)
 
 
 def _wanted(only: str) -> frozenset[str]:
@@ -86,8 +97,9 @@ def _properties(words: list[str] | None) -> Mapping[str, str]:
     return dict(word.split("=", 1) for word in words or [])
 
 
-def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> None:
-    is_warm = False
+def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> bool:
+    """Measure these bars; False if a benchmark failed."""
+    is_warm = failed = False
     for bars, benchmark in BENCHMARKS:
         measured = bars & wanted
         if not measured:
@@ -100,7 +112,12 @@ def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: repo
         try:
             found.add(measured, list(benchmark(servers, scale, measured)))
         except NotRun as reason:
-            found.not_run(measured, str(reason))
+            found.not_run(measured, f"not run: {reason}")
+        except Exception as error:  # noqa: BLE001 - reported, and the other benchmarks are measured
+            progress.print_exception()
+            found.not_run(measured, f"failed: {error}".splitlines()[0])
+            failed = True
+    return not failed
 
 
 if __name__ == "__main__":

@@ -92,8 +92,7 @@ def into_sqlite(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[R
             for table in TABLES:
                 ask(f"DELETE FROM {table.name}")  # noqa: S608 - our own names
             subject.append(_measure(on, process, ask, scale.rows, 1))
-            rows = [ask(f"SELECT * FROM {table.name}") for table in TABLES]  # noqa: S608 - our own names
-            limit.append(limits.insert_rows(on.directory, rows))
+            limit.append(limits.insert_rows(on.directory, on.sqlite_file(_STORE)))
     yield Result(
         bar="P9",
         what="distribution into SQLite, empty tables, a clerk may write meanwhile",

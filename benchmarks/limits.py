@@ -7,7 +7,8 @@ configured as for the subject.
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ SQLITE: Final = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
 
 _DATABASE: Final = "limit"
 _SECONDS: Final = 60.0
+_ROWS: Final = 50_000
 
 
 def export_rows(url: str, directory: Path) -> None:
@@ -78,25 +80,35 @@ def _file(directory: Path, table: Table) -> Path:
     return directory / f"{table.name}.copy"
 
 
-def insert_rows(directory: Path, rows: Sequence[Sequence[tuple[object, ...]]]) -> Run:
-    """Insert prepared rows, a list per table, into the empty tables of a SQLite channel in one transaction."""
+def insert_rows(directory: Path, source: Path) -> Run:
+    """Insert the rows of a channel's file into the empty tables of another one, in one transaction.
+
+    The clock runs while rows are inserted and committed, not while they are read.
+    """
     file = directory / "limit.db"
     engine = open_database(f"sqlite:///{file}")
     upgrade_channel(engine)
     engine.dispose()
-    connection = sqlite3.connect(file)
-    for pragma in SQLITE:
-        connection.execute(pragma)
-    started_at = time.perf_counter()
-    for table, table_rows in zip(TABLES, rows, strict=True):
-        parameters = ", ".join("?" * len(table.columns))
-        connection.executemany(f"INSERT INTO {table.name} VALUES ({parameters})", table_rows)  # noqa: S608 - our own names
-    connection.commit()
-    ended_at = time.perf_counter()
-    connection.close()
+    seconds = 0.0
+    with closing(sqlite3.connect(file)) as connection, closing(sqlite3.connect(source)) as reading:
+        for pragma in SQLITE:
+            connection.execute(pragma)
+        for table in TABLES:
+            columns = ", ".join(column.name for column in table.columns)
+            values = ", ".join("?" * len(table.columns))
+            statement = f"INSERT INTO {table.name} ({columns}) VALUES ({values})"  # noqa: S608 - our own names
+            rows = reading.execute(f"SELECT {columns} FROM {table.name}")  # noqa: S608 - our own names
+            while prepared := rows.fetchmany(_ROWS):
+                started_at = time.perf_counter()
+                connection.executemany(statement, prepared)
+                seconds += time.perf_counter() - started_at
+        started_at = time.perf_counter()
+        connection.commit()
+        seconds += time.perf_counter() - started_at
+        (records,) = connection.execute(f"SELECT count(*) FROM {TABLES[0].name}").fetchone()  # noqa: S608 - our own names
     for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
         (directory / name).unlink(missing_ok=True)
-    return Run(records=len(rows[0]), seconds=ended_at - started_at)
+    return Run(records=records, seconds=seconds)
 
 
 def produce_records(servers: Servers, topic: str, records: Iterable[Record]) -> Run:

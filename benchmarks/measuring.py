@@ -93,6 +93,8 @@ class Scale:
     """For C1."""
     replicas: int
     """For C2."""
+    resync_customers: tuple[int, ...]
+    """For P4 and P10: the customers of each resync, ascending."""
 
 
 FULL = Scale(
@@ -111,6 +113,7 @@ FULL = Scale(
     calm_seconds=20.0,
     idle_channel_seconds=180.0,
     replicas=100,
+    resync_customers=(100_000, 1_000_000),
 )
 SMALL = Scale(
     name="small",
@@ -128,6 +131,7 @@ SMALL = Scale(
     calm_seconds=2.0,
     idle_channel_seconds=5.0,
     replicas=5,
+    resync_customers=(2_000, 4_000),
 )
 
 

@@ -159,7 +159,7 @@ def show(console: Console, report: Report) -> None:
         for inner in row["details"].get("tables", ()):
             console.print(_plain_table(inner))
     for bar, why in report.found["not_run"].items():
-        console.print(f"{bar}: not run: {why}", highlight=False)
+        console.print(f"{bar}: {why}", highlight=False)
 
 
 def _plain_table(found: dict[str, Any]) -> Table:

@@ -44,6 +44,10 @@ class Stage:
         """The URL of a channel's database."""
         return self.settings.channel(channel).database
 
+    def sqlite_file(self, channel: str) -> Path:
+        """The file of a channel's SQLite database."""
+        return self.directory / f"{channel}.db"
+
 
 @contextmanager
 def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: bool = True) -> Iterator[Stage]:

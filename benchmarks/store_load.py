@@ -65,7 +65,7 @@ class StoreLoad:
         self._processes = Processes(on.servers.postmaster_pid(), on.servers.broker_pid())
         self._processes.add(HEADQUARTERS, [process.popen.pid for process in headquarters])
         self._processes.add(CHANNELS, [process.popen.pid for process in channels.values()])
-        self._processes.add(TILLS, [till.popen.pid for till in tills.values()])
+        self._processes.add(TILLS, [process.popen.pid for process in tills.values()])
 
     @property
     def processes(self) -> list[Process]:
@@ -94,7 +94,7 @@ class StoreLoad:
 
     def done(self) -> Mapping[str, Done]:
         """Wait until every till has carried out its order."""
-        return {store: _done(till) for store, till in self._tills.items()}
+        return {store: done(process) for store, process in self._tills.items()}
 
     def wait_until_settled(self) -> None:
         """Wait until no event of a store is unsettled."""
@@ -128,11 +128,11 @@ class StoreLoad:
         since = datetime.now(UTC)
         before = self.sample()
         orders = self.begin(per_second, seconds)
-        done = self.done()
+        answers = self.done().values()
         self.wait_until_settled()
         after = self.sample()
         creates = sum(order.count for order in orders.values())
-        lasted = max(answer.ended_at for answer in done.values()) - min(answer.begun_at for answer in done.values())
+        lasted = max(answer.ended_at for answer in answers) - min(answer.begun_at for answer in answers)
         milliseconds = [value for store in self._tills for value in self.milliseconds(store, since)]
         if len(milliseconds) != creates:
             raise BenchmarkFailed(f"{creates} customers were created, {len(milliseconds)} have an account number")
@@ -141,7 +141,7 @@ class StoreLoad:
     def sync_window(self, creates: float) -> list[float]:
         """Milliseconds of synchronous creates, this many of each till, one after the other."""
         self.begin(0.0, creates, sync_seconds=_SYNC_SECONDS)
-        return [value for answer in self.done().values() for value in answer.waited_ms]
+        return [value for answer in self.done().values() for value in answer.milliseconds]
 
     def milliseconds(self, store: str, since: datetime) -> list[float]:
         """Of each customer that this store has created since then, the time until its number was committed."""
@@ -163,24 +163,23 @@ def store_load(
     with stage(servers, databases) as on, ExitStack() as running:
         headquarters = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(headquarters_processes)]
         channels = {store: running.enter_context(tenten(on, "channel", "run", store)) for store in databases}
-        tills = {store: running.enter_context(_till(on, store)) for store in databases}
+        tills = {store: running.enter_context(till(on, store)) for store in databases}
         load = StoreLoad(on, headquarters, channels, tills)
         load.first_customers()
         yield load
 
 
 @contextmanager
-def _till(on: Stage, store: str) -> Iterator[Process]:
+def till(on: Stage, store: str) -> Iterator[Process]:
     """A till that is ready for orders."""
     with started(on, [sys.executable, "-m", "benchmarks.till", store], converses=True) as process:
         process.receive()
         yield process
 
 
-def _done(till: Process) -> Done:
-    """Wait for the answer to the till's oldest order."""
-    answer = till.receive()
-    return Done(**{**answer, "waited_ms": tuple(answer["waited_ms"])})
+def done(process: Process) -> Done:
+    """Wait for a till's answer to its oldest order."""
+    return Done(**process.receive())
 
 
 def _commits(channel: Process) -> list[float]:
