@@ -13,5 +13,5 @@ cpu.py           CPU by kind of process            rebalancing.py    P11
 report.py        the table and the file            batch_sizes.py    S1, S2
                                                    idle_channel.py   C1
                                                    replicas.py       C2
-                                                   resyncing.py      P4, P10
+pictures.py      pictures and table of the page    resyncing.py      P4, P10
 """

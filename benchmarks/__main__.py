@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 import typer
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import pictures, report
 from benchmarks.batch_sizes import batch_sizes
 from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
@@ -73,12 +73,15 @@ def main(
     size = FULL if scale == "full" else SMALL
     if customers is not None:
         size = replace(size, resync_customers=(customers,))
-    if output is None and size is FULL and not kafka and not broker:
+    is_committed = output is None and size is FULL and not kafka and not broker
+    if is_committed:
         output = Path(__file__).parent / "results" / f"{report.release()}.json"
     with own_servers(progress.print, _properties(kafka), _properties(broker)) as servers:
         found = report.Report(output, servers, size)
         succeeded = _measure(servers, size, wanted, found, progress)
     report.show(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH), found)
+    if is_committed and output is not None:
+        pictures.write(output)
     if not succeeded:
         raise typer.Exit(1)
 

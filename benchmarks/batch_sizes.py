@@ -38,6 +38,7 @@ _CHANNEL_BATCHES_MAX: Final = 40
 _IDLE_SECONDS: Final = 4.0
 _PAUSE_SECONDS: Final = 0.25
 _SNAPSHOTS_A_SECOND: Final = 8_000
+_NAMES: Final[Mapping[Database, str]] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 _COUNT: Final = "SELECT count(*) FROM customers"
 _BATCH: Final = re.compile(r"event=(?:batch_synchronized|batch_applied)\b")
 
@@ -49,7 +50,7 @@ def batch_sizes(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterato
     if "S2" in bars:
         databases: tuple[Database, ...] = ("postgresql", "sqlite")
         for database in databases:
-            yield _result("S2", f"a channel on {database}", _channel(servers, scale, database))
+            yield _result("S2", f"a channel on {_NAMES[database]}", _channel(servers, scale, database))
 
 
 def _result(bar: str, where: str, points: Sequence[Mapping[str, Any]]) -> Result:

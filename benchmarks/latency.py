@@ -69,7 +69,7 @@ def _measured(
             at_most=bound,
             memory_bytes=memory,
             settings={**settings, **(LIMIT_SETTINGS if limit else {})},
-            details={"creates a second": rate},
+            details={"creates a second": rate, "percentile": percent},
         )
     yield Result(
         bar=bar,
