@@ -17,11 +17,14 @@ _SQLITE_ROWS_MAX: Final = 1_000
 
 
 class Slices:
-    """Cuts batches: on PostgreSQL by a number of rows, on SQLite by the duration of earlier slices."""
+    """Cuts batches: on PostgreSQL by a number of rows, on SQLite by the duration of earlier slices.
 
-    def __init__(self, dialect: str, postgresql_rows: int) -> None:
-        self._adapts = dialect == "sqlite"
-        self._rows = 200 if self._adapts else max(1, postgresql_rows)
+    With `adapts` also on PostgreSQL by duration, from that number of rows on: for changes of rows that clerks change.
+    """
+
+    def __init__(self, dialect: str, postgresql_rows: int, *, adapts: bool = False) -> None:
+        self._adapts = adapts or dialect == "sqlite"
+        self._rows = 200 if dialect == "sqlite" else max(1, postgresql_rows)
 
     def cut(self, rows: int) -> Iterator[tuple[int, int]]:
         """First and end row of each slice."""

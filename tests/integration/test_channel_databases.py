@@ -361,7 +361,7 @@ def test_remembered_customers(scene: Scene) -> None:
     # when
     for ids in ([second], [first, second], []):
         with scene.engine.begin() as connection:
-            scene.database.remember_keys(connection, ids)
+            scene.database.remember_surplus(connection, ids)
     # then
     assert [row["customer_id"] for row in scene.rows(channel.resync_keys)] == [first, second]
 
@@ -377,7 +377,7 @@ def test_nothing_is_committed(scene: Scene) -> None:
     with scene.engine.connect() as connection, connection.begin() as transaction:
         scene.database.insert(connection, scene.frames(bob))
         scene.database.update(connection, scene.frames(after), [ann.customer_id])
-        scene.database.remember_keys(connection, [ann.customer_id])
+        scene.database.remember_surplus(connection, [ann.customer_id])
         transaction.rollback()
     # then
     assert scene.all_rows() == before
@@ -396,7 +396,7 @@ def test_batch_of_thousands(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         assert scene.database.lock_versions(connection, ids) == dict.fromkeys(ids, 2)
         assert scene.database.with_edits(connection, ids, [1] * len(ids)) == set()
-        scene.database.remember_keys(connection, ids)
+        scene.database.remember_surplus(connection, ids)
     assert _counts(scene, [*TABLES, channel.resync_keys]) == [3_000, 0, 6_000, 3_000]
     assert scene.different(*customers) == set(ids)
 

@@ -56,8 +56,8 @@ class ChannelDatabase(Protocol):
         `ids` are the customers in `frames`.
         """
 
-    def remember_keys(self, connection: Connection, ids: Iterable[str]) -> None:
-        """Record customers that a resync has seen. Idempotent."""
+    def remember_surplus(self, connection: Connection, ids: Iterable[str]) -> None:
+        """Record customers that a resync did not find in the topic and has kept. Idempotent."""
 
 
 def channel_database(database: Connection | Engine) -> ChannelDatabase:

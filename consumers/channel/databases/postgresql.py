@@ -130,7 +130,7 @@ class PostgreSQL:
                 different.update(guid for (guid,) in cursor.execute(statement, (array,)))
         return different
 
-    def remember_keys(self, connection: Connection, ids: Iterable[str]) -> None:
+    def remember_surplus(self, connection: Connection, ids: Iterable[str]) -> None:
         """One statement."""
         with _cursor(connection) as cursor:
             cursor.execute(_REMEMBER, (_array(ids),))

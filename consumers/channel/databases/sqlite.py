@@ -83,7 +83,7 @@ class SQLite:
             different.update(row[0] for row in set(driver.execute(_select(table), (array,))) ^ set(_rows(frame)))
         return different
 
-    def remember_keys(self, connection: Connection, ids: Iterable[str]) -> None:
+    def remember_surplus(self, connection: Connection, ids: Iterable[str]) -> None:
         """One statement."""
         _driver(connection).execute(_REMEMBER, (_array(ids),))
 

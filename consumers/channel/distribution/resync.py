@@ -5,18 +5,18 @@ Promise: afterwards the channel has the customers of the topic, equal in content
 from them only customers that are pending or have unsettled events.
 
 1. The last stable offset of each partition is read: the target.
-2. Each partition is read up to its target (replay.py): first the keys alone, to find the last record per key. Only
-   last records are applied, so that no clerk sees an older version, or an erased customer again. Rows that are equal
-   already are only compared. Live distribution continues; records after the target are left to it.
+2. The topic is read once up to the target, all partitions together (replay.py). Rows that are equal already are only
+   compared. Live distribution continues; records after the target are left to it. The ids of the customers that the
+   topic has are kept in memory, 16 bytes each (key_set.py).
 3. Under the apply lock, so that the live positions do not move, the records up to them are read, customers that are
-   not in the topic are deleted (surplus.py), and the positions are set.
+   not in the topic are deleted unless they are too many (surplus.py), and the positions are set.
 
 A killed resync leaves the tables complete and partly repaired; the next one starts from the beginning.
+docs/decisions/0010-resync-of-a-million.md has the reasons.
 """
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from threading import Event
 from typing import Final
 
@@ -24,8 +24,9 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.consumers.channel.channel_view import ChannelView
-from tenten.consumers.channel.distribution.replay import FETCH_WAIT_MS, Replay, apply_partitions
-from tenten.consumers.channel.distribution.surplus import delete_surplus, forget_seen_customers
+from tenten.consumers.channel.distribution.deferred_records import DeferredRecords
+from tenten.consumers.channel.distribution.replay import Replay, apply_deferred, check_readable, replay_up_to
+from tenten.consumers.channel.distribution.surplus import forget_kept_surplus, settle_surplus
 from tenten.consumers.channel.positions import (
     TopicRead,
     forget_requested_resyncs,
@@ -34,6 +35,7 @@ from tenten.consumers.channel.positions import (
     replace_positions,
 )
 from tenten.consumers.channel.record_decoding import check_column_library
+from tenten.consumers.channel.write_slices import Slices
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
@@ -55,15 +57,24 @@ Progress = Callable[[int, int], None]
 TAIL_OFFSETS_MAX: Final = 2_000
 """At most this much is left to read under the apply lock, for which live distribution waits."""
 
+CHANGED_ROWS: Final = 200
+"""The number of existing customers that are locked together at first; later as many as take 20 ms."""
+
 TAIL_PASSES_MAX: Final = 10
 """The limit on passes over records that arrived meanwhile, before the apply lock is taken."""
 
 
 def resync(
-    settings: Settings, channel_name: str, progress: Progress = lambda _, __: None, stop: Event | None = None
+    settings: Settings,
+    channel_name: str,
+    progress: Progress = lambda _, __: None,
+    stop: Event | None = None,
+    *,
+    consent: bool = False,
 ) -> bool:
     """Resync a channel; False when `stop` was set before the end. Waits while the database or broker is unavailable.
 
+    With `consent` it deletes all customers that the topic does not have; otherwise it keeps them if they are many.
     Raises: `LockHeld` when another resync of this channel is running; `SnapshotUnreadable`, before anything is deleted;
     `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`.
     """
@@ -75,24 +86,21 @@ def resync(
     try:
         retry.run_until_success(lambda: check_version(engine, "channel"))
         with resync_lock(engine):
-            retry.run_until_success(lambda: forget_seen_customers(engine))
             topic = retry.run_until_success(lambda: _topic(settings, engine))
             group = settings.channel_group(channel_name)
-            reader = partial(AssignedReader, settings, topic.name, group, {}, FETCH_WAIT_MS)
-            with reader() as records, reader() as keys, reader() as live_keys:
+            with AssignedReader(settings, topic.name, group, {}) as reader, DeferredRecords() as deferred:
                 replay = Replay(
                     engine=engine,
                     view=view,
                     topic=topic,
                     retry=retry,
                     stop=stop,
-                    records=records,
-                    keys=keys,
-                    live_keys=live_keys,
+                    reader=reader,
+                    deferred=deferred,
+                    slices=Slices(engine.dialect.name, CHANGED_ROWS, adapts=True),
                 )
                 _read_to_tail(settings, replay, progress)
-                retry.run_until_success(lambda: _finish(replay))
-            retry.run_until_success(lambda: forget_seen_customers(engine))
+                retry.run_until_success(lambda: _finish(settings, replay, consent=consent))
     except Stopped:
         return False
     finally:
@@ -117,18 +125,19 @@ def _read_to_tail(settings: Settings, replay: Replay, progress: Progress) -> Non
     replay.read_to.update(start)
     total, done = sum(target.values()) - sum(start.values()), 0
     progress(done, total)
-    for offsets in apply_partitions(replay, target):
+    for offsets in replay_up_to(replay, target):
         done += offsets
         progress(done, total)
+    apply_deferred(replay)
     for _ in range(TAIL_PASSES_MAX):
         end = run_until_success(lambda: last_stable_offsets(settings, name, partitions))
         if sum(end.values()) - sum(replay.read_to.values()) <= TAIL_OFFSETS_MAX:
             return
-        for _ in apply_partitions(replay, end):
+        for _ in replay_up_to(replay, end):
             pass
 
 
-def _finish(replay: Replay) -> None:
+def _finish(settings: Settings, replay: Replay, *, consent: bool) -> None:
     """Apply the rest up to the live positions, which no longer move; delete surplus customers; set the positions.
 
     Idempotent: it is repeated as a whole when the database fails in between.
@@ -136,11 +145,16 @@ def _finish(replay: Replay) -> None:
     with apply_lock(replay.engine) as lock:
         with consistent_view(replay.engine) as connection:
             live = read_positions(connection, replay.topic)
-        target = {partition: position.next_offset for partition, position in live.items()}
-        for _ in apply_partitions(replay, target, lock):
+        # A position past the end is of a topic that has lost its last records.
+        ends = last_stable_offsets(settings, replay.topic.name, replay.topic.partitions)
+        target = {partition: min(position.next_offset, ends[partition]) for partition, position in live.items()}
+        for _ in replay_up_to(replay, target, lock):
             pass
+        apply_deferred(replay, lock)
+        check_readable(replay)
         failpoint("resync.before_delete")
-        delete_surplus(replay.engine)
+        forget_kept_surplus(replay.engine)
+        settle_surplus(replay.engine, replay.view.channel_id, replay.seen, consent=consent)
         if not lock.is_held():
             raise WriteConflict("the apply lock was lost with its connection")
         with replay.engine.begin() as connection:
