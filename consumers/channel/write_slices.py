@@ -12,8 +12,8 @@ from typing import Final
 SLICE_SECONDS: Final = 0.02
 """The intended duration of a slice in SQLite: the longest that a clerk waits for one."""
 
-_SQLITE_ROWS_MIN: Final = 20
-_SQLITE_ROWS_MAX: Final = 1_000
+_ROWS_MIN: Final = {"sqlite": 20, "postgresql": 250}
+_ROWS_MAX: Final = 1_000
 
 
 class Slices:
@@ -24,6 +24,7 @@ class Slices:
 
     def __init__(self, dialect: str, postgresql_rows: int, *, adapts: bool = False) -> None:
         self._adapts = adapts or dialect == "sqlite"
+        self._rows_min = _ROWS_MIN[dialect]
         self._rows = 200 if dialect == "sqlite" else max(1, postgresql_rows)
 
     def cut(self, rows: int) -> Iterator[tuple[int, int]]:
@@ -42,4 +43,4 @@ class Slices:
         if self._adapts and 2 * rows >= self._rows:
             # Half-way to the size that would have taken the intended time, so that one slow commit weighs little.
             intended = rows * SLICE_SECONDS / max(monotonic() - started, 0.0001)
-            self._rows = max(_SQLITE_ROWS_MIN, min(_SQLITE_ROWS_MAX, int((self._rows + intended) / 2)))
+            self._rows = max(self._rows_min, min(_ROWS_MAX, int((self._rows + intended) / 2)))

@@ -1,8 +1,9 @@
 """The bulk statements of a PostgreSQL channel.
 
-New rows are copied directly into the tables by COPY. Rows that exist are copied into temporary tables, and one
-statement a table then writes only the rows that differ. GUIDs travel as one array: with it the planner looks up the
-rows of the batch by their keys, where a join with a temporary table of unknown size makes it read whole tables.
+New rows are copied directly into the tables by COPY. Rows are compared as texts. Rows that exist are copied into
+temporary tables, and one statement a table then writes only those that differ. GUIDs travel as one array: with it the
+planner looks up the rows of the batch by their keys, where a join with a temporary table of unknown size makes it read
+whole tables.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -17,6 +18,8 @@ from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
 
 if TYPE_CHECKING:  # the column library is optional
+    import polars as pl
+
     from tenten.sql.customer_frames import TableFrames
 
 _TABLES: Final = (customers, customer_addresses, customer_contacts)
@@ -55,19 +58,8 @@ _REPLACE_CHILDREN: Final = """
     ON CONFLICT (customer_id, {child}) DO UPDATE SET {assignments}
     """
 
-# Staged customers that are missing or differ in any column.
-_DIFFERENT_CUSTOMERS: Final = """
-    SELECT s.customer_id::text FROM staged_customers AS s
-    LEFT JOIN (SELECT * FROM customers WHERE customer_id = ANY(%s::uuid[])) AS stored USING (customer_id)
-    WHERE stored.customer_id IS NULL OR ({staged_values}) IS DISTINCT FROM ({stored_values})
-    """
-
-# Customers with a child that only one side has, or that differs in any column.
-_DIFFERENT_CHILDREN: Final = """
-    SELECT DISTINCT customer_id::text FROM staged_{table} AS s
-    FULL JOIN (SELECT * FROM {table} WHERE customer_id = ANY(%s::uuid[])) AS stored USING (customer_id, {child})
-    WHERE s.{first} IS NULL OR stored.{first} IS NULL OR ({staged_values}) IS DISTINCT FROM ({stored_values})
-    """
+# The rows of some customers, each as one text.
+_ROW_TEXTS: Final = "SELECT {text} FROM {table} WHERE customer_id = ANY(%s::uuid[])"
 
 _REMEMBER: Final = """
     INSERT INTO resync_keys (customer_id) SELECT unnest(%s::uuid[]) ON CONFLICT DO NOTHING
@@ -119,15 +111,17 @@ class PostgreSQL:
                 cursor.execute(_replace_children(table), (array,))
 
     def different(self, connection: Connection, frames: "TableFrames", ids: Collection[str]) -> set[str]:
-        """Needs a transaction that may write: it creates temporary tables."""
+        """One statement a table."""
+        from tenten.consumers.channel.databases.row_texts import customer_of, frame_texts
+
         if not self.versions(connection, ids):
             return set(ids)
         array = _array(ids)
         different: set[str] = set()
         with _cursor(connection) as cursor:
-            _stage(cursor, frames)
-            for statement in _different():
-                different.update(guid for (guid,) in cursor.execute(statement, (array,)))
+            for table, frame in _pairs(frames):
+                stored = {text for (text,) in cursor.execute(_row_texts(table), (array,), binary=True)}
+                different.update(map(customer_of, stored.symmetric_difference(frame_texts(frame))))
         return different
 
     def remember_surplus(self, connection: Connection, ids: Iterable[str]) -> None:
@@ -157,8 +151,12 @@ def _stage(cursor: psycopg.Cursor[Any], frames: "TableFrames") -> None:
 def _copy(cursor: psycopg.Cursor[Any], frames: "TableFrames", prefix: str) -> None:
     from tenten.sql.bulk_copy import copy_into
 
-    for table, frame in zip(_TABLES, (frames.customers, frames.addresses, frames.contacts), strict=True):
+    for table, frame in _pairs(frames):
         copy_into(cursor, f"{prefix}{table.name}", frame)
+
+
+def _pairs(frames: "TableFrames") -> Iterable[tuple[Table, "pl.DataFrame"]]:
+    return zip(_TABLES, (frames.customers, frames.addresses, frames.contacts), strict=True)
 
 
 @cache
@@ -182,21 +180,10 @@ def _replace_children(table: Table) -> bytes:
 
 
 @cache
-def _different() -> tuple[bytes, ...]:
-    statements = [
-        _DIFFERENT_CUSTOMERS.format(staged_values=_row(customers, "s"), stored_values=_row(customers, "stored"))
-    ]
-    statements += [
-        _DIFFERENT_CHILDREN.format(
-            table=table.name,
-            child=_child(table),
-            first=_values(table)[0],
-            staged_values=_row(table, "s"),
-            stored_values=_row(table, "stored"),
-        )
-        for table in (customer_addresses, customer_contacts)
-    ]
-    return tuple(statement.encode() for statement in statements)
+def _row_texts(table: Table) -> bytes:
+    from tenten.consumers.channel.databases.row_texts import row_text_sql
+
+    return _ROW_TEXTS.format(text=row_text_sql(table, "postgresql"), table=table.name).encode()
 
 
 def _child(table: Table) -> str:

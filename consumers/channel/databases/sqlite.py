@@ -1,6 +1,6 @@
 """The bulk statements of a SQLite channel: prepared rows by `executemany`, in a transaction that is the only writer.
 
-GUIDs travel as one JSON array. Children are compared as sets of rows, so that only rows that differ are written.
+GUIDs travel as one JSON array. Rows are compared as texts. Of the children only rows that differ are written.
 """
 
 import sqlite3
@@ -32,6 +32,9 @@ _EDITS: Final = """
     WHERE aggregateid IN (SELECT value FROM json_each(?)) AND aggregatetype = 'customer'
           AND (settled_at IS NULL OR version IS NOT NULL)
     """
+
+# The rows of some customers, each as one text.
+_ROW_TEXTS: Final = "SELECT {text} FROM {table} WHERE customer_id IN (SELECT value FROM json_each(?))"
 
 _REMEMBER: Final = "INSERT OR IGNORE INTO resync_keys (customer_id) SELECT value FROM json_each(?)"
 
@@ -76,11 +79,16 @@ class SQLite:
 
     def different(self, connection: Connection, frames: "TableFrames", ids: Collection[str]) -> set[str]:
         """One statement a table."""
+        from tenten.consumers.channel.databases.row_texts import customer_of, frame_texts
+
+        if not self.versions(connection, ids):
+            return set(ids)
         driver = _driver(connection)
         array = _array(ids)
         different: set[str] = set()
         for table, frame in _pairs(frames):
-            different.update(row[0] for row in set(driver.execute(_select(table), (array,))) ^ set(_rows(frame)))
+            stored = {text for (text,) in driver.execute(_row_texts(table), (array,))}
+            different.update(map(customer_of, stored.symmetric_difference(frame_texts(frame))))
         return different
 
     def remember_surplus(self, connection: Connection, ids: Iterable[str]) -> None:
@@ -123,6 +131,13 @@ def _upsert(table: Table) -> str:
     values = [column.name for column in table.c if not column.primary_key]
     assignments = ", ".join(f"{name} = excluded.{name}" for name in values)
     return f"{_insert(table)} ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
+
+
+@cache
+def _row_texts(table: Table) -> str:
+    from tenten.consumers.channel.databases.row_texts import row_text_sql
+
+    return _ROW_TEXTS.format(text=row_text_sql(table, "sqlite"), table=table.name)
 
 
 @cache

@@ -11,7 +11,7 @@ the channel's position: it is applied then, unless a later record of its custome
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -173,7 +173,7 @@ def _apply_step(replay: Replay, step: _Step, lock: DatabaseLock | None) -> None:
 def _different(engine: Engine, changes: Changes) -> set[str]:
     """The customers that differ from these changes. Takes no lock that a clerk would wait for."""
     database = channel_database(engine)
-    with _comparing(engine) as connection:
+    with consistent_view(engine) as connection:
         if changes.frames is not None:
             different = database.different(connection, changes.frames, changes.ids)
         else:
@@ -185,11 +185,6 @@ def _different(engine: Engine, changes: Changes) -> set[str]:
             not_erased = query.where(outbox.c.aggregatetype == "customer", outbox.c.outcome.is_distinct_from("erased"))
             different.update(connection.scalars(not_erased))
     return different
-
-
-def _comparing(engine: Engine) -> AbstractContextManager[Connection]:
-    """A transaction for comparing: PostgreSQL needs temporary tables, which a read-only one may not create."""
-    return consistent_view(engine) if engine.dialect.name == "sqlite" else engine.begin()
 
 
 def _repair(replay: Replay, step: _Step, different: Collection[str], lock: DatabaseLock | None) -> None:

@@ -57,7 +57,7 @@ Progress = Callable[[int, int], None]
 TAIL_OFFSETS_MAX: Final = 2_000
 """At most this much is left to read under the apply lock, for which live distribution waits."""
 
-CHANGED_ROWS: Final = 200
+CHANGED_ROWS: Final = 250
 """The number of existing customers that are locked together at first; later as many as take 20 ms."""
 
 TAIL_PASSES_MAX: Final = 10
