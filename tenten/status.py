@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Select, func, select
 
+from tenten.consumers.channel.distribution.surplus import surplus_problem
 from tenten.consumers.channel.status import counts, status
 from tenten.failure_messages import explain
 from tenten.headquarters_views.transactions import TransactionsStatus, transactions_status
@@ -206,6 +207,7 @@ def channel_status(settings: Settings, name: str) -> ChannelStatus:
             ),
             confirmed_at=None if with_lag is None else with_lag.confirmed_at,
             lag=None if with_lag is None else with_lag.lag,
+            problem=surplus_problem(connection, name),
         )
 
 

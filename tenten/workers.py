@@ -182,12 +182,14 @@ DISTRIBUTION: Final = Worker(
         "distribution.before_commit",
         "distribution.after_commit",
         "resync.after_slice",
+        "resync.after_deferred",
         "resync.before_delete",
+        "resync.after_delete",
     ),
     package="tenten.consumers.channel.distribution",
     load=_load_distribution,
 )
-"""It also resyncs the channel when it must; `tenten channel resync` passes the last two failpoints, too."""
+"""It also resyncs the channel when it must; `tenten channel resync` passes the last four failpoints, too."""
 
 AT_HEADQUARTERS: Final = (HEADQUARTERS, TRANSACTIONS)
 """Each runs as processes of its own, as many as there are partitions."""

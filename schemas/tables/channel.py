@@ -102,7 +102,7 @@ positions: Final = Table(
 topics: Final = topic_table(metadata)
 
 resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
-"""The customers that a running resync has seen."""
+"""The customers that the last resync did not find in the topic and has kept, because they were too many."""
 
 resync_requests: Final = Table(
     "resync_requests",

@@ -1,6 +1,7 @@
 """`tenten channel`: the workers of a channel, its full sync, and its status."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -39,21 +40,35 @@ for _worker in IN_CHANNEL:
 
 
 @app.command(cls=command_with(DISTRIBUTION.failpoints), epilog=examples("tenten channel resync houston"))
-def resync(context: typer.Context, name: ChannelArgument, log_format: LogFormatOption = None) -> None:
+def resync(
+    context: typer.Context,
+    name: ChannelArgument,
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete all customers that the topic does not have, however many.")
+    ] = False,
+    log_format: LogFormatOption = None,
+) -> None:
     """The full sync: read every customer again, while the channel stays complete, readable and current.
 
     `channel run` may continue meanwhile. Exit code 1 when it was interrupted: nothing is lost, and the next resync
-    starts from the beginning.
+    starts from the beginning; and when it kept customers that the topic does not have, because they are more than a
+    tenth: see `--yes`.
     """
     stop = stop_on_signals()
     settings = begin(context, DISTRIBUTION.failpoints, log_format)
     settings.channel(name)
     from tenten.consumers.channel.distribution.resync import resync as resync_channel
+    from tenten.consumers.channel.distribution.surplus import kept_surplus
 
     with progress_bar(f"resync {name}", "records") as bar:
-        done = resync_channel(settings, name, bar, stop)
+        done = resync_channel(settings, name, bar, stop, consent=yes)
     if not done:
         report("Interrupted before it was complete; nothing is lost: run it again")
+        raise typer.Exit(FAILED)
+    problem = kept_surplus(settings, name)
+    if problem is not None:
+        report(problem)
         raise typer.Exit(FAILED)
 
 

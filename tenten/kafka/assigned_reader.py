@@ -66,7 +66,7 @@ class AssignedReader:
     Raises when reading: `OffsetUnavailable`; `KafkaRefused`; `KafkaException`. An unavailable broker raises nothing:
     reads are empty until it is back.
 
-    `fetch_wait_ms`: how long the broker may hold a fetch that finds nothing; default as for every consumer.
+    `queue_kbytes`: how much is fetched ahead; default as for every consumer.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AssignedReader:
         topic: str,
         group: str,
         next_offsets: Mapping[int, int],
-        fetch_wait_ms: int | None = None,
+        queue_kbytes: int | None = None,
     ) -> None:
         self._settings = settings
         self._topic = topic
@@ -85,7 +85,7 @@ class AssignedReader:
         self._monitored: dict[int, int] = {}
         self._moved: dict[int, int] = {}
         self._moved_at = self._monitored_at = -math.inf
-        self._fetch: dict[str, Any] = {} if fetch_wait_ms is None else {"fetch.wait.max.ms": fetch_wait_ms}
+        self._fetch: dict[str, Any] = {} if queue_kbytes is None else {"queued.max.messages.kbytes": queue_kbytes}
 
     def __enter__(self) -> Self:
         own: dict[str, Any] = {

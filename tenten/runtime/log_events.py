@@ -156,6 +156,19 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "resynced": LogEvent(
         level="info", fields=("channel", "topic", "next_offsets"), meaning="A resync is complete up to these offsets."
     ),
+    "surplus_deleted": LogEvent(
+        level="info",
+        fields=("channel", "surplus", "customers"),
+        meaning="A resync deleted this many of a channel's customers, which the topic does not have.",
+    ),
+    "surplus_kept": LogEvent(
+        level="error",
+        fields=("channel", "surplus", "customers"),
+        meaning=(
+            "A resync did not find so many of a channel's customers in the topic that it kept them. Check the topic; "
+            "`tenten channel resync NAME --yes` deletes them."
+        ),
+    ),
     # Channel: settlement.
     "replies_settled": LogEvent(
         level="info",

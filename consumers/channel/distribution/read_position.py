@@ -28,6 +28,9 @@ from tenten.schemas.topics import CUSTOMERS
 AWAY_SHARE_MAX: Final = 2 / 3
 """Of the topic's tombstone retention: a channel that was away for longer may have missed tombstones."""
 
+CLOCK_STEP_MAX: Final = timedelta(minutes=5)
+"""A time that is further in the future was stored by a wrong clock."""
+
 
 @dataclass(kw_only=True)
 class ReadPosition:
@@ -41,8 +44,14 @@ class ReadPosition:
     """By partition, the offset of an end that was reached and is not stored yet."""
 
     def was_away(self, now: datetime, stopped: Mapping[int, object]) -> bool:
-        """Whether tombstones may have been missed in a partition. Stopped partitions are ignored: they wait anyway."""
-        return any(now - at > self.away_max for partition, at in self.confirmed_at.items() if partition not in stopped)
+        """Whether tombstones may have been missed in a partition. Stopped partitions are ignored: they wait anyway.
+
+        A time in the future proves nothing: the clock was ahead when it was stored, or is behind now. A difference of
+        minutes is harmless, as `AWAY_SHARE_MAX` leaves days.
+        """
+        earliest, latest = now - self.away_max, now + min(CLOCK_STEP_MAX, self.away_max / 2)
+        confirmed = (at for partition, at in self.confirmed_at.items() if partition not in stopped)
+        return any(not earliest <= at <= latest for at in confirmed)
 
     def moves(self, next_offsets: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """The positions to move, old and new offset by partition: to `next_offsets`, or to an end behind them."""
@@ -94,7 +103,10 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
         ends={},
     )
     if reason is None and position.was_away(now, {}):
-        reason = f"it was last at the end of the topic more than {away_max} ago and may have missed tombstones"
+        reason = (
+            f"it was last at the end of the topic more than {away_max} ago, or at a time that lies in the future, and "
+            "may have missed tombstones"
+        )
     return position, reason
 
 

@@ -57,6 +57,9 @@ Progress = Callable[[int, int], None]
 TAIL_OFFSETS_MAX: Final = 2_000
 """At most this much is left to read under the apply lock, for which live distribution waits."""
 
+QUEUE_KBYTES: Final = 16_384
+"""How much of the topic is fetched ahead, which is a part of the memory that a resync needs."""
+
 CHANGED_ROWS: Final = 250
 """The number of existing customers that are locked together at first; later as many as take 20 ms."""
 
@@ -88,7 +91,7 @@ def resync(
         with resync_lock(engine):
             topic = retry.run_until_success(lambda: _topic(settings, engine))
             group = settings.channel_group(channel_name)
-            with AssignedReader(settings, topic.name, group, {}) as reader, DeferredRecords() as deferred:
+            with AssignedReader(settings, topic.name, group, {}, QUEUE_KBYTES) as reader, DeferredRecords() as deferred:
                 replay = Replay(
                     engine=engine,
                     view=view,
@@ -155,6 +158,7 @@ def _finish(settings: Settings, replay: Replay, *, consent: bool) -> None:
         failpoint("resync.before_delete")
         forget_kept_surplus(replay.engine)
         settle_surplus(replay.engine, replay.view.channel_id, replay.seen, consent=consent)
+        failpoint("resync.after_delete")
         if not lock.is_held():
             raise WriteConflict("the apply lock was lost with its connection")
         with replay.engine.begin() as connection:

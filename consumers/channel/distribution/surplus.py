@@ -13,9 +13,10 @@ from structlog import get_logger
 from tenten.consumers.channel.databases import channel_database
 from tenten.consumers.channel.distribution.key_set import KeySet
 from tenten.consumers.channel.overlay import remove_customers
+from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers, outbox, resync_keys
 from tenten.sql.arrays import is_one_of
-from tenten.sql.engine import consistent_view
+from tenten.sql.engine import consistent_view, open_database
 
 log = get_logger(__name__)
 
@@ -66,6 +67,16 @@ def surplus_problem(connection: Connection, channel_name: str) -> str | None:
         f"headquarters does not have them either, `tenten channel resync {channel_name} --yes` deletes them; if the "
         "topic is incomplete, have headquarters send its customers again (`tenten headquarters verify`), then resync"
     )
+
+
+def kept_surplus(settings: Settings, channel_name: str) -> str | None:
+    """As `surplus_problem`, from the channel's database. Raises: `DatabaseRefused`, `SettingsError`."""
+    engine = open_database(settings.channel(channel_name).database)
+    try:
+        with consistent_view(engine) as connection:
+            return surplus_problem(connection, channel_name)
+    finally:
+        engine.dispose()
 
 
 def forget_kept_surplus(engine: Engine) -> None:
