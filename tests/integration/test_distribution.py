@@ -14,6 +14,7 @@ from sqlalchemy import delete, select, text, update
 from tenten.avro.wire import avro_schema, contract, encode
 from tenten.consumers.channel import topic_watch
 from tenten.consumers.channel.distribution import prefetch
+from tenten.consumers.channel.distribution.resync import resync
 from tenten.consumers.channel.distribution.run import run
 from tenten.consumers.channel.status import status, stopped_partitions
 from tenten.kafka.partitioner import partition_of
@@ -23,6 +24,7 @@ from tenten.runtime.errors import TopicChanged
 from tenten.schemas.messages import Address, Contact, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CUSTOMERS, SCHEMAS
+from tenten.status import channel_status
 from tests.channel_scene import (
     AT,
     CHANNEL,
@@ -492,8 +494,11 @@ def test_database_outage_is_retried(scene: ChannelScene) -> None:
     assert set(scene.visible()) == {first.customer_id, second.customer_id}
 
 
-def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
-    """Last at the end before two thirds of the tombstone retention: a customer with a missed tombstone is deleted."""
+@pytest.mark.parametrize("away", [timedelta(days=21), timedelta(hours=-1)], ids=["long", "in_the_future"])
+def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene, away: timedelta) -> None:
+    """Last at the end before two thirds of the tombstone retention, or at a time that lies in the future, which proves
+    nothing: a customer with a missed tombstone is deleted.
+    """
     # given
     kept, vanished = customer("Kept"), customer("Vanished")
     scene.headquarters.send(kept)
@@ -502,18 +507,21 @@ def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene) -> None:
     with scene.engine.begin() as connection:
         row = {**scene.rows(channel.customers)[0], "customer_id": vanished.customer_id}
         connection.execute(channel.customers.insert(), row)
-        long_ago = datetime.now(UTC) - timedelta(days=21)
-        connection.execute(update(channel.positions).values(confirmed_at=long_ago))
+        began_at = datetime.now(UTC)
+        connection.execute(update(channel.positions).values(confirmed_at=began_at - away))
     # when
     with scene.running(run):
         scene.wait(lambda: set(scene.visible()) == {kept.customer_id}, "the resync")
         scene.wait_until_level()
     # then
-    assert all(row["confirmed_at"] > long_ago + timedelta(days=20) for row in scene.rows(channel.positions))
+    confirmed_at = {row["confirmed_at"] for row in scene.rows(channel.positions)}
+    assert all(began_at <= at < began_at + timedelta(minutes=30) for at in confirmed_at)
 
 
 def test_recreated_topic_is_resynced(scene: ChannelScene) -> None:
-    """The topic was deleted and recreated with other customers: the channel notices at its start, and has those."""
+    """The topic was deleted and recreated with other customers: the channel notices at its start and takes those. It
+    keeps the customers that it had, and reports a problem until a resync with consent deletes them.
+    """
     # given
     old, new = [customer(f"Old {number}") for number in range(5)], customer("New")
     name = scene.settings.topic(CUSTOMERS)
@@ -527,10 +535,17 @@ def test_recreated_topic_is_resynced(scene: ChannelScene) -> None:
     make_topics(scene.settings)
     scene.headquarters.send(new)
     with scene.running(run):
-        scene.wait(lambda: set(scene.visible()) == {new.customer_id}, "the resync")
+        scene.wait(lambda: new.customer_id in scene.visible(), "the new customer")
         scene.wait_until_level()
     # then
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in (*old, new)}
     assert {row["topic_id"] for row in scene.rows(channel.positions)} == {scene.rows(channel.topics)[0]["topic_id"]}
+    assert "--yes" in (channel_status(scene.settings, CHANNEL).problem or "")
+    # when
+    assert resync(scene.settings, CHANNEL, consent=True)
+    # then
+    assert set(scene.visible()) == {new.customer_id}
+    assert channel_status(scene.settings, CHANNEL).problem is None
 
 
 def test_added_partitions_stop_the_channel_with_advice(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,30 +1,41 @@
 """Resync: the full sync makes a channel equal to the topic, while its tables stay complete, on both databases."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
+from structlog.testing import capture_logs
 
+from tenten.consumers.channel.distribution import topic_reading
 from tenten.consumers.channel.distribution.replay import SnapshotUnreadable
 from tenten.consumers.channel.distribution.resync import resync
 from tenten.consumers.channel.distribution.run import run
+from tenten.consumers.channel.distribution.surplus import deletable
 from tenten.consumers.channel.distribution.topic_reading import read_up_to
 from tenten.kafka.assigned_reader import AssignedReader
+from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.errors import LockHeld
+from tenten.schemas.messages import EventKind
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.engine import consistent_view
 from tenten.sql.locks import resync_lock
+from tenten.status import channel_status
 from tests.channel_scene import (
+    AT,
     CHANNEL,
     RESYNC,
     ChannelScene,
     changed,
     customer,
+    customer_row,
     die_at,
+    event,
     guid,
     set_channel_scene,
     state,
@@ -128,19 +139,211 @@ def test_pending_customers_and_unsettled_edits_stay(scene: ChannelScene) -> None
 
 
 def test_customers_outside_the_filter_leave(scene: ChannelScene) -> None:
-    """Customers outside the channel's filter are deleted, although the topic has them."""
+    """Customers outside the channel's filter are deleted, although the topic has them, and however many they are."""
     # given
-    kept, foreign = customer("Kept", address_books=("US",)), customer("Foreign", address_books=("JP",))
-    scene.headquarters.send(kept, foreign)
+    kept, *foreign = customer("Kept", address_books=("US",)), *(customer(address_books=("JP",)) for _ in range(9))
+    scene.headquarters.send(kept, *foreign)
     with scene.running(run):
         scene.wait_until_level()
-    with scene.engine.begin() as connection:
-        row = {**scene.rows(channel.customers)[0], "customer_id": foreign.customer_id}
-        connection.execute(channel.customers.insert(), row)
+    _insert_copies(scene, [snapshot.customer_id for snapshot in foreign])
     # when
     assert resync(scene.settings, CHANNEL)
     # then
     assert set(scene.visible()) == {kept.customer_id}
+
+
+def _insert_copies(scene: ChannelScene, ids: Sequence[str]) -> None:
+    """Insert customers with these ids, otherwise as the first of the channel."""
+    rows = [{**scene.rows(channel.customers)[0], "customer_id": customer_id} for customer_id in ids]
+    with scene.engine.begin() as connection:
+        connection.execute(channel.customers.insert(), rows)
+
+
+def test_many_surplus_customers_are_deleted_only_with_consent(scene: ChannelScene) -> None:
+    """More than a tenth: they are kept, logged and reported in the status; with consent they are deleted."""
+    # given
+    sent = [customer(f"Ann {number}") for number in range(4)]
+    scene.headquarters.send(*sent)
+    with scene.running(run):
+        scene.wait_until_level()
+    surplus = [guid() for _ in range(5)]
+    _insert_copies(scene, surplus)
+    # when
+    with capture_logs() as logs:
+        assert resync(scene.settings, CHANNEL)
+    # then
+    in_topic = {snapshot.customer_id for snapshot in sent}
+    assert set(scene.visible()) == in_topic | set(surplus)
+    (kept,) = [entry for entry in logs if entry["event"] == "surplus_kept"]
+    assert (kept["log_level"], kept["surplus"], kept["customers"]) == ("error", 5, 9)
+    assert "did not find 5 customers" in (channel_status(scene.settings, CHANNEL).problem or "")
+    # when
+    assert resync(scene.settings, CHANNEL, consent=True)
+    # then
+    assert set(scene.visible()) == in_topic
+    assert channel_status(scene.settings, CHANNEL).problem is None
+
+
+def test_surplus_that_may_be_deleted_without_consent() -> None:
+    """A tenth of the channel's customers; in a small channel at most 100, and never more than half."""
+    assert [deletable(count) for count in (0, 1, 2, 9, 150, 200, 900, 5_000, 1_000_000)] == [
+        *(0, 0, 1, 4, 75, 100, 100, 500, 100_000)
+    ]
+
+
+def test_customer_whose_reply_was_faster_than_the_snapshot_stays(scene: ChannelScene) -> None:
+    """Numbered and edited by replies whose snapshots are not in the topic yet: neither is deleted or taken back."""
+    # given
+    known = customer("Known")
+    scene.headquarters.send(known, customer("Other"))
+    with scene.running(run):
+        scene.wait_until_level()
+    new = state("New")
+    created = event(guid(), new, ("first_name", "last_name"), kind=EventKind.CREATED)
+    edited_state = replace(known.customer, first_name="Edited")
+    edited = event(known.customer_id, edited_state, ("first_name",))
+    with scene.engine.begin() as connection:
+        connection.execute(insert(channel.customers), customer_row(created.customer_id, "C-00009999", 0, new))
+        connection.execute(
+            update(channel.customers)
+            .where(channel.customers.c.customer_id == known.customer_id)
+            .values(customer_row(known.customer_id, known.account_number, 1, edited_state))
+        )
+    scene.append(created, settled_at=AT, outcome="synchronized", account_number="C-00009999", version=1)
+    scene.append(edited, settled_at=AT, outcome="synchronized", version=2)
+    # when
+    assert resync(scene.settings, CHANNEL, consent=True)
+    # then
+    visible = scene.visible()
+    assert visible[created.customer_id] == ("C-00009999", 0, "New")
+    assert visible[known.customer_id] == (known.account_number, 1, "Edited")
+
+
+def test_single_read_never_shows_what_the_channel_has_passed(
+    scene: ChannelScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in small batches, older records come before newer ones: a customer whose row is missing, or has a version
+    that is too high, is written once, in the last version; an erased customer never.
+    """
+    # given
+    first, other = customer("One"), customer("First")
+    erased = customer("Erased")
+    scene.headquarters.send(first, other, erased, *(customer(f"Ann {number}") for number in range(30)))
+    scene.headquarters.send(changed(first, first_name="Two"), changed(other, first_name="Second"))
+    last = replace(changed(first, first_name="Three"), version=3)
+    scene.headquarters.send(last, erased.customer_id)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        for table in (channel.customers, channel.customer_addresses, channel.customer_contacts):
+            connection.execute(delete(table).where(table.c.customer_id == first.customer_id))
+        wrong = update(channel.customers).where(channel.customers.c.customer_id == other.customer_id)
+        connection.execute(wrong.values(version=9, first_name="Ninth"))
+    _record_writes(scene)
+    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    with scene.engine.begin() as connection:
+        written = connection.execute(text("SELECT first_name FROM written")).scalars().all()
+    assert sorted(written) == ["Second", "Three"]
+    assert scene.visible()[first.customer_id] == (first.account_number, 3, "Three")
+    assert scene.visible()[other.customer_id] == (other.account_number, 2, "Second")
+    assert erased.customer_id not in scene.visible()
+
+
+def test_tombstone_before_a_newer_snapshot_erases_nothing(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A customer that was erased and sent again, both before the channel's position, keeps its row and its edit."""
+    # given
+    ann = customer("Ann")
+    again = changed(ann, last_name="Again")
+    scene.headquarters.send(ann, ann.customer_id)
+    scene.headquarters.send(again)
+    with scene.running(run):
+        scene.wait_until_level()
+    scene.edit(again, replace(again.customer, first_name="Clerk"), ["first_name"])
+    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert scene.visible() == {ann.customer_id: (ann.account_number, 2, "Clerk")}
+    assert [row["settled_at"] for row in scene.rows(channel.outbox)] == [None]
+
+
+def test_unreadable_snapshot_that_a_newer_one_follows_is_ignored(
+    scene: ChannelScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the last record of a customer must be readable, also where the two are read in different batches."""
+    # given
+    ann = customer("Ann")
+    scene.headquarters.raw(CUSTOMERS.name, (ann.customer_id, b"rubbish"))
+    scene.headquarters.send(ann)
+    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert scene.visible() == {ann.customer_id: (ann.account_number, 1, "Ann")}
+
+
+def test_position_past_the_end_of_the_topic_is_corrected(scene: ChannelScene) -> None:
+    """The topic has lost its last records: the resync ends at its end, where the channel continues."""
+    # given
+    ann = customer("Ann")
+    scene.headquarters.send(ann)
+    with scene.running(run):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        connection.execute(update(channel.positions).values(next_offset=1_000))
+    # when
+    assert resync(scene.settings, CHANNEL)
+    # then
+    name = scene.settings.topic(CUSTOMERS)
+    assert scene.positions(name) == scene.headquarters.ends(name)
+    assert set(scene.visible()) == {ann.customer_id}
+
+
+def test_readers_see_a_complete_table_and_its_dependants_survive(scene: ChannelScene) -> None:
+    """A view shows every customer at every moment, a long reader stops nothing, and grants and publications stay."""
+    # given
+    sent = [customer(f"Ann {number}") for number in range(300)]
+    scene.headquarters.send(*sent)
+    with scene.running(run):
+        scene.wait_until_level()
+    statements = ["CREATE VIEW seen AS SELECT customer_id, tax_number FROM customers"]
+    is_postgresql = scene.engine.dialect.name == "postgresql"
+    if is_postgresql:
+        statements += ["GRANT SELECT ON customers TO PUBLIC", "CREATE PUBLICATION sent FOR TABLE customers"]
+    with scene.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+        connection.execute(update(channel.customers).values(tax_number="drift"))
+    stop = Event()
+    counts: list[int] = []
+
+    def count_rows() -> None:
+        while not stop.is_set():
+            with consistent_view(scene.engine) as connection:
+                counts.append(connection.execute(text("SELECT count(*) FROM seen")).scalar_one())
+
+    counting = Worker(lambda _: count_rows())
+    # when
+    with consistent_view(scene.engine) as long_reader:
+        seen_by_reader = text("SELECT count(*) FROM seen WHERE tax_number = 'drift'")
+        assert long_reader.execute(seen_by_reader).scalar_one() == 300
+        assert resync(scene.settings, CHANNEL)
+        assert long_reader.execute(seen_by_reader).scalar_one() == 300
+    stop.set()
+    scene.wait(counting.ended, "the end of counting")
+    counting.check()
+    # then
+    assert set(counts) == {300}
+    with scene.engine.begin() as connection:
+        assert connection.execute(seen_by_reader).scalar_one() == 0
+        if is_postgresql:
+            granted = text("SELECT has_table_privilege('pg_monitor', 'customers', 'SELECT')")
+            assert connection.execute(granted).scalar_one()
+            published = text("SELECT tablename FROM pg_publication_tables WHERE pubname = 'sent'")
+            assert connection.execute(published).scalar_one() == "customers"
 
 
 def test_older_versions_and_erased_customers_are_never_visible(scene: ChannelScene) -> None:
@@ -258,7 +461,9 @@ def test_live_distribution_continues_meanwhile(scene: ChannelScene) -> None:
     assert scene.counts() == (len(sent), len(sent), 2 * len(sent))
 
 
-@pytest.mark.parametrize("failpoint", ["resync.after_slice", "resync.before_delete"])
+@pytest.mark.parametrize(
+    "failpoint", ["resync.after_slice", "resync.after_deferred", "resync.before_delete", "resync.after_delete"]
+)
 def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoint: str) -> None:
     """Killed in the middle, every customer is readable; the next resync starts from the beginning and finishes."""
     # given
@@ -270,16 +475,19 @@ def test_killed_resync_leaves_the_channel_complete(scene: ChannelScene, failpoin
         surplus = {**scene.rows(channel.customers)[0], "customer_id": guid()}
         connection.execute(channel.customers.insert(), surplus)
         connection.execute(update(channel.customers).values(tax_number="drift"))
+        deferred = channel.customers.c.customer_id == sent[0].customer_id
+        connection.execute(update(channel.customers).where(deferred).values(version=9))
     # when
     die_at(scene, failpoint, RESYNC)
     # then
-    assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent} | {surplus["customer_id"]}
+    kept = set() if failpoint == "resync.after_delete" else {surplus["customer_id"]}
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent} | kept
     assert scene.counts()[1:] == (40, 80)
     # when
     assert resync(scene.settings, CHANNEL)
     # then
     assert set(scene.visible()) == {snapshot.customer_id for snapshot in sent}
-    assert {row["tax_number"] for row in scene.rows(channel.customers)} == {""}
+    assert {(row["tax_number"], row["version"]) for row in scene.rows(channel.customers)} == {("", 1)}
     assert scene.rows(channel.resync_keys) == []
 
 

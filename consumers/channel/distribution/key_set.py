@@ -29,6 +29,10 @@ class KeySet:
                 bucket[:] = b"".join(_keys(bucket))
                 self._bytes_max[number] = max(_BUCKET_BYTES_MIN, 2 * len(bucket))
 
+    def bytes(self) -> int:
+        """The size of the ids."""
+        return sum(map(len, self._buckets))
+
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those ids that are not in the set. Fast for ids in ascending order."""
         missing: list[str] = []
