@@ -18,6 +18,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     or_,
     select,
     text,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from tenten.producers.outbox.table import CUSTOMER, queue_again
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables.channel import customers, end_of_days, outbox, outbox_queue, outbox_resends, transactions
+from tenten.schemas.tables.types import UtcTime
 from tenten.sql.arrays import is_one_of
 
 _UUIDV5: Final = "5"
@@ -78,17 +80,18 @@ def first_to_schedule(connection: Connection) -> int:
 
 def schedule_resends(connection: Connection, window: Window, now: datetime) -> int:
     """Schedule the unanswered rows in the window that have been sent, and return how many are new. Idempotent."""
+    resend_at = bindparam("resend_at", now + timedelta(seconds=REPLY_SECONDS_MAX), UtcTime)
     is_known = or_(*(exists().where(table.c.sequence == outbox.c.sequence) for table in (outbox_queue, outbox_resends)))
     query = (
-        select(outbox.c.sequence)
+        select(outbox.c.sequence, resend_at, literal(0))
         .where(outbox.c.sequence > window.after, outbox.c.sequence <= window.last)
         .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), ~is_known)
     )
-    resend_at = now + timedelta(seconds=REPLY_SECONDS_MAX)
-    rows = [{"sequence": sequence, "resend_at": resend_at, "attempts": 0} for sequence in connection.scalars(query)]
-    if rows:
-        connection.execute(insert(outbox_resends), rows)
-    return len(rows)
+    # SQLite's write lock is needed only if there is a row.
+    if connection.execute(query.limit(1)).first() is None:
+        return 0
+    columns = ["sequence", "resend_at", "attempts"]
+    return connection.execute(insert(outbox_resends).from_select(columns, query)).rowcount
 
 
 def resend_due(connection: Connection, now: datetime, rows_max: int) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from tenten.kafka.client_errors import ErrorListener
 from tenten.kafka.records import Headers, produce
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
-from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX, UnsentRow
+from tenten.producers.outbox.queue import QueuedRow
+from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
@@ -61,22 +62,6 @@ class DeliveryFailed(KafkaException):
     """Kafka has rejected records, or the producer has failed; the rows stay unsent. The argument is the error."""
 
 
-class Batch(NamedTuple):
-    """Rows on their way to the broker."""
-
-    rows: list[UnsentRow]
-    too_large: list[UnsentRow]
-    """Rows that cannot be sent because of their size."""
-
-    @property
-    def sequences(self) -> list[int]:
-        """The sequences of the rows."""
-        return [row.sequence for row in self.rows]
-
-
-NO_BATCH: Final = Batch([], [])
-
-
 class TopicRoute(NamedTuple):
     """The topic, framing and record key of rows of one aggregate type."""
 
@@ -98,6 +83,9 @@ class RelayProducer:
         self.topic_names: Mapping[str, str] = {kind: settings.topic(topic) for kind, topic in _TOPICS.items()}
         """The topics, by aggregate type of the rows."""
         self._routes: Mapping[str, TopicRoute] = {}
+        self._sent: list[tuple[int, str]] = []
+        self.sent_bytes = 0
+        """The payload bytes of these rows."""
         self._failed: dict[str, KafkaError] = {}
         self._error_listener = ErrorListener()
 
@@ -141,19 +129,25 @@ class RelayProducer:
         """Read the current topic ids. Raises: `KafkaRefused`, `KafkaException`."""
         self.topics = topic_ids(self.settings, self.topic_names.values())
 
-    def send(self, rows: Sequence[UnsentRow], stop: Event) -> Batch:
-        """Queue these rows for sending, in this order. Blocks only while the producer's queue is full."""
-        if not rows:
-            return NO_BATCH
+    @property
+    def sent_rows(self) -> int:
+        """The number of rows on their way to the broker, which has not acknowledged them yet."""
+        return len(self._sent)
+
+    def send(self, rows: Sequence[QueuedRow], stop: Event) -> list[QueuedRow]:
+        """Queue these rows for sending, in this order; the rows that can never be sent because of their size.
+
+        Blocks only while the producer's queue is full. When `stop` is set meanwhile, the rows after that are not sent.
+        """
         produce, routes = self._producer.produce, self._routes
-        sent = []
         too_large = []
         for row in rows:
-            _, event_id, aggregate_type, aggregate_id, kind, payload = row
-            topic, framing, key = routes[aggregate_type]
+            sequence, event_id, aggregate_type, aggregate_id, kind, payload = row
+            topic, framing, fixed_key = routes[aggregate_type]
+            key = fixed_key or aggregate_id
             value = payload if framing is None else framing(payload)
             try:
-                produce(topic, value, key or aggregate_id, headers=[("id", event_id), ("type", kind)])
+                produce(topic, value, key, headers=[("id", event_id), ("type", kind)])
             except BufferError:
                 if not self._send_when_free(row, value, stop):
                     break
@@ -162,24 +156,25 @@ class RelayProducer:
                     raise DeliveryFailed(error.args[0]) from error
                 too_large.append(row)
                 continue
-            sent.append(row)
-        failpoint("relay.after_produce")
-        return Batch(sent, too_large)
+            self._sent.append((sequence, key))
+            self.sent_bytes += len(payload)
+        if rows:
+            failpoint("relay.after_produce")
+        return too_large
 
-    def _send_when_free(self, row: UnsentRow, value: bytes, stop: Event) -> bool:
+    def _send_when_free(self, row: QueuedRow, value: bytes, stop: Event) -> bool:
         """Queue one row as soon as the producer's queue has room; False when `stop` is set before that."""
         route = self._routes[row.aggregate_type]
         headers: Headers = [("id", row.event_id), ("type", row.type)]
         return produce(self._producer, route.topic, route.key or row.aggregate_id, value, headers=headers, stop=stop)
 
-    def acknowledged(self, batch: Batch, stop: Event) -> list[int]:
-        """Wait, without limit, until the broker has the batch, and return the sequences of the acknowledged rows.
+    def acknowledged(self, stop: Event) -> list[int]:
+        """Wait, without limit, until the broker has all rows that were sent, and return their sequences.
 
         If the broker rejected a record, all rows with its key are left out, so that none overtakes another. When
         `stop` is set, waits for a few more seconds and then returns an empty list.
         """
-        if not batch.rows:
-            return []
+        sent, self._sent, self.sent_bytes = self._sent, [], 0
         started = time.monotonic()
         unavailable = False
         stop_at = None
@@ -191,17 +186,11 @@ class RelayProducer:
                     return []
             if not unavailable and now - started > _UNAVAILABLE_SECONDS:
                 unavailable = True
-                log.warning("broker_unavailable", channel=self.channel, rows=len(batch.rows))
+                log.warning("broker_unavailable", channel=self.channel, rows=len(sent))
         if unavailable:
             log.info("relay_resumed", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
         failpoint("relay.after_ack")
-        return batch.sequences if not self._failed else self._without_failed(batch)
-
-    def _without_failed(self, batch: Batch) -> list[int]:
-        keys = {kind: route.key for kind, route in self._routes.items()}
-        return [
-            row.sequence for row in batch.rows if (keys[row.aggregate_type] or row.aggregate_id) not in self._failed
-        ]
+        return [sequence for sequence, key in sent if key not in self._failed]
 
     def check(self) -> None:
         """Raises: `DeliveryFailed` when the broker has rejected records."""

@@ -6,13 +6,15 @@ Promise: every row is sent at least once, the rows of a key in their order; a ro
 broker has acknowledged it. A crash at any point repeats rows and loses none. A row without a reply after an hour, or
 sent to a topic that was recreated, is sent again. Only one relay per channel can run.
 
-While a batch is being sent, the previous one is taken off the queue and the next one is read.
+A single row is read, sent and acknowledged, and its entry deleted a little later. Of a backlog, the next rows are read
+while those before are being sent, and the broker's acknowledgement is waited for now and then.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from threading import Event
+from time import monotonic
 from typing import Final
 
 from confluent_kafka import KafkaException
@@ -21,28 +23,39 @@ from structlog import get_logger
 
 from tenten.kafka.client_errors import refusal_of
 from tenten.producers.outbox import table, transactions
-from tenten.producers.outbox.table import NOTHING, QueuedRows, UnsentRow
+from tenten.producers.outbox.queue import NOTHING, OutboxQueue, QueuedRow
 from tenten.producers.relay.maintenance import Maintenance, check_topics
-from tenten.producers.relay.marking import Marker, autocommit_connection
-from tenten.producers.relay.producer import NO_BATCH, DeliveryFailed, RelayProducer
+from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
+from tenten.producers.relay.queue_feed import QueueFeed
 from tenten.producers.till.loyalty import issue_reserved_cards
 from tenten.producers.till.open_channel import OpenChannel, open_channel
 from tenten.runtime.error_codes import error_code, is_transient
 from tenten.runtime.errors import KafkaRefused, LockHeld, TentenError
-from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Reason
 from tenten.sql.locks import relay_lock
-from tenten.sql.notifications import SETTLED_CHANNEL, CommitListener
+from tenten.sql.notifications import CommitListener
 
 log = get_logger(__name__)
 
-BATCH_ROWS_MAX: Final = {"postgresql": 10_000, "sqlite": 2_000}
-"""Rows per batch. Few in SQLite, where deleting a batch of entries blocks other writers."""
+READ_ROWS_MAX: Final = 5_000
+"""Rows that are read at a time."""
 
-BATCH_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Payload bytes per batch; two batches are in memory at a time."""
+READ_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Payload bytes that are read at a time. Twice as much is in memory, and what is being sent."""
+
+SENT_ROWS_MAX: Final = 30_000
+"""Rows that are sent before the broker's acknowledgement is waited for."""
+
+SENT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Payload bytes that are sent before the broker's acknowledgement is waited for."""
+
+DELETED_ROWS_MAX: Final = {"postgresql": 30_000, "sqlite": 2_000}
+"""Entries of the queue that are deleted at a time. Few in SQLite, where other writers wait meanwhile."""
+
+CARDS_SECONDS: Final = 0.25
+"""How often reserved cards are looked at, at most."""
 
 _POLL_SECONDS: Final = 1.0
 """How long a row waits at most when its notification was lost."""
@@ -85,8 +98,7 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             _refused_at_start(has_worked),
             open_channel(settings, channel) as opened,
             relay_lock(opened.engine) as lock,
-            autocommit_connection(opened) as connection,
-            Marker(opened) as marker,
+            _connection(opened) as connection,
             RelayProducer(settings, channel) as producer,
         ):
             if producer.connect(stop):
@@ -95,55 +107,59 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
                 for _ in check_topics(connection, producer):
                     if stop.is_set():
                         return
-                maintenance = Maintenance(connection, producer, lock)
-                relay(opened, connection, producer, marker, maintenance, stop=stop)
+                relay(opened, connection, producer, Maintenance(connection, producer, lock), stop=stop)
+
+
+@contextmanager
+def _connection(opened: OpenChannel) -> Generator[Connection]:
+    """A connection on which each statement is a transaction; not reused, because the relay changes its settings."""
+    with opened.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        try:
+            yield connection
+        finally:
+            connection.invalidate()
 
 
 def relay(
-    opened: OpenChannel,
-    connection: Connection,
-    producer: RelayProducer,
-    marker: Marker,
-    maintenance: Maintenance,
-    *,
-    stop: Event,
+    opened: OpenChannel, connection: Connection, producer: RelayProducer, maintenance: Maintenance, *, stop: Event
 ) -> None:
-    """Relay batch by batch until `stop` is set. Raises: `DeliveryFailed`; errors of the database and of maintenance."""
-    # A settled customer can be the one for whom a card is reserved.
-    wake = CommitListener(connection, table.WAKE_CHANNEL, SETTLED_CHANNEL)
-    in_flight = NO_BATCH
-    while not stop.is_set() or in_flight.rows:
-        has_steps_left = maintenance.run_when_due()
-        if not stop.is_set():
-            issue_reserved_cards(opened, connection)
-        queued = NOTHING if stop.is_set() else _queued(connection, [*in_flight.sequences, *marker.sequences])
-        acknowledged = producer.acknowledged(in_flight, stop)
-        if len(acknowledged) < len(in_flight.rows):
-            marker.mark(acknowledged)
-            marker.finish()
-            producer.check()
-            return
-        sent = producer.send(queued.rows, stop)
-        for row in sent.too_large:
-            _reject_too_large(connection, row)
-        marker.mark([*acknowledged, *queued.obsolete, *(row.sequence for row in sent.too_large)])
-        in_flight = sent
-        if not queued.rows:
-            marker.finish()
-            producer.serve()
-            if not has_steps_left:
-                wake.wait(_POLL_SECONDS, stop)
+    """Relay until `stop` is set. Raises: `DeliveryFailed`; errors of the database and of maintenance."""
+    queue, deleted_max = OutboxQueue(connection), DELETED_ROWS_MAX[connection.dialect.name]
+    wake = CommitListener(connection, table.WAKE_CHANNEL)
+    cards_at = read_at = 0.0
+    with QueueFeed(queue, rows_max=READ_ROWS_MAX, bytes_max=READ_BYTES_MAX, deleted_max=deleted_max) as feed:
+        while not stop.is_set() or producer.sent_rows:
+            has_steps_left = maintenance.run_when_due()
+            if monotonic() >= cards_at and not stop.is_set():
+                cards_at = monotonic() + CARDS_SECONDS
+                issue_reserved_cards(opened, connection)
+            queued = NOTHING
+            if monotonic() >= read_at and not stop.is_set():
+                queued = feed.read()
+                read_at = 0.0 if queued.has_more else monotonic() + _POLL_SECONDS
+            if producer.sent_rows and (not queued.rows or _is_full(producer)):
+                sent_rows = producer.sent_rows
+                acknowledged = producer.acknowledged(stop)
+                feed.finish(acknowledged)
+                if len(acknowledged) < sent_rows:
+                    break
+            for row in producer.send(queued.rows, stop):
+                _reject_too_large(connection, row)
+                feed.finish([row.sequence])
+            if not producer.sent_rows and not queued.has_more:
+                producer.serve()
+                seconds_max = min(feed.delete_when_due(), read_at - monotonic())
+                if not has_steps_left and wake.wait(seconds_max, stop):
+                    read_at = 0.0
+    producer.check()
 
 
-def _queued(connection: Connection, excluded: Sequence[int]) -> QueuedRows:
-    """The next rows to send."""
-    queued = table.queued(connection, BATCH_ROWS_MAX[connection.dialect.name], BATCH_BYTES_MAX, excluded)
-    if queued.rows:
-        failpoint("relay.after_select")
-    return queued
+def _is_full(producer: RelayProducer) -> bool:
+    """Whether so much is on its way that the broker's acknowledgement is waited for, whatever is left to send."""
+    return producer.sent_rows >= SENT_ROWS_MAX or producer.sent_bytes >= SENT_BYTES_MAX
 
 
-def _reject_too_large(connection: Connection, row: UnsentRow) -> None:
+def _reject_too_large(connection: Connection, row: QueuedRow) -> None:
     """Reject a row in the channel, since it can never be sent. Idempotent."""
     reason = TOO_LARGE[row.aggregate_type]
     if row.aggregate_type == table.RETAIL_TRANSACTION:

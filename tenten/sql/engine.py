@@ -7,8 +7,10 @@ reading might never get it.
 
 import re
 import sqlite3
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +18,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
 from tenten.runtime.errors import DatabaseRefused, NotInstalled
 from tenten.runtime.private_files import create_private_file
-from tenten.sql.sqlite_queue import BUSY_SECONDS, write_turn
+from tenten.sql.postgresql_driver import driver_of
+from tenten.sql.sqlite_queue import BUSY_SECONDS, WriterQueue, writer_queue
 from tenten.sql.try_until import try_until
 
 if TYPE_CHECKING:
     import psycopg
+
+_BUSY_POLL_SECONDS: Final = 0.001
 
 _READING: Final = "tenten_reading"
 """Execution option of a connection whose transactions only read."""
@@ -101,7 +106,9 @@ def _open_postgresql(address: URL) -> Engine:
 
 
 def _open_sqlite(address: URL) -> Engine:
-    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    queue = writer_queue(str(address.database))
+    factory = partial(_SqliteConnection, queue=queue)
+    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS, "factory": factory})
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, _: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> sqlite3.Connection:
@@ -128,10 +135,51 @@ def _open_sqlite(address: URL) -> Engine:
         if options.get(_READING):
             connection.exec_driver_sql("BEGIN")
             return
-        with write_turn(address):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver: sqlite3.Connection = driver_of(connection)
+        with queue.turn():
+            if not begin_immediate(driver):
+                # SQLAlchemy wraps the error.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """A connection that wakes the listeners of other connections after its commits."""
+
+    def __init__(self, *arguments: Any, queue: WriterQueue, **parameters: Any) -> None:
+        super().__init__(*arguments, **parameters)
+        self._queue = queue
+        self._changes = 0
+
+    def commit(self) -> None:
+        """Commit, and wake the listeners if something was written."""
+        super().commit()
+        if self._changes != self.total_changes:
+            self._changes = self.total_changes
+            self._queue.committed()
+
+
+def begin_immediate(driver: sqlite3.Connection) -> bool:
+    """Begin a transaction that has SQLite's write lock; False when it is not free within 10 s.
+
+    Looks for the lock every millisecond: SQLite's own waiting sleeps up to 100 ms between two attempts.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        while time.monotonic() < deadline:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    return False
+                time.sleep(_BUSY_POLL_SECONDS)
+            else:
+                return True
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    return False
 
 
 @contextmanager

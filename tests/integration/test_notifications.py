@@ -1,7 +1,9 @@
 """Waiting for another connection's commit, on PostgreSQL and SQLite."""
 
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import cast
@@ -82,3 +84,47 @@ def test_connection_is_reusable_afterwards(new_database: NewDatabase) -> None:
         driver = cast("psycopg.Connection", connection.connection.driver_connection)
         assert list(driver.notifies(timeout=0)) == []
     engine.dispose()
+
+
+def test_unwatchable_database_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system offers no watch, the wait ends all the same."""
+    monkeypatch.setattr("tenten.sql.notifications.watch", lambda _: None)
+    opened = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+    with opened.begin() as connection:
+        connection.execute(text("CREATE TABLE things (number integer)"))
+    with listening(opened, CHANNEL) as listener, ThreadPoolExecutor(1) as waiter:
+        waiting = waiter.submit(listener.wait, FOREVER_SECONDS)
+        commit(opened)
+        assert waiting.result(timeout=DEADLINE_SECONDS)
+    opened.dispose()
+
+
+def test_waiting_for_sqlite_does_not_poll(tmp_path: Path) -> None:
+    """A wait of a second needs a few system calls: the watched file wakes it."""
+    opened = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+    with opened.begin() as connection:
+        connection.execute(text("CREATE TABLE things (number integer)"))
+    with listening(opened, CHANNEL) as listener:
+        # when
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        is_committed = listener.wait(1.0)
+        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    # then
+    assert not is_committed
+    assert switches < 20
+    opened.dispose()
+
+
+def test_transaction_that_wrote_nothing_wakes_nobody(tmp_path: Path) -> None:
+    """Neither does one that is rolled back."""
+    opened = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+    with opened.begin() as connection:
+        connection.execute(text("CREATE TABLE things (number integer)"))
+    with listening(opened, CHANNEL) as listener:
+        with opened.begin() as connection:
+            connection.execute(text("SELECT * FROM things"))
+        with suppress(ZeroDivisionError), opened.begin() as connection:
+            connection.execute(text("INSERT INTO things VALUES (1)"))
+            raise ZeroDivisionError
+        assert not listener.wait(0.1)
+    opened.dispose()

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from threading import Event, Thread
+from typing import Final
 
 import pytest
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, text, update
 
 from tenten.avro.wire import contract, encode
 from tenten.kafka.topics_admin import admin_client
@@ -26,7 +27,7 @@ from tenten.producers import (
     show_customer,
     show_transaction,
 )
-from tenten.producers.outbox import table
+from tenten.producers.outbox.queue import OutboxQueue
 from tenten.producers.relay import maintenance
 from tenten.producers.relay import run as relay
 from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
@@ -35,7 +36,10 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Attribute, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
+from tests.conftest import NewDatabase
+from tests.databases import channel_tables
 from tests.forked import run_to_failpoint
+from tests.opened_databases import opened
 from tests.producer_scene import HOUSTON, Store, decoded, event_ids, set_store
 from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
@@ -207,7 +211,7 @@ def test_rows_without_a_reply_are_sent_again_with_a_back_off(store: Store) -> No
             list(maintenance.resend(connection, started_at + timedelta(hours=hour, seconds=1)))
             if store.unsent_ids()[0] == ids[0]:
                 queued_at.append(hour)
-                table.dequeue(connection, [1])
+                connection.execute(delete(channel.outbox_queue).where(channel.outbox_queue.c.sequence == 1))
     # then
     assert scheduled == dict.fromkeys([1, 4], timedelta(hours=1))
     assert queued_at == [1, 3, 7, 15, 31, 55, 79]
@@ -299,24 +303,41 @@ def test_killed_relay_loses_nothing_and_keeps_the_order(store: Store, point: str
         assert [event_id for event_id in first_arrivals if event_id in mine] == mine
 
 
-def test_unsent_rows_are_bounded_in_number_and_in_bytes(store: Store) -> None:
-    """A batch has at least one row and stays within its limits; excluded rows are left out exactly."""
+def test_queue_is_read_in_bounded_parts(store: Store) -> None:
+    """A part has at least one row and stays within its limits; each row is read once, deleted or not."""
     # given
-    for number in range(6):
+    for number in range(7):
         create_customer(store.channel, last_name=f"Lovelace {number}")
+    ids = [event.event_id for event in store.events()]
+    with autocommit(store) as connection:
+        queue = OutboxQueue(connection)
+        # when
+        parts = [queue.read(2, 1_000_000), queue.read(100, 1)]
+        queue.delete([parts[0].rows[1].sequence])
+        parts += [queue.read(100, 1_000_000), queue.read(100, 1_000_000)]
+    # then
+    assert [[row.event_id for row in part.rows] for part in parts] == [ids[:2], ids[2:3], ids[3:], []]
+    assert [part.has_more for part in parts] == [True, True, False, False]
+    assert [decoded(row.payload).event_id for part in parts for row in part.rows] == ids
+    assert store.unsent_ids() == [ids[0], *ids[2:]]
+
+
+def test_entries_without_a_row_to_send_are_obsolete(store: Store) -> None:
+    """Settled, rejected and deleted rows are not read, and their entries can be deleted."""
+    # given
+    for _ in range(4):
+        create_customer(store.channel, last_name="Lovelace")
+    ids = [event.event_id for event in store.events()]
+    store.reply(ids[0], "erased")
+    store.reject(ids[1])
+    with store.channel.engine.begin() as connection:
+        connection.execute(delete(channel.outbox).where(channel.outbox.c.id == ids[2]))
     # when
-    with store.channel.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        all_rows = table.queued(connection, 100, 1_000_000).rows
-        limited = table.queued(connection, 2, 1_000_000).rows
-        small = table.queued(connection, 100, 1).rows
-        excluded = [all_rows[1].sequence, all_rows[2].sequence, all_rows[4].sequence]
-        others = table.queued(connection, 100, 1_000_000, excluded).rows
-        # then
-        assert [row.sequence for row in all_rows] == list(connection.scalars(select(channel.outbox.c.sequence)))
-    assert limited == all_rows[:2]
-    assert small == all_rows[:1]
-    assert others == [all_rows[0], all_rows[3], all_rows[5]]
-    assert [decoded(row.payload).event_id for row in all_rows] == [row.event_id for row in all_rows]
+    with autocommit(store) as connection:
+        queued = OutboxQueue(connection).read(100, 1_000_000)
+    # then
+    assert [row.event_id for row in queued.rows] == ids[3:]
+    assert sorted(queued.obsolete) == [1, 2, 3]
 
 
 def test_old_settled_rows_are_pruned_after_their_snapshot(store: Store) -> None:
@@ -433,8 +454,8 @@ def test_record_rejected_by_the_broker_holds_back_its_key(store: Store) -> None:
     # when
     with RelayProducer(store.settings, HOUSTON) as producer, autocommit(store) as connection:
         assert producer.connect(Event())
-        batch = producer.send(table.queued(connection, 100, 1_000_000).rows, Event())
-        acknowledged = producer.acknowledged(batch, Event())
+        producer.send(OutboxQueue(connection).read(100, 1_000_000).rows, Event())
+        acknowledged = producer.acknowledged(Event())
         # then
         [event, *_] = store.rows(channel.outbox)
         assert acknowledged == [event["sequence"]]
@@ -466,3 +487,46 @@ def test_old_settled_sales_are_pruned(store: Store) -> None:
     # then
     assert [row["id"] for row in store.rows(channel.outbox)] == [pending, waiting, blocked]
     assert show_transaction(store.channel, settled).transaction_id == settled
+
+
+def test_reading_costs_the_same_at_the_end_of_a_backlog(new_database: NewDatabase) -> None:
+    """Also while a backup holds a snapshot, for which PostgreSQL keeps deleted entries."""
+    parts, part_rows = 60, 1_000
+    url = new_database()
+    channel_tables(url)
+    with (
+        opened(url) as engine,
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as backup,
+    ):
+        # given
+        connection.execute(_FILL_OUTBOX, {"rows": parts * part_rows})
+        connection.execute(text("INSERT INTO outbox_queue SELECT sequence FROM outbox"))
+        backup.execute(text("SELECT count(*) FROM outbox_queue"))
+        queue = OutboxQueue(connection)
+        # when
+        costs = []
+        for _ in range(parts):
+            before = _blocks_of_queue(connection)
+            queued = queue.read(part_rows, 10**9)
+            costs.append(_blocks_of_queue(connection) - before)
+            queue.delete([row.sequence for row in queued.rows])
+        # then
+        assert queue.read(part_rows, 10**9).rows == []
+        first, last = (sorted(part)[len(part) // 2] for part in (costs[5:20], costs[-15:]))
+        assert 0 < last < 1.5 * first
+
+
+_FILL_OUTBOX: Final = text(
+    """
+    INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at)
+    SELECT gen_random_uuid(), 'customer', gen_random_uuid(), 'CustomerCreated', '', now() FROM generate_series(1, :rows)
+    """
+)
+
+
+def _blocks_of_queue(connection: Connection) -> int:
+    """The blocks of the queue and its index that PostgreSQL has looked at so far."""
+    connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    query = "SELECT heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read FROM pg_statio_user_tables"
+    return int(connection.scalar(text(query + " WHERE relname = 'outbox_queue'")) or 0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenten.avro.wire import confluent_header, contract, decode_body, encode
-from tenten.producers.outbox.table import multirange
+from tenten.producers.outbox.queue import multirange
 from tenten.producers.relay.producer import framing
 from tenten.producers.till.customer_input import CustomerFields, NewAddress
 from tenten.producers.till.customer_merge import InputContext, merge_input

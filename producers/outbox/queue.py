@@ -1,0 +1,181 @@
+"""The outbox queue as the relay uses it: read the rows to send, and delete the entries of rows that were sent.
+
+Rows of different customers may become visible out of order, hence the relay asks which rows are in the queue, never
+which are "greater than the last one". Reading begins a little before the entry where it began last time all the same:
+PostgreSQL keeps deleted entries in the index while a transaction, such as a backup, could still see them, and a million
+of them would have to be passed each time. The whole queue is read about every second.
+"""
+
+import json
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from tenten.sql.arrays import pg_array_literal
+from tenten.sql.postgresql_driver import driver_of
+
+WHOLE_QUEUE_SECONDS: Final = 1.0
+"""How often the whole queue is read."""
+
+_WHOLE_QUEUE_PART: Final = 20
+"""Reading the whole queue takes at most one part in this many of the time."""
+
+_LATE_ROWS: Final = 1_000
+"""Rows that become visible late are mostly this close to the first ones, and are found at once."""
+
+
+class QueuedRow(NamedTuple):
+    """An outbox row as the relay needs it."""
+
+    sequence: int
+    event_id: str
+    aggregate_type: str
+    aggregate_id: str
+    """The customer's id, or the transaction's."""
+    type: str
+    payload: bytes
+
+
+class QueuedRows(NamedTuple):
+    """The next entries of the queue."""
+
+    rows: Sequence[QueuedRow]
+    """The rows to send, in the order of their sequence."""
+    obsolete: Sequence[int]
+    """Entries without a row to send: it was rejected in the channel, settled in another way, or deleted."""
+    has_more: bool
+    """Whether a limit was reached, so that there are likely more."""
+
+
+NOTHING: Final = QueuedRows((), (), has_more=False)
+
+
+# The first entries after a sequence, with their rows. Entries that were read and not deleted yet are excluded one by
+# one: a row between them may have been committed only now. The window sums up the payloads, to stop at the limit. The
+# limit of one row makes PostgreSQL look up each row by its key, whatever it believes about the sizes of the tables.
+_READ_POSTGRESQL: Final = """
+    SELECT sequence, id, aggregatetype, aggregateid, type, payload
+    FROM (
+        SELECT entry.sequence, id::text, aggregatetype, aggregateid::text, type, payload,
+               sum(length(payload)) OVER (ORDER BY entry.sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS before
+        FROM (
+            SELECT sequence FROM outbox_queue
+            WHERE sequence > %s AND NOT sequence <@ %s::int8multirange ORDER BY sequence LIMIT %s
+        ) AS entry LEFT JOIN LATERAL (
+            SELECT * FROM outbox
+            WHERE outbox.sequence = entry.sequence AND settled_at IS NULL AND outcome IS NULL LIMIT 1
+        ) AS unsettled ON true
+        ORDER BY entry.sequence
+    ) AS entry
+    WHERE before IS NULL OR before < %s
+    """
+_READ_SQLITE: Final = "SELECT sequence FROM outbox_queue WHERE sequence > ? ORDER BY sequence LIMIT ?"
+_ROW_SQLITE: Final = """
+    SELECT sequence, id, aggregatetype, aggregateid, type, payload FROM outbox
+    WHERE sequence = ? AND settled_at IS NULL AND outcome IS NULL
+    """
+
+# Delete entries.
+_DELETE_POSTGRESQL: Final = "DELETE FROM outbox_queue WHERE sequence = ANY (%s::int8[])"
+_DELETE_SQLITE: Final = "DELETE FROM outbox_queue WHERE sequence IN (SELECT value FROM json_each(?))"
+
+# Nothing waits for the disk: a crash that undoes a deletion repeats a row. The statement above is planned once, for any
+# size of its tables.
+_SETTINGS_POSTGRESQL: Final = (
+    "SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; "
+    "SET enable_bitmapscan = off"
+)
+_SETTINGS_SQLITE: Final = "PRAGMA synchronous = NORMAL"
+
+
+class OutboxQueue:
+    """Reads the queue, each row once. Not thread-safe.
+
+    Changes settings of the connection, which must be in autocommit mode and is closed by the caller, not reused.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._is_postgresql = connection.dialect.name == "postgresql"
+        self._driver: Any = driver_of(connection)
+        self._driver.execute(_SETTINGS_POSTGRESQL if self._is_postgresql else _SETTINGS_SQLITE)
+        self._unfinished: set[int] = set()
+        """The sequences that were read, and whose entries exist."""
+        self._after = 0
+        self._whole_queue_at = 0.0
+
+    def read(self, rows_max: int, bytes_max: int) -> QueuedRows:
+        """The next entries, at most `rows_max`; those after the row whose payload reaches `bytes_max` in total are left
+        for the next call.
+        """
+        started_at = time.monotonic()
+        is_whole = started_at >= self._whole_queue_at
+        read = self._read_postgresql if self._is_postgresql else self._read_sqlite
+        queued = read(0 if is_whole else self._after, rows_max, bytes_max)
+        if is_whole:
+            ended_at = time.monotonic()
+            pause_seconds = max(WHOLE_QUEUE_SECONDS, (ended_at - started_at) * _WHOLE_QUEUE_PART)
+            self._whole_queue_at = ended_at + pause_seconds
+        sequences = [*queued.obsolete, *(row.sequence for row in queued.rows)]
+        if sequences:
+            self._after = min(sequences) - 1 - _LATE_ROWS
+            self._unfinished.update(sequences)
+        return queued
+
+    def _read_postgresql(self, after: int, rows_max: int, bytes_max: int) -> QueuedRows:
+        parameters = (after, multirange(self._unfinished), rows_max, bytes_max)
+        # A binary cursor transfers payloads as bytes instead of in hexadecimal.
+        with closing(self._driver.cursor(binary=True)) as cursor:
+            found = cursor.execute(_READ_POSTGRESQL, parameters, prepare=True).fetchall()
+        rows = [QueuedRow._make(row) for row in found if row[1] is not None]
+        obsolete = [row[0] for row in found if row[1] is None] if len(rows) < len(found) else ()
+        size = sum(len(row.payload) for row in rows)
+        return QueuedRows(rows, obsolete, has_more=size >= bytes_max or len(found) == rows_max)
+
+    def _read_sqlite(self, after: int, rows_max: int, bytes_max: int) -> QueuedRows:
+        entries = self._driver.execute(_READ_SQLITE, (after, rows_max + len(self._unfinished))).fetchall()
+        new = [entry[0] for entry in entries if entry[0] not in self._unfinished][:rows_max]
+        if not new:
+            return NOTHING
+        rows: list[QueuedRow] = []
+        obsolete: list[int] = []
+        size = 0
+        # In one transaction, SQLite locks its files once, not for each row.
+        self._driver.execute("BEGIN")
+        with closing(self._driver.cursor()) as cursor:
+            for sequence in new:
+                row = cursor.execute(_ROW_SQLITE, (sequence,)).fetchone()
+                if row is None:
+                    obsolete.append(sequence)
+                    continue
+                rows.append(QueuedRow._make(row))
+                size += len(row[5])
+                if size >= bytes_max:
+                    break
+        self._driver.execute("COMMIT")
+        return QueuedRows(rows, obsolete, has_more=size >= bytes_max or len(new) == rows_max)
+
+    def delete(self, sequences: Collection[int]) -> None:
+        """Delete these entries. One statement. It does not wait for the disk: a crash may undo it."""
+        if self._is_postgresql:
+            self._driver.execute(_DELETE_POSTGRESQL, (pg_array_literal(sequences),), prepare=True)
+        else:
+            self._driver.execute(_DELETE_SQLITE, (json.dumps(list(sequences)),))
+        self._unfinished.difference_update(sequences)
+
+
+def multirange(numbers: Iterable[int]) -> str:
+    """Exactly these numbers as a PostgreSQL multirange, adjacent numbers joined into one range.
+
+    >>> multirange([5, 3, 4, 9])
+    '{[3,6),[9,10)}'
+    """
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number:
+            ranges[-1][1] = number + 1
+        else:
+            ranges.append([number, number + 1])
+    return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
