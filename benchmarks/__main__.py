@@ -68,7 +68,7 @@ def main(
     broker: Annotated[list[str] | None, typer.Option(help="A property NAME=VALUE of the broker.")] = None,
 ) -> None:
     """Measure the product and the limits of its parts in one run, on temporary servers."""
-    wanted = _wanted(only)
+    wanted = wanted_bars(only)
     progress = Console(stderr=True)
     size = FULL if scale == "full" else SMALL
     if customers is not None:
@@ -78,7 +78,7 @@ def main(
         output = Path(__file__).parent / "results" / f"{report.release()}.json"
     with own_servers(progress.print, _properties(kafka), _properties(broker)) as servers:
         found = report.Report(output, servers, size)
-        succeeded = _measure(servers, size, wanted, found, progress)
+        succeeded = measure(servers, size, wanted, found, progress)
     report.show(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH), found)
     if is_committed and output is not None:
         pictures.write(output)
@@ -86,7 +86,8 @@ def main(
         raise typer.Exit(1)
 
 
-def _wanted(only: str) -> frozenset[str]:
+def wanted_bars(only: str) -> frozenset[str]:
+    """The bars with these names, in any case, separated by commas. Raises: `typer.BadParameter`."""
     given = {name.strip().lower() for name in only.split(",")}
     wanted = frozenset(bar for bar in BARS if bar.lower() in given)
     if len(wanted) != len(given):
@@ -100,14 +101,14 @@ def _properties(words: list[str] | None) -> Mapping[str, str]:
     return dict(word.split("=", 1) for word in words or [])
 
 
-def _measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> bool:
+def measure(servers: Servers, scale: Scale, wanted: frozenset[str], found: report.Report, progress: Console) -> bool:
     """Measure these bars; False if a benchmark failed."""
     is_warm = failed = False
     for bars, benchmark in BENCHMARKS:
         measured = bars & wanted
         if not measured:
             continue
-        if measured & _THROUGHPUT and not is_warm:
+        if measured & _THROUGHPUT and not is_warm and scale.name != "tiny":
             progress.print("Warming up the broker")
             warm_up_broker(servers, scale)
             is_warm = True

@@ -19,10 +19,10 @@ from benchmarks.customers import CHANNELS, Record, events, snapshots
 from benchmarks.databases import Ask, observer
 from benchmarks.filling import Filling, Transactions
 from benchmarks.headquarters import has_committed
-from benchmarks.measuring import FULL, Result, Scale
+from benchmarks.measuring import FULL, Database, Result, Scale
 from benchmarks.processes import Process, tenten, wait_until
 from benchmarks.servers import Servers
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import Stage, stage
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 RISE_MAX: Final = 1.25
@@ -48,13 +48,12 @@ def batch_sizes(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterato
     if "S1" in bars:
         yield _result("S1", "headquarters", _headquarters(servers, scale))
     if "S2" in bars:
-        databases: tuple[Database, ...] = ("postgresql", "sqlite")
-        for database in databases:
+        for database in scale.databases:
             yield _result("S2", f"a channel on {_NAMES[database]}", _channel(servers, scale, database))
 
 
 def _result(bar: str, where: str, points: Sequence[Mapping[str, Any]]) -> Result:
-    costs = [_product_us(point["cpu_us"]) for point in points]
+    costs = [max(1.0, _product_us(point["cpu_us"])) for point in points]
     return Result(
         bar=bar,
         what=f"cost of a record at {where}: the largest rise from a batch size to the next",
@@ -189,7 +188,7 @@ class _ChannelLoad:
 
 
 def _processes(on: Stage, kind: str, process: Process) -> Processes:
-    processes = Processes(on.servers.postmaster_pid(), on.servers.broker_pid())
+    processes = Processes(on.servers)
     processes.add(kind, [process.popen.pid])
     return processes
 

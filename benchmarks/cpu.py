@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 
 import psutil
 
+from benchmarks.servers import Servers
+
 BUSY_MS_A_SECOND: Final = 150.0
 """Other programs that use more CPU than this make the machine busy: a thirteenth of two cores."""
 
@@ -26,7 +28,7 @@ KAFKA: Final = "Kafka"
 BENCHMARK: Final = "the benchmark itself"
 
 
-class _Use(NamedTuple):
+class Use(NamedTuple):
     """The life of a process up to now: its kind, CPU seconds, and by thread the nanoseconds in the run queue."""
 
     kind: str
@@ -39,7 +41,7 @@ class Sample:
     """The use of every process under measurement, and of the whole machine, at one moment."""
 
     at: float
-    uses: Mapping[int, _Use]
+    uses: Mapping[int, Use]
     machine_seconds: float
     """All CPU that was not idle, of every program."""
 
@@ -63,9 +65,11 @@ class Spent:
 class Processes:
     """The processes under measurement, by kind. A kind's process counts with all its descendants."""
 
-    def __init__(self, postmaster: int, broker: int) -> None:
-        self._postmaster = postmaster
-        self._kinds: dict[int, str] = {broker: KAFKA, os.getpid(): BENCHMARK}
+    def __init__(self, servers: Servers) -> None:
+        self._postmaster = servers.postmaster_pid
+        self._kinds: dict[int, str] = {os.getpid(): BENCHMARK}
+        if servers.broker_pid is not None:
+            self._kinds[servers.broker_pid] = KAFKA
 
     def add(self, kind: str, pids: Sequence[int]) -> None:
         """Count these processes as this kind."""
@@ -73,11 +77,11 @@ class Processes:
 
     def sample(self) -> Sample:
         """Read all counters once: some milliseconds of work, at the edges of a measurement only."""
-        uses: dict[int, _Use] = {}
+        uses: dict[int, Use] = {}
         for pid, kind in self._kinds.items():
             with suppress(psutil.NoSuchProcess):
                 uses[pid] = _use(psutil.Process(pid), lambda _, kind=kind: kind)  # type: ignore[misc]
-        for process in _tree(self._postmaster):
+        for process in [] if self._postmaster is None else _tree(self._postmaster):
             with suppress(psutil.NoSuchProcess):
                 uses[process.pid] = _use(process, _kind_of_backend)
         busy = psutil.cpu_times()
@@ -90,7 +94,7 @@ def spent(before: Sample, after: Sample) -> Spent:
     cpu: dict[str, float] = defaultdict(float)
     waited: dict[str, float] = defaultdict(float)
     for pid, use in after.uses.items():
-        earlier = before.uses.get(pid, _Use(use.kind, 0.0, {}))
+        earlier = before.uses.get(pid, Use(use.kind, 0.0, {}))
         cpu[use.kind] += use.cpu_seconds - earlier.cpu_seconds
         waited[use.kind] += sum(ns - earlier.waited_ns.get(thread, 0) for thread, ns in use.waited_ns.items())
     for pid, use in before.uses.items():
@@ -114,10 +118,10 @@ def _tree(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _use(process: psutil.Process, kind_of: Callable[[psutil.Process], str]) -> _Use:
+def _use(process: psutil.Process, kind_of: Callable[[psutil.Process], str]) -> Use:
     times = process.cpu_times()
     ended_children = times.children_user + times.children_system
-    return _Use(kind_of(process), times.user + times.system + ended_children, _waited(process.pid))
+    return Use(kind_of(process), times.user + times.system + ended_children, _waited(process.pid))
 
 
 def _waited(pid: int) -> dict[int, int]:

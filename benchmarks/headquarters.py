@@ -14,10 +14,10 @@ from confluent_kafka.admin import AdminClient
 from benchmarks import bare_loop as loop
 from benchmarks.customers import CHANNELS, Record, events
 from benchmarks.filling import Filling
-from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, rates
+from benchmarks.measuring import Database, Result, Run, Scale, Settings, memory_peak, rates
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import PARTITIONS, Database, Stage, stage
+from benchmarks.stage import PARTITIONS, Stage, stage
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 

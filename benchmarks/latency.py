@@ -5,14 +5,14 @@ are read afterwards. The broker is warmed up at the measured rate; then there ar
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from statistics import median
 from typing import Any, Final
 
 from benchmarks.cpu import BENCHMARK, Spent
 from benchmarks.kafka_legs import LIMIT_SETTINGS, kafka_legs
-from benchmarks.measuring import Result, Scale, percentile
+from benchmarks.measuring import Database, Result, Scale, percentile
 from benchmarks.servers import Servers
-from benchmarks.stage import Database
 from benchmarks.store_load import CHANNELS, StoreLoad, Window, store_load
 
 P7_MS: Final = (15.0, 45.0)
@@ -23,28 +23,33 @@ P7B_MS: Final = (25.0, 80.0)
 P7B_IDLE_MS: Final = 2.0
 
 CREATES_A_SECOND: Final = 100
-STORES: Final[Mapping[str, Database]] = {"houston": "postgresql", "seattle": "sqlite", "boston": "sqlite"}
 _TWELVE: Final = "houston seattle boston austin tacoma salem dallas yakima lowell waco everett quincy"
 TWELVE_STORES: Final[Mapping[str, Database]] = {
-    name: "sqlite" if number % 3 else "postgresql" for number, name in enumerate(_TWELVE.split())
+    name: "postgresql" if number % 3 == 2 else "sqlite" for number, name in enumerate(_TWELVE.split())
 }
+
+
+def stores(scale: Scale) -> Mapping[str, Database]:
+    """The stores of most benchmarks under steady load: three, of which the last is on PostgreSQL."""
+    return dict(islice(TWELVE_STORES.items(), scale.stores))
 
 
 def latency(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Result]:
     """P7, P7a, P7b: median, 99th percentile and CPU of a create, and what idle processes cost."""
+    databases = stores(scale)
     rates = {"P7": [CREATES_A_SECOND], "P7a": list(P7A_MS)}
     wanted = [(bar, rate) for bar, bar_rates in rates.items() if bar in bars for rate in bar_rates]
     if wanted:
-        with store_load(servers, STORES) as load:
-            idle = load.idle(scale.idle_seconds) if "P7" in bars else None
+        with store_load(servers, databases) as load:
+            idle = load.idle(scale.calm_seconds, scale.idle_seconds) if "P7" in bars else None
             for bar, rate in wanted:
                 at_most = P7_MS if bar == "P7" else P7A_MS[rate]
-                yield from _measured(load, scale, bar=bar, rate=rate, at_most=at_most, stores=STORES)
+                yield from _measured(load, scale, bar=bar, rate=rate, at_most=at_most, stores=databases)
         if idle is not None:
-            yield _idle("P7", idle, STORES)
+            yield _idle("P7", idle, databases)
     if "P7b" in bars:
         with store_load(servers, TWELVE_STORES) as load:
-            idle = load.idle(scale.idle_seconds)
+            idle = load.idle(scale.calm_seconds, scale.idle_seconds)
             yield from _measured(load, scale, bar="P7b", rate=CREATES_A_SECOND, at_most=P7B_MS, stores=TWELVE_STORES)
         yield _idle("P7b", idle, TWELVE_STORES)
 

@@ -55,7 +55,7 @@ def export_rows(url: str, directory: Path) -> None:
 
 def copy_rows(servers: Servers, directory: Path) -> Run:
     """Copy these files into the empty tables of a channel's database."""
-    url = create_database(servers.services.postgresql, _DATABASE)
+    url = create_database(servers.postgresql, _DATABASE)
     engine = open_database(url)
     upgrade_channel(engine)
     engine.dispose()

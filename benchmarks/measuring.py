@@ -1,10 +1,11 @@
 """The values that benchmarks measure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 from typing import Any, Literal
 
+Database = Literal["postgresql", "sqlite"]
 Scalar = str | int | float | bool
 Settings = Mapping[str, Scalar | Mapping[str, Scalar]]
 
@@ -65,7 +66,7 @@ class Result:
 class Scale:
     """The size of a measurement."""
 
-    name: Literal["small", "full"]
+    name: Literal["tiny", "small", "full"]
     customers: int
     """For P1, P2, P5 and P6."""
     rows: int
@@ -74,6 +75,10 @@ class Scale:
     """Records before the clock starts."""
     runs: int
     """Runs, whose median counts."""
+    stores: int
+    """For benchmarks under steady load: the last is on PostgreSQL where there are three."""
+    databases: tuple[Database, ...]
+    """For S2, P4 and P10."""
     windows: int
     """Windows of steady load, whose median counts."""
     window_seconds: float
@@ -103,6 +108,8 @@ FULL = Scale(
     rows=100_000,
     warm_up=2_000,
     runs=3,
+    stores=3,
+    databases=("postgresql", "sqlite"),
     windows=3,
     window_seconds=15.0,
     warm_up_seconds=40.0,
@@ -110,7 +117,7 @@ FULL = Scale(
     rebalancing_rounds=2,
     batch_sizes=(1, 2, 4, 8, 16, 17, 32, 64, 100, 150, 200, 400, 1_000, 2_000, 5_000, 10_000),
     batches_max=400,
-    calm_seconds=20.0,
+    calm_seconds=10.0,
     idle_channel_seconds=180.0,
     replicas=100,
     resync_customers=(100_000, 1_000_000),
@@ -121,6 +128,8 @@ SMALL = Scale(
     rows=5_000,
     warm_up=500,
     runs=1,
+    stores=3,
+    databases=("postgresql", "sqlite"),
     windows=1,
     window_seconds=2.0,
     warm_up_seconds=1.0,
@@ -133,6 +142,24 @@ SMALL = Scale(
     replicas=5,
     resync_customers=(2_000, 4_000),
 )
+TINY = replace(
+    SMALL,
+    name="tiny",
+    stores=1,
+    databases=("sqlite",),
+    customers=500,
+    rows=500,
+    warm_up=50,
+    window_seconds=0.5,
+    warm_up_seconds=0.2,
+    idle_seconds=0.2,
+    batch_sizes=(1, 17),
+    batches_max=4,
+    calm_seconds=0.2,
+    idle_channel_seconds=0.5,
+    resync_customers=(200,),
+)
+"""For tests: it shows that the benchmarks work, not how fast anything is."""
 
 
 def rates(runs: Sequence[Run]) -> list[float]:

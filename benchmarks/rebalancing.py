@@ -1,8 +1,8 @@
 """P11: the longest time that a customer is pending while a headquarters worker joins, leaves or is killed.
 
 Two workers under a steady load. In each round a third one joins, one of them leaves (SIGTERM), and one is killed
-(SIGKILL); then a new one replaces it. `--kafka NAME=VALUE` tries other settings of the workers' Kafka clients, and
-`--broker NAME=VALUE` other settings of the broker.
+(SIGKILL); before the next round a new one replaces it. `--kafka NAME=VALUE` tries other settings of the workers' Kafka
+clients, and `--broker NAME=VALUE` other settings of the broker.
 """
 
 import signal
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Final
 
-from benchmarks.latency import STORES
+from benchmarks.latency import stores
 from benchmarks.measuring import Result, Scale
 from benchmarks.processes import Process, stop, tenten
 from benchmarks.servers import Servers
@@ -34,15 +34,16 @@ _BARS: Final = {"joins": CHANGE_SECONDS_MAX, "leaves": CHANGE_SECONDS_MAX, "is k
 def rebalancing(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
     """P11: the longest wait for each kind of change, and with none."""
     waits: dict[str, list[float]] = {change: [] for change in _BARS}
-    with store_load(servers, STORES, _WORKERS) as load, ExitStack() as running:
+    with store_load(servers, stores(scale), _WORKERS) as load, ExitStack() as running:
         load.warm_up(CREATES_A_SECOND, min(scale.warm_up_seconds, _SECONDS_MAX))
         steady = _longest_wait(load, scale, lambda: None)
-        for _round in range(scale.rebalancing_rounds):
+        for number in range(scale.rebalancing_rounds):
+            if number > 0:
+                _join(load, running)
+                load.warm_up(CREATES_A_SECOND, _MORE_SECONDS)
             waits["joins"].append(_longest_wait(load, scale, lambda: _join(load, running)))
             waits["leaves"].append(_longest_wait(load, scale, lambda: _leave(load)))
             waits["is killed"].append(_longest_wait(load, scale, lambda: _kill(load)))
-            _join(load, running)
-            load.warm_up(CREATES_A_SECOND, _MORE_SECONDS)
     for change, at_most in _BARS.items():
         yield Result(
             bar="P11",
@@ -55,11 +56,11 @@ def rebalancing(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[R
             settings={
                 "creates a second": CREATES_A_SECOND,
                 "workers": _WORKERS,
-                "stores": len(STORES),
+                "stores": scale.stores,
                 "seconds": min(scale.window_seconds, _SECONDS_MAX),
                 "rounds": scale.rebalancing_rounds,
-                "kafka": servers.kafka,
-                "broker": servers.broker,
+                "kafka": servers.client_properties,
+                "broker": servers.broker_properties,
             },
             details={"shown": {f"seconds of each round, a worker {change}": [round(s, 2) for s in waits[change]]}},
         )

@@ -13,10 +13,10 @@ from sqlalchemy import make_url
 from benchmarks import limits
 from benchmarks.customers import CHANNELS, Record, events
 from benchmarks.databases import observer
-from benchmarks.measuring import Result, Run, Scale, memory_peak, rates
+from benchmarks.measuring import Database, Result, Run, Scale, memory_peak, rates
 from benchmarks.processes import BenchmarkFailed, Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import Stage, stage
 from tenten.producers.outbox.table import WAKE_CHANNEL
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 

@@ -48,7 +48,7 @@ def replicas(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resu
         started(on, command, converses=True) as process,
     ):
         process.receive()
-        processes = Processes(servers.postmaster_pid(), servers.broker_pid())
+        processes = Processes(servers)
         _commit_at_pace(transactions, warm_up, seed=1)
         before = processes.sample()
         _commit_at_pace(transactions, counted, seed=2)
@@ -62,7 +62,7 @@ def replicas(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resu
         bar="C2",
         what=f"CPU of the broker for each snapshot delivered to {scale.replicas} replicas",
         unit="µs",
-        subject=[1000 * used.cpu_ms[KAFKA] / (counted * _SNAPSHOTS * scale.replicas)],
+        subject=[1000 * used.cpu_ms.get(KAFKA, 0.0) / (counted * _SNAPSHOTS * scale.replicas)],
         at_most=BROKER_US_MAX,
         settings={
             "replicas": scale.replicas,

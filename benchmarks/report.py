@@ -94,7 +94,7 @@ def _commit() -> str:
 
 
 def _machine(servers: Servers) -> dict[str, Any]:
-    with psycopg.connect(servers.services.postgresql) as connection:
+    with psycopg.connect(servers.postgresql) as connection:
         shown = ("server_version", "fsync", "shared_buffers", "max_wal_size", "synchronous_commit")
         postgresql = {name: connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in shown}
     return {

@@ -17,10 +17,10 @@ from benchmarks import limits
 from benchmarks.customers import snapshots
 from benchmarks.databases import observer
 from benchmarks.filling import Filling
-from benchmarks.measuring import Result, Run, Scale
+from benchmarks.measuring import Database, Result, Run, Scale
 from benchmarks.processes import BenchmarkFailed, Process, tenten
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import Stage, stage
 from benchmarks.store_load import done, till
 from benchmarks.till import Order
 from tenten.schemas.topics import CUSTOMERS
@@ -31,7 +31,7 @@ AT_LEAST_P4_EQUAL: Final = 1.0
 MEMORY_MIB_MAX: Final = 300.0
 WRITE_MS_MAX: Final = 50.0
 
-_STORES: Final[Mapping[str, Database]] = {"with-server": "postgresql", "with-file": "sqlite"}
+_NAMES: Final[Mapping[Database, str]] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 _FILLING_RECORDS: Final = 100_000
 _WRITES: Final = 10
 """In each order of the clerk."""
@@ -61,18 +61,22 @@ class _Measured:
 
 def resyncing(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Result]:
     """P4: rate and memory; P10: the longest write of a clerk."""
-    measured: dict[str, list[_Measured]] = {store: [] for store in _STORES}
+    measured: dict[Database, list[_Measured]] = {database: [] for database in scale.databases}
     for customers in scale.resync_customers:
-        with stage(servers, _STORES) as on:
+        with stage(servers, {_store(database): database for database in scale.databases}) as on:
             _fill(on, customers)
-            for store in _STORES:
-                measured[store].append(_measure(on, store, customers))
-    for store, database in _STORES.items():
+            for database in scale.databases:
+                measured[database].append(_measure(on, database, customers))
+    for database, resyncs in measured.items():
         if "P4" in bars:
-            yield from _rates(database, measured[store][-1])
-            yield from (_memory(database, resyncs) for resyncs in measured[store])
+            yield from _rates(database, resyncs[-1])
+            yield from (_memory(database, resync) for resync in resyncs)
         if "P10" in bars:
-            yield _longest_write(database, measured[store][-1])
+            yield _longest_write(database, resyncs[-1])
+
+
+def _store(database: Database) -> str:
+    return f"on-{database}"
 
 
 def _fill(on: Stage, customers: int) -> None:
@@ -83,12 +87,13 @@ def _fill(on: Stage, customers: int) -> None:
         Filling(on.servers.bootstrap_servers, on.settings.topic(CUSTOMERS), part, "Customer").release()
 
 
-def _measure(on: Stage, store: str, customers: int) -> _Measured:
+def _measure(on: Stage, database: Database, customers: int) -> _Measured:
+    store = _store(database)
     with till(on, store) as clerk:
         first = len(_write(clerk, 0))
         into_empty = _resync(on, store, clerk, customers, first)
         over_equal = _resync(on, store, clerk, customers, first + len(into_empty.writes_ms))
-    if _STORES[store] == "sqlite":
+    if database == "sqlite":
         limit = limits.insert_rows(on.directory, on.sqlite_file(store))
     else:
         rows = on.servers.rows_directory()
@@ -135,7 +140,7 @@ def _wait(process: Process) -> tuple[float, Any]:
 
 
 def _rates(database: Database, measured: _Measured) -> Iterator[Result]:
-    where, customers = _where(database), measured.customers
+    where, customers = _NAMES[database], measured.customers
     copied = "server-side binary COPY of the same rows" if database == "postgresql" else "executemany of the same rows"
     written, equal = measured.into_empty, measured.over_equal
     yield Result(
@@ -168,7 +173,7 @@ def _memory(database: Database, measured: _Measured) -> Result:
     peak = max(measured.into_empty.run.memory_bytes, measured.over_equal.run.memory_bytes)
     return Result(
         bar="P4",
-        what=f"memory of a resync of {measured.customers:,} customers, {_where(database)}",
+        what=f"memory of a resync of {measured.customers:,} customers, {_NAMES[database]}",
         unit="MiB",
         subject=[peak / 2**20],
         at_most=MEMORY_MIB_MAX,
@@ -180,19 +185,15 @@ def _longest_write(database: Database, measured: _Measured) -> Result:
     writes = {"into empty tables": measured.into_empty.writes_ms, "over equal rows": measured.over_equal.writes_ms}
     return Result(
         bar="P10",
-        what=f"a clerk's longest write during a resync of {measured.customers:,} customers, {_where(database)}",
+        what=f"a clerk's longest write during a resync of {measured.customers:,} customers, {_NAMES[database]}",
         unit="ms",
         subject=[max(map(max, writes.values()))],
         at_most=WRITE_MS_MAX,
         settings={"writes a second": round(1 / _WRITE_SECONDS), "customers": measured.customers, "database": database},
         details={
             "shown": {
-                f"longest writes on {_where(database)} {when}, ms": [round(ms, 1) for ms in sorted(taken)[-5:]]
+                f"longest writes on {_NAMES[database]} {when}, ms": [round(ms, 1) for ms in sorted(taken)[-5:]]
                 for when, taken in writes.items()
             }
         },
     )
-
-
-def _where(database: Database) -> str:
-    return "PostgreSQL" if database == "postgresql" else "SQLite"

@@ -27,29 +27,18 @@ _ENVIRONMENT: Final = (
 class Servers:
     """The servers' addresses, and a directory for the files of benchmarks."""
 
-    services: local.LocalServices
+    bootstrap_servers: str
+    postgresql: str
+    """The address of the database `postgres`."""
     directory: Path
-    kafka: Mapping[str, str] = field(default_factory=dict)
+    broker_pid: int | None = None
+    """The broker's process, if it is on this machine: its CPU is measured."""
+    postmaster_pid: int | None = None
+    """PostgreSQL's first process, likewise."""
+    client_properties: Mapping[str, str] = field(default_factory=dict)
     """Properties of the product's Kafka clients, beyond its own."""
-    broker: Mapping[str, str] = field(default_factory=dict)
+    broker_properties: Mapping[str, str] = field(default_factory=dict)
     """Properties of the broker, beyond those of local brokers."""
-
-    @property
-    def bootstrap_servers(self) -> str:
-        """The broker's address."""
-        return self.services.bootstrap_servers
-
-    def postmaster_pid(self) -> int:
-        """The process id of PostgreSQL's first process."""
-        postgres = local.postgres_status(self.services.directory / "postgres")
-        assert postgres is not None, "PostgreSQL has ended"
-        return postgres.pid
-
-    def broker_pid(self) -> int:
-        """The process id of the broker."""
-        kafka = local.kafka_status(self.services.directory / "kafka")
-        assert kafka is not None, "Kafka has ended"
-        return kafka.pid
 
     def rows_directory(self) -> Path:
         """A directory for files of rows that is writable for PostgreSQL, too, which may run as another user."""
@@ -61,16 +50,24 @@ class Servers:
 
 @contextmanager
 def own_servers(
-    report: Callable[[str], None], kafka: Mapping[str, str], broker: Mapping[str, str]
+    report: Callable[[str], None], client_properties: Mapping[str, str], broker_properties: Mapping[str, str]
 ) -> Iterator[Servers]:
     """Start both servers, and remove settings of other servers from the environment."""
     for name in _ENVIRONMENT:
         os.environ.pop(name, None)
     directory = local.temporary_directory("tenten-bench-")
     try:
-        local.start_kafka(directory / "servers" / "kafka", report, broker)
-        services = local.start(directory / "servers", report)
-        yield Servers(services=services, directory=directory, kafka=kafka, broker=broker)
+        kafka = local.start_kafka(directory / "servers" / "kafka", report, broker_properties)
+        postgres = local.start_postgres(directory / "servers" / "postgres", report)
+        yield Servers(
+            bootstrap_servers=kafka.bootstrap_servers,
+            postgresql=postgres.postgresql,
+            directory=directory,
+            broker_pid=kafka.pid,
+            postmaster_pid=postgres.pid,
+            client_properties=client_properties,
+            broker_properties=broker_properties,
+        )
     finally:
         local.delete(directory / "servers")
         shutil.rmtree(directory, ignore_errors=True)
@@ -78,5 +75,5 @@ def own_servers(
 
 def checkpoint(servers: Servers) -> None:
     """Run a PostgreSQL checkpoint, so that none falls into the next measurement."""
-    with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:
+    with psycopg.connect(servers.postgresql, autocommit=True) as connection:
         connection.execute("CHECKPOINT")

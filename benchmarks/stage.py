@@ -1,30 +1,28 @@
 """The environment of one run: its own topics, databases and settings file, deleted afterwards."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import make_url
 
 from benchmarks.customers import ADDRESS_BOOK, LEGAL_ENTITY
+from benchmarks.measuring import Database
 from benchmarks.servers import Servers
 from tenten.kafka.topics_admin import admin_client, apply_topics
-from tenten.local import create_database, database_url
+from tenten.local import create_database
 from tenten.runtime.settings import Settings, load_settings
 from tenten.schemas.topics import ALL
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 
-Database = Literal["postgresql", "sqlite"]
-
 PARTITIONS: Final = 12
 """Of each keyed topic."""
-
-_numbers: Final = count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +50,18 @@ class Stage:
 @contextmanager
 def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: bool = True) -> Iterator[Stage]:
     """Create topics with an unused prefix, empty databases of headquarters and channels, and the settings file."""
-    name = f"b{next(_numbers)}"
+    name = f"b{secrets.token_hex(4)}"
     directory = servers.directory / name
     directory.mkdir()
     file = directory / "tenten.toml"
     addresses = {
         channel: f"sqlite:///{directory / channel}.db"
         if kind == "sqlite"
-        else database_url(servers.services, f"{name}_{channel}")
+        else _database_url(servers, f"{name}_{channel}")
         for channel, kind in channels.items()
     }
-    headquarters = database_url(servers.services, f"{name}_headquarters")
-    kafka = {"bootstrap.servers": servers.bootstrap_servers, **servers.kafka}
+    headquarters = _database_url(servers, f"{name}_headquarters")
+    kafka = {"bootstrap.servers": servers.bootstrap_servers, **servers.client_properties}
     file.write_text(_toml(f"{name}-", kafka, headquarters, addresses, continuous))
     settings = load_settings(file)
     on_server = [
@@ -73,7 +71,7 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
     try:
         apply_topics(settings)
         for database in on_server:
-            create_database(servers.services.postgresql, database)
+            create_database(servers.postgresql, database)
         _upgrade(settings)
         yield Stage(servers=servers, settings=settings, file=file)
     finally:
@@ -106,6 +104,10 @@ def _toml(
     return "\n".join(lines) + "\n"
 
 
+def _database_url(servers: Servers, name: str) -> str:
+    return make_url(servers.postgresql).set(database=name).render_as_string(hide_password=False)
+
+
 def _upgrade(settings: Settings) -> None:
     engine = open_database(settings.headquarters_database())
     upgrade_headquarters(engine, settings.legal_entities)
@@ -121,6 +123,6 @@ def _drop(servers: Servers, settings: Settings, databases: list[str]) -> None:
     admin = admin_client(settings)
     for future in admin.delete_topics([settings.topic(topic) for topic in ALL]).values():
         future.exception()
-    with psycopg.connect(servers.services.postgresql, autocommit=True) as connection:
+    with psycopg.connect(servers.postgresql, autocommit=True) as connection:
         for database in databases:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))

@@ -19,9 +19,10 @@ from typing import Final
 
 from benchmarks.cpu import Processes, Sample, Spent, spent
 from benchmarks.databases import observer
+from benchmarks.measuring import Database
 from benchmarks.processes import BenchmarkFailed, Process, started, tenten, wait_until
 from benchmarks.servers import Servers
-from benchmarks.stage import Database, Stage, stage
+from benchmarks.stage import Stage, stage
 from benchmarks.till import Done, Order
 
 CHANNELS: Final = "channel processes"
@@ -30,8 +31,6 @@ TILLS: Final = "tills"
 
 _BEGIN_SECONDS: Final = 0.3
 """From the order until the tills begin together."""
-_CALM_SECONDS: Final = 5.0
-"""After the first customers and before the idle processes are measured."""
 _SYNC_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.25
 _UNSETTLED: Final = "SELECT count(*) FROM outbox WHERE settled_at IS NULL"
@@ -62,7 +61,7 @@ class StoreLoad:
         self.channels = channels
         self._tills = tills
         self._created = 0
-        self._processes = Processes(on.servers.postmaster_pid(), on.servers.broker_pid())
+        self._processes = Processes(on.servers)
         self._processes.add(HEADQUARTERS, [process.popen.pid for process in headquarters])
         self._processes.add(CHANNELS, [process.popen.pid for process in channels.values()])
         self._processes.add(TILLS, [process.popen.pid for process in tills.values()])
@@ -112,9 +111,9 @@ class StoreLoad:
         """Create a customer in every store, which shows that all processes work."""
         self.warm_up(len(self._tills), 1.0)
 
-    def idle(self, seconds: float) -> Spent:
-        """What all processes spend while nobody creates anything."""
-        time.sleep(_CALM_SECONDS)
+    def idle(self, calm_seconds: float, seconds: float) -> Spent:
+        """What all processes spend while nobody creates anything, after a while of calm."""
+        time.sleep(calm_seconds)
         before = self.sample()
         time.sleep(seconds)
         return spent(before, self.sample())

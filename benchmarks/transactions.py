@@ -18,7 +18,7 @@ import psycopg
 from benchmarks.customers import CHANNELS, CUSTOMERS_A_SECOND, LEGAL_ENTITY, Record, events, guids
 from benchmarks.filling import Filling
 from benchmarks.headquarters import new_customers
-from benchmarks.latency import CREATES_A_SECOND, P7_MS, STORES
+from benchmarks.latency import CREATES_A_SECOND, P7_MS, stores
 from benchmarks.measuring import Result, Run, Scale, Settings, memory_peak, percentile, rates
 from benchmarks.processes import Process, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
@@ -144,7 +144,7 @@ def _release(on: Stage, processes: list[Process], records: Iterator[Record], don
 
 
 def _sync_creates(servers: Servers, scale: Scale) -> Iterator[Result]:
-    with store_load(servers, STORES) as load:
+    with store_load(servers, stores(scale)) as load:
         load.warm_up(CREATES_A_SECOND, scale.warm_up_seconds)
         limits = [load.window(CREATES_A_SECOND, scale.window_seconds) for _ in range(scale.windows)]
         subjects = [load.sync_window(_SYNC_CREATES_A_SECOND * scale.window_seconds) for _ in range(scale.windows)]
@@ -161,7 +161,7 @@ def _sync_creates(servers: Servers, scale: Scale) -> Iterator[Result]:
             memory_bytes=memory,
             settings={
                 "creates of each till": round(_SYNC_CREATES_A_SECOND * scale.window_seconds),
-                "tills": "one in each of three stores, one create after the other",
+                "tills": f"one in each of {scale.stores} stores, one create after the other",
             },
         )
 
