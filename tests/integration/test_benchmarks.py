@@ -99,7 +99,11 @@ def test_costs_of_channels_and_batches_are_measured(measured: Measured) -> None:
     assert delivered["settings"]["replicas"] == 5
     assert [curve["details"]["where"] for curve in curves] == ["headquarters", "a channel on SQLite"]
     for curve in curves:
-        assert [(point["size"], point["batch"]) for point in curve["details"]["curve"]] == [(1, 1.0), (17, 17.0)]
+        single, several = curve["details"]["curve"]
+        assert (single["size"], single["batch"]) == (1, 1.0)
+        # A busy machine reads a transaction in parts.
+        assert several["size"] == 17
+        assert 1 < several["batch"] <= 17
 
 
 def test_resync_is_measured_with_memory_and_a_clerk(measured: Measured) -> None:
