@@ -18,6 +18,7 @@ Its correctness relies on (see docs/decisions/0003-exactly-once-session.md):
 - Committed offsets are requested only after the broker has decided the previous transaction.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,10 @@ POLL_SECONDS: Final = 0.2
 
 BATCHES_TOGETHER: Final = 4
 """How many batches are read together from a backlog; meanwhile no rebalance is noticed."""
+
+SLOW_SECONDS: Final = 5.0
+"""An attempt that fails after a longer time is repeated with half as many records: they may not fit into the time that
+the database and the broker allow."""
 
 CONSUME_RECORDS: Final = 1_000
 """How many records are consumed per call while a batch fills."""
@@ -105,6 +110,7 @@ class TransactionSession:
         self._consumer_configuration = dict(consumer)
         self._on_assigned = on_assigned
         self._limits = limits
+        self._records_max = limits.records_max
         self._stop = stop
         self._producer = TransactionalProducer(name, producer, transactional_id)
         self._group_metadata: object = None
@@ -166,13 +172,21 @@ class TransactionSession:
 
     @contextmanager
     def attempt(self, batch: Batch) -> Generator[None]:
-        """Process a batch in the body: a transient error rewinds and pauses. Raises: every other error."""
+        """Process a batch in the body: a transient error rewinds and pauses. Raises: every other error.
+
+        After a slow failure the next batches are smaller; each success doubles them, up to the limit.
+        """
+        began = time.monotonic()
         with self._retrying():
             try:
                 yield
             except BaseException:
                 self._rewind |= batch.next_offsets.keys()
+                if time.monotonic() - began > SLOW_SECONDS and len(batch.messages) > 1:
+                    self._records_max = len(batch.messages) // 2
+                    log.warning("batch_halved", session=self._name, records_max=self._records_max)
                 raise
+            self._records_max = min(2 * self._records_max, self._limits.records_max)
             self._retry.recovered()
 
     @contextmanager
@@ -206,7 +220,7 @@ class TransactionSession:
             return []
         messages = [first]
         size = len(first)
-        records_max = BATCHES_TOGETHER * self._limits.records_max
+        records_max = BATCHES_TOGETHER * self._records_max
         while len(messages) < records_max and size < self._limits.bytes_max:
             more = self._consumer.consume(min(CONSUME_RECORDS, records_max - len(messages)), timeout=0)
             messages.extend(more)
@@ -224,9 +238,7 @@ class TransactionSession:
 
     def _batches(self, messages: list[Message]) -> Batch | None:
         """The messages as batches, of which the first is returned and each names the following one."""
-        lots = [
-            messages[at : at + self._limits.records_max] for at in range(0, len(messages), self._limits.records_max)
-        ]
+        lots = [messages[at : at + self._records_max] for at in range(0, len(messages), self._records_max)]
         next_offsets = [dict(record_position(message) for message in lot) for lot in lots]
         continue_at = dict(self._continue_at)
         starts = []

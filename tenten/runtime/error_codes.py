@@ -22,8 +22,9 @@ _SQLSTATE_CLASSES: Final = frozenset({"08", "40", "53", "57"})
 Source: https://www.postgresql.org/docs/18/errcodes-appendix.html
 """
 
-_IDLE_IN_TRANSACTION: Final = "25P03"
-"""The server ended the connection of a process that was frozen within a transaction."""
+_TIMEOUTS: Final = frozenset({"25P03", "25P04"})
+"""The server ended the connection of a process that was frozen within a transaction, or whose transaction took too
+long."""
 
 _DISK_FULL: Final = "53100"
 
@@ -101,7 +102,7 @@ def _postgresql_is_transient(error: "psycopg.Error") -> bool:
     if state is None:
         # Not from the server: the connection broke, or was never established.
         return isinstance(error, psycopg.OperationalError)
-    return state[:2] in _SQLSTATE_CLASSES or state == _IDLE_IN_TRANSACTION
+    return state[:2] in _SQLSTATE_CLASSES or state in _TIMEOUTS
 
 
 def _sqlite_code(error: sqlite3.Error) -> int | None:

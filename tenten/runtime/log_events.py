@@ -59,6 +59,11 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="The database rejected a batch of customer events; its halves are tried until the events that cause "
         "it are known.",
     ),
+    "batch_halved": LogEvent(
+        level="warning",
+        fields=("session", "records_max"),
+        meaning="A batch failed slowly; it is repeated in batches of at most this many records, which grow again.",
+    ),
     "small_batch_refused": LogEvent(
         level="info",
         fields=("records", "code"),

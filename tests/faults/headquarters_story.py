@@ -21,7 +21,7 @@ from tests.waiting import wait_for
 
 EVENTS: Final = 100
 BATCH_RECORDS: Final = 20
-"""Enough for columns: up to 16 events are handled row by row."""
+"""A few batches before and behind the one at which a worker dies."""
 
 IN_ON_REVOKE: Final = "headquarters.in_on_revoke"
 BEFORE_KAFKA: Final = HEADQUARTERS.failpoints[:5]
@@ -52,18 +52,32 @@ class HeadquartersStory:
 
 
 def killed_at(scene: Scene, failpoint: str) -> HeadquartersStory:
-    """A worker dies at the third batch, with events before and behind it; another takes over."""
+    """A worker dies at the third batch, with all kinds of events before and behind it; another takes over.
+
+    The batches are handled in columns, or event by event where the columns do not accept an event.
+    """
     rng = random.Random(failpoint)
-    events = traffic(rng, _stores(rng), EVENTS)
+    return _killed_at(scene, failpoint, traffic(rng, _stores(rng), EVENTS), in_columns=True)
+
+
+def killed_at_new_customers(scene: Scene, failpoint: str) -> HeadquartersStory:
+    """The same with new customers only, in small batches: a batch is one round trip to the database."""
+    rng = random.Random(failpoint)
+    stores = _stores(rng)
+    return _killed_at(scene, failpoint, [rng.choice(stores).create() for _ in range(EVENTS)], in_columns=False)
+
+
+def _killed_at(scene: Scene, failpoint: str, events: list[Event], *, in_columns: bool) -> HeadquartersStory:
     scene.send(*events)
     exit_codes = []
-    with worker_process(scene, f"{failpoint}@{1 if failpoint == IN_ON_REVOKE else 3}") as doomed:
+    at = f"{failpoint}@{1 if failpoint == IN_ON_REVOKE else 3}"
+    with worker_process(scene, at, in_columns=in_columns) as doomed:
         if failpoint == IN_ON_REVOKE:
             scene.replies(*events[:1])
             exit_codes.append(doomed.stop())
         else:
             exit_codes.append(doomed.dies())
-    return _healed(scene, events, exit_codes)
+    return _healed(scene, events, exit_codes, in_columns=in_columns)
 
 
 def killed_at_random_times(scene: Scene, rng: random.Random, rounds: Iterable[int]) -> HeadquartersStory:
@@ -90,10 +104,10 @@ def _stores(rng: random.Random) -> list[Store]:
     return [Store(channel_id=name, legal_entity=entity, rng=rng) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()]
 
 
-def _healed(scene: Scene, events: list[Event], exit_codes: list[int]) -> HeadquartersStory:
+def _healed(scene: Scene, events: list[Event], exit_codes: list[int], *, in_columns: bool = False) -> HeadquartersStory:
     """A fresh worker takes over until every event is answered."""
     logged_before, answered_before = _note_numbers(scene)
-    with worker_process(scene) as healed:
+    with worker_process(scene, in_columns=in_columns) as healed:
         scene.replies(*events)
         exit_codes.append(healed.stop())
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)

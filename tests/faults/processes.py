@@ -5,15 +5,27 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from tests.forked import fork
+from tests.forked import fork, fork_program
 from tests.scenes import DEADLINE_SECONDS, Scene
+
+_IN_COLUMNS: Final = """
+from tenten.cli.main import main
+from tenten.consumers.headquarters.customers import classify, run
+
+run.SMALL_BATCH_MAX = classify.SMALL_BATCH_MAX = 0
+main()
+"""
+"""A customers worker that handles small batches in columns, too, as those of thousands of records."""
 
 
 class WorkerProcess:
     """One `tenten headquarters run`, or `tenten transactions run`."""
 
-    def __init__(self, scene: Scene, failpoint: str | None, slot: int | None, log: Path, group: str) -> None:
+    def __init__(
+        self, scene: Scene, failpoint: str | None, slot: int | None, log: Path, group: str, *, in_columns: bool = False
+    ) -> None:
         environment = {
             **os.environ,
             "TENTEN_CONFIG": str(scene.toml),
@@ -25,7 +37,10 @@ class WorkerProcess:
             environment["TENTEN_FAILPOINT"] = failpoint
         words = [group, "run"] if slot is None else [group, "run", "--slot", str(slot)]
         self.log = log
-        self._process = fork(words, directory=log.parent, log=log, environment=environment)
+        if in_columns:
+            self._process = fork_program(_IN_COLUMNS, *words, directory=log.parent, log=log, environment=environment)
+        else:
+            self._process = fork(words, directory=log.parent, log=log, environment=environment)
 
     @property
     def exit_code(self) -> int | None:
@@ -59,11 +74,17 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(
-    scene: Scene, failpoint: str | None = None, slot: int | None = None, group: str = "headquarters"
+    scene: Scene,
+    failpoint: str | None = None,
+    slot: int | None = None,
+    group: str = "headquarters",
+    *,
+    in_columns: bool = False,
 ) -> Iterator[WorkerProcess]:
     """A worker of this group; killed at the end of the block if it still runs."""
     number = len(list(scene.toml.parent.glob("worker-*.log")))
-    worker = WorkerProcess(scene, failpoint, slot, scene.toml.parent / f"worker-{number}.log", group)
+    log = scene.toml.parent / f"worker-{number}.log"
+    worker = WorkerProcess(scene, failpoint, slot, log, group, in_columns=in_columns)
     scene.workers.append(worker)
     try:
         yield worker

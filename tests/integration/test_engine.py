@@ -8,11 +8,13 @@ from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.errors import DatabaseRefused
+from tenten.sql import headquarters_engine
 from tenten.sql.engine import consistent_view
+from tenten.sql.headquarters_engine import open_for_worker
 from tests.opened_databases import add_topic, new_url, opened, store, topics
 from tests.threads import errors_of_threads
 
@@ -94,6 +96,25 @@ def test_postgresql_sessions_have_time_outs(headquarters_url: str) -> None:
         # then
         assert ours == {"application_name": "tenten", "timezone": "UTC", "idle_in_transaction_session_timeout": "30s"}
         assert name == "till-3"
+
+
+def test_server_ends_a_workers_transaction_that_takes_too_long(
+    headquarters_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is frozen within a statement loses its locks; when it wakes up, its error is transient."""
+    # given
+    monkeypatch.setattr(headquarters_engine, "TRANSACTION_SECONDS_MAX", 1)
+    engine = open_for_worker(headquarters_url)
+
+    # when
+    with pytest.raises(DBAPIError) as failure, engine.begin() as connection:
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    # then
+    assert is_transient(failure.value)
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tenten import local
+from tenten.kafka import transaction_session
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
@@ -184,6 +185,31 @@ def test_everything_is_copied_once(stage: Stage) -> None:
     assert sum(stage.committed().values()) == 101
     assert stage.assigned[0] == {0: None, 1: None}
     assert sum(offset or 0 for offset in stage.assigned[1].values()) == 100
+
+
+def test_batch_that_takes_too_long_is_repeated_in_halves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that are too large for the time they have become smaller until they fit, and grow again afterwards."""
+    # given
+    monkeypatch.setattr(transaction_session, "SLOW_SECONDS", 0.0)
+    values = stage.write(100)
+    is_slow = True
+
+    def times_out(batch: Batch) -> None:
+        if is_slow and len(batch.messages) > BATCH_RECORDS // 4:
+            connection_lost(batch)
+
+    # when
+    with stage.copier(before=times_out):
+        wait_for(stage.copies(values), "copies")
+        is_slow = False
+        further = stage.write(100, "further")
+        wait_for(stage.copies([*values, *further]), "further copies")
+
+    # then
+    assert Counter(stage.copied) == Counter([*values, *further])
+    assert max(len(batch) for batch in stage.attempts if b"further 99" in batch or b"further 98" in batch) > (
+        BATCH_RECORDS // 4
+    )
 
 
 def test_transient_failure_repeats_the_batch(stage: Stage) -> None:

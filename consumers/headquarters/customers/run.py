@@ -43,7 +43,7 @@ from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS
-from tenten.sql.engine import open_database
+from tenten.sql.headquarters_engine import open_for_worker
 from tenten.sql.migrations import check_version
 from tenten.sql.slots import Slot
 
@@ -59,7 +59,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
     names its remedy.
     """
     with ExitStack() as stack:
-        engine = open_database(settings.headquarters_database())
+        engine = open_for_worker(settings.headquarters_database())
         stack.callback(engine.dispose)
         try:
             headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))

@@ -36,6 +36,7 @@ from tenten.rules.customer_fast_path import record_passes
 from tenten.rules.number_sequence import number_format
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.error_codes import is_transient
+from tenten.runtime.failpoints import failpoint
 from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.messages import Attribute, EventKind, Outcome
 from tenten.schemas.topics import EVENT_BYTES_MAX
@@ -139,6 +140,7 @@ class SmallBatches:
         counts = {entity: len(list(group)) for entity, group in groupby(numbered, _legal_entity)}
         ids = [customer.event["customer_id"] for customer in numbered]
         documents = _documents(numbered, topic, now)
+        failpoint("headquarters.before_sql_commit")
         try:
             numbers, formats, next_numbers = self._call(
                 (*reached.parameters().values(), list(counts), list(counts.values()), ids, *documents)
