@@ -28,7 +28,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPositions:
-    """The part of a stream that a batch stores: by partition where it starts, and its next offset."""
+    """The part of a stream that a batch stores.
+
+    `starts` has every partition of the worker: a database that lacks records of any of them is too old. `next_offsets`
+    has those of the batch.
+    """
 
     stream: Stream
     starts: Mapping[int, int]
@@ -36,17 +40,17 @@ class StreamPositions:
 
     def not_advanced(self) -> "StreamPositions":
         """The same check without an advance, for a part of the batch."""
-        return replace(self, next_offsets=self.starts)
+        return replace(self, next_offsets={})
 
     def parameters(self) -> dict[str, object]:
-        """As parameters of a statement, in the order in which the rows are locked."""
-        partitions = sorted(self.next_offsets)
+        """As parameters of a statement; the next offset is null where the batch has no records."""
+        partitions = sorted(self.starts)
         return {
             "consumer_group": self.stream.consumer_group,
             "topic_id": self.stream.topic_id,
             "partitions": partitions,
             "starts": [self.starts[partition] for partition in partitions],
-            "next_offsets": [self.next_offsets[partition] for partition in partitions],
+            "next_offsets": [self.next_offsets.get(partition) for partition in partitions],
         }
 
 
@@ -55,19 +59,34 @@ def advance_positions(headquarters: Connection, reached: StreamPositions) -> Non
 
     Raises: `DatabaseOlderThanStream` when the database is behind the start of the batch.
     """
-    advanced = headquarters.execute(_ADVANCE_POSITIONS, reached.parameters()).rowcount
-    if advanced != len(reached.next_offsets):
+    parameters = reached.parameters()
+    if headquarters.scalar(_COUNT_SOUND, parameters) != len(reached.starts):
         raise older_than_stream(reached.stream)
+    headquarters.execute(_ADVANCE_POSITIONS, parameters)
 
+
+_POSITION_AND_REACHED: Final = """
+    positions.consumer_group = :consumer_group AND positions.topic_id = :topic_id
+    AND positions.partition = reached.partition
+"""
+_REACHED: Final = """
+    unnest(CAST(:partitions AS integer[]), CAST(:starts AS bigint[]), CAST(:next_offsets AS bigint[]))
+    AS reached (partition, start, next_offset)
+"""
+
+_COUNT_SOUND: Final = text(
+    f"""
+    SELECT count(*) FROM positions JOIN {_REACHED} ON {_POSITION_AND_REACHED}
+    WHERE positions.next_offset >= reached.start
+    """  # noqa: S608 - constants of this module
+)
+"""The number of partitions of which the database has everything before the batch."""
 
 _ADVANCE_POSITIONS: Final = text(
-    """
-    UPDATE positions SET next_offset = greatest(positions.next_offset, reached.next_offset)
-    FROM unnest(CAST(:partitions AS integer[]), CAST(:starts AS bigint[]), CAST(:next_offsets AS bigint[]))
-        AS reached (partition, start, next_offset)
-    WHERE positions.consumer_group = :consumer_group AND positions.topic_id = :topic_id
-        AND positions.partition = reached.partition AND positions.next_offset >= reached.start
-    """
+    f"""
+    UPDATE positions SET next_offset = reached.next_offset FROM {_REACHED}
+    WHERE {_POSITION_AND_REACHED} AND positions.next_offset < reached.next_offset
+    """  # noqa: S608 - constants of this module
 )
 
 

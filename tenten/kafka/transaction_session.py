@@ -74,8 +74,8 @@ class Batch:
 
     messages: list[Message]
     starts: dict[int, int]
-    """By partition of the batch: where reading continued, at a committed offset or the end of the batch before. The
-    first record may come later, after control markers."""
+    """By assigned partition: where reading continued, at a committed offset or the end of the batch before. The first
+    record may come later, after control markers."""
     next_offsets: dict[int, int]
     """By partition: one past the last record of the batch."""
     topic: str
@@ -126,7 +126,8 @@ class TransactionSession:
             {
                 # After this time a dead member's partitions are reassigned.
                 "session.timeout.ms": TRANSACTION_SECONDS * 1000,
-                "heartbeat.interval.ms": 3000,
+                # Members learn of a rebalance by a heartbeat, and one that moves partitions takes two rounds.
+                "heartbeat.interval.ms": 500,
                 # A rebalance interrupts only the partitions that move.
                 "partition.assignment.strategy": "cooperative-sticky",
                 # A group without offsets starts at the beginning.
@@ -244,7 +245,7 @@ class TransactionSession:
         starts = []
         for reached in next_offsets:
             reached.update((partition, offset + 1) for partition, offset in reached.items())
-            starts.append({partition: continue_at.get(partition, 0) for partition in reached})
+            starts.append(dict(continue_at))
             continue_at.update(reached)
         batch: Batch | None = None
         for lot, start, reached in zip(reversed(lots), reversed(starts), reversed(next_offsets), strict=True):
@@ -279,7 +280,9 @@ class TransactionSession:
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         failpoint(f"{self._name}.in_on_revoke")
         self._rebalanced = True
-        self._unchecked -= {partition.partition for partition in partitions}
+        for partition in partitions:
+            self._unchecked.discard(partition.partition)
+            self._continue_at.pop(partition.partition, None)
         log.info("partitions_revoked", session=self._name, partitions=sorted(p.partition for p in partitions))
 
     @contextmanager

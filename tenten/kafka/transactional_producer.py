@@ -24,8 +24,9 @@ from tenten.runtime.failpoints import failpoint
 
 log = get_logger(__name__)
 
-TRANSACTION_SECONDS: Final = 10
-"""After this time the broker aborts the transaction of a dead worker: the longest that readers wait for one."""
+TRANSACTION_SECONDS: Final = 6
+"""After this time the broker aborts the transaction of a dead worker: the longest that readers wait for one. A broker
+allows no shorter session of a group by default."""
 
 COMMIT_SECONDS: Final = 30.0
 """How long a commit is repeated before its result counts as unknown."""

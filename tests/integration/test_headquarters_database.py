@@ -9,11 +9,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
+from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather
 from tests.faults.traffic import Store
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
+from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
 
 SETTING: Final = Setting(
@@ -214,6 +216,43 @@ def test_database_older_than_the_stream_is_refused(scene: Scene, houston: Store,
     assert "older than the stream" in str(failure)
     assert len(restored.tables().customers) == 1
     _drop_database(backup)
+
+
+def test_database_put_back_under_a_running_worker_is_refused(scene: Scene, houston: Store) -> None:
+    """A failover to an older copy: the worker reconnects, and stops before it assigns a number again, although the
+    partition of the next event is not the one that has lost records.
+    """
+    # given
+    with scene.headquarters():
+        scene.ask(houston.create(), houston.create())
+    backup = _copy_database(scene.url)
+    late, next_one = (houston.create(customer_id=in_partition(number, houston)) for number in (0, 1))
+
+    # when
+    with scene.headquarters() as worker:
+        scene.ask(late)
+        _replace_database(scene.url, backup)
+        scene.send(next_one)
+        failure = worker.dies()
+
+    # then
+    assert isinstance(failure, DatabaseOlderThanStream)
+    assert "while this worker was running" in str(failure)
+    assert len(scene.tables().customers) == 2
+    assert scene.tables().sequences["usrt"]["next"] == 3
+
+
+def in_partition(partition: int, store: Store) -> str:
+    """A GUID whose records go to this partition."""
+    return next(guid for guid in iter(store.guid, "") if partition_of(guid, PARTITIONS) == partition)
+
+
+def _replace_database(url: str, backup: str) -> None:
+    """Put the copy in the database's place, and close all connections, as a failover does."""
+    name, copy = (str(psycopg.conninfo.conninfo_to_dict(address)["dbname"]) for address in (url, backup))
+    with psycopg.connect(url.replace(name, "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(copy), sql.Identifier(name)))
 
 
 def test_deleted_offsets_cause_only_repeats(scene: Scene, houston: Store) -> None:

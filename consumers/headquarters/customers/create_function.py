@@ -62,21 +62,23 @@ SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 AS $$
 DECLARE
-    affected integer;
+    sound integer;
     format_of text;
     next_of bigint;
     before text;
     digits integer;
 BEGIN
     -- The guard: the database has everything before this batch.
-    UPDATE positions SET next_offset = greatest(positions.next_offset, reached.next_offset)
-    FROM unnest(partitions, starts, create_customers.next_offsets) AS reached (partition, start, next_offset)
-    WHERE consumer_group = of_group AND topic_id = of_topic_id
-        AND positions.partition = reached.partition AND positions.next_offset >= reached.start;
-    GET DIAGNOSTICS affected = ROW_COUNT;
-    IF affected <> cardinality(partitions) THEN
+    SELECT count(*) INTO sound
+    FROM positions JOIN unnest(partitions, starts) AS reached (partition, start) USING (partition)
+    WHERE consumer_group = of_group AND topic_id = of_topic_id AND next_offset >= start;
+    IF sound <> cardinality(partitions) THEN
         RAISE EXCEPTION 'older than the stream' USING ERRCODE = '{OLDER_THAN_STREAM}';
     END IF;
+    UPDATE positions SET next_offset = reached.next_offset
+    FROM unnest(partitions, next_offsets) AS reached (partition, next_offset)
+    WHERE consumer_group = of_group AND topic_id = of_topic_id
+        AND positions.partition = reached.partition AND positions.next_offset < reached.next_offset;
 
     -- The numbers. The sequence stays locked until the commit, so it gets no gap.
     FOR i IN 1 .. cardinality(entities) LOOP
