@@ -1,8 +1,8 @@
 """Account numbers for new customers, from the number sequence of each legal entity.
 
-A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers
-take turns. The numbers of any other sequence are reserved in blocks, each in a transaction of its own, so workers do
-not wait for each other; a crash leaves the rest of a block as a gap.
+A continuous sequence has no gap: its row stays locked until the transaction that uses the numbers ends, so workers take
+turns, and a transaction locks it as late as it can. The numbers of any other sequence are reserved in blocks, each in a
+transaction of its own, so workers do not wait for each other; a crash leaves the rest of a block as a gap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -78,18 +78,28 @@ class Blocks:
 class Allotment:
     """The account numbers of one SQL transaction. Continuous sequences stay locked until it ends."""
 
-    def __init__(self, connection: Connection, blocks: Blocks, legal_entities: Iterable[str]) -> None:
-        """Lock the continuous sequences of these legal entities, ordered by name; may block on other workers."""
+    def __init__(self, connection: Connection, blocks: Blocks) -> None:
         self._connection = connection
         self._blocks = blocks
-        names = set(legal_entities)
+        self._sequences: dict[str, tuple[NumberFormat, bool]] = {}
+        self._next: dict[str, int] = {}
+
+    def lock(self, legal_entities: Iterable[str]) -> None:
+        """Lock the continuous sequences of these legal entities, ordered by name; may block on other workers.
+
+        One call names all that the transaction needs: workers that lock in different orders would block each other.
+        """
+        names = set(legal_entities) - self._sequences.keys()
+        if not names:
+            return
         legal_entity = number_sequences.c.legal_entity
         locked = select(number_sequences).where(legal_entity.in_(sorted(names)), number_sequences.c.continuous)
-        rows = list(connection.execute(locked.order_by(legal_entity).with_for_update())) if names else []
+        rows = list(self._connection.execute(locked.order_by(legal_entity).with_for_update()))
         others = names.difference(row.legal_entity for row in rows)
-        rows += connection.execute(select(number_sequences).where(legal_entity.in_(sorted(others)))) if others else []
-        self._sequences = {row.legal_entity: (number_format(row.format), row.continuous) for row in rows}
-        self._next = {row.legal_entity: row.next for row in rows if row.continuous}
+        if others:
+            rows += self._connection.execute(select(number_sequences).where(legal_entity.in_(sorted(others))))
+        self._sequences.update((row.legal_entity, (number_format(row.format), row.continuous)) for row in rows)
+        self._next.update((row.legal_entity, row.next) for row in rows if row.continuous)
 
     def take(self, legal_entity: str, count: int) -> pl.Series:
         """The next `count` account numbers as a column; fewer when the sequence is used up.

@@ -1,7 +1,8 @@
 """The SQL transaction of a batch: number new customers, apply events, log, audit, advance the positions.
 
-Locks are taken in this order: positions, number sequences by legal entity, then customers by GUID. The logged outcome
-of an event is final, so a repeated batch gets the same account numbers and the same replies.
+Locks are taken in this order: positions, number sequences by legal entity, customers by GUID. A batch of simple creates
+alone locks the sequences after writing addresses and contacts. The logged outcome of an event is final, so a repeated
+batch gets the same account numbers and the same replies.
 
 Simple creates are bulk-inserted optimistically and rely on unique constraints; on a violation the transaction is
 retried with every event handled individually.
@@ -13,13 +14,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-import polars as pl
 import psycopg
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from structlog import get_logger
 
-from tenten.consumers.headquarters.customers.bulk_create import EncodeCreated, NumbersExhausted, create_in_bulk
+from tenten.consumers.headquarters.customers.bulk_create import (
+    EncodeCreated,
+    NumbersExhausted,
+    create_in_bulk,
+    legal_entities,
+)
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, as_individual, halves
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter, IndividualEvents
 from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks
@@ -132,7 +137,10 @@ def _write_batch(
 ) -> Synchronized[T]:
     """The steps of the transaction, in the order in which they take locks."""
     advance_positions(headquarters, reached)
-    allotment = Allotment(headquarters, blocks, _entities_to_number(headquarters, channels, batch))
+    allotment = Allotment(headquarters, blocks)
+    individually_created = _individually_created(headquarters, batch) & channels.legal_entities
+    if individually_created:
+        allotment.lock(individually_created | legal_entities(batch.simple_creates))
     individual = IndividualEvents(headquarters, channels, allotment, batch, now)
     individual.apply()
     created = create_in_bulk(headquarters, allotment, batch, now, encode)
@@ -143,15 +151,12 @@ def _write_batch(
     return Synchronized(created=created, touched=individual.touched, replies=tuple(individual.replies))
 
 
-def _entities_to_number(headquarters: Connection, channels: KnownChannels, batch: ClassifiedBatch) -> set[str]:
-    """The legal entities in which the batch may create customers; a batch of edits alone locks no sequence.
+def _individually_created(headquarters: Connection, batch: ClassifiedBatch) -> set[str]:
+    """The legal entities in which individual events may create customers; a batch of edits alone locks no sequence.
 
-    Known legal entities only: an event may name one that the database cannot store as text.
+    An event may name a legal entity that does not exist.
     """
     entities: set[str] = set()
-    if not batch.simple_creates.is_empty():
-        entity = pl.col("customer").struct.field("legal_entity")
-        entities.update(batch.simple_creates.select(entity.unique()).to_series())
     edited: dict[str, set[str]] = defaultdict(set)
     for event in (individual.event for individual in batch.individual_events):
         if event.customer is None:
@@ -166,7 +171,7 @@ def _entities_to_number(headquarters: Connection, channels: KnownChannels, batch
             select(customers.c.customer_id).where(is_one_of(headquarters, customers.c.customer_id, edited))
         ).scalars()
         entities.update(entity for customer_id in edited.keys() - set(existing) for entity in edited[customer_id])
-    return entities & channels.legal_entities
+    return entities
 
 
 def _already_exists(error: IntegrityError | psycopg.errors.UniqueViolation) -> bool:
