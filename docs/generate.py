@@ -98,7 +98,7 @@ def process_page() -> str:
     return _page(
         "Processes and failpoints",
         "tenten/workers.py",
-        f"`tenten channel run NAME` runs {channel} as threads of one process.",
+        f"`tenten channel run NAME` runs {channel} in one process; settlement and distribution share a loop.",
         _table(("worker", "command", "purpose", "consumer group", "reads", "writes"), rows),
         "## Failpoints",
         "For tests: `TENTEN_FAILPOINT=name[@n]` makes a process send itself SIGKILL the n-th time it passes a point.",

@@ -4,7 +4,7 @@ The command line, `tenten up`, status, doctor and the tests of docker-compose.ym
 module. A worker's code is imported when it is loaded, so that the declarations are cheap to import.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -90,6 +90,12 @@ def _load_settlement() -> Run:
 
 def _load_distribution() -> Run:
     from tenten.consumers.channel.distribution.run import run
+
+    return lambda start: run(start.settings, start.channel, start.stop)
+
+
+def _load_loop() -> Run:
+    from tenten.consumers.channel.loop import run
 
     return lambda start: run(start.settings, start.channel, start.stop)
 
@@ -195,7 +201,7 @@ AT_HEADQUARTERS: Final = (HEADQUARTERS, TRANSACTIONS)
 """Each runs as processes of its own, as many as there are partitions."""
 
 IN_CHANNEL: Final = (RELAY, SETTLEMENT, DISTRIBUTION)
-"""One of each for a channel: threads of `tenten channel run`, or processes of their own."""
+"""One of each for a channel: in `tenten channel run`, or processes of their own."""
 
 ALL: Final = (*AT_HEADQUARTERS, *IN_CHANNEL)
 
@@ -204,3 +210,12 @@ CHANNEL_FAILPOINTS: Final = tuple(name for worker in IN_CHANNEL for name in work
 
 STORE_FAILPOINTS: Final = ("customers.before_commit", "customers.after_commit")
 """Passed by any process that writes a clerk's change; no worker passes them."""
+
+
+def channel_threads(workers: Sequence[Worker]) -> dict[str, Run]:
+    """The threads that run these workers of a channel, by name: settlement and distribution share a loop."""
+    loads = {worker.name: worker.load for worker in workers}
+    if {SETTLEMENT.name, DISTRIBUTION.name} <= loads.keys():
+        loads = {name: load for name, load in loads.items() if name not in (SETTLEMENT.name, DISTRIBUTION.name)}
+        loads["loop"] = _load_loop
+    return {name: load() for name, load in loads.items()}

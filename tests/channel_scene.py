@@ -26,8 +26,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from sqlalchemy import Engine, Table, insert, select, update
 
 from tenten.avro.wire import contract, encode, released_contract
-from tenten.consumers.channel.distribution import run as distribution
-from tenten.consumers.channel.settlement import reply_stream
+from tenten.consumers.channel import loop
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_ids
@@ -499,8 +498,7 @@ def set_channel_scene(
     make_topics(settings)
     # A channel that is at its end stores that at once.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(distribution, "CONFIRM_SECONDS", 0.05)
-        patched.setattr(reply_stream, "STORE_SECONDS", 0.05)
+        patched.setattr(loop, "STORE_SECONDS", 0.05)
         yield from _with_database(directory, settings, bootstrap_servers)
 
 

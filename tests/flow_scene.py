@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Table, select
 
+from tenten.consumers.channel import loop
 from tenten.consumers.channel.distribution import run as distribution
 from tenten.consumers.channel.settlement import run as settlement
 from tenten.producers import OpenChannel, open_channel
@@ -23,8 +24,9 @@ from tests.threads import Worker
 HOUSTON: Final = "houston"
 DALLAS: Final = "dallas"
 
-Part = Literal["relay", "settlement", "distribution"]
-PARTS: Final[tuple[Part, ...]] = ("relay", "settlement", "distribution")
+Part = Literal["relay", "settlement", "distribution", "loop"]
+PARTS: Final[tuple[Part, ...]] = ("relay", "loop")
+"""The threads of `tenten channel run`: the loop settles and distributes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ class Flow:
                 settlement.run(self.settings, channel, stop)
             case "distribution":
                 distribution.run(self.settings, channel, stop)
+            case "loop":
+                loop.run(self.settings, channel, stop)
 
 
 def rows(channel: OpenChannel, table: Table) -> list[dict[str, Any]]:

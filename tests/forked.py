@@ -212,6 +212,7 @@ def _import_everything() -> None:
 
     import benchmarks.customers  # noqa: F401
     import tenten.consumers.channel.distribution.run
+    import tenten.consumers.channel.loop
     import tenten.consumers.channel.settlement.run
     import tenten.consumers.headquarters.customers.run
     import tenten.consumers.headquarters.transactions.run

@@ -4,16 +4,19 @@ A position is the offset of the next record to read. It is moved by compare-and-
 channel only one succeeds. It belongs to the topic's id: a recreated topic has positions of its own.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from tenten.kafka.topics_admin import TopicInfo, check_partitions
 from tenten.runtime.errors import WriteConflict
 from tenten.schemas.tables.channel import positions, resync_requests, topics
+from tenten.sql.postgresql_driver import driver_cursor, driver_of
 from tenten.sql.upsert import insert_into
 
 
@@ -79,45 +82,61 @@ def initialise_positions(connection: Connection, topic: TopicRead, partitions: I
         connection.execute(insert_into(connection, positions).on_conflict_do_nothing(), rows)
 
 
-def move_positions(
-    connection: Connection,
-    topic: TopicRead,
-    moves: Mapping[int, tuple[int, int]],
-    confirmed: Collection[int],
-    at: datetime,
-) -> None:
-    """Move positions, by partition from the stored offset to the new one; mark the partitions read to their end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """Positions to move in one topic, by partition from the stored offset to the new one."""
+
+    topic: TopicRead
+    offsets: Mapping[int, tuple[int, int]]
+    at_end: Collection[int] = ()
+    """The partitions that are read to their end."""
+
+
+def move_positions(connection: Connection, moves: Sequence[Moves], at: datetime) -> None:
+    """Move positions, and note at which time partitions were read to their end. One statement.
 
     Raises: `WriteConflict` when a stored offset differs; the transaction must be rolled back.
     """
-    for is_confirmed, statement in ((True, _MOVE_TO_END), (False, _MOVE)):
-        rows = [
-            {
-                "of_topic": topic.name,
-                "of_id": topic.topic_id,
-                "of_partition": partition,
-                "old": old,
-                "new": new,
-                "at": at,
-            }
-            for partition, (old, new) in sorted(moves.items())
-            if (partition in confirmed) is is_confirmed
-        ]
-        if rows and connection.execute(statement, rows).rowcount != len(rows):
-            raise WriteConflict(f"another process reads {topic.name} for this channel and has moved its positions")
+    rows = [
+        {
+            "topic": move.topic.name,
+            "topic_id": move.topic.topic_id,
+            "partition": partition,
+            "old": old,
+            "new": new,
+            "at": at.isoformat(timespec="microseconds") if partition in move.at_end else None,
+        }
+        for move in moves
+        for partition, (old, new) in sorted(move.offsets.items())
+    ]
+    if rows and _move(connection, rows) != len(rows):
+        names = ", ".join(move.topic.name for move in moves)
+        raise WriteConflict(f"another process reads {names} for this channel and has moved its positions")
 
 
-_MOVE: Final = (
-    update(positions)
-    .where(
-        positions.c.topic == bindparam("of_topic"),
-        positions.c.topic_id == bindparam("of_id"),
-        positions.c.partition == bindparam("of_partition"),
-        positions.c.next_offset == bindparam("old"),
-    )
-    .values(next_offset=bindparam("new"))
-)
-_MOVE_TO_END: Final = _MOVE.values(confirmed_at=bindparam("at"))
+def _move(connection: Connection, rows: Sequence[Mapping[str, object]]) -> int:
+    """Move these positions; the number of those that were where they were expected."""
+    if connection.dialect.name == "sqlite":
+        driver: sqlite3.Connection = driver_of(connection)
+        return driver.executemany(_MOVE["sqlite"], rows).rowcount
+    with driver_cursor(connection) as cursor:
+        return cursor.execute(_MOVE["postgresql"], (json.dumps(rows),), prepare=True).rowcount
+
+
+# By database: move positions by compare-and-set; `at` is null where the end was not reached.
+_MOVE: Final = {
+    "postgresql": """
+        UPDATE positions SET next_offset = m.new, confirmed_at = coalesce(m.at, positions.confirmed_at)
+        FROM json_to_recordset(%s::json) AS m
+            (topic text, topic_id text, partition integer, old bigint, new bigint, at timestamptz)
+        WHERE positions.topic = m.topic AND positions.topic_id = m.topic_id AND positions.partition = m.partition
+              AND positions.next_offset = m.old
+        """,
+    "sqlite": """
+        UPDATE positions SET next_offset = :new, confirmed_at = coalesce(:at, confirmed_at)
+        WHERE topic = :topic AND topic_id = :topic_id AND partition = :partition AND next_offset = :old
+        """,
+}
 
 
 def replace_positions(connection: Connection, topic: TopicRead, next_offsets: Mapping[int, int], at: datetime) -> None:

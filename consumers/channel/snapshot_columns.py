@@ -6,7 +6,7 @@ from typing import Final
 import polars as pl
 
 from tenten.avro.batches import decode_batch
-from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.avro.wire import Json, Unreadable, WriterSchemas, contract
 from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.snapshots import (
     INVALID_TOMBSTONE,
@@ -112,6 +112,9 @@ class _CustomerColumns:
         self._frames = channel_frames(accepted_snapshots.select(_SNAPSHOT), dialect)
         self._address_ends = _ends(accepted_snapshots, "addresses")
         self._contact_ends = _ends(accepted_snapshots, "contacts")
+
+    def records(self, _: Sequence[int]) -> list[Json]:
+        return []
 
     def customers(self, indexes: Sequence[int]) -> list[Customer]:
         chosen = self._snapshots[list(indexes)].select(_SNAPSHOT)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
-from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.avro.small_batch import decode_small_batch
+from tenten.avro.wire import Json, Unreadable, WriterSchemas, contract
 from tenten.consumers.channel.filter import ChannelFilter
-from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
+from tenten.consumers.channel.record_decoding import SMALL_BATCH_MAX, column_library_installed, decode_records
 from tenten.kafka.assigned_reader import Records
 from tenten.rules.limits import is_guid
 from tenten.rules.unreadable_reasons import UnreadableReason
@@ -64,7 +64,7 @@ def _decode_small_batch(
     decoded = decode_small_batch(contract("Customer"), keys, [value for _, value in values], writers)
     if decoded is None:
         return None
-    snapshots = [(row, customer_from_avro(record)) for (row, _), record in zip(values, decoded, strict=True)]
+    snapshots = [(row, record) for (row, _), record in zip(values, decoded, strict=True)]
     return _batch_of_values(len(records.keys), snapshots, tombstones, channel_filter)
 
 
@@ -79,7 +79,7 @@ def _decode_record_by_record(
     tombstones = _tombstones(records)
     errors.update((row, INVALID_TOMBSTONE) for row, guid in tombstones if not is_guid(guid))
     readable, unreadable = split_at_unreadable(records, errors)
-    snapshots = [(rows[row], customer_from_avro(record)) for row, record in decoded if rows[row] in readable]
+    snapshots = [(rows[row], record) for row, record in decoded if rows[row] in readable]
     return _batch_of_values(
         len(records.keys),
         snapshots,
@@ -123,24 +123,24 @@ def _tombstones(records: Records) -> list[tuple[int, str]]:
 
 def _batch_of_values(
     rows: int,
-    snapshots: Sequence[tuple[int, Customer]],
+    snapshots: Sequence[tuple[int, Json]],
     tombstones: Sequence[tuple[int, str]],
     channel_filter: ChannelFilter,
     unreadable: tuple[UnreadableSnapshot, ...] = (),
 ) -> "SnapshotBatch":
-    customers = [customer for _, customer in snapshots]
+    decoded = [snapshot for _, snapshot in snapshots]
     return SnapshotBatch(
         rows=rows,
         unreadable=unreadable,
         snapshot_rows=[row for row, _ in snapshots],
-        ids=[customer.customer_id for customer in customers],
-        versions=[customer.version for customer in customers],
+        ids=[snapshot["customer_id"] for snapshot in decoded],
+        versions=[snapshot["version"] for snapshot in decoded],
         accepted=[
-            channel_filter.accepts(customer.customer.legal_entity, customer.customer.address_books)
-            for customer in customers
+            channel_filter.accepts(snapshot["customer"]["legal_entity"], snapshot["customer"]["address_books"])
+            for snapshot in decoded
         ],
         tombstones=tombstones,
-        content=_CustomerValues(customers),
+        content=_CustomerValues(decoded),
     )
 
 
@@ -148,7 +148,10 @@ class SnapshotContent(Protocol):
     """The content of a batch's snapshots, by their index among the snapshots."""
 
     def frames(self, indexes: Sequence[int]) -> "TableFrames | None":
-        """The table rows of these snapshots, all of them accepted; None where customers are written one by one."""
+        """The table rows of these snapshots, all of them accepted; None where they were decoded record by record."""
+
+    def records(self, indexes: Sequence[int]) -> list[Json]:
+        """These snapshots as decoded records; empty where they were decoded in columns."""
 
     def customers(self, indexes: Sequence[int]) -> list[Customer]:
         """These snapshots as values."""
@@ -184,11 +187,13 @@ class SnapshotBatch:
             chosen = self._newest(chosen, erased_at)
         accepted = [index for index in chosen if self.accepted[index]]
         return Changes(
+            rows=end_row - first_row,
             ids=[self.ids[index] for index in accepted],
             versions=[self.versions[index] for index in accepted],
             frames=self.content.frames(accepted),
             filtered_out={self.ids[index]: self.versions[index] for index in chosen if not self.accepted[index]},
             erased=tuple(erased_at),
+            records=lambda ids: self.content.records([index for index in accepted if self.ids[index] in ids]),
             customers=lambda ids: self.content.customers([index for index in chosen if self.ids[index] in ids]),
         )
 
@@ -213,26 +218,37 @@ class Changes:
     `filtered_out`.
     """
 
+    rows: int
+    """The number of records."""
     ids: Sequence[str]
     """Customers that the filter accepts."""
     versions: Sequence[int]
     frames: "TableFrames | None"
-    """Their table rows, in the order of `ids`; None where customers are written one by one."""
+    """Their table rows, in the order of `ids`; None for a small batch, which has `records`."""
+    records: Callable[[Collection[str]], list[Json]]
+    """Those of the accepted customers as decoded records; only where there are no frames."""
     filtered_out: Mapping[str, int]
     """Customers that the filter does not accept, with their versions."""
     erased: Sequence[str]
     customers: Callable[[Collection[str]], list[Customer]]
     """The snapshots of these customers as values, whether accepted or not."""
 
+    def touched(self) -> list[str]:
+        """Every customer that the records name."""
+        return [*self.ids, *self.filtered_out, *self.erased]
+
 
 class _CustomerValues:
-    """Snapshots that were decoded record by record: customers are written one by one."""
+    """Snapshots that were decoded record by record."""
 
-    def __init__(self, customers: Sequence[Customer]) -> None:
-        self._customers = customers
+    def __init__(self, records: Sequence[Json]) -> None:
+        self._records = records
 
     def frames(self, _: Sequence[int]) -> None:
         return None
 
+    def records(self, indexes: Sequence[int]) -> list[Json]:
+        return [self._records[index] for index in indexes]
+
     def customers(self, indexes: Sequence[int]) -> list[Customer]:
-        return [self._customers[index] for index in indexes]
+        return [customer_from_avro(self._records[index]) for index in indexes]

@@ -1,17 +1,18 @@
-"""A background check of a topic: its id, its number of partitions, and its last stable offsets.
+"""A background check of the topics that a channel reads: their ids, numbers of partitions, and last stable offsets.
 
 A consumer does not notice that its topic was deleted and created again, and is notified of an end only once.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
 
 from tenten.consumers.channel.positions import TopicRead
 from tenten.kafka.offsets import last_stable_offsets
-from tenten.kafka.topics_admin import TopicInfo, topic_ids
+from tenten.kafka.topics_admin import TopicInfo, topic_exists, topic_ids
+from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
 
 WATCH_SECONDS: Final = 60.0
@@ -19,11 +20,25 @@ WATCH_SECONDS: Final = 60.0
 
 
 class TopicWatch:
-    """Checks a topic every few seconds in a thread of its own. Use it as a context manager."""
+    """Checks topics about once a minute in a thread of its own. Use it as a context manager.
 
-    def __init__(self, settings: Settings, topic: TopicRead) -> None:
+    `missing` are names of topics that do not exist yet; `with_offsets` is the topic whose last stable offsets are read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[TopicRead],
+        *,
+        missing: Sequence[str] = (),
+        with_offsets: TopicRead | None = None,
+    ) -> None:
         self._settings = settings
-        self._topic = topic
+        self._expected = {
+            topic.name: TopicInfo(topic_id=topic.topic_id, partitions=topic.partitions) for topic in topics
+        }
+        self._missing = missing
+        self._with_offsets = with_offsets
         self._ended = Event()
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._failure: Exception | None = None
@@ -39,10 +54,10 @@ class TopicWatch:
     ) -> None:
         self._ended.set()
 
-    def topic_changed(self) -> bool:
-        """Whether the id or the number of partitions of the topic has changed. Does not block.
+    def topics_changed(self) -> bool:
+        """Whether the id or number of partitions of a topic has changed, or a missing one exists. Does not block.
 
-        Raises: the error of the last check; there are no further checks after it.
+        Raises: the error of the last check, unless waiting may fix it; there are no further checks after it.
         """
         if self._failure is not None:
             raise self._failure
@@ -54,13 +69,19 @@ class TopicWatch:
         return taken
 
     def _run(self) -> None:
-        expected = TopicInfo(topic_id=self._topic.topic_id, partitions=self._topic.partitions)
         while not self._changed and self._failure is None and not self._ended.wait(_pause_seconds()):
             try:
-                self._changed = topic_ids(self._settings, [self._topic.name])[self._topic.name] != expected
-                self._stable_offsets = last_stable_offsets(self._settings, self._topic.name, self._topic.partitions)
-            except Exception as failure:  # noqa: BLE001 - the reading thread raises it
-                self._failure = failure
+                self._check()
+            except Exception as failure:  # noqa: BLE001 - the thread that uses the topics raises it
+                if not is_transient(failure):
+                    self._failure = failure
+
+    def _check(self) -> None:
+        found = topic_ids(self._settings, self._expected)
+        self._changed = found != self._expected or any(topic_exists(self._settings, name) for name in self._missing)
+        if self._with_offsets is not None:
+            topic = self._with_offsets
+            self._stable_offsets = last_stable_offsets(self._settings, topic.name, topic.partitions)
 
 
 def _pause_seconds() -> float:

@@ -27,6 +27,11 @@ class Slices:
         self._rows_min = _ROWS_MIN[dialect]
         self._rows = 200 if dialect == "sqlite" else max(1, postgresql_rows)
 
+    @property
+    def rows(self) -> int:
+        """The rows of the next slice."""
+        return self._rows
+
     def cut(self, rows: int) -> Iterator[tuple[int, int]]:
         """First and end row of each slice."""
         first = 0
@@ -40,7 +45,11 @@ class Slices:
         """Measure the transaction of a slice, to adapt the size of later ones."""
         started = monotonic()
         yield
+        self.took(rows, monotonic() - started)
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Adapt the size of later slices to the duration of a transaction."""
         if self._adapts and 2 * rows >= self._rows:
             # Half-way to the size that would have taken the intended time, so that one slow commit weighs little.
-            intended = rows * SLICE_SECONDS / max(monotonic() - started, 0.0001)
+            intended = rows * SLICE_SECONDS / max(seconds, 0.0001)
             self._rows = max(self._rows_min, min(_ROWS_MAX, int((self._rows + intended) / 2)))

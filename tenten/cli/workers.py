@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from tenten.cli.options import ChannelArgument, EndsWith, LogFormatOption, Started, examples
 from tenten.cli.processes import collect_rarely, run_together, stop_on_signals
 from tenten.cli.wiring import connected
-from tenten.workers import Start, Worker
+from tenten.workers import Start, Worker, channel_threads
 
 if TYPE_CHECKING:
     from tenten.runtime.logs import LogFormat
@@ -100,11 +100,11 @@ def run_channel(
     log_format: "LogFormat | None",
     started: Path | None = None,
 ) -> None:
-    """Run these workers of a channel in threads until `stop` is set, or until one of them fails. Raises: its error."""
+    """Run these workers of a channel until `stop` is set, or until one of them fails. Raises: its error."""
     settings = begin(context, [point for worker in workers for point in worker.failpoints], log_format)
     settings.channel(name)
     start = Start(settings=settings, stop=stop, channel=name)
-    parts = {worker.name: partial(worker.load(), start) for worker in workers}
+    parts = {part: partial(run, start) for part, run in channel_threads(workers).items()}
     tell(started)
     run_together(parts, stop)
 

@@ -66,7 +66,8 @@ class AssignedReader:
     Raises when reading: `OffsetUnavailable`; `KafkaRefused`; `KafkaException`. An unavailable broker raises nothing:
     reads are empty until it is back.
 
-    `queue_kbytes`: how much is fetched ahead; default as for every consumer.
+    `queue_kbytes`: how much is fetched ahead; `fetch_wait_ms`: how long the broker may hold a fetch that finds less than
+    `fetch_bytes_min`. Default as for every consumer.
     """
 
     def __init__(
@@ -76,6 +77,9 @@ class AssignedReader:
         group: str,
         next_offsets: Mapping[int, int],
         queue_kbytes: int | None = None,
+        *,
+        fetch_wait_ms: int | None = None,
+        fetch_bytes_min: int | None = None,
     ) -> None:
         self._settings = settings
         self._topic = topic
@@ -83,9 +87,14 @@ class AssignedReader:
         self._next_offsets = dict(next_offsets)
         self._paused: set[int] = set()
         self._monitored: dict[int, int] = {}
-        self._moved: dict[int, int] = {}
+        self._shown: dict[int, int] = {}
         self._moved_at = self._monitored_at = -math.inf
-        self._fetch: dict[str, Any] = {} if queue_kbytes is None else {"queued.max.messages.kbytes": queue_kbytes}
+        fetch = {
+            "queued.max.messages.kbytes": queue_kbytes,
+            "fetch.wait.max.ms": fetch_wait_ms,
+            "fetch.min.bytes": fetch_bytes_min,
+        }
+        self._fetch = {name: value for name, value in fetch.items() if value is not None}
 
     def __enter__(self) -> Self:
         own: dict[str, Any] = {
@@ -118,6 +127,7 @@ class AssignedReader:
 
         A small batch waits `linger_seconds` for more.
         """
+        self._commit_when_due()
         first = self._consumer.poll(seconds)
         if first is None:
             return Records()
@@ -153,26 +163,27 @@ class AssignedReader:
             self._paused.discard(partition)
 
     def commit_for_monitoring(self, next_offsets: Mapping[int, int]) -> None:
-        """Commit these offsets for lag monitors only: at most once a minute, those that have moved. Does not block.
+        """Have these offsets committed, for lag monitors only: at most once a minute, those that have moved.
 
-        Call it often, also while nothing moves. The last offsets are committed when the reader is closed.
+        Any thread may call it; the reading one commits, asynchronously. The last offsets are committed on closing.
         """
+        self._shown = dict(next_offsets)
+
+    def _commit_when_due(self) -> None:
+        """Commit offsets that have moved. Does not block."""
         now = monotonic()
-        if not self._moved:
+        if self._shown.items() <= self._monitored.items():
             self._moved_at = now
-        self._moved = {
-            partition: offset for partition, offset in next_offsets.items() if self._monitored.get(partition) != offset
-        }
-        if now - self._moved_at >= _MARKER_SECONDS and now - self._monitored_at >= MONITORING_SECONDS:
+        elif now - self._moved_at >= _MARKER_SECONDS and now - self._monitored_at >= MONITORING_SECONDS:
             self._commit_moved()
             self._monitored_at = now
 
     def _commit_moved(self) -> None:
-        offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in self._moved.items()]
-        if offsets:
+        moved = self._shown.items() - self._monitored.items()
+        if moved:
+            offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in sorted(moved)]
             self._consumer.commit(offsets=offsets, asynchronous=True)
-        self._monitored.update(self._moved)
-        self._moved = {}
+            self._monitored.update(moved)
 
     def _at(self, partition: int, offset: int) -> TopicPartition:
         return TopicPartition(self._topic, partition, offset or OFFSET_BEGINNING)

@@ -207,7 +207,7 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         level="warning",
         fields=("channel", "topic"),
         meaning="Headquarters has not created this topic yet: customer events are settled meanwhile, and the topic is "
-        "looked for every few seconds. Upgrade headquarters, or run `tenten topics apply`.",
+        "looked for every minute. Upgrade headquarters, or run `tenten topics apply`.",
     ),
     # `tenten up`.
     "process_started": LogEvent(level="info", fields=("process", "pid"), meaning="A process was started."),

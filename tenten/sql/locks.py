@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from typing import Final
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
@@ -10,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tenten.runtime.errors import LockHeld
 from tenten.runtime.private_files import FILE_MODE
+from tenten.sql.postgresql_driver import driver_cursor
 from tenten.sql.try_until import POLL_SECONDS, try_until
 
 
@@ -38,6 +40,22 @@ def apply_lock(engine: Engine, wait_seconds: float | None = None) -> Generator[D
     """
     with _lock(engine, "apply", wait_seconds, "distribution, resync or repair") as held:
         yield held
+
+
+@contextmanager
+def try_apply_lock(connection: Connection) -> Generator[bool]:
+    """Begin a transaction; whether it may apply snapshots until its end. Does not wait for the lock."""
+    if connection.dialect.name == "postgresql":
+        with connection.begin(), driver_cursor(connection) as cursor:
+            held = cursor.execute(_TRY_LOCK, (_lock_key("apply"),), prepare=True).fetchone()
+            yield held == (True,)
+    else:
+        with _file_lock(connection.engine, "apply", 0) as file, connection.begin():
+            yield file is not None
+
+
+# The same lock as `apply_lock`, which the end of the transaction releases.
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(%s::bigint)"
 
 
 @contextmanager

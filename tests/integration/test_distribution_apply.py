@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, delete, select, text
 
 from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.consumers.channel import snapshots
@@ -174,3 +174,32 @@ def _apply(engine: Engine, record: Record, last_records: bool) -> None:
 def _first_name(engine: Engine) -> str:
     with engine.begin() as connection:
         return str(connection.scalar(select(channel.customers.c.first_name)))
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(history=histories())
+def test_small_batches_write_the_same_rows_as_columns(engine: Engine, history: list[list[Record]]) -> None:
+    """Every column of the three tables is the same text in the database, whichever path wrote it."""
+    # when
+    written = [_written(engine, history, few) for few in (0, 100)]
+    # then
+    assert written[0] == written[1]
+
+
+def _written(engine: Engine, history: Sequence[Sequence[Record]], few: int) -> list[list[str]]:
+    """The rows that this history leaves in tables that were empty, as the database shows them."""
+    tables = (channel.customers, channel.customer_addresses, channel.customer_contacts)
+    with engine.begin() as connection:
+        for table in tables:
+            connection.execute(delete(table))
+    for records in history:
+        changes = _batch(engine, records, few).changes()
+        with engine.begin() as connection:
+            apply(connection, VIEW, changes, datetime.now(UTC))
+    with engine.begin() as connection:
+        return [sorted(map(repr, connection.execute(text(_AS_TEXT[engine.dialect.name] % table)))) for table in tables]
+
+
+_AS_TEXT: Final = {"postgresql": "SELECT t::text FROM %s AS t", "sqlite": "SELECT * FROM %s"}

@@ -16,9 +16,9 @@ from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import delete, update
 
 from tenten.avro.wire import AvroSchema, avro_schema, contract, encode
+from tenten.consumers.channel import topic_watch
 from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.settlement import reply_stream
-from tenten.consumers.channel.settlement import run as settlement
 from tenten.consumers.channel.settlement.run import run
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import publish_schemas
@@ -760,7 +760,7 @@ def test_channel_works_before_the_new_topic_exists(
 ) -> None:
     """Headquarters is older: customers are settled, the log names the topic, which is read as soon as it exists."""
     # given
-    monkeypatch.setattr(settlement, "MISSING_TOPIC_SECONDS", 0.1)
+    monkeypatch.setattr(topic_watch, "WATCH_SECONDS", 0.1)
     ann, order, old_order = scene.create(guid(), state("Ann")), scene.sell(), scene.sell()
     name = scene.settings.topic(TRANSACTION_REPLIES)
     admin = admin_client(scene.settings)

@@ -2,7 +2,8 @@
 
 Lock the customers' rows in the order of their GUIDs, *then* read the outbox, *then* write: an edit committed before is
 seen, and one that is about to be made waits. Only snapshots newer than the row are applied. Customers with unsettled
-edits, and small batches, are written one by one (consumers/channel/overlay.py); all others in columns.
+edits are written one by one (consumers/channel/overlay.py); all others in columns, or in small batches by prepared
+statements (small_batch.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from sqlalchemy import Connection
 
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.databases import ChannelDatabase, channel_database
+from tenten.consumers.channel.distribution.small_batch import customers_with_edits, write_snapshots
 from tenten.consumers.channel.overlay import (
     delete_base_snapshots,
     erase_customers,
@@ -55,13 +57,13 @@ def apply(
     for guid in changes.erased:
         stored_versions.pop(guid, None)
     to_apply = snapshot_versions if last_records else _newer(snapshot_versions, stored_versions)
+    one_by_one = _with_edits(connection, database, changes, to_apply)
+    others = to_apply.keys() - one_by_one
     if changes.frames is None:
-        one_by_one = set(to_apply)
+        inserted, updated = _write_small_batch(connection, changes, others, stored_versions.keys())
     else:
-        one_by_one = database.with_edits(connection, list(to_apply), list(to_apply.values())) if to_apply else set()
-    in_columns = to_apply.keys() - one_by_one
-    inserted, updated = _write_in_columns(connection, database, changes, in_columns, stored_versions.keys())
-    removed = [guid for guid in changes.filtered_out if guid in in_columns and guid in stored_versions]
+        inserted, updated = _write_in_columns(connection, database, changes, others, stored_versions.keys())
+    removed = [guid for guid in changes.filtered_out if guid in others and guid in stored_versions]
     remove_customers(connection, removed)
     if one_by_one:
         show_snapshots(connection, changes.customers(one_by_one), view.filter, view.writers)
@@ -76,6 +78,28 @@ def apply(
 def _newer(snapshot_versions: Mapping[str, int], stored_versions: Mapping[str, int]) -> dict[str, int]:
     """The customers whose snapshot is newer than the row, or that have no row."""
     return {guid: version for guid, version in snapshot_versions.items() if version > stored_versions.get(guid, -1)}
+
+
+def _with_edits(
+    connection: Connection, database: ChannelDatabase, changes: Changes, versions: Mapping[str, int]
+) -> set[str]:
+    """The customers whose edits are shown over their snapshots of these versions."""
+    if not versions:
+        return set()
+    if changes.frames is None:
+        return customers_with_edits(connection, versions)
+    return database.with_edits(connection, list(versions), list(versions.values()))
+
+
+def _write_small_batch(
+    connection: Connection, changes: Changes, chosen: Collection[str], stored: Collection[str]
+) -> tuple[int, int]:
+    """Write those of the accepted customers that are chosen; the numbers inserted and updated."""
+    accepted = [guid for guid in changes.ids if guid in chosen]
+    updated = [guid for guid in accepted if guid in stored]
+    if accepted:
+        write_snapshots(connection, changes.records(chosen), updated)
+    return len(accepted) - len(updated), len(updated)
 
 
 def _write_in_columns(

@@ -1,10 +1,9 @@
-"""Reads and decodes the next batch of `customers` while the previous one is written.
+"""Reads and decodes batches of `customers`, in the thread that reads ahead.
 
 A partition with an unreadable record is paused before it and retried every few seconds: its schema may become known,
 and compaction removes the record once there is a newer one of its customer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -66,15 +65,11 @@ class SnapshotPrefetcher:
         self.stopped: dict[int, UnreadableSnapshot] = {}
         """The unreadable record of each stopped partition."""
 
-    def batches(self) -> Iterator[PrefetchedBatch]:
-        """Batches without end; an empty one after a short wait without records.
+    def fetch(self) -> PrefetchedBatch:
+        """The next batch; an empty one after a short wait without records.
 
         Raises: the errors of `AssignedReader.read` and of the schema lookup.
         """
-        while True:
-            yield self._next()
-
-    def _next(self) -> PrefetchedBatch:
         self._retry_stopped()
         records = self._reader.read(self._limits, linger_seconds=LINGER_SECONDS)
         if not records.keys:

@@ -1,6 +1,6 @@
 """The channel's position in `customers`, and whether the channel needs a resync instead of reading on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -34,14 +34,12 @@ CLOCK_STEP_MAX: Final = timedelta(minutes=5)
 
 @dataclass(kw_only=True)
 class ReadPosition:
-    """The channel's positions as its database has them, and the ends that are reached but not stored yet."""
+    """The channel's positions as its database has them."""
 
     topic: TopicRead
     next_offsets: dict[int, int]
     confirmed_at: dict[int, datetime]
     away_max: timedelta
-    ends: dict[int, int]
-    """By partition, the offset of an end that was reached and is not stored yet."""
 
     def was_away(self, now: datetime, stopped: Mapping[int, object]) -> bool:
         """Whether tombstones may have been missed in a partition. Stopped partitions are ignored: they wait anyway.
@@ -53,29 +51,30 @@ class ReadPosition:
         confirmed = (at for partition, at in self.confirmed_at.items() if partition not in stopped)
         return any(not earliest <= at <= latest for at in confirmed)
 
-    def moves(self, next_offsets: Mapping[int, int]) -> dict[int, tuple[int, int]]:
+    def moves(self, next_offsets: Mapping[int, int], ends: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """The positions to move, old and new offset by partition: to `next_offsets`, or to an end behind them."""
         new_offsets = {
-            partition: max(next_offsets.get(partition, 0), self.ends.get(partition, 0))
-            for partition in next_offsets.keys() | self.ends.keys()
+            partition: max(self.next_offsets[partition], next_offsets.get(partition, 0), ends.get(partition, 0))
+            for partition in next_offsets.keys() | ends.keys()
         }
         return {partition: (self.next_offsets[partition], offset) for partition, offset in new_offsets.items()}
 
-    def at_end(self, moves: Mapping[int, tuple[int, int]]) -> set[int]:
+    def at_end(self, moves: Mapping[int, tuple[int, int]], ends: Mapping[int, int]) -> set[int]:
         """The partitions whose end these moves reach."""
-        return {partition for partition, (_, new) in moves.items() if new == self.ends.get(partition)}
+        return {partition for partition, (_, new) in moves.items() if new == ends.get(partition)}
 
-    def confirm(self, stable_offsets: Mapping[int, int]) -> None:
-        """Compare with recent last stable offsets: a position there, or past it, is at the end."""
-        for partition, end in stable_offsets.items():
-            if self.next_offsets.get(partition, -1) >= end:
-                self.ends.setdefault(partition, self.next_offsets[partition])
+    def confirmed_ends(self, stable_offsets: Mapping[int, int]) -> dict[int, int]:
+        """The positions at the last stable offset, or past it: these partitions are at their end."""
+        return {
+            partition: self.next_offsets[partition]
+            for partition, end in stable_offsets.items()
+            if self.next_offsets.get(partition, -1) >= end
+        }
 
-    def moved(self, moves: Mapping[int, tuple[int, int]], at: datetime) -> None:
+    def moved(self, moves: Mapping[int, tuple[int, int]], at_end: Collection[int], at: datetime) -> None:
         """Record that these moves are committed."""
-        self.confirmed_at.update(dict.fromkeys(self.at_end(moves), at))
+        self.confirmed_at.update(dict.fromkeys(at_end, at))
         self.next_offsets.update({partition: new for partition, (_, new) in moves.items()})
-        self.ends.clear()
 
 
 def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition, str | None]:
@@ -100,7 +99,6 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
         next_offsets={partition: position.next_offset for partition, position in positions.items()},
         confirmed_at={partition: position.confirmed_at or now for partition, position in positions.items()},
         away_max=away_max,
-        ends={},
     )
     if reason is None and position.was_away(now, {}):
         reason = (

@@ -4,37 +4,46 @@ Runs within settlement's SQL transaction.
 """
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from tenten.consumers.channel.channel_view import ChannelView
-from tenten.consumers.channel.databases import channel_database
 from tenten.consumers.channel.overlay import erase_customers, refresh_overlays
 from tenten.schemas.messages import Outcome, Reply, reasons_as_json
+from tenten.sql.arrays import pg_array_literal
+from tenten.sql.notifications import SETTLED_CHANNEL
+from tenten.sql.postgresql_driver import driver_cursor, driver_of
+
+Row: TypeAlias = dict[str, Any]
 
 
-def settle_customers(connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime) -> None:
+def settle_customers(
+    connection: Connection, view: ChannelView, replies: Sequence[Reply], at: datetime, also_lock: Iterable[str] = ()
+) -> None:
     """Settle customer events by these replies, in order. Idempotent. A fixed number of statements.
 
     An event that was rejected takes only a reply with a higher judgement number; one that is settled takes none.
-    Locks the customers' rows, in the order of their GUIDs, before it writes the outbox, as a clerk's change does.
+    Locks the customers' rows, in the order of their GUIDs, before it writes the outbox, as a clerk's change does; and
+    with them those that the caller is going to write in this transaction.
     """
-    erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
     touched = {reply.customer_id for reply in replies}
-    channel_database(connection).lock_versions(connection, touched)
+    erased = {reply.customer_id for reply in replies if reply.outcome is Outcome.ERASED}
+    numbers = {reply.customer_id: reply.account_number for reply in reversed(replies) if reply.account_number}
     events: dict[str, Reply] = {}
     for reply in replies:
         if reply.event_id not in events or _replaces(reply, events[reply.event_id]):
             events[reply.event_id] = reply
-    numbers = {reply.customer_id: reply.account_number for reply in reversed(replies) if reply.account_number}
-    settle_events, store_numbers = _SETTLE[connection.dialect.name]
-    connection.execute(text(settle_events), {"replies": json.dumps([_row(reply, at) for reply in events.values()])})
-    connection.execute(text(store_numbers), {"numbers": json.dumps(numbers)})
-    erase_customers(connection, sorted(erased), view.channel_id, at)
-    refresh_overlays(connection, sorted(touched - erased), view.filter, view.writers)
+    rows = [_row(reply, at) for reply in events.values()]
+    settle = _settle_in_sqlite if connection.dialect.name == "sqlite" else _settle_in_postgresql
+    has_base_snapshots = settle(connection, touched, touched.union(also_lock), numbers, rows)
+    if erased:
+        erase_customers(connection, sorted(erased), view.channel_id, at)
+    if has_base_snapshots:
+        refresh_overlays(connection, sorted(touched - erased), view.filter, view.writers)
 
 
 def _replaces(reply: Reply, earlier: Reply) -> bool:
@@ -42,11 +51,10 @@ def _replaces(reply: Reply, earlier: Reply) -> bool:
     return earlier.outcome is Outcome.REJECTED and (reply.judgement > earlier.judgement or earlier.judgement == 0)
 
 
-def _row(reply: Reply, at: datetime) -> dict[str, object]:
+def _row(reply: Reply, at: datetime) -> Row:
     """A reply as the statements below read it. A rejected event stays unsettled: the clerk has to act on it."""
     return {
         "event_id": reply.event_id,
-        "customer_id": reply.customer_id,
         "outcome": reply.outcome.lower(),
         "reasons": reasons_as_json(reply.reasons) or None,
         "account_number": reply.account_number,
@@ -56,40 +64,74 @@ def _row(reply: Reply, at: datetime) -> dict[str, object]:
     }
 
 
-# By database: settle events that are not settled yet, and give account numbers to customers that have none. Replies of
-# release 0.1.0 have no judgement number: the later one counts until a numbered reply arrives. `coalesce` keeps either
-# database from scanning every pending customer through the index of account numbers.
-_SETTLE: Final = {
-    "postgresql": (
-        """
+def _settle_in_postgresql(
+    connection: Connection, touched: set[str], locked: set[str], numbers: Mapping[str, str], rows: Sequence[Row]
+) -> bool:
+    """Whether one of the customers has a base snapshot. Two statements."""
+    with driver_cursor(connection) as cursor:
+        cursor.execute(
+            _LOCK_AND_NUMBER, {"ids": pg_array_literal(locked), "numbers": json.dumps(numbers)}, prepare=True
+        )
+        replies = {"events": pg_array_literal(row["event_id"] for row in rows), "replies": json.dumps(rows)}
+        found = cursor.execute(_SETTLE, {"ids": pg_array_literal(touched), **replies}, prepare=True).fetchone()
+        return bool(found and found[0])
+
+
+# Lock customers in the order of their GUIDs, and give numbers to those that have none. `locked` is read to its end
+# whatever `numbered` needs of it.
+_LOCK_AND_NUMBER: Final = """
+    WITH locked AS MATERIALIZED (
+        SELECT customer_id, account_number FROM customers WHERE customer_id = ANY(%(ids)s::uuid[])
+        ORDER BY customer_id FOR NO KEY UPDATE
+    ), numbered AS (
+        UPDATE customers SET account_number = given.value
+        FROM locked JOIN json_each_text(%(numbers)s::json) AS given ON given.key::uuid = locked.customer_id
+        WHERE customers.customer_id = ANY(%(ids)s::uuid[]) AND customers.customer_id = locked.customer_id
+              AND coalesce(locked.account_number, '') = ''
+    )
+    SELECT count(*) FROM locked
+    """
+
+# Settle events that are not settled yet, notify those who wait, and look for base snapshots. Replies of release 0.1.0
+# have no judgement number: the later one counts until a numbered reply arrives. The array makes a plan that was made
+# for an empty outbox look rows up by their ids, too.
+_SETTLE: Final = f"""
+    WITH settled AS (
         UPDATE outbox SET outcome = r.outcome, reasons = r.reasons, account_number = r.account_number,
             version = r.version, judgement = r.judgement, settled_at = r.settled_at
-        FROM json_to_recordset(CAST(:replies AS json)) AS r (
+        FROM json_to_recordset(%(replies)s::json) AS r (
             event_id uuid, outcome text, reasons json, account_number text, version bigint, judgement bigint,
             settled_at timestamptz)
-        WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
+        WHERE outbox.id = ANY(%(events)s::uuid[]) AND outbox.id = r.event_id AND outbox.settled_at IS NULL
               AND (r.judgement > outbox.judgement OR outbox.judgement = 0)
-        """,
-        """
-        UPDATE customers SET account_number = given.value FROM json_each_text(CAST(:numbers AS json)) AS given
-        WHERE customers.customer_id = CAST(given.key AS uuid) AND coalesce(customers.account_number, '') = ''
-        """,
-    ),
-    "sqlite": (
-        """
-        UPDATE outbox SET outcome = r.outcome, reasons = r.reasons, account_number = r.account_number,
-            version = r.version, judgement = r.judgement, settled_at = r.settled_at
-        FROM (SELECT json_extract(value, '$.event_id') AS event_id, json_extract(value, '$.outcome') AS outcome,
-                json_extract(value, '$.reasons') AS reasons, json_extract(value, '$.account_number') AS account_number,
-                json_extract(value, '$.version') AS version, json_extract(value, '$.judgement') AS judgement,
-                json_extract(value, '$.settled_at') AS settled_at
-            FROM json_each(:replies)) AS r
-        WHERE outbox.id = r.event_id AND outbox.settled_at IS NULL
-              AND (r.judgement > outbox.judgement OR outbox.judgement = 0)
-        """,
-        """
-        UPDATE customers SET account_number = given.value FROM json_each(:numbers) AS given
-        WHERE customers.customer_id = given.key AND coalesce(customers.account_number, '') = ''
-        """,
-    ),
-}
+    )
+    SELECT EXISTS (SELECT FROM snapshots WHERE customer_id = ANY(%(ids)s::uuid[])), pg_notify('{SETTLED_CHANNEL}', '')
+    """  # noqa: S608 - our own constant
+
+
+def _settle_in_sqlite(
+    connection: Connection, touched: set[str], _: set[str], numbers: Mapping[str, str], rows: Sequence[Row]
+) -> bool:
+    """Whether one of the customers has a base snapshot. A writing transaction has locked all rows already."""
+    driver: sqlite3.Connection = driver_of(connection)
+    driver.executemany(_SETTLE_EVENT, [{**row, "reasons": _json(row["reasons"])} for row in rows])
+    driver.executemany(_STORE_NUMBER, [(number, customer_id) for customer_id, number in numbers.items()])
+    return driver.execute(_HAS_BASE_SNAPSHOT, (json.dumps(list(touched)),)).fetchone() is not None
+
+
+def _json(reasons: object) -> str | None:
+    return None if reasons is None else json.dumps(reasons, ensure_ascii=False, separators=(",", ":"))
+
+
+# As in PostgreSQL, one event or customer at a time.
+_SETTLE_EVENT: Final = """
+    UPDATE outbox SET outcome = :outcome, reasons = :reasons, account_number = :account_number, version = :version,
+        judgement = :judgement, settled_at = :settled_at
+    WHERE id = :event_id AND settled_at IS NULL AND (:judgement > judgement OR judgement = 0)
+    """
+_STORE_NUMBER: Final = """
+    UPDATE customers SET account_number = ? WHERE customer_id = ? AND coalesce(account_number, '') = ''
+    """
+_HAS_BASE_SNAPSHOT: Final = """
+    SELECT 1 FROM snapshots WHERE customer_id IN (SELECT value FROM json_each(?)) LIMIT 1
+    """

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias
 
 from structlog import get_logger
 
-from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
+from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import AvroSchema, Unreadable, WriterSchemas, contract, decode_body, header_bytes
 from tenten.consumers.channel.channel_view import ChannelView
-from tenten.consumers.channel.record_decoding import column_library_installed, decode_records
+from tenten.consumers.channel.record_decoding import SMALL_BATCH_MAX, column_library_installed, decode_records
 from tenten.kafka.assigned_reader import Records
 from tenten.schemas.messages import (
     Outcome,

@@ -17,80 +17,12 @@ another type, leave their events unsettled. An unreadable reply to this channel 
 it is retried every few seconds.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from threading import Event
-from time import monotonic
-from typing import Final
 
-from sqlalchemy import Engine
-from structlog import get_logger
-
-from tenten.consumers.channel.channel_view import ChannelView
-from tenten.consumers.channel.settlement.reply_stream import ReplyStream
-from tenten.kafka.assigned_reader import POLL_SECONDS
-from tenten.kafka.schema_registry import writer_schemas
-from tenten.kafka.topics_admin import topic_exists
-from tenten.runtime.retry import Retry
+from tenten.consumers.channel import loop
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import CHANNEL_REPLIES, TRANSACTION_REPLIES
-from tenten.sql.engine import open_database
-from tenten.sql.migrations import check_version
-
-log = get_logger(__name__)
-
-MISSING_TOPIC_SECONDS: Final = 15.0
-"""The time after which a missing `transaction-replies` is looked for again."""
 
 
 def run(settings: Settings, channel_name: str, stop: Event) -> None:
-    """Settle until `stop` is set.
-
-    Raises, each with a remedy: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`.
-    """
-    view = ChannelView.of(settings, channel_name, writer_schemas(settings))
-    engine = open_database(settings.channel(channel_name).database)
-    retry = Retry("settlement", channel_name, stop)
-    try:
-        while not stop.is_set():
-            with retry.retrying():
-                check_version(engine, "channel")
-                _follow(settings, engine, view, retry=retry, stop=stop)
-    finally:
-        engine.dispose()
-
-
-def _follow(settings: Settings, engine: Engine, view: ChannelView, *, retry: Retry, stop: Event) -> None:
-    """Settle replies until `stop` is set or a topic was recreated.
-
-    While headquarters has not created `transaction-replies` yet (it is of an earlier release), customer events are
-    settled, and the topic is looked for every few seconds.
-    """
-    with ExitStack() as stack:
-        streams = [stack.enter_context(ReplyStream(settings, engine, view, CHANNEL_REPLIES))]
-        look_at, is_logged = 0.0, False
-        while not stop.is_set() and not any(stream.topic_changed() for stream in streams):
-            if len(streams) == 1 and monotonic() >= look_at:
-                if topic_exists(settings, settings.topic(TRANSACTION_REPLIES)):
-                    streams.append(stack.enter_context(ReplyStream(settings, engine, view, TRANSACTION_REPLIES)))
-                elif not is_logged:
-                    is_logged = True
-                    topic = settings.topic(TRANSACTION_REPLIES)
-                    log.warning("reply_topic_missing", channel=view.channel_id, topic=topic)
-                look_at = monotonic() + MISSING_TOPIC_SECONDS
-            _settle_next(streams, retry, stop)
-
-
-def _settle_next(streams: Sequence[ReplyStream], retry: Retry, stop: Event) -> None:
-    """Settle the next batch of each topic. Waits a little for the first reply where there is none.
-
-    The wait is for customer events: a clerk may be waiting for an account number.
-    """
-    readable = [stream for stream in streams if stream.is_readable()]
-    if not readable:
-        stop.wait(POLL_SECONDS)
-    for stream in readable:
-        is_first = stream is readable[0]
-        is_idle = not any(other.has_more for other in readable)
-        if stream.settle_next(POLL_SECONDS if is_first and is_idle else 0.0):
-            retry.recovered()
+    """Settle until `stop` is set: the channel's loop without snapshots. Raises: as the loop."""
+    loop.run(settings, channel_name, stop, with_snapshots=False)

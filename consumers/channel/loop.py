@@ -1,0 +1,327 @@
+"""The loop of a channel: headquarters' replies and snapshots become rows, one SQL transaction per wake-up.
+
+Input: the channel's own partition of `channel-replies` and `transaction-replies`, and every partition of `customers`.
+Each topic has a consumer and a thread that reads and decodes ahead: replies at once, snapshots collected by the broker.
+Output: the tables of the channel, and its positions. What has arrived when the loop wakes up is written in one
+transaction: first the replies, then the snapshots, then the positions of both by compare-and-set.
+
+A backlog of snapshots is cut into slices, and replies go with the next slice. While another process has the apply lock,
+or a resync runs, replies are settled alone. An unreadable record stops its own partition only (snapshots) or its own
+topic (replies), in the thread that reads.
+
+`settlement/run.py` and `distribution/run.py` run this loop with one kind of input.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from threading import Condition, Event
+from time import monotonic
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+from structlog import get_logger
+
+from tenten.consumers.channel.channel_view import ChannelView
+from tenten.consumers.channel.distribution.background_resync import BackgroundResync
+from tenten.consumers.channel.distribution.read_position import ReadPosition, load_read_position
+from tenten.consumers.channel.distribution.snapshot_stream import SnapshotStream
+from tenten.consumers.channel.positions import Moves, move_positions
+from tenten.consumers.channel.record_decoding import check_column_library
+from tenten.consumers.channel.settlement.replies import AnyReply
+from tenten.consumers.channel.settlement.reply_stream import REPLY_TOPICS, ReplyStream
+from tenten.consumers.channel.settlement.settle import settle
+from tenten.consumers.channel.snapshots import Changes
+from tenten.consumers.channel.topic_watch import TopicWatch
+from tenten.consumers.channel.write_slices import Slices
+from tenten.kafka.assigned_reader import OffsetUnavailable
+from tenten.kafka.schema_registry import writer_schemas
+from tenten.kafka.topics_admin import topic_exists
+from tenten.kafka.transaction_session import BatchLimits
+from tenten.runtime.errors import LockHeld
+from tenten.runtime.retry import Retry
+from tenten.runtime.settings import Settings
+from tenten.sql.engine import open_database
+from tenten.sql.locks import try_apply_lock
+from tenten.sql.migrations import check_version
+from tenten.sql.postgresql_driver import driver_of
+
+log = get_logger(__name__)
+
+STORE_SECONDS: Final = 1.0
+"""The time after which positions alone are stored: past control markers, and past records that are not for the channel.
+"""
+
+_STOP_SECONDS: Final = 0.25
+"""How often an idle loop looks whether it must stop."""
+
+_LOCKED_SECONDS: Final = 0.01
+"""The pause before the apply lock, which another process has, is tried again."""
+
+_POSTGRESQL_REPLIES: Final = 2_000
+"""Replies per transaction on PostgreSQL."""
+
+_SNAPSHOTS_MIN: Final = 20
+"""The smallest slice of snapshots beside replies, so that these cannot hold them up."""
+
+
+def run(
+    settings: Settings, channel_name: str, stop: Event, *, with_replies: bool = True, with_snapshots: bool = True
+) -> None:
+    """Settle replies and apply snapshots until `stop` is set.
+
+    Raises, each with a remedy: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`, and
+    `SnapshotUnreadable` from a resync that was necessary.
+    """
+    view = ChannelView.of(settings, channel_name, writer_schemas(settings))
+    engine = open_database(settings.channel(channel_name).database)
+    if with_snapshots:
+        check_column_library(engine.dialect.name)
+    name = "channel" if with_replies and with_snapshots else "settlement" if with_replies else "distribution"
+    retry = Retry(name, channel_name, stop)
+    loop = _Loop(settings=settings, engine=engine, view=view, retry=retry, stop=stop)
+    resync: BackgroundResync | None = None
+    resync_reason: str | None = None
+    try:
+        while not stop.is_set():
+            with retry.retrying():
+                check_version(engine, "channel")
+                position: ReadPosition | None = None
+                if with_snapshots and resync is None:
+                    position, new_reason = load_read_position(settings, engine)
+                    resync_reason = resync_reason or new_reason
+                if position is not None and resync_reason is not None:
+                    log.warning("resync_needed", channel=channel_name, because=resync_reason)
+                    resync, position = BackgroundResync(settings, channel_name, loop.arrived), None
+                try:
+                    _follow(loop, position, resync, with_replies=with_replies)
+                except OffsetUnavailable as error:
+                    resync_reason = str(error)
+                if resync is not None and resync.has_ended():
+                    ended, resync = resync, None
+                    _check_resync(ended, retry)
+                    resync_reason = None
+    finally:
+        if resync is not None:
+            resync.close()
+        engine.dispose()
+
+
+def _check_resync(resync: BackgroundResync, retry: Retry) -> None:
+    """Raises: the errors of the resync that has ended; while another process resyncs this channel, waits a little."""
+    try:
+        resync.check()
+    except LockHeld:
+        retry.pause()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Loop:
+    """The state that the steps of the loop share."""
+
+    settings: Settings
+    engine: Engine
+    view: ChannelView
+    retry: Retry
+    stop: Event
+    arrived: Condition = field(default_factory=Condition)
+    """Notified when a stream has something to write, and when a resync has ended."""
+    missing_is_logged: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Streams:
+    """The topics that the loop reads at the moment."""
+
+    replies: Sequence[ReplyStream]
+    snapshots: SnapshotStream | None
+    watch: TopicWatch
+    reply_slices: Slices
+    snapshot_slices: Slices
+    stored_at: float = 0.0
+    snapshots_at: float = 0.0
+    """Not earlier than this time snapshots are tried again, after another process had the apply lock."""
+
+    def all(self) -> "list[ReplyStream | SnapshotStream]":
+        """Every stream."""
+        return [*self.replies, *([] if self.snapshots is None else [self.snapshots])]
+
+    def show_lag(self) -> None:
+        """Show the positions to lag monitors, now and then. Does not block."""
+        for stream in self.all():
+            stream.show_lag()
+
+    def must_reopen(self) -> bool:
+        """Whether the streams must be opened again. Does not block. Raises: as `TopicWatch.topics_changed`."""
+        away = self.snapshots is not None and self.snapshots.was_away()
+        return self.watch.topics_changed() or away or any(stream.was_restarted for stream in self.replies)
+
+    def ready(self) -> bool:
+        """Whether something can be written. Does not block."""
+        snapshots = self.snapshots is not None and self.snapshots.has_arrived() and monotonic() >= self.snapshots_at
+        return snapshots or any(stream.has_arrived() for stream in self.replies)
+
+
+def _follow(loop: _Loop, position: ReadPosition | None, resync: BackgroundResync | None, *, with_replies: bool) -> None:
+    """Write what arrives until `stop` is set, the resync has ended, or the streams must be opened again.
+
+    Raises: `OffsetUnavailable` for a position in `customers`.
+    """
+    with (
+        ExitStack() as stack,
+        _connection(loop.engine) as connection,
+    ):
+        streams = _open(loop, position, stack, with_replies=with_replies)
+        while not loop.stop.is_set() and not (resync is not None and resync.has_ended()):
+            _wait(loop, streams)
+            if streams.must_reopen():
+                return
+            replies = _take_replies(streams)
+            changes = _take_snapshots(streams, replies)
+            if replies or changes is not None:
+                _write(loop, streams, connection, replies, changes)
+                loop.retry.recovered()
+                streams.show_lag()
+            elif monotonic() - streams.stored_at >= STORE_SECONDS:
+                _store_positions(loop, streams, connection)
+
+
+def _open(loop: _Loop, position: ReadPosition | None, stack: ExitStack, *, with_replies: bool) -> _Streams:
+    """Open the topics that exist."""
+    settings, view = loop.settings, loop.view
+    topics = REPLY_TOPICS if with_replies else ()
+    missing = [settings.topic(topic) for topic in topics[1:] if not topic_exists(settings, settings.topic(topic))]
+    if missing and not loop.missing_is_logged:
+        loop.missing_is_logged = True
+        log.warning("reply_topic_missing", channel=view.channel_id, topic=missing[0])
+    replies = [
+        stack.enter_context(ReplyStream(settings, loop.engine, view, topic, loop.arrived))
+        for topic in topics
+        if settings.topic(topic) not in missing
+    ]
+    snapshots = None
+    if position is not None:
+        snapshots = stack.enter_context(SnapshotStream(settings, loop.engine, view, position, loop.arrived))
+    read = [stream.topic for stream in replies] + ([] if snapshots is None else [snapshots.topic])
+    watch = TopicWatch(settings, read, missing=missing, with_offsets=None if snapshots is None else snapshots.topic)
+    dialect = loop.engine.dialect.name
+    return _Streams(
+        replies=replies,
+        snapshots=snapshots,
+        watch=stack.enter_context(watch),
+        reply_slices=Slices(dialect, _POSTGRESQL_REPLIES),
+        snapshot_slices=Slices(dialect, BatchLimits().records_max),
+    )
+
+
+@contextmanager
+def _connection(engine: Engine) -> Generator[Connection]:
+    """The connection of the loop, closed at the end."""
+    with engine.connect() as connection:
+        try:
+            if engine.dialect.name == "postgresql":
+                _keep_plans(connection)
+            yield connection
+        finally:
+            connection.invalidate()
+
+
+def _keep_plans(connection: Connection) -> None:
+    """Plan prepared statements once. They look rows up by keys, also where they were planned for an empty table."""
+    connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+    connection.exec_driver_sql("SET enable_seqscan = off")
+    connection.commit()
+    # Only statements that ask for it are prepared.
+    driver_of(connection).prepare_threshold = None
+
+
+def _wait(loop: _Loop, streams: _Streams) -> None:
+    """Wait a little until something can be written."""
+    with loop.arrived:
+        if not streams.ready():
+            postponed_seconds = streams.snapshots_at - monotonic()
+            is_postponed = postponed_seconds > 0
+            loop.arrived.wait(min(_STOP_SECONDS, STORE_SECONDS, postponed_seconds if is_postponed else _STOP_SECONDS))
+
+
+def _take_replies(streams: _Streams) -> list[AnyReply]:
+    """The next replies of every topic."""
+    replies: list[AnyReply] = []
+    for stream in streams.replies:
+        replies.extend(stream.take(streams.reply_slices.rows - len(replies)))
+    return replies
+
+
+def _take_snapshots(streams: _Streams, replies: Sequence[AnyReply]) -> Changes | None:
+    """The next snapshots; fewer beside many replies, so that the transaction takes no longer."""
+    if streams.snapshots is None or monotonic() < streams.snapshots_at:
+        return None
+    share = 1 - len(replies) / streams.reply_slices.rows
+    return streams.snapshots.take(max(_SNAPSHOTS_MIN, int(share * streams.snapshot_slices.rows)))
+
+
+def _write(
+    loop: _Loop, streams: _Streams, connection: Connection, replies: Sequence[AnyReply], changes: Changes | None
+) -> None:
+    """Settle the replies, apply the changes, and move the positions of both, in one transaction.
+
+    Where another process has the apply lock, the changes are left for the next time.
+    """
+    started, now = monotonic(), datetime.now(UTC)
+    with _transaction(connection, changes) as may_apply:
+        if changes is not None and not may_apply:
+            streams.snapshots_at = monotonic() + _LOCKED_SECONDS
+            changes = None
+        if replies:
+            settle(connection, loop.view, replies, now, () if changes is None else changes.touched())
+        if changes is not None and streams.snapshots is not None:
+            streams.snapshots.write(connection, changes, now)
+        written = streams.replies if not may_apply else streams.all()
+        moves = _move_positions(connection, written, now)
+    seconds = monotonic() - started
+    for stream, moved in moves:
+        stream.committed(moved, now, seconds)
+    streams.stored_at = monotonic()
+    if changes is None:
+        streams.reply_slices.took(len(replies), seconds)
+    elif not replies:
+        streams.snapshot_slices.took(changes.rows, seconds)
+
+
+@contextmanager
+def _transaction(connection: Connection, changes: Changes | None) -> Generator[bool]:
+    """Begin a transaction; whether it may apply the changes, if there are any."""
+    if changes is not None:
+        with try_apply_lock(connection) as may_apply:
+            yield may_apply
+    else:
+        with connection.begin():
+            yield True
+
+
+def _move_positions(
+    connection: Connection, streams: "Sequence[ReplyStream | SnapshotStream]", at: datetime
+) -> "list[tuple[ReplyStream | SnapshotStream, Moves]]":
+    """Move the positions of these streams; the moves of each."""
+    moves = [(stream, stream.moves()) for stream in streams]
+    changed = [moved for _, moved in moves if moved.at_end or any(old != new for old, new in moved.offsets.values())]
+    move_positions(connection, changed, at)
+    return moves
+
+
+def _store_positions(loop: _Loop, streams: _Streams, connection: Connection) -> None:
+    """Store positions past records and markers that change nothing, and show positions to lag monitors."""
+    streams.stored_at = monotonic()
+    if streams.snapshots is not None:
+        streams.snapshots.confirm(streams.watch.take_stable_offsets())
+    if any(stream.is_behind() for stream in streams.all()):
+        now = datetime.now(UTC)
+        with connection.begin():
+            moves = _move_positions(connection, streams.all(), now)
+        for stream, moved in moves:
+            stream.committed(moved, now, 0.0)
+        if streams.snapshots is None or streams.snapshots.is_complete():
+            # Some partitions at their end prove nothing: the records in question may be in another one.
+            loop.retry.recovered()
+    streams.show_lag()
