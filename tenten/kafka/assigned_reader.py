@@ -66,8 +66,8 @@ class AssignedReader:
     Raises when reading: `OffsetUnavailable`; `KafkaRefused`; `KafkaException`. An unavailable broker raises nothing:
     reads are empty until it is back.
 
-    `queue_kbytes`: how much is fetched ahead; `fetch_wait_ms`: how long the broker may hold a fetch that finds less than
-    `fetch_bytes_min`. Default as for every consumer.
+    `queue_kbytes`: how much is fetched ahead; `fetch_wait_ms`: how long the broker may hold a fetch that finds less
+    than `fetch_bytes_min`. Default as for every consumer.
     """
 
     def __init__(

@@ -82,7 +82,9 @@ class ReplyStream:
         topic, group = self.topic, self._settings.channel_group(self._channel_id)
         with ExitStack() as stack:
             self._reader = stack.enter_context(
-                AssignedReader(self._settings, topic.name, group, self._position.assigned(), fetch_wait_ms=FETCH_WAIT_MS)
+                AssignedReader(
+                    self._settings, topic.name, group, self._position.assigned(), fetch_wait_ms=FETCH_WAIT_MS
+                )
             )
             self._background = stack.enter_context(BackgroundReader(topic.name, self._arrived, self._read))
             self._stack = stack.pop_all()
