@@ -11,6 +11,7 @@ store_load.py    stores under a steady load        decoding.py       E1
 till.py          a till of that load               starting.py       L1
 cpu.py           CPU by kind of process            rebalancing.py    P11
 report.py        the table and the file            batch_sizes.py    S1, S2
+                                                   debezium.py       P3
                                                    idle_channel.py   C1
                                                    replicas.py       C2
 pictures.py      pictures and table of the page    resyncing.py      P4, P10

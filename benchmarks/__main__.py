@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import pictures, report
 from benchmarks.batch_sizes import batch_sizes
+from benchmarks.debezium import against_debezium
 from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
@@ -36,6 +37,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"C1"}), idle_channel),
     (frozenset({"C2"}), replicas),
     (frozenset({"P1", "P2"}), into_postgresql),
+    (frozenset({"P3"}), against_debezium),
     (frozenset({"P5", "P6"}), headquarters),
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),

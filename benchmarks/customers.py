@@ -170,20 +170,21 @@ def events(count: int, *, seed: int = _SEED) -> Iterator[Record]:
         yield Record(texts[0], template.event.filled(texts), event_id)
 
 
-def snapshots(count: int, version: int, *, seed: int = _SEED) -> Iterator[Record]:
+def snapshots(count: int, version: int, *, seed: int = _SEED, flat: bool = False) -> Iterator[Record]:
     """The first (1) or second (2) snapshot of the same customers, in the same order.
 
     The second differs from the first in the customer's own fields; a fifth of the customers also have another street.
+    Flat customers have no addresses, contacts and attributes.
     """
-    for template, texts, event_id in _customers(count, seed):
+    for template, texts, event_id in _customers(count, seed, flat=flat):
         encoding = template.first if version == 1 else template.second
         yield Record(texts[0], encoding.filled(texts), event_id)
 
 
-def _customers(count: int, seed: int) -> Iterator[tuple[_Template, tuple[bytes, ...], str]]:
+def _customers(count: int, seed: int, *, flat: bool = False) -> Iterator[tuple[_Template, tuple[bytes, ...], str]]:
     """For each customer a template, its texts in the order of `_MARKS`, and the id of its event."""
     chance = random.Random(seed)
-    templates = [_template(chance, CHANNELS[number % len(CHANNELS)]) for number in range(_TEMPLATES)]
+    templates = [_template(chance, CHANNELS[number % len(CHANNELS)], flat=flat) for number in range(_TEMPLATES)]
     started_ms = int(_STARTED_AT.timestamp() * 1000) + seed % 1000 * 86_400_000
     for number in range(count):
         ids = guids(started_ms + number * 1000 // CUSTOMERS_A_SECOND, chance)
@@ -206,15 +207,15 @@ def guids(at_ms: int, chance: random.Random) -> list[bytes]:
     ]
 
 
-def _template(chance: random.Random, channel: str) -> _Template:
-    state = _state(chance)
+def _template(chance: random.Random, channel: str, *, flat: bool) -> _Template:
+    state = _flat(_state(chance)) if flat else _state(chance)
     changed = replace(
         state,
         title="Ms." if state.title == "Mr." else "Mr.",
         customer_group=f"{state.customer_group}-gold",
         tax_number=f"TX-{chance.randrange(10**6):06d}",
         addresses=(replace(state.addresses[0], street="1 Elm St, Apt 7"), *state.addresses[1:])
-        if chance.random() < 0.2
+        if state.addresses and chance.random() < 0.2
         else state.addresses,
     )
     event = CustomerEvent(
@@ -279,6 +280,18 @@ def _state(chance: random.Random) -> CustomerState:
             contacts=tuple(contacts),
             attributes=(Attribute(name="shoe size", integer=chance.randrange(5, 14)),) if chance.random() < 0.2 else (),
         )
+    )
+
+
+def _flat(state: CustomerState) -> CustomerState:
+    return replace(
+        state,
+        addresses=(),
+        contacts=(),
+        attributes=(),
+        primary_address=None,
+        primary_phone=None,
+        primary_email=None,
     )
 
 

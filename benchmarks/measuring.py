@@ -6,6 +6,7 @@ from statistics import median, quantiles
 from typing import Any, Literal
 
 Database = Literal["postgresql", "sqlite"]
+Unit = Literal["k/s", "ms", "s", "µs", "MiB", "a minute", "ms/s", "times"]
 Scalar = str | int | float | bool
 Settings = Mapping[str, Scalar | Mapping[str, Scalar]]
 
@@ -36,11 +37,13 @@ class Result:
     what: str
     against: str = ""
     """What the limit is; empty without a limit."""
-    unit: Literal["k/s", "ms", "s", "µs", "MiB", "a minute", "in all", "ms/s", "times"]
+    unit: Unit
     subject: Sequence[float]
     limit: Sequence[float] = ()
     at_least: float | None = None
     """The required ratio of subject to limit."""
+    ratio_at_most: float | None = None
+    """The required upper bound of that ratio, where less is better."""
     at_most: float | None = None
     """The required upper bound of the subject."""
     memory_bytes: int = 0
@@ -59,6 +62,8 @@ class Result:
         """Whether the bar is met."""
         if self.at_most is not None:
             return median(self.subject) <= self.at_most
+        if self.ratio_at_most is not None and self.ratio is not None:
+            return self.ratio <= self.ratio_at_most
         return self.at_least is None or self.ratio is None or self.ratio >= self.at_least
 
 

@@ -174,6 +174,8 @@ def table(found: Mapping[str, Any]) -> str:
 def _goal(bar: Mapping[str, Any]) -> str:
     if bar["at_most"] is not None:
         return f"at most {bar['at_most']:g} {bar['unit']}"
+    if bar.get("ratio_at_most") is not None:
+        return f"ratio at most {bar['ratio_at_most']:g}"
     return "" if bar["at_least"] is None else f"ratio at least {bar['at_least']:g}"
 
 

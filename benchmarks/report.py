@@ -120,6 +120,7 @@ def _bar(result: Result) -> dict[str, Any]:
         "limit": round(median(result.limit), 3) if result.limit else None,
         "ratio": None if result.ratio is None else round(result.ratio, 3),
         "at_least": result.at_least,
+        "ratio_at_most": result.ratio_at_most,
         "at_most": result.at_most,
         "met": result.met,
         "memory_mib": round(result.memory_bytes / 2**20),
@@ -149,7 +150,7 @@ def show(console: Console, report: Report) -> None:
             "" if row["limit"] is None else f"{row['limit']:.1f} {row['unit']}",
             "" if row["ratio"] is None else f"{row['ratio']:.2f}",
             _bound(row),
-            "" if row["at_least"] is row["at_most"] is None else "yes" if row["met"] else "NO",
+            "" if not _bound(row) else "yes" if row["met"] else "NO",
             str(row["memory_mib"] or ""),
         )
     console.print(table)
@@ -174,6 +175,8 @@ def _plain_table(found: dict[str, Any]) -> Table:
 def _bound(row: dict[str, Any]) -> str:
     if row["at_most"] is not None:
         return f"≤ {row['at_most']:g} {row['unit']}"
+    if row["ratio_at_most"] is not None:
+        return f"≤ {row['ratio_at_most']:g}"
     return "" if row["at_least"] is None else f"≥ {row['at_least']:g}"
 
 
