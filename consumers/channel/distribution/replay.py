@@ -25,7 +25,7 @@ from tenten.consumers.channel.databases import channel_database
 from tenten.consumers.channel.distribution.apply import apply
 from tenten.consumers.channel.distribution.deferred_records import DeferredRecords
 from tenten.consumers.channel.distribution.key_set import KeySet
-from tenten.consumers.channel.distribution.topic_reading import last_rows, read_up_to
+from tenten.consumers.channel.distribution.topic_reading import last_of_each_key, read_up_to
 from tenten.consumers.channel.overlay import different_customers
 from tenten.consumers.channel.positions import TopicRead, read_positions
 from tenten.consumers.channel.snapshots import Changes, SnapshotBatch, UnreadableSnapshot, decode_snapshots
@@ -128,7 +128,7 @@ def _error(topic: TopicRead, unreadable: UnreadableSnapshot) -> SnapshotUnreadab
 
 def _steps(replay: Replay, target: Mapping[int, int]) -> Iterator[_Step]:
     for records, read_to in read_up_to(replay.reader, replay.read_to, target, replay.stop):
-        last = last_rows(records)
+        last = last_of_each_key(records)
         keys = set(last.keys)
         readable, batch, unreadable = _decode(replay, last)
         yield _Step(keys=keys, unreadable=unreadable, records=readable, batch=batch, read_to=read_to)

@@ -49,7 +49,10 @@ def read_up_to(
         }
 
 
-def last_rows(records: Records) -> Records:
-    """Those of the records that are the last with their key among them."""
-    last = {key: row for row, key in enumerate(records.keys)}
-    return records if len(last) == len(records.keys) else records.rows(sorted(last.values()))
+def last_of_each_key(records: Records) -> Records:
+    """Those of the records that are the last with their key among them, in the order of the keys.
+
+    In this order a database writes neighbouring rows of its indexes together.
+    """
+    last = {key or b"": row for row, key in enumerate(records.keys)}
+    return records.rows([last[key] for key in sorted(last)])
