@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Condition, Event
+from threading import Condition, Event, Thread
 from time import monotonic
 from typing import Final
 
@@ -53,9 +53,6 @@ STORE_SECONDS: Final = 1.0
 """The time after which positions alone are stored: past control markers, and past records that are not for the channel.
 """
 
-_STOP_SECONDS: Final = 0.25
-"""How often an idle loop looks whether it must stop."""
-
 _LOCKED_SECONDS: Final = 0.01
 """The pause before the apply lock, which another process has, is tried again."""
 
@@ -81,6 +78,7 @@ def run(
     name = "channel" if with_replies and with_snapshots else "settlement" if with_replies else "distribution"
     retry = Retry(name, channel_name, stop)
     loop = _Loop(settings=settings, engine=engine, view=view, retry=retry, stop=stop)
+    Thread(target=_wake_to_stop, args=(loop,), name="stop", daemon=True).start()
     resync: BackgroundResync | None = None
     resync_reason: str | None = None
     try:
@@ -106,6 +104,13 @@ def run(
         if resync is not None:
             resync.close()
         engine.dispose()
+
+
+def _wake_to_stop(loop: "_Loop") -> None:
+    """Wake the loop when `stop` is set, so that it need not look for that."""
+    loop.stop.wait()
+    with loop.arrived:
+        loop.arrived.notify_all()
 
 
 def _check_resync(resync: BackgroundResync, retry: Retry) -> None:
@@ -237,12 +242,11 @@ def _keep_plans(connection: Connection) -> None:
 
 
 def _wait(loop: _Loop, streams: _Streams) -> None:
-    """Wait a little until something can be written."""
+    """Wait a little until something can be written, or `stop` is set."""
     with loop.arrived:
-        if not streams.ready():
+        if not streams.ready() and not loop.stop.is_set():
             postponed_seconds = streams.snapshots_at - monotonic()
-            is_postponed = postponed_seconds > 0
-            loop.arrived.wait(min(_STOP_SECONDS, STORE_SECONDS, postponed_seconds if is_postponed else _STOP_SECONDS))
+            loop.arrived.wait(min(STORE_SECONDS, postponed_seconds) if postponed_seconds > 0 else STORE_SECONDS)
 
 
 def _take_replies(streams: _Streams) -> list[AnyReply]:
