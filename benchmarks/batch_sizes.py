@@ -1,14 +1,15 @@
 """S1 and S2: the CPU of a record over the size of its batch, at headquarters and in a channel.
 
 Headquarters reads a backlog in batches of at most the size (`batch_records_max`). A channel receives transactions of
-the size, with a pause after each; its CPU at rest is subtracted. The log says how large the batches really were. At a
-cliff a record costs much more than in batches of the next smaller size.
+the size, with a pause after each; the broker does not collect them (`fetch.min.bytes`), and the channel's CPU at rest
+is subtracted. The log says how large the batches really were. At a cliff a record costs much more than in batches of
+the next smaller size.
 """
 
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from benchmarks.customers import CHANNELS, Record, events, snapshots
 from benchmarks.databases import Ask, observer
 from benchmarks.filling import Filling, Transactions
 from benchmarks.headquarters import has_committed
-from benchmarks.measuring import FULL, Database, Result, Scale
+from benchmarks.measuring import Database, Result, Scale
 from benchmarks.processes import Process, tenten, wait_until
 from benchmarks.servers import Servers
 from benchmarks.stage import Stage, stage
@@ -35,7 +36,6 @@ _WARM_UP_RECORDS: Final = 1_000
 _RECORDS: Final = 20_000
 _BATCHES_MIN: Final = 4
 _CHANNEL_BATCHES_MAX: Final = 40
-_IDLE_SECONDS: Final = 4.0
 _PAUSE_SECONDS: Final = 0.25
 _SNAPSHOTS_A_SECOND: Final = 8_000
 _NAMES: Final[Mapping[Database, str]] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
@@ -142,8 +142,9 @@ def _filled(on: Stage, records: Iterator[Record]) -> _Backlog:
 
 
 def _channel(servers: Servers, scale: Scale, database: Database) -> list[dict[str, Any]]:
+    not_collecting = replace(servers, client_properties={**servers.client_properties, "fetch.min.bytes": "1"})
     with (
-        stage(servers, {_STORE: database}) as on,
+        stage(not_collecting, {_STORE: database}) as on,
         tenten(on, "channel", "run", _STORE) as process,
         observer(on.channel_url(_STORE)) as ask,
         Transactions(on) as transactions,
@@ -151,8 +152,9 @@ def _channel(servers: Servers, scale: Scale, database: Database) -> list[dict[st
         load = _ChannelLoad(process=process, ask=ask, transactions=transactions)
         load.send(snapshots(1, 1, seed=_SEED - 1), 1)
         processes = _processes(on, "channel process", process)
+        time.sleep(scale.calm_seconds)
         before = processes.sample()
-        time.sleep(_IDLE_SECONDS * scale.window_seconds / FULL.window_seconds)
+        time.sleep(scale.idle_seconds)
         idle = spent(before, processes.sample())
         points = []
         for place, size in enumerate(scale.batch_sizes):

@@ -2,8 +2,8 @@
 
     python -m benchmarks.replicas COUNT
 
-is the process of the replicas: it opens this many of the product's readers, prints a line, reads until its stdin ends,
-and prints how many records they received.
+is the process of the replicas: it opens this many readers as distribution does, prints a line, reads until its stdin
+ends, and prints how many records they received.
 """
 
 import json
@@ -22,6 +22,7 @@ from benchmarks.measuring import Result, Scale
 from benchmarks.processes import started
 from benchmarks.servers import Servers
 from benchmarks.stage import PARTITIONS, stage
+from tenten.consumers.channel.distribution.snapshot_stream import FETCH_BYTES_MIN, FETCH_WAIT_MS
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import load_settings
@@ -69,6 +70,8 @@ def replicas(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Resu
             "transactions a second": _TRANSACTIONS_A_SECOND,
             "snapshots in each": _SNAPSHOTS,
             "seconds": scale.window_seconds,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            "fetch.min.bytes": FETCH_BYTES_MIN,
         },
     )
 
@@ -90,7 +93,14 @@ def main(count: str) -> None:
     topic, group = settings.topic(CUSTOMERS), settings.channel_group(_STORE)
     begin = dict.fromkeys(range(PARTITIONS), 0)
     with ExitStack() as stack:
-        readers = [stack.enter_context(AssignedReader(settings, topic, group, begin)) for _ in range(int(count))]
+        readers = [
+            stack.enter_context(
+                AssignedReader(
+                    settings, topic, group, begin, fetch_wait_ms=FETCH_WAIT_MS, fetch_bytes_min=FETCH_BYTES_MIN
+                )
+            )
+            for _ in range(int(count))
+        ]
         ended = Thread(target=sys.stdin.read, daemon=True)
         ended.start()
         print(json.dumps(count), flush=True)
