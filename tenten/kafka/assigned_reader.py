@@ -91,6 +91,9 @@ class AssignedReader:
         self._moved_at = self._monitored_at = -math.inf
         fetch = {
             "queued.max.messages.kbytes": queue_kbytes,
+            # A response is in memory until its last record was read, so its size counts as well.
+            "fetch.max.bytes": None if queue_kbytes is None else queue_kbytes * 1024,
+            "fetch.message.max.bytes": None if queue_kbytes is None else queue_kbytes * 1024 // 16,
             "fetch.wait.max.ms": fetch_wait_ms,
             "fetch.min.bytes": fetch_bytes_min,
         }

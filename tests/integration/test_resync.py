@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -18,13 +17,12 @@ from tenten.consumers.channel.distribution.run import run
 from tenten.consumers.channel.distribution.surplus import deletable
 from tenten.consumers.channel.distribution.topic_reading import read_up_to
 from tenten.kafka.assigned_reader import AssignedReader
-from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.errors import LockHeld
 from tenten.schemas.messages import EventKind
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.engine import consistent_view
-from tenten.sql.locks import resync_lock
+from tenten.sql.locks import apply_lock, resync_lock
 from tenten.status import channel_status
 from tests.channel_scene import (
     AT,
@@ -240,7 +238,7 @@ def test_single_read_never_shows_what_the_channel_has_passed(
         wrong = update(channel.customers).where(channel.customers.c.customer_id == other.customer_id)
         connection.execute(wrong.values(version=9, first_name="Ninth"))
     _record_writes(scene)
-    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    monkeypatch.setattr(topic_reading, "RECORDS_MAX", 1)
     # when
     assert resync(scene.settings, CHANNEL)
     # then
@@ -262,7 +260,7 @@ def test_tombstone_before_a_newer_snapshot_erases_nothing(scene: ChannelScene, m
     with scene.running(run):
         scene.wait_until_level()
     scene.edit(again, replace(again.customer, first_name="Clerk"), ["first_name"])
-    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    monkeypatch.setattr(topic_reading, "RECORDS_MAX", 1)
     # when
     assert resync(scene.settings, CHANNEL)
     # then
@@ -278,11 +276,41 @@ def test_unreadable_snapshot_that_a_newer_one_follows_is_ignored(
     ann = customer("Ann")
     scene.headquarters.raw(CUSTOMERS.name, (ann.customer_id, b"rubbish"))
     scene.headquarters.send(ann)
-    monkeypatch.setattr(topic_reading, "BatchLimits", partial(BatchLimits, records_max=1))
+    monkeypatch.setattr(topic_reading, "RECORDS_MAX", 1)
     # when
     assert resync(scene.settings, CHANNEL)
     # then
     assert scene.visible() == {ann.customer_id: (ann.account_number, 1, "Ann")}
+
+
+def test_customer_that_live_distribution_adds_at_the_end_stays(scene: ChannelScene) -> None:
+    """Live distribution applies a new customer while the resync waits for the apply lock: it is not surplus."""
+    # given
+    scene.headquarters.send(*(customer(f"Ann {number}") for number in range(4)))
+    with scene.running(run):
+        scene.wait_until_level()
+    name, new, is_read = scene.settings.topic(CUSTOMERS), customer("New"), Event()
+
+    def note_progress(done: int, total: int) -> None:
+        if done == total:
+            is_read.set()
+
+    # when
+    with apply_lock(scene.engine):
+        resyncing = Worker(lambda _: resync(scene.settings, CHANNEL, note_progress))
+        scene.wait(is_read.is_set, "the target of the resync")
+        scene.headquarters.send(new)
+        _insert_copies(scene, [new.customer_id])
+        ends = scene.headquarters.ends(name)
+        with scene.engine.begin() as connection:
+            for partition, end in ends.items():
+                of_partition = update(channel.positions).where(channel.positions.c.partition == partition)
+                connection.execute(of_partition.values(next_offset=end))
+    scene.wait(resyncing.ended, "the end of the resync")
+    resyncing.check()
+    # then
+    assert scene.visible()[new.customer_id] == (new.account_number, 1, "New")
+    assert scene.positions(name) == ends
 
 
 def test_position_past_the_end_of_the_topic_is_corrected(scene: ChannelScene) -> None:

@@ -57,7 +57,7 @@ Progress = Callable[[int, int], None]
 TAIL_OFFSETS_MAX: Final = 2_000
 """At most this much is left to read under the apply lock, for which live distribution waits."""
 
-QUEUE_KBYTES: Final = 16_384
+QUEUE_KBYTES: Final = 8_192
 """How much of the topic is fetched ahead, which is a part of the memory that a resync needs."""
 
 CHANGED_ROWS: Final = 250

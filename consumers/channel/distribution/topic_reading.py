@@ -11,6 +11,9 @@ from tenten.runtime.retry import Stopped
 _LINGER_SECONDS: Final = 0.05
 """How long a small batch waits for more records: columns pay only for large ones."""
 
+RECORDS_MAX: Final = 5_000
+"""Of a batch: larger ones are hardly faster, and need more memory."""
+
 
 def read_up_to(
     reader: AssignedReader, start: Mapping[int, int], target: Mapping[int, int], stop: Event
@@ -25,7 +28,7 @@ def read_up_to(
     if not open_partitions:
         return
     reader.assign(open_partitions)
-    limits = BatchLimits()
+    limits = BatchLimits(records_max=RECORDS_MAX)
     while open_partitions:
         if stop.is_set():
             raise Stopped
