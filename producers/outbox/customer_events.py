@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, exists, or_, select, update
 
-from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.avro.record_encoder import encode_record
+from tenten.avro.wire import WriterSchemas, contract
 from tenten.producers.outbox import table
 from tenten.producers.outbox.table import CUSTOMER, REJECTED, NewRow
 from tenten.schemas.messages import (
@@ -19,15 +20,16 @@ from tenten.schemas.messages import (
     Reason,
     event_from_avro,
     reasons_from_json,
-    to_avro,
 )
 from tenten.schemas.tables.channel import customers, outbox
 from tenten.sql.arrays import is_one_of
 
 _DISCARDED: Final = "discarded"
 
+CREATED_TYPE: Final = "CustomerCreated"
+
 _TYPES: Final = {
-    EventKind.CREATED: "CustomerCreated",
+    EventKind.CREATED: CREATED_TYPE,
     EventKind.EDITED: "CustomerEdited",
     EventKind.ERASED: "CustomerErased",
     EventKind.TOUCHED: "CustomerTouched",
@@ -46,9 +48,8 @@ class OutboxEvent:
 
 def append(connection: Connection, events: Sequence[CustomerEvent], created_at: datetime) -> None:
     """Append these events in this order; the relay is notified when the transaction commits."""
-    schema = contract("CustomerEvent")
     rows = [
-        NewRow(event.event_id, CUSTOMER, event.customer_id, _TYPES[event.kind], encode(schema, to_avro(event)))
+        NewRow(event.event_id, CUSTOMER, event.customer_id, _TYPES[event.kind], encode_record("CustomerEvent", event))
         for event in events
     ]
     table.append(connection, rows, created_at)

@@ -23,19 +23,19 @@ from tenten.producers.outbox import customer_events, table
 from tenten.producers.outbox.customer_events import OutboxEvent, OutboxSummary
 from tenten.producers.till import customer_change
 from tenten.producers.till.caller_fields import customer_reasons
-from tenten.producers.till.customer_change import Change
 from tenten.producers.till.customer_input import CustomerFields
 from tenten.producers.till.customer_merge import InputContext, merge_input
 from tenten.producers.till.customer_views import CustomerView, lock_customer, read_view, show_customer, view_of
-from tenten.producers.till.database_session import AlreadyRecorded, writing
+from tenten.producers.till.database_session import AlreadyRecorded, recording, writing
 from tenten.producers.till.ids import invalid_id, parse_id
+from tenten.producers.till.new_customer import write_new_customer
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import CustomerRejected
 from tenten.schemas.messages import CustomerState, CustomerType, Reason
-from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
+from tenten.sql.customer_rows import StoredCustomer
 
 
 def create_customer(
@@ -71,10 +71,8 @@ def create_customer(
         now=now,
     )
     try:
-        with writing(channel) as connection:
-            if event is not None and _is_recorded(connection, change):
-                return read_view(connection, customer)
-            customer_change.write(connection, [change], now)
+        with recording(channel):
+            write_new_customer(channel, change, now)
     except AlreadyRecorded:
         return show_customer(channel, customer)
     return view_of(change.after, OutboxSummary(1, rejected=False, reasons=()))
@@ -104,14 +102,6 @@ def new_state(channel: OpenChannel, fields: CustomerFields) -> CustomerState:
 def context(channel: OpenChannel, now: datetime) -> InputContext:
     """The context of input in this channel."""
     return InputContext(country=channel.country, now=now, new_id=new_id)
-
-
-def _is_recorded(connection: Connection, change: Change) -> bool:
-    """True if the customer or the event was written before."""
-    return bool(
-        read_customers(connection, CHANNEL_TABLES, [change.after.customer_id])
-        or table.recorded_ids(connection, [change.event.event_id])
-    )
 
 
 def edit_customer(

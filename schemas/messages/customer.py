@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final
 
 from tenten.schemas.customer_fields import (
@@ -111,22 +112,31 @@ _NULLABLE_TEXTS: Final = tuple(
 )
 
 
+_ADDRESS_ID: Final = attrgetter("address_id")
+_CONTACT_ID: Final = attrgetter("contact_id")
+_NAME: Final = attrgetter("name")
+
+
 def canonical(state: CustomerState) -> CustomerState:
     """The customer in the form of the contract: lists sorted, purposes and kinds in capitals, null for an empty
     text of a nullable field.
     """
-    nullable: dict[str, Any] = {name: getattr(state, name) or None for name in _NULLABLE_TEXTS}
-    addresses = (replace(address, purpose=address.purpose.upper()) for address in state.addresses)
-    contacts = (replace(contact, kind=contact.kind.upper()) for contact in state.contacts)
-    return replace(
-        state,
-        **nullable,
-        address_books=tuple(sorted(state.address_books)),
-        affiliations=tuple(sorted(state.affiliations)),
-        addresses=tuple(sorted(addresses, key=lambda address: address.address_id)),
-        contacts=tuple(sorted(contacts, key=lambda contact: contact.contact_id)),
-        attributes=tuple(sorted(state.attributes, key=lambda attribute: attribute.name)),
+    addresses = (
+        address if (purpose := address.purpose.upper()) == address.purpose else replace(address, purpose=purpose)
+        for address in state.addresses
     )
+    contacts = (
+        contact if (kind := contact.kind.upper()) == contact.kind else replace(contact, kind=kind)
+        for contact in state.contacts
+    )
+    normal: dict[str, Any] = {name: getattr(state, name) or None for name in _NULLABLE_TEXTS}
+    normal["address_books"] = tuple(sorted(state.address_books))
+    normal["affiliations"] = tuple(sorted(state.affiliations))
+    normal["addresses"] = tuple(sorted(addresses, key=_ADDRESS_ID))
+    normal["contacts"] = tuple(sorted(contacts, key=_CONTACT_ID))
+    normal["attributes"] = tuple(sorted(state.attributes, key=_NAME))
+    # Copying costs more than comparing, and most customers are canonical.
+    return state if all(getattr(state, name) == value for name, value in normal.items()) else replace(state, **normal)
 
 
 _SYMBOLS: Final = tuple((field.name, field.symbols) for field in scalar_fields() if field.symbols is not None)

@@ -187,8 +187,8 @@ def write_customers(
     its further addresses and contacts are deleted.
     """
     changed = _by_id(customer for customer in customers if before.get(customer.customer_id) != customer)
-    _upsert(connection, tables.customers, [_customer_row(customer, tables.customers) for customer in changed])
-    for table, rows_of in ((tables.addresses, _address_rows), (tables.contacts, _contact_rows)):
+    _upsert(connection, tables.customers, [customer_row(customer, tables.customers) for customer in changed])
+    for table, rows_of in ((tables.addresses, address_rows), (tables.contacts, contact_rows)):
         old_rows: dict[tuple[str, str], Row] = {}
         new_rows: dict[tuple[str, str], Row] = {}
         for customer in changed:
@@ -210,21 +210,22 @@ def insert_customers(connection: Connection, tables: CustomerTables, customers: 
     Raises: `sqlalchemy.exc.IntegrityError` if a customer or an account number exists already.
     """
     new = _by_id(customers)
-    _insert(connection, tables.customers, [_customer_row(customer, tables.customers) for customer in new])
-    _insert(connection, tables.addresses, [row for customer in new for row in _address_rows(customer).values()])
-    _insert(connection, tables.contacts, [row for customer in new for row in _contact_rows(customer).values()])
+    _insert(connection, tables.customers, [customer_row(customer, tables.customers) for customer in new])
+    _insert(connection, tables.addresses, [row for customer in new for row in address_rows(customer).values()])
+    _insert(connection, tables.contacts, [row for customer in new for row in contact_rows(customer).values()])
 
 
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        connection.execute(_insert_document(table), {"rows": _document(rows)})
+        connection.execute(_insert_document(table), {"rows": rows_as_document(rows)})
     else:
         connection.execute(insert(table), rows)
 
 
-def _customer_row(stored: StoredCustomer, table: Table) -> Row:
+def customer_row(stored: StoredCustomer, table: Table) -> Row:
+    """The row of `customers` in this database's table."""
     state = stored.state
     row: Row = {
         "customer_id": stored.customer_id,
@@ -244,7 +245,7 @@ def _customer_row(stored: StoredCustomer, table: Table) -> Row:
     return row
 
 
-def _address_rows(stored: StoredCustomer) -> dict[tuple[str, str], Row]:
+def address_rows(stored: StoredCustomer) -> dict[tuple[str, str], Row]:
     """The rows of `customer_addresses`, by primary key."""
     return {
         (stored.customer_id, address.address_id): {
@@ -264,7 +265,7 @@ def _address_rows(stored: StoredCustomer) -> dict[tuple[str, str], Row]:
     }
 
 
-def _contact_rows(stored: StoredCustomer) -> dict[tuple[str, str], Row]:
+def contact_rows(stored: StoredCustomer) -> dict[tuple[str, str], Row]:
     """The rows of `customer_contacts`, by primary key."""
     return {
         (stored.customer_id, contact.contact_id): {
@@ -283,7 +284,7 @@ def _upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        connection.execute(_upsert_document(table), {"rows": _document(rows)})
+        connection.execute(_upsert_document(table), {"rows": rows_as_document(rows)})
     else:
         connection.execute(_upsert_row(table), rows)
 
@@ -294,13 +295,13 @@ def _delete_children(connection: Connection, table: Table, keys: list[tuple[str,
     customer_id, child_id = table.primary_key.columns
     rows = [{f"key_{customer_id.name}": customer, f"key_{child_id.name}": child} for customer, child in keys]
     if connection.dialect.name == "postgresql":
-        connection.execute(_delete_document(table), {"rows": _document(rows)})
+        connection.execute(_delete_document(table), {"rows": rows_as_document(rows)})
     else:
         condition = (column == bindparam(f"key_{column.name}") for column in (customer_id, child_id))
         connection.execute(delete(table).where(*condition), rows)
 
 
-def _document(rows: list[Row]) -> str:
+def rows_as_document(rows: list[Row]) -> str:
     """The rows as one JSON document; its lists have the format of SQLAlchemy's and polars' JSON: compact, in UTF-8."""
     return json.dumps(rows, default=datetime.isoformat, ensure_ascii=False, separators=(",", ":"))
 

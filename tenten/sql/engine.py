@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DisconnectionError
 
 from tenten.runtime.errors import DatabaseRefused, NotInstalled
 from tenten.runtime.private_files import create_private_file
-from tenten.sql.postgresql_driver import driver_of
+from tenten.sql.postgresql_driver import driver_of, has_input
 from tenten.sql.sqlite_queue import BUSY_SECONDS, WriterQueue, writer_queue
 from tenten.sql.try_until import try_until
 
@@ -87,9 +88,13 @@ def _open_postgresql(address: URL) -> Engine:
         # PostgreSQL takes the last of several values.
         parameters["options"] = f"{_POSTGRESQL['options']} {address.query['options']}"
     # hide_parameters: values never reach an error's text, and so no log.
-    engine = create_engine(
-        address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True, connect_args=parameters
-    )
+    engine = create_engine(address.set(drivername="postgresql+psycopg"), hide_parameters=True, connect_args=parameters)
+
+    @event.listens_for(engine, "checkout")
+    def checkout(driver: "psycopg.Connection[Any]", _: Any, __: Any) -> None:
+        if not _is_usable(driver):
+            # The pool replaces the connection.
+            raise DisconnectionError
 
     @event.listens_for(engine, "do_connect")
     def connect(_: Any, __: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> "psycopg.Connection[Any]":
@@ -103,6 +108,23 @@ def _open_postgresql(address: URL) -> Engine:
             raise
 
     return engine
+
+
+def _is_usable(driver: "psycopg.Connection[Any]") -> bool:
+    """Whether a connection of the pool is still open.
+
+    An idle connection has nothing to read, unless the server has ended it or sent a notice: only then the server is
+    asked, so an ordinary transaction costs no round trip more.
+    """
+    import psycopg
+
+    try:
+        if not driver.closed and has_input(driver.fileno()):
+            driver.execute("SELECT 1")
+            driver.rollback()
+    except psycopg.OperationalError:
+        return False
+    return not driver.closed
 
 
 def _open_sqlite(address: URL) -> Engine:

@@ -1,5 +1,6 @@
 """psycopg, where it is installed and used: a store on SQLite needs no psycopg, and does not import it."""
 
+import selectors
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,13 @@ def driver_cursor(connection: Connection, *, binary: bool = False) -> "psycopg.C
 def driver_of(connection: Connection) -> Any:
     """The driver's own connection behind an SQLAlchemy connection: psycopg's or sqlite3's."""
     return connection.connection.driver_connection
+
+
+def has_input(descriptor: int) -> bool:
+    """Whether something can be read from this socket. Does not block."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def driver_error() -> type[Exception]:

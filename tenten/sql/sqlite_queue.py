@@ -147,9 +147,9 @@ _queues_mutex: Final = Lock()
 
 def writer_queue(database: str) -> WriterQueue:
     """The queue of this database: one in a process."""
-    path = os.path.realpath(database)
     with _queues_mutex:
-        queue = _queues.get(path)
+        queue = _queues.get(database)
         if queue is None:
-            queue = _queues[path] = WriterQueue(path)
+            path = os.path.realpath(database)
+            queue = _queues[database] = _queues.get(path) or _queues.setdefault(path, WriterQueue(path))
         return queue

@@ -1,0 +1,110 @@
+"""Write a new customer with its event: the same rows as `customer_change.write`, at a fraction of its cost.
+
+PostgreSQL: one statement, which is a transaction, so one round trip. SQLite: one prepared statement a row. The driver's
+own connection is used, not SQLAlchemy's.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Dialect, Table
+
+from tenten.avro.record_encoder import encode_record
+from tenten.producers.outbox.customer_events import CREATED_TYPE
+from tenten.producers.outbox.table import CUSTOMER, WAKE_CHANNEL
+from tenten.producers.till.customer_change import Change
+from tenten.producers.till.open_channel import OpenChannel
+from tenten.runtime.failpoints import failpoint
+from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
+from tenten.schemas.tables.types import as_sqlite_time
+from tenten.sql.customer_rows import Row, address_rows, contact_rows, customer_row, rows_as_document
+from tenten.sql.driver_transactions import postgresql_statement, sqlite_transaction
+
+_TABLES: Final = (customers, customer_addresses, customer_contacts)
+
+# Append the event, and queue it: the first statement's row is the second's.
+_EVENT_SQLITE: Final = (
+    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT INTO outbox_queue (sequence) VALUES (last_insert_rowid())",
+)
+
+
+def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> None:
+    """Write a new customer and its event in one SQL transaction; the relay is notified.
+
+    Raises: the driver's errors; its `IntegrityError` if the customer or the event is recorded already.
+    """
+    customer = change.after
+    rows = (
+        [customer_row(customer, customers)],
+        list(address_rows(customer).values()),
+        list(contact_rows(customer).values()),
+    )
+    event = change.event
+    payload = encode_record("CustomerEvent", event)
+    appended = (event.event_id, CUSTOMER, event.customer_id, CREATED_TYPE, payload)
+    failpoint("customers.before_commit")
+    if channel.engine.dialect.name == "postgresql":
+        documents = [rows_as_document(part) for part in rows]
+        postgresql_statement(channel.engine, _postgresql(), (*documents, *appended, now))
+    else:
+        with sqlite_transaction(channel.engine) as driver, closing(driver.cursor()) as cursor:
+            _insert(cursor, rows)
+            cursor.execute(_EVENT_SQLITE[0], (*appended, as_sqlite_time(now)))
+            cursor.execute(_EVENT_SQLITE[1])
+    failpoint("customers.after_commit")
+
+
+def _insert(cursor: sqlite3.Cursor, rows: Sequence[Sequence[Row]]) -> None:
+    for table, its_rows in zip(_TABLES, rows, strict=True):
+        statement, names = _sqlite(table)
+        for row in its_rows:
+            cursor.execute(statement, [_as_sqlite(row[name]) for name in names])
+
+
+def _as_sqlite(value: Any) -> Any:
+    """A value as SQLAlchemy's types store it."""
+    if isinstance(value, datetime):
+        return as_sqlite_time(value)
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+@cache
+def _sqlite(table: Table) -> tuple[str, tuple[str, ...]]:
+    """The statement that inserts a row, and its columns in the order of the parameters."""
+    names = tuple(column.name for column in table.c)
+    columns, marks = ", ".join(names), ", ".join("?" * len(names))
+    return f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", names  # noqa: S608 - our own names
+
+
+@cache
+def _postgresql() -> str:
+    """Insert the customer, its addresses and its contacts, each from a JSON document; append and queue the event.
+
+    The relay is notified at the commit.
+    """
+    inserts = ",\n".join(f"inserted_{table.name} AS ({_insert_document(table)})" for table in _TABLES)
+    return f"""
+        WITH {inserts},
+        appended AS (
+            INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at)
+            VALUES (%s, %s, %s, %s, %b, %s) RETURNING sequence
+        ), queued AS (
+            INSERT INTO outbox_queue (sequence) SELECT sequence FROM appended
+        )
+        SELECT pg_notify('{WAKE_CHANNEL}', '')
+        """  # noqa: S608 - our own names
+
+
+def _insert_document(table: Table) -> str:
+    from sqlalchemy.dialects import postgresql  # slow to import, not needed on SQLite
+
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    names = ", ".join(column.name for column in table.c)
+    typed = ", ".join(f"{column.name} {column.type.compile(dialect)}" for column in table.c)
+    return f"INSERT INTO {table.name} ({names}) SELECT {names} FROM json_to_recordset(%s) AS given ({typed})"  # noqa: S608
