@@ -61,7 +61,8 @@ def merge_input(state: CustomerState, fields: CustomerFields, context: InputCont
     changes |= _contacts(state, fields, context)
     changes |= {name: value or None for name in _PRIMARIES if (value := fields.get(name)) is not None}
     affiliations = {*state.affiliations, *map(clean, fields.get("add_affiliations", ()))}
-    changes["affiliations"] = affiliations - set(map(clean, fields.get("remove_affiliations", ())))
+    affiliations -= set(map(clean, fields.get("remove_affiliations", ())))
+    changes["affiliations"] = tuple(sorted(affiliations))
     changes["attributes"] = _attributes(state.attributes, fields.get("attributes", {}))
     return canonical(replace(state, **changes))
 

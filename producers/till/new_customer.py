@@ -6,13 +6,13 @@ own connection is used, not SQLAlchemy's.
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Dialect, Table
+from sqlalchemy import JSON, Dialect, Table
 
 from tenten.avro.record_encoder import encode_record
 from tenten.producers.outbox.customer_events import CREATED_TYPE
@@ -21,7 +21,7 @@ from tenten.producers.till.customer_change import Change
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
-from tenten.schemas.tables.types import as_sqlite_time
+from tenten.schemas.tables.types import UtcTime, as_sqlite_time
 from tenten.sql.customer_rows import Row, address_rows, contact_rows, customer_row, rows_as_document
 from tenten.sql.driver_transactions import postgresql_statement, sqlite_transaction
 
@@ -62,24 +62,28 @@ def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> N
 
 def _insert(cursor: sqlite3.Cursor, rows: Sequence[Sequence[Row]]) -> None:
     for table, its_rows in zip(_TABLES, rows, strict=True):
-        statement, names = _sqlite(table)
+        statement, names, converted = _sqlite(table)
         for row in its_rows:
-            cursor.execute(statement, [_as_sqlite(row[name]) for name in names])
-
-
-def _as_sqlite(value: Any) -> Any:
-    """A value as SQLAlchemy's types store it."""
-    if isinstance(value, datetime):
-        return as_sqlite_time(value)
-    return json.dumps(value) if isinstance(value, list) else value
+            values = list(map(row.__getitem__, names))
+            for index, convert in converted:
+                values[index] = convert(values[index])
+            cursor.execute(statement, values)
 
 
 @cache
-def _sqlite(table: Table) -> tuple[str, tuple[str, ...]]:
-    """The statement that inserts a row, and its columns in the order of the parameters."""
-    names = tuple(column.name for column in table.c)
+def _sqlite(table: Table) -> tuple[str, Sequence[str], Sequence[tuple[int, Callable[[Any], str]]]]:
+    """The statement that inserts a row, its columns in the order of the parameters, and how some values are stored."""
+    names = [column.name for column in table.c]
     columns, marks = ", ".join(names), ", ".join("?" * len(names))
-    return f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", names  # noqa: S608 - our own names
+    statement = f"INSERT INTO {table.name} ({columns}) VALUES ({marks})"  # noqa: S608 - our own names
+    stored_as: list[tuple[type, Callable[[Any], str]]] = [(JSON, json.dumps), (UtcTime, as_sqlite_time)]
+    converted = [
+        (index, convert)
+        for index, column in enumerate(table.c)
+        for kind, convert in stored_as
+        if isinstance(column.type, kind)
+    ]
+    return statement, names, converted
 
 
 @cache

@@ -19,6 +19,9 @@ SETTLED_CHANNEL: Final = "tenten_settled"
 _STOP_SECONDS: Final = 0.25
 """How often a listener checks for `stop`."""
 
+_LOOK_SECONDS: Final = 1.0
+"""How often a listener looks without having been woken: the watched file may have been deleted."""
+
 _POLL_SECONDS: Final = 0.005
 _QUIET_POLL_SECONDS: Final = 0.02
 _QUIET_SECONDS: Final = 10.0
@@ -33,7 +36,7 @@ class CommitListener:
     def __init__(self, connection: Connection, *channels: str) -> None:
         self._driver = driver_of(connection)
         self._is_postgresql = connection.dialect.name == "postgresql"
-        self._changed_at = time.monotonic()
+        self._changed_at = self._looked_at = time.monotonic()
         self._watch: FileWatch | None = None
         self._selector = selectors.DefaultSelector()
         # Before the caller reads anything, so that no commit is missed.
@@ -56,19 +59,26 @@ class CommitListener:
         """
         stop = stop or Event()
         give_up_at = time.monotonic() + seconds_max
-        while not self._has_committed():
+        has_news = True
+        while not (has_news and self._has_committed()):
             left_seconds = give_up_at - time.monotonic()
             if left_seconds <= 0 or stop.is_set():
                 return False
-            if self._is_postgresql or self._watch is not None:
-                self._selector.select(min(_STOP_SECONDS, left_seconds))
-            else:
-                is_quiet = time.monotonic() - self._changed_at > _QUIET_SECONDS
-                stop.wait(min(_QUIET_POLL_SECONDS if is_quiet else _POLL_SECONDS, left_seconds))
+            has_news = self._wait_for_news(left_seconds, stop)
+        return True
+
+    def _wait_for_news(self, seconds_max: float, stop: Event) -> bool:
+        """Wait a little; whether it is time to look for a commit."""
+        if self._is_postgresql or self._watch is not None:
+            has_news = bool(self._selector.select(min(_STOP_SECONDS, seconds_max)))
+            return has_news or time.monotonic() - self._looked_at > _LOOK_SECONDS
+        is_quiet = time.monotonic() - self._changed_at > _QUIET_SECONDS
+        stop.wait(min(_QUIET_POLL_SECONDS if is_quiet else _POLL_SECONDS, seconds_max))
         return True
 
     def _has_committed(self) -> bool:
         """Whether something was committed since the last call. Does not block."""
+        self._looked_at = time.monotonic()
         if self._is_postgresql:
             return bool(list(self._driver.notifies(timeout=0)))
         if self._watch is not None:
