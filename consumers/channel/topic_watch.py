@@ -77,7 +77,7 @@ class TopicWatch:
                     self._failure = failure
 
     def _check(self) -> None:
-        found = topic_ids(self._settings, self._expected)
+        found = topic_ids(self._settings, self._expected) if self._expected else {}
         self._changed = found != self._expected or any(topic_exists(self._settings, name) for name in self._missing)
         if self._with_offsets is not None:
             topic = self._with_offsets

@@ -14,6 +14,8 @@ import pytest
 from filelock import FileLock, Timeout
 from sqlalchemy import insert, select, text
 
+from tenten.consumers.channel import topic_watch
+from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.loop import run
 from tenten.kafka import assigned_reader
 from tenten.kafka.partitioner import partition_of
@@ -189,6 +191,30 @@ def test_replies_are_settled_while_the_channel_resyncs(scene: ChannelScene) -> N
         with apply_lock(scene.engine):
             scene.headquarters.reply(reply(created, account_number="C-1", version=1))
             scene.wait(lambda: scene.outbox()[created.event_id]["outcome"] == "synchronized", "the reply")
+            assert scene.rows(channel.resync_requests) != []
+        scene.wait(lambda: scene.rows(channel.resync_requests) == [], "the resync")
+        later = customer("Later")
+        scene.headquarters.send(later)
+        scene.wait_until_level()
+    # then
+    assert later.customer_id in scene.visible()
+
+
+def test_distribution_alone_waits_for_its_resync(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without replies the loop reads no topic during a resync; checks of the topics do not end it."""
+    # given
+    monkeypatch.setattr(topic_watch, "WATCH_SECONDS", 0.1)
+    sent = customer("Bob")
+    scene.headquarters.send(sent)
+    with scene.running(distribute):
+        scene.wait_until_level()
+    with scene.engine.begin() as connection:
+        connection.execute(insert(channel.resync_requests).values(reason="a new column", requested_at=AT))
+    # when
+    with scene.running(distribute) as worker:
+        with apply_lock(scene.engine):
+            time.sleep(1.5)
+            worker.check()
             assert scene.rows(channel.resync_requests) != []
         scene.wait(lambda: scene.rows(channel.resync_requests) == [], "the resync")
         later = customer("Later")

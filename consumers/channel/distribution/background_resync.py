@@ -2,6 +2,7 @@
 
 from threading import Condition, Event, Thread
 from time import monotonic
+from typing import Final
 
 from structlog import get_logger
 
@@ -10,7 +11,7 @@ from tenten.runtime.settings import Settings
 
 log = get_logger(__name__)
 
-_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS: Final = 5.0
 """The time between two log events of progress."""
 
 
