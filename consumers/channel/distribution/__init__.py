@@ -6,5 +6,6 @@ prefetch.py        decodes what was read; stops partitions with unreadable recor
 small_batch.py     small batches as plain values, with prepared statements
 apply.py           changes into the three tables
 run.py             the process: the channel's loop without replies
-resync.py          the full sync, while the tables stay complete and readable
+resync.py          the full sync, while the tables stay complete and readable; its reading part is replay.py
+surplus.py         customers that a resync has not found in the topic
 """
