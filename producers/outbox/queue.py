@@ -94,7 +94,7 @@ _SETTINGS_SQLITE: Final = "PRAGMA synchronous = NORMAL"
 class OutboxQueue:
     """Reads the queue, each row once. Not thread-safe.
 
-    Changes settings of the connection, which must be in autocommit mode and is closed by the caller, not reused.
+    The connection must be in autocommit mode and serve nothing else. Its settings are changed: the caller closes it.
     """
 
     def __init__(self, connection: Connection) -> None:

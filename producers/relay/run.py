@@ -11,7 +11,7 @@ while those before are being sent, and the broker's acknowledgement is waited fo
 """
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from threading import Event
 from time import monotonic
@@ -99,6 +99,7 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
             open_channel(settings, channel) as opened,
             relay_lock(opened.engine) as lock,
             _connection(opened) as connection,
+            _connection(opened) as queue_connection,
             RelayProducer(settings, channel) as producer,
         ):
             if producer.connect(stop):
@@ -107,7 +108,8 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
                 for _ in check_topics(connection, producer):
                     if stop.is_set():
                         return
-                relay(opened, connection, producer, Maintenance(connection, producer, lock), stop=stop)
+                maintenance = Maintenance(connection, producer, lock)
+                relay(opened, connection, OutboxQueue(queue_connection), producer, maintenance, stop=stop)
 
 
 @contextmanager
@@ -121,13 +123,21 @@ def _connection(opened: OpenChannel) -> Generator[Connection]:
 
 
 def relay(
-    opened: OpenChannel, connection: Connection, producer: RelayProducer, maintenance: Maintenance, *, stop: Event
+    opened: OpenChannel,
+    connection: Connection,
+    queue: OutboxQueue,
+    producer: RelayProducer,
+    maintenance: Maintenance,
+    *,
+    stop: Event,
 ) -> None:
     """Relay until `stop` is set. Raises: `DeliveryFailed`; errors of the database and of maintenance."""
-    queue, deleted_max = OutboxQueue(connection), DELETED_ROWS_MAX[connection.dialect.name]
-    wake = CommitListener(connection, table.WAKE_CHANNEL)
+    deleted_max = DELETED_ROWS_MAX[connection.dialect.name]
     cards_at = read_at = 0.0
-    with QueueFeed(queue, rows_max=READ_ROWS_MAX, bytes_max=READ_BYTES_MAX, deleted_max=deleted_max) as feed:
+    with (
+        closing(CommitListener(connection, table.WAKE_CHANNEL)) as wake,
+        QueueFeed(queue, rows_max=READ_ROWS_MAX, bytes_max=READ_BYTES_MAX, deleted_max=deleted_max) as feed,
+    ):
         while not stop.is_set() or producer.sent_rows:
             has_steps_left = maintenance.run_when_due()
             if monotonic() >= cards_at and not stop.is_set():
