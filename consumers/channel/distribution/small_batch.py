@@ -4,79 +4,19 @@ Writes the same rows as the columnar path (`tenten/sql/customer_frames.py` with 
 them. PostgreSQL gets the rows as JSON documents, in one statement; SQLite, which has no round trips, row by row.
 """
 
-import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from sqlalchemy import Connection, Table
 
 from tenten.avro.wire import Json
-from tenten.rules.customer import SEARCHED_NAMES, attribute_value, fold_for_search
 from tenten.runtime.errors import WriteConflict
-from tenten.schemas.customer_fields import scalar_fields
-from tenten.schemas.messages import Attribute
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
 from tenten.sql.arrays import pg_array_literal
+from tenten.sql.customer_records import Row, TableRows, compact_json, table_rows
 from tenten.sql.postgresql_driver import driver_cursor, driver_of
-
-Row: TypeAlias = dict[str, Any]
-
-_SCALARS: Final = tuple(field.name for field in scalar_fields() if field.symbols is None)
-_ENUMS: Final = tuple(field.name for field in scalar_fields() if field.symbols is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRows:
-    """The rows of some customers by column name; times as ISO 8601 text, lists as they are."""
-
-    customers: list[Row]
-    addresses: list[Row]
-    contacts: list[Row]
-
-
-def table_rows(snapshots: Iterable[Json]) -> TableRows:
-    """The rows of these snapshots, which are records as they were decoded."""
-    rows = TableRows(customers=[], addresses=[], contacts=[])
-    for snapshot in snapshots:
-        customer_id, state = snapshot["customer_id"], snapshot["customer"]
-        rows.customers.append(_customer_row(snapshot, state))
-        rows.addresses.extend(_address_row(customer_id, address) for address in state["addresses"])
-        rows.contacts.extend(_contact_row(customer_id, contact) for contact in state["contacts"])
-    return rows
-
-
-def _customer_row(snapshot: Json, state: Mapping[str, Any]) -> Row:
-    row = {name: state[name] for name in _SCALARS}
-    for name in _ENUMS:
-        row[name] = state[name].lower()
-    row["customer_id"] = snapshot["customer_id"]
-    row["account_number"] = snapshot["account_number"]
-    row["version"] = snapshot["version"]
-    row["updated_at"] = _time(snapshot["updated_at"])
-    row["address_books"] = state["address_books"]
-    row["affiliations"] = state["affiliations"]
-    row["attributes"] = [
-        {"name": attribute["name"], **attribute_value(Attribute(**attribute))} for attribute in state["attributes"]
-    ]
-    row["search_name"] = fold_for_search(" ".join(filter(None, map(state.__getitem__, SEARCHED_NAMES))))
-    return row
-
-
-def _address_row(customer_id: str, address: Mapping[str, Any]) -> Row:
-    lower_case = {"purpose": address["purpose"].lower(), "updated_at": _time(address["updated_at"])}
-    return {**address, **lower_case, "customer_id": customer_id}
-
-
-def _contact_row(customer_id: str, contact: Mapping[str, Any]) -> Row:
-    return {**contact, "kind": contact["kind"].lower(), "customer_id": customer_id}
-
-
-def _time(value: datetime) -> str:
-    return value.isoformat(timespec="microseconds")
 
 
 def customers_with_edits(connection: Connection, versions: Mapping[str, int]) -> set[str]:
@@ -86,7 +26,7 @@ def customers_with_edits(connection: Connection, versions: Mapping[str, int]) ->
     """
     if connection.dialect.name == "sqlite":
         driver: sqlite3.Connection = driver_of(connection)
-        edits = driver.execute(_EDITS["sqlite"], (_json(list(versions)),)).fetchall()
+        edits = driver.execute(_EDITS["sqlite"], (compact_json(list(versions)),)).fetchall()
     else:
         with driver_cursor(connection) as cursor:
             ids = pg_array_literal(versions)
@@ -116,7 +56,7 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Json], stored: C
     deleted.
     Raises: `WriteConflict` when another process has inserted one of the others meanwhile.
     """
-    rows = table_rows(snapshots)
+    rows = table_rows(snapshots, with_search_name=True)
     if connection.dialect.name == "sqlite":
         _write_in_sqlite(driver_of(connection), rows, stored)
     else:
@@ -125,9 +65,9 @@ def write_snapshots(connection: Connection, snapshots: Sequence[Json], stored: C
 
 def _write_in_postgresql(connection: Connection, rows: TableRows, stored: Collection[str]) -> None:
     documents = {
-        "customers": _json(rows.customers),
-        "customer_addresses": _json(rows.addresses),
-        "customer_contacts": _json(rows.contacts),
+        "customers": compact_json(rows.customers),
+        "customer_addresses": compact_json(rows.addresses),
+        "customer_contacts": compact_json(rows.contacts),
         "stored": pg_array_literal(stored),
     }
     with driver_cursor(connection) as cursor:
@@ -191,7 +131,7 @@ def _assignments(table: Table) -> str:
 
 def _write_in_sqlite(driver: sqlite3.Connection, rows: TableRows, stored: Collection[str]) -> None:
     lists = ("address_books", "affiliations", "attributes")
-    customer_rows = [{**row, **{name: _json(row[name]) for name in lists}} for row in rows.customers]
+    customer_rows = [{**row, **{name: compact_json(row[name]) for name in lists}} for row in rows.customers]
     driver.executemany(_upsert(customers), customer_rows)
     for table, children in ((customer_addresses, rows.addresses), (customer_contacts, rows.contacts)):
         if stored:
@@ -210,7 +150,7 @@ def _delete_surplus(driver: sqlite3.Connection, table: Table, rows: Sequence[Row
 
 
 def _ids(ids: Collection[str]) -> str:
-    return _json(list(ids))
+    return compact_json(list(ids))
 
 
 @cache
@@ -234,8 +174,3 @@ def _select_keys(table: Table) -> str:
 def _delete(table: Table) -> str:
     keys = " AND ".join(f"{column.name} = ?" for column in table.primary_key)
     return f"DELETE FROM {table.name} WHERE {keys}"  # noqa: S608 - our own names
-
-
-def _json(value: object) -> str:
-    """Compact, in UTF-8, as the columnar path writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

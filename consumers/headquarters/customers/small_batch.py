@@ -6,7 +6,6 @@ gets the next account number, version 1, a row in the log, a snapshot and a repl
 untouched, and so is one that the database does not accept as it is: `synchronize.py` finds out why.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -31,15 +30,15 @@ from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JU
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import StreamPositions, older_than_stream
 from tenten.consumers.headquarters.record_positions import RecordPositions
-from tenten.rules.customer import attribute_value, is_path
+from tenten.rules.customer import is_path
 from tenten.rules.customer_fast_path import record_passes
 from tenten.rules.number_sequence import number_format
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
-from tenten.schemas.customer_fields import scalar_fields
-from tenten.schemas.messages import Attribute, EventKind, Outcome
+from tenten.schemas.messages import EventKind, Outcome
 from tenten.schemas.topics import EVENT_BYTES_MAX
+from tenten.sql.customer_records import Row, compact_json, iso_time, table_rows
 
 log = get_logger(__name__)
 
@@ -179,56 +178,49 @@ class SmallBatches:
 
 def _documents(customers: Sequence[NewCustomer], topic: str, now: datetime) -> tuple[str, str, str, str]:
     """The rows of customers, addresses, contacts and log as JSON; customers and their parts in the order of locks."""
-    customer_rows, address_rows, contact_rows, log_rows = [], [], [], []
-    for row, new in enumerate(customers, start=1):
-        event, customer = new.event, new.event["customer"]
-        customer_id = event["customer_id"]
-        customer_rows.append(
-            {
-                **{name: customer[name] for name in _SCALARS},
-                **{name: customer[name].lower() for name in _ENUMS},
-                "customer_id": customer_id,
-                "version": 1,
-                "updated_at": now,
-                "address_books": customer["address_books"],
-                "affiliations": customer["affiliations"],
-                "attributes": [_attribute(attribute) for attribute in customer["attributes"]],
-                CREATED_AS_ROW: row,
-            }
-        )
-        address_rows += [
-            {**address, "customer_id": customer_id, "purpose": address["purpose"].lower()}
-            for address in customer["addresses"]
-        ]
-        contact_rows += [
-            {**contact, "customer_id": customer_id, "kind": contact["kind"].lower()} for contact in customer["contacts"]
-        ]
-        log_rows.append(
-            {
-                "event_id": event["event_id"],
-                "customer_id": customer_id,
-                "channel_id": event["channel_id"],
-                "kind": event["kind"].lower(),
-                "outcome": Outcome.SYNCHRONIZED.lower(),
-                "reasons": [],
-                "version": 1,
-                "operator": event["operator"],
-                "repeats": 0,
-                "judgement": FIRST_JUDGEMENT,
-                "topic": topic,
-                "partition": new.partition,
-                "offset": new.offset,
-                "occurred_at": event["occurred_at"],
-                "received_at": now,
-                CREATED_AS_ROW: row,
-            }
-        )
-    customer_rows.sort(key=_customer_id)
-    return _json(customer_rows), _json(address_rows), _json(contact_rows), _json(log_rows)
+    rows = table_rows((_record(new, now) for new in customers), with_search_name=False)
+    log_rows = [_log_row(new, topic, now) for new in customers]
+    for number, (customer_row, log_row) in enumerate(zip(rows.customers, log_rows, strict=True), start=1):
+        customer_row[CREATED_AS_ROW] = log_row[CREATED_AS_ROW] = number
+    rows.customers.sort(key=_customer_id)
+    return (
+        compact_json(rows.customers),
+        compact_json(rows.addresses),
+        compact_json(rows.contacts),
+        compact_json(log_rows),
+    )
 
 
-_SCALARS: Final = tuple(field.name for field in scalar_fields() if field.symbols is None)
-_ENUMS: Final = tuple(field.name for field in scalar_fields() if field.symbols is not None)
+def _record(new: NewCustomer, now: datetime) -> Json:
+    """The customer as a `Customer` record without its account number, which the database assigns."""
+    return {
+        "customer_id": new.event["customer_id"],
+        "account_number": None,
+        "version": 1,
+        "updated_at": now,
+        "customer": new.event["customer"],
+    }
+
+
+def _log_row(new: NewCustomer, topic: str, now: datetime) -> Row:
+    event = new.event
+    return {
+        "event_id": event["event_id"],
+        "customer_id": event["customer_id"],
+        "channel_id": event["channel_id"],
+        "kind": event["kind"].lower(),
+        "outcome": Outcome.SYNCHRONIZED.lower(),
+        "reasons": [],
+        "version": 1,
+        "operator": event["operator"],
+        "repeats": 0,
+        "judgement": FIRST_JUDGEMENT,
+        "topic": topic,
+        "partition": new.partition,
+        "offset": new.offset,
+        "occurred_at": iso_time(event["occurred_at"]),
+        "received_at": iso_time(now),
+    }
 
 
 def _legal_entity(customer: NewCustomer) -> str:
@@ -239,15 +231,6 @@ def _legal_entity(customer: NewCustomer) -> str:
 def _customer_id(row: Mapping[str, Any]) -> str:
     customer_id: str = row["customer_id"]
     return customer_id
-
-
-def _attribute(attribute: Json) -> Json:
-    return {"name": attribute["name"], **attribute_value(Attribute(**attribute))}
-
-
-def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as one document, in the form of the other paths: compact, in UTF-8."""
-    return json.dumps(rows, default=datetime.isoformat, ensure_ascii=False, separators=(",", ":"))
 
 
 def _outputs(
