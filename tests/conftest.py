@@ -39,6 +39,8 @@ LONG_FILES = (
     "test_cli_up",
     "test_headquarters_killed_before_kafka",
     "test_headquarters_killed_with_kafka",
+    "test_headquarters_killed_in_small_batches",
+    "test_channel_loop",
     "test_killed_at_random_times",
     "test_creation_modes",
     "test_headquarters_database",
