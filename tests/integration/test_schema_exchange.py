@@ -121,6 +121,7 @@ def test_workers_recover_from_an_unavailable_registry(
             registry.start()
             # then
             wait_until(lambda: numbered(company, "houston") == {"Ada"}, "Ada's number")
+            wait_until(lambda: versions(company, "houston") == [1], "Ada's snapshot")
 
             # when it stops again: running workers know the ids, a new worker must look them up
             registry.stop()
@@ -242,9 +243,19 @@ def warnings_of(company: Tenten) -> list[str]:
 
 def numbered(company: Tenten, store: str) -> set[str]:
     """The first names of a store's customers with an account number."""
+    return set(column(company, store, "SELECT first_name FROM customers WHERE account_number IS NOT NULL"))
+
+
+def versions(company: Tenten, store: str) -> list[int]:
+    """The versions of a store's customers; 0 before the first snapshot."""
+    return column(company, store, "SELECT version FROM customers ORDER BY version")
+
+
+def column(company: Tenten, store: str, query: str) -> list[Any]:
+    """The values of a query of one column on a store's database."""
     file = sqlite3.connect(company.directory / f"{store}.db", timeout=30)
     try:
-        return {name for (name,) in file.execute("SELECT first_name FROM customers WHERE account_number IS NOT NULL")}
+        return [value for (value,) in file.execute(query)]
     finally:
         file.close()
 

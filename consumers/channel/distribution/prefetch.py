@@ -15,6 +15,7 @@ from tenten.consumers.channel.snapshots import SnapshotBatch, UnreadableSnapshot
 from tenten.kafka.assigned_reader import AssignedReader, Records
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.retry import Retry
 
 if TYPE_CHECKING:  # the column library is optional
     from tenten.sql.customer_frames import Dialect
@@ -65,10 +66,10 @@ class SnapshotPrefetcher:
         self.stopped: dict[int, UnreadableSnapshot] = {}
         """The unreadable record of each stopped partition."""
 
-    def fetch(self) -> PrefetchedBatch:
-        """The next batch; an empty one after a short wait without records.
+    def fetch(self, retry: Retry) -> PrefetchedBatch:
+        """The next batch; an empty one after a short wait without records. Retries the lookup of schemas.
 
-        Raises: the errors of `AssignedReader.read` and of the schema lookup.
+        Raises: `Stopped`; the errors of `AssignedReader.read`, and those of the lookup that waiting cannot fix.
         """
         self._retry_stopped()
         records = self._reader.read(self._limits, linger_seconds=LINGER_SECONDS)
@@ -76,7 +77,9 @@ class SnapshotPrefetcher:
             self._forget_resumed(records)
             return PrefetchedBatch(records=records, batch=None)
         failpoint("distribution.after_poll")
-        batch = decode_snapshots(records, self._view.writers, self._view.filter, self._dialect)
+        batch = retry.run_until_success(
+            lambda: decode_snapshots(records, self._view.writers, self._view.filter, self._dialect)
+        )
         for unreadable in batch.unreadable:
             self._stop(unreadable)
         self._forget_resumed(records)

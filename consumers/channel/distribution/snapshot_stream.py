@@ -24,6 +24,7 @@ from tenten.consumers.channel.snapshots import Changes
 from tenten.kafka.assigned_reader import AssignedReader
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 
 log = get_logger(__name__)
@@ -162,9 +163,14 @@ class SnapshotStream:
         """Commit the positions for lag monitors, now and then. Does not block."""
         self._reader.commit_for_monitoring(self._position.next_offsets)
 
-    def _read(self, _: Event) -> PrefetchedBatch | None:
-        """The next batch. Runs in the reading thread."""
-        fetched = self._prefetcher.fetch()
+    def _read(self, ended: Event) -> PrefetchedBatch | None:
+        """The next batch. Runs in the reading thread, where it waits for schemas that cannot be looked up at the
+        moment: replies go on meanwhile.
+        """
+        try:
+            fetched = self._prefetcher.fetch(Retry("distribution", self._view.channel_id, ended))
+        except Stopped:
+            return None
         if fetched.batch is not None:
             return fetched
         self._note_ends(fetched.ends)

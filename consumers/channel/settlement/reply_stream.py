@@ -32,6 +32,7 @@ from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CHANNEL_REPLIES, TRANSACTION_REPLIES, Topic
 
@@ -183,7 +184,9 @@ class ReplyStream:
             send_open_transactions_again(connection)
 
     def _read(self, ended: Event) -> _ReadReplies | None:
-        """The next replies of this channel. Runs in the reading thread."""
+        """The next replies of this channel. Runs in the reading thread, where it waits for schemas that cannot be
+        looked up at the moment: snapshots go on meanwhile.
+        """
         if self._unreadable_at is not None:
             if monotonic() < self._retry_at:
                 ended.wait(min(POLL_SECONDS, RETRY_SECONDS))
@@ -191,7 +194,11 @@ class ReplyStream:
             self._reader.assign({self._position.partition: self._unreadable_at})
             self._unreadable_at = None
         records = self._reader.read(BatchLimits())
-        replies, unreadable_at = self._decoder.decode(records)
+        try:
+            retry = Retry("settlement", self._channel_id, ended)
+            replies, unreadable_at = retry.run_until_success(lambda: self._decoder.decode(records))
+        except Stopped:
+            return None
         read_to = records.offsets[-1] + 1 if records.keys else 0
         if unreadable_at is not None:
             read_to = unreadable_at
