@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import JSON, Dialect, Table
+from sqlalchemy import JSON, Table
 
 from tenten.avro.record_encoder import encode_record
 from tenten.producers.outbox.customer_events import CREATED_TYPE
@@ -24,6 +24,7 @@ from tenten.schemas.tables.channel import customer_addresses, customer_contacts,
 from tenten.schemas.tables.types import UtcTime, as_sqlite_time
 from tenten.sql.customer_rows import Row, address_rows, contact_rows, customer_row, rows_as_document
 from tenten.sql.driver_transactions import postgresql_statement, sqlite_transaction
+from tenten.sql.recordset import insert_document
 
 _TABLES: Final = (customers, customer_addresses, customer_contacts)
 
@@ -92,7 +93,7 @@ def _postgresql() -> str:
 
     The relay is notified at the commit.
     """
-    inserts = ",\n".join(f"inserted_{table.name} AS ({_insert_document(table)})" for table in _TABLES)
+    inserts = ",\n".join(f"inserted_{table.name} AS ({insert_document(table)})" for table in _TABLES)
     return f"""
         WITH {inserts},
         appended AS (
@@ -103,12 +104,3 @@ def _postgresql() -> str:
         )
         SELECT pg_notify('{WAKE_CHANNEL}', '')
         """  # noqa: S608 - our own names
-
-
-def _insert_document(table: Table) -> str:
-    from sqlalchemy.dialects import postgresql  # slow to import, not needed on SQLite
-
-    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    names = ", ".join(column.name for column in table.c)
-    typed = ", ".join(f"{column.name} {column.type.compile(dialect)}" for column in table.c)
-    return f"INSERT INTO {table.name} ({names}) SELECT {names} FROM json_to_recordset(%s) AS given ({typed})"  # noqa: S608

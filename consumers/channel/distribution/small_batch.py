@@ -17,6 +17,7 @@ from tenten.schemas.tables.channel import customer_addresses, customer_contacts,
 from tenten.sql.arrays import pg_array_literal
 from tenten.sql.customer_records import Row, TableRows, compact_json, table_rows
 from tenten.sql.postgresql_driver import driver_cursor, driver_of
+from tenten.sql.recordset import recordset_columns
 
 
 def customers_with_edits(connection: Connection, versions: Mapping[str, int]) -> set[str]:
@@ -114,13 +115,11 @@ _DELETE_SURPLUS: Final = """
 
 @cache
 def _write(*, has_stored: bool) -> bytes:
-    from sqlalchemy.dialects import postgresql  # slow to import, not needed on SQLite
-
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     parts = {"delete_surplus": _DELETE_SURPLUS if has_stored else ""}
     for name, table in (("customers", customers), ("addresses", customer_addresses), ("contacts", customer_contacts)):
-        parts[name] = ", ".join(column.name for column in table.c)
-        parts[f"{name}_types"] = ", ".join(f"{column.name} {column.type.compile(dialect)}" for column in table.c)
+        columns = recordset_columns(table)
+        parts[name] = ", ".join(columns.names)
+        parts[f"{name}_types"] = ", ".join(columns.typed)
         parts[f"{name}_assignments"] = _assignments(table)
     return _WRITE.format(**parts).encode()
 

@@ -10,7 +10,6 @@ already exists.
 from typing import Final
 
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql
 
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL
 from tenten.schemas.tables.headquarters import (
@@ -19,6 +18,7 @@ from tenten.schemas.tables.headquarters import (
     customers,
     synchronization_log,
 )
+from tenten.sql.recordset import insert_document, recordset_columns
 
 OLDER_THAN_STREAM: Final = "TT001"
 """SQLSTATE: a position is behind the start of the batch."""
@@ -30,24 +30,13 @@ CREATED_AS_ROW: Final = "row"
 """In the documents: the place of the row's customer in the result, from 1."""
 
 
-def _insert(table: Table, document: str, numbered: bool = False) -> str:
-    """A statement that inserts the rows of a JSON document; numbered rows get the account number of their customer."""
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # sqlalchemy's
-    quote = dialect.identifier_preparer.quote
-    names = [quote(column.name) for column in table.c]
-    given = [
-        f"{quote(column.name)} {column.type.compile(dialect)}"
-        for column in table.c
-        if not (numbered and column.name == "account_number")
-    ]
-    if numbered:
-        given.append(f"{CREATED_AS_ROW} integer")
-    values = [
-        f"numbers[new.{CREATED_AS_ROW}]" if numbered and name == "account_number" else f"new.{name}" for name in names
-    ]
-    into = f"INSERT INTO {table.name} ({', '.join(names)})"
-    rows = f"json_to_recordset({document}) AS new ({', '.join(given)})"
-    return f"{into} SELECT {', '.join(values)} FROM {rows};"  # noqa: S608 - names of tables of this project
+def _insert_numbered(table: Table, document: str) -> str:
+    """Insert the rows of this argument, each with the account number of its customer."""
+    columns = recordset_columns(table)
+    names, typed = ", ".join(columns.names), ", ".join((*columns.typed, f"{CREATED_AS_ROW} integer"))
+    values = ", ".join(f"numbers[new.{CREATED_AS_ROW}]" if name == "account_number" else name for name in columns.names)
+    rows = f"json_to_recordset({document}) AS new ({typed})"
+    return f"INSERT INTO {table.name} ({names}) SELECT {values} FROM {rows};"  # noqa: S608 - names of tables of this project
 
 
 CREATE_FUNCTION: Final = f"""
@@ -97,10 +86,10 @@ BEGIN
         next_numbers := next_numbers || next_of;
     END LOOP;
 
-    {_insert(customers, "new_customers", numbered=True)}
-    {_insert(customer_addresses, "new_addresses")}
-    {_insert(customer_contacts, "new_contacts")}
-    {_insert(synchronization_log, "new_log", numbered=True)}
+    {_insert_numbered(customers, "new_customers")}
+    {insert_document(customer_addresses, "new_addresses")};
+    {insert_document(customer_contacts, "new_contacts")};
+    {_insert_numbered(synchronization_log, "new_log")}
 
     -- Orders and sales that wait for these customers.
     INSERT INTO release_due (transaction_id)
