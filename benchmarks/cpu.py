@@ -90,7 +90,7 @@ class Processes:
 
 
 def spent(before: Sample, after: Sample) -> Spent:
-    """What was spent between two samples of the same processes."""
+    """The CPU time and run-queue wait between two samples of the same processes."""
     cpu: dict[str, float] = defaultdict(float)
     waited: dict[str, float] = defaultdict(float)
     for pid, use in after.uses.items():

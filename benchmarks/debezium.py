@@ -64,7 +64,7 @@ _PAUSE_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Use:
-    """What a process needed for the customers."""
+    """The rate that a process reached, and the memory and CPU time that it needed."""
 
     thousands_a_second: float
     memory_mib: float

@@ -192,8 +192,8 @@ def _longest_write(database: Database, measured: _Measured) -> Result:
         settings={"writes a second": round(1 / _WRITE_SECONDS), "customers": measured.customers, "database": database},
         details={
             "shown": {
-                f"longest writes on {_NAMES[database]} {when}, ms": [round(ms, 1) for ms in sorted(taken)[-5:]]
-                for when, taken in writes.items()
+                f"longest writes on {_NAMES[database]} {when}, ms": [round(ms, 1) for ms in sorted(milliseconds)[-5:]]
+                for when, milliseconds in writes.items()
             }
         },
     )

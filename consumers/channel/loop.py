@@ -2,12 +2,12 @@
 
 Input: the channel's own partition of `channel-replies` and `transaction-replies`, and every partition of `customers`.
 Each topic has a consumer and a thread that reads and decodes ahead: replies at once, snapshots collected by the broker.
-Output: the tables of the channel, and its positions. What has arrived when the loop wakes up is written in one
-transaction: first the replies, then the snapshots, then the positions of both by compare-and-set.
+Output: the tables of the channel, and its positions. Each time the loop wakes up it writes all records that have
+arrived in one transaction: first the replies, then the snapshots, then the positions of both by compare-and-set.
 
 A backlog of snapshots is cut into slices, and replies go with the next slice. While another process has the apply lock,
 or a resync runs, replies are settled alone. An unreadable record stops its own partition only (snapshots) or its own
-topic (replies), in the thread that reads.
+topic (replies), in the thread that reads. There a schema that cannot be looked up at the moment is waited for, too.
 
 `settlement/run.py` and `distribution/run.py` run this loop with one kind of input.
 """

@@ -226,7 +226,7 @@ class Changes:
     frames: "TableFrames | None"
     """Their table rows, in the order of `ids`; None for a small batch, which has `records`."""
     records: Callable[[Collection[str]], list[Json]]
-    """Those of the accepted customers as decoded records; only where there are no frames."""
+    """The accepted customers with these ids, as decoded records; none where there are frames."""
     filtered_out: Mapping[str, int]
     """Customers that the filter does not accept, with their versions."""
     erased: Sequence[str]

@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
 
 from tenten.avro.wire import UNKNOWN_KIND, AvroSchema, Json, Unreadable, WriterSchemas
 from tenten.rules.limits import is_guid
-
-SMALL_BATCH_MAX: Final = 150
-"""Records up to which row by row costs less than in columns."""
 
 
 def decode_small_batch(

@@ -11,7 +11,7 @@ TRANSACTION_SECONDS_MAX: Final = 30
 """The server ends a longer transaction, and with it the connection: a worker that is frozen within one, perhaps in the
 middle of a COPY, must not keep a number sequence locked. A batch of 10,000 takes a second."""
 
-_SERVER_VERSION_MIN: Final = 17
+SERVER_VERSION_MIN: Final = 17
 
 
 def open_for_worker(url: str) -> Engine:
@@ -21,9 +21,9 @@ def open_for_worker(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def limit_transactions(connection: Any, _: object) -> None:
         major = connection.info.server_version // 10_000
-        if major < _SERVER_VERSION_MIN:
+        if major < SERVER_VERSION_MIN:
             raise DatabaseRefused(
-                f"headquarters' database runs on PostgreSQL {major}: it needs {_SERVER_VERSION_MIN} or newer"
+                f"headquarters' database runs on PostgreSQL {major}: it needs {SERVER_VERSION_MIN} or newer"
             )
         connection.execute(f"SET transaction_timeout = '{TRANSACTION_SECONDS_MAX}s'")
         connection.commit()

@@ -12,9 +12,9 @@ from tests.scenes import DEADLINE_SECONDS, Scene
 
 _IN_COLUMNS: Final = """
 from tenten.cli.main import main
-from tenten.consumers.headquarters.customers import classify, run
+from tenten.consumers.headquarters.customers import classify
 
-run.SMALL_BATCH_MAX = classify.SMALL_BATCH_MAX = 0
+classify.SMALL_BATCH_MAX = 0
 main()
 """
 """A customers worker that handles small batches in columns, too, as those of thousands of records."""

@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import pytest
 from filelock import FileLock, Timeout
 from sqlalchemy import insert, select, text
 
+from tenten.avro.wire import WriterSchemas
 from tenten.consumers.channel import topic_watch
+from tenten.consumers.channel.distribution import snapshot_stream
 from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.loop import run
 from tenten.kafka import assigned_reader
 from tenten.kafka.partitioner import partition_of
+from tenten.runtime.errors import RegistryUnavailable
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS
 from tenten.sql.locks import apply_lock
@@ -145,6 +149,30 @@ def test_replies_are_settled_while_a_snapshot_partition_is_stopped(scene: Channe
         scene.wait(lambda: scene.outbox()[created.event_id]["outcome"] == "synchronized", "the reply")
     # then
     assert broken.customer_id not in scene.visible()
+
+
+def test_replies_are_settled_while_the_schema_of_snapshots_cannot_be_looked_up(
+    scene: ChannelScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that is away, when the first snapshot of a new schema arrives, does not hold up account numbers."""
+    # given
+    looked_up = Event()
+
+    def look_up(_: bytes) -> None:
+        looked_up.set()
+        raise RegistryUnavailable("the schema registry does not answer")
+
+    monkeypatch.setattr(snapshot_stream, "writer_schemas", lambda _: WriterSchemas(by_fingerprint=look_up))
+    created, waiting = scene.create(guid(), state("Ann")), customer("Waiting")
+    # when
+    with scene.running(run) as worker:
+        scene.headquarters.raw(CUSTOMERS.name, (waiting.customer_id, b"\xc3\x01newer..."))
+        assert looked_up.wait(DEADLINE_SECONDS)
+        scene.headquarters.reply(reply(created, account_number="C-1", version=1))
+        scene.wait(lambda: scene.outbox()[created.event_id]["outcome"] == "synchronized", "the reply")
+        worker.check()
+    # then
+    assert scene.visible()[created.customer_id][0] == "C-1"
 
 
 def test_snapshots_are_applied_while_a_reply_is_unreadable(scene: ChannelScene) -> None:

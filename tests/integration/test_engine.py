@@ -98,6 +98,15 @@ def test_postgresql_sessions_have_time_outs(headquarters_url: str) -> None:
         assert name == "till-3"
 
 
+def test_headquarters_on_an_older_postgresql_is_refused(headquarters_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the version that is needed."""
+    monkeypatch.setattr(headquarters_engine, "SERVER_VERSION_MIN", 99)
+    engine = open_for_worker(headquarters_url)
+
+    with pytest.raises(DatabaseRefused, match="it needs 99 or newer"):
+        engine.connect()
+
+
 def test_server_ends_a_workers_transaction_that_takes_too_long(
     headquarters_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,10 +129,17 @@ def delivered(events: Sequence[CustomerEvent]) -> tuple[list[bytes | None], list
     )
 
 
+def read_small(events: Sequence[CustomerEvent]) -> list[NewCustomer] | None:
+    """The new customers of the batch; None if an event is something else."""
+    keys, values, positions = delivered(events)
+    decoded = classify.decode_small(keys, values, WriterSchemas())
+    assert decoded is not None
+    return new_customers(decoded, values, positions, WriterSchemas(), CHANNELS)
+
+
 def in_one_round_trip(on: Headquarters, events: Sequence[CustomerEvent]) -> BatchOutputs:
     """Write the batch as plain values."""
-    keys, values, positions = delivered(events)
-    read = new_customers(keys, values, positions, WriterSchemas(), CHANNELS)
+    read = read_small(events)
     assert read is not None
     outputs = on.small_batches.create(read, TOPIC, REACHED, NOW, HEADERS)
     assert outputs is not None
@@ -200,8 +207,7 @@ def test_numbers_follow_the_order_of_the_batch_within_each_legal_entity(headquar
 
 def create_small(on: Headquarters, events: Sequence[CustomerEvent], reached: StreamPositions) -> BatchOutputs | None:
     """Try to write these new customers in one round trip."""
-    keys, values, positions = delivered(events)
-    read = new_customers(keys, values, positions, WriterSchemas(), CHANNELS)
+    read = read_small(events)
     assert read is not None
     return on.small_batches.create(read, TOPIC, reached, NOW, HEADERS)
 
@@ -312,11 +318,7 @@ def test_transactions_that_wait_for_a_new_customer_are_queued_for_release(headqu
 def test_any_other_event_sends_the_batch_to_the_general_path(changes: dict[str, Any]) -> None:
     """One event that is not a simple create is enough."""
     first, second = events_of([STATE, STATE])
-    read: list[NewCustomer] | None = new_customers(
-        *delivered([first, replace(second, **changes)]), WriterSchemas(), CHANNELS
-    )
-
-    assert read is None
+    assert read_small([first, replace(second, **changes)]) is None
 
 
 def test_two_events_of_one_customer_go_to_the_general_path() -> None:
@@ -324,4 +326,4 @@ def test_two_events_of_one_customer_go_to_the_general_path() -> None:
     first, second = events_of([STATE, STATE])
 
     for twin in (replace(second, customer_id=first.customer_id), replace(second, event_id=first.event_id)):
-        assert new_customers(*delivered([first, twin]), WriterSchemas(), CHANNELS) is None
+        assert read_small([first, twin]) is None

@@ -96,9 +96,10 @@ class SnapshotStream:
         return self._position.was_away(datetime.now(UTC), self._prefetcher.stopped)
 
     def take(self, rows_max: int) -> Changes | None:
-        """The changes by the next records, at most so many, again the same ones until `committed`. Does not block.
+        """The changes of the next records, at most `rows_max` of them; the same ones again until `committed`.
 
-        Raises: `OffsetUnavailable`; `KafkaRefused`, `KafkaException`, and the errors of the schema lookup.
+        Does not block. Raises: `OffsetUnavailable`; `KafkaRefused`, `KafkaException`, and the errors of the schema
+        lookup that waiting cannot fix.
         """
         if self._current is None:
             self._current = self._background.take()

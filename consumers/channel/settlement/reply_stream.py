@@ -106,10 +106,11 @@ class ReplyStream:
         return self._current is not None or self._background.has_arrived()
 
     def take(self, rows_max: int) -> Sequence[AnyReply]:
-        """The next replies to settle, again the same ones until `committed`. Does not block.
+        """The next replies to settle; the same ones again until `committed`. Does not block.
 
         Where Kafka has deleted the reply at the position, `was_restarted` is true afterwards.
-        Raises: `KafkaRefused`, `KafkaException`, and the errors of the schema lookup and the database.
+        Raises: `KafkaRefused`, `KafkaException`, errors of the database, and errors of the schema lookup that waiting
+        cannot fix.
         """
         if self._current is None:
             try:

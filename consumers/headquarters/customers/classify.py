@@ -12,8 +12,8 @@ from typing import Final
 import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
-from tenten.avro.small_batch import SMALL_BATCH_MAX, decode_small_batch
-from tenten.avro.wire import WriterSchemas, contract
+from tenten.avro.small_batch import decode_small_batch
+from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import PARTS, PATH_CHARACTERS_MAX, SCALARS
@@ -21,6 +21,9 @@ from tenten.rules.customer_rules_columns import passes_fast_path
 from tenten.rules.operator_rule_columns import operator_is_valid
 from tenten.schemas.messages import ROW, CustomerEvent, EventKind, Reason, event_from_avro
 from tenten.schemas.topics import EVENT_BYTES_MAX
+
+SMALL_BATCH_MAX: Final = 150
+"""Records up to which plain values cost less than columns, at headquarters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,33 @@ class ClassifiedBatch:
         return self.simple_creates.height + len(self.individual_events)
 
 
+def decode_small(
+    keys: Sequence[bytes | None], values: Sequence[bytes | None], writers: WriterSchemas
+) -> list[Json] | None:
+    """The events of a small batch as decoded records; None for a large batch, and if one of them is unreadable.
+
+    May block while a schema is looked up; raises what `writers` raises when that fails.
+    """
+    if len(values) > SMALL_BATCH_MAX:
+        return None
+    fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
+    return (
+        decode_small_batch(contract("CustomerEvent"), keys, fitting, writers) if len(fitting) == len(values) else None
+    )
+
+
+def individually(events: Sequence[Json], positions: RecordPositions) -> ClassifiedBatch:
+    """A small batch with every event an individual event: columns would cost more."""
+    return ClassifiedBatch(
+        simple_creates=empty_frame(contract("CustomerEvent")),
+        individual_events=tuple(
+            IndividualEvent(row=row, event=event_from_avro(event)) for row, event in enumerate(events)
+        ),
+        unreadable=(),
+        positions=positions,
+    )
+
+
 def decode_and_classify(
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
@@ -56,25 +86,12 @@ def decode_and_classify(
     channels: KnownChannels,
     positions: RecordPositions,
 ) -> ClassifiedBatch:
-    """Decode a batch of framed values and classify its events.
+    """Decode a batch of framed values in columns and classify its events.
 
-    A small batch is decoded row by row, and each of its events is an individual event: columns would cost more.
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
-    reader = contract("CustomerEvent")
-    fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
-    small_batch = (
-        decode_small_batch(reader, keys, fitting, writers) if len(fitting) == len(values) <= SMALL_BATCH_MAX else None
-    )
-    if small_batch is None:
-        return classify(decode_batch(reader, keys, values, writers, EVENT_BYTES_MAX), channels, positions)
-    return ClassifiedBatch(
-        simple_creates=empty_frame(reader),
-        individual_events=tuple(
-            IndividualEvent(row=row, event=event_from_avro(event)) for row, event in enumerate(small_batch)
-        ),
-        unreadable=(),
-        positions=positions,
+    return classify(
+        decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX), channels, positions
     )
 
 

@@ -21,9 +21,13 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
-from tenten.avro.small_batch import SMALL_BATCH_MAX
 from tenten.avro.wire import WriterSchemas
-from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, decode_and_classify
+from tenten.consumers.headquarters.customers.classify import (
+    ClassifiedBatch,
+    decode_and_classify,
+    decode_small,
+    individually,
+)
 from tenten.consumers.headquarters.customers.newest_snapshots import check_newest_snapshots
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
@@ -136,10 +140,11 @@ class _ReadBatch:
         self._positions = record_positions(batch.topic, batch.messages)
         self._writers = writers
         self._channels = channels
+        self._events = decode_small(self._keys, self.values, writers)
         self.new_customers = (
-            new_customers(self._keys, self.values, self._positions, writers, channels)
-            if len(self.values) <= SMALL_BATCH_MAX
-            else None
+            None
+            if self._events is None
+            else new_customers(self._events, self.values, self._positions, writers, channels)
         )
         if self.new_customers is None:
             _ = self.classified  # here, since this may be the prefetching thread
@@ -147,6 +152,8 @@ class _ReadBatch:
     @cached_property
     def classified(self) -> ClassifiedBatch:
         """The batch for the general path: new customers, too, where the database did not accept them together."""
+        if self._events is not None:
+            return individually(self._events, self._positions)
         return decode_and_classify(self._keys, self.values, self._writers, self._channels, self._positions)
 
     @property

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine
 from structlog import get_logger
 
 from tenten.avro.last_field import encode_all_but_last, last_field
-from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract, encode
 from tenten.consumers.headquarters.customers.create_function import (
     CALL,
@@ -37,7 +36,6 @@ from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import EventKind, Outcome
-from tenten.schemas.topics import EVENT_BYTES_MAX
 from tenten.sql.customer_records import Row, compact_json, iso_time, table_rows
 
 log = get_logger(__name__)
@@ -55,30 +53,23 @@ class NewCustomer(NamedTuple):
 
 
 def new_customers(
-    keys: Sequence[bytes | None],
+    events: Sequence[Json],
     values: Sequence[bytes | None],
     positions: RecordPositions,
     writers: WriterSchemas,
     channels: KnownChannels,
 ) -> list[NewCustomer] | None:
-    """The simple creates of a batch, or None if one of its records is something else.
+    """The simple creates of a small batch, or None if one of its events is something else.
 
-    May block while a schema is looked up; raises what `writers` raises when that fails.
+    `values` are the framed values from which the events were decoded.
     """
-    fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
-    if len(fitting) < len(values):
-        return None
-    reader = contract("CustomerEvent")
-    events = decode_small_batch(reader, keys, fitting, writers)
-    if events is None or not all(_is_simple_create(event, channels) for event in events):
+    if not all(_is_simple_create(event, channels) for event in events):
         return None
     if any(len({event[name] for event in events}) < len(events) for name in ("customer_id", "event_id")):
         return None
     return [
-        NewCustomer(event, _customer_bytes(event, value, writers), partition, offset)
-        for event, value, partition, offset in zip(
-            events, fitting, positions.partitions, positions.offsets, strict=True
-        )
+        NewCustomer(event, _customer_bytes(event, value or b"", writers), partition, offset)
+        for event, value, partition, offset in zip(events, values, positions.partitions, positions.offsets, strict=True)
     ]
 
 
