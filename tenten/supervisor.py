@@ -1,5 +1,7 @@
 """Keep processes of this program running: start them, restart those that die, and let them drain at the end.
 
+A process that ends because its settings are wrong is not restarted: it would end again, for ever.
+
 A process whose supervisor was killed ends within a second or two, because it knows its parent's id.
 """
 
@@ -53,12 +55,23 @@ class _Child:
     starts: int = 0
     pause_seconds: float = FIRST_PAUSE_SECONDS
     start_at: float = field(default_factory=time.monotonic)
+    is_given_up: bool = False
 
 
-def supervise(programs: Sequence[Program], stop: Event, on_started: Callable[[], None]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notices:
+    """Functions that are called while the programs run; they must not block."""
+
+    started: Callable[[], None]
+    """Once, when every program has reported that it has started."""
+    given_up: Callable[[str], None]
+    """With the name of a program that is not restarted."""
+
+
+def supervise(programs: Sequence[Program], stop: Event, notices: Notices, *, final_code: int) -> bool:
     """Keep the programs running until `stop` is set; then SIGTERM, and wait for them to end.
 
-    `on_started` is called once, when every program has reported that it has started; it must not block.
+    A program that ends with `final_code` is not restarted. False if that has happened to every program.
     """
     with TemporaryDirectory(prefix="tenten-up-") as directory:
         children = [
@@ -68,16 +81,20 @@ def supervise(programs: Sequence[Program], stop: Event, on_started: Callable[[],
         try:
             while not stop.is_set():
                 for child in children:
-                    _look_after(child)
+                    if not child.is_given_up:
+                        _look_after(child, notices, final_code)
+                if children and all(child.is_given_up for child in children):
+                    return False
                 if starting and all(child.started.exists() for child in children):
                     starting = False
-                    on_started()
+                    notices.started()
                 stop.wait(_LOOK_SECONDS)
+            return True
         finally:
             _end(children)
 
 
-def _look_after(child: _Child) -> None:
+def _look_after(child: _Child, notices: Notices, final_code: int) -> None:
     """Start the process at its time; if it has died, set the time of its next start."""
     now = time.monotonic()
     if child.process is None:
@@ -88,6 +105,11 @@ def _look_after(child: _Child) -> None:
     if code is None:
         return
     child.process = None
+    if code == final_code:
+        child.is_given_up = True
+        log.error("process_given_up", process=child.program.name, code=code)
+        notices.given_up(child.program.name)
+        return
     if now - child.started_at >= STEADY_SECONDS:
         child.pause_seconds = FIRST_PAUSE_SECONDS
     child.start_at = now + child.pause_seconds

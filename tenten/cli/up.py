@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tenten.cli.exit_codes import FAILED
+from tenten.cli.exit_codes import FAILED, USAGE
 from tenten.cli.options import LogFormatOption, everywhere
 from tenten.cli.output import report
 from tenten.cli.processes import stop_on_signals
@@ -22,12 +22,13 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
 
     Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables, and
     runs headquarters' workers and every channel, each as a process. A process that dies is restarted after a pause
-    that grows. SIGTERM or Ctrl-C drains all of them; local servers keep running until `tenten local stop`.
+    that grows; one that ends because its settings are wrong is not. SIGTERM or Ctrl-C drains all of them; local servers
+    keep running until `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint
     from tenten.runtime.logs import configure_logs
-    from tenten.supervisor import supervise
+    from tenten.supervisor import Notices, supervise
 
     check_failpoint([name for worker in ALL for name in worker.failpoints])
     configure_logs(log_format=log_format)
@@ -41,9 +42,19 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
     more = () if log_format is None else ("--log-format", log_format)
     programs = _programs(settings, everywhere(context).as_arguments(), more)
-    supervise(programs, stop, on_started=lambda: _announce_when_ready(settings, stop))
+    notices = Notices(started=lambda: _announce_when_ready(settings, stop), given_up=_report_given_up)
+    has_run = supervise(programs, stop, notices, final_code=USAGE)
     if needs_local_servers(before):
         report("Kafka and PostgreSQL keep running; `tenten local stop` ends them")
+    if not has_run:
+        raise typer.Exit(USAGE)
+
+
+def _report_given_up(name: str) -> None:
+    report(
+        f"{name} has ended because its settings are wrong (see its message above) and is not restarted: correct "
+        "tenten.toml, then start `tenten up` again. The other processes continue"
+    )
 
 
 def _with_servers(settings: "Settings") -> "Settings":

@@ -31,6 +31,23 @@ def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, hea
         assert connection.execute("SELECT count(*) FROM customers").fetchone() == (1,)
 
 
+def test_up_gives_up_a_process_whose_settings_are_wrong(company: Tenten) -> None:
+    """A process that is killed and then finds wrong settings is not restarted for ever; the others continue."""
+    toml = company.directory / "tenten.toml"
+    with company.running("up") as up:
+        wait_until(lambda: "Ready. Try" in company.log, "readiness")
+        [first] = re.findall(r"process=houston pid=(\d+)", company.log)
+        # when
+        toml.write_text(toml.read_text().replace("sqlite:///houston.db", "houston"))
+        psutil.Process(int(first)).kill()
+        # then
+        wait_until(lambda: "houston has ended because its settings are wrong" in company.log, "the message")
+        assert company.log.count("process=houston pid=") == 2
+        assert "event=process_given_up process=houston code=2" in company.log
+        assert len(psutil.Process(up.pid).children()) == 3
+        assert end(up) == 0
+
+
 def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
     """No process of a killed `tenten up` keeps running and holding locks."""
     with company.running("up") as up:

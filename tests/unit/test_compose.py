@@ -1,5 +1,8 @@
-"""docker-compose.yml runs every worker on the same broker as the tests, and its services wait for each other."""
+"""docker-compose.yml runs every worker on the same broker as the tests, and its services wait for each other; whatever
+runs workers restarts them.
+"""
 
+import configparser
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tenten.cli.exit_codes import USAGE
 from tenten.local import BROKER_PROPERTIES, KAFKA_VERSION
 from tenten.workers import AT_HEADQUARTERS
 from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE, kafka_environment
@@ -110,3 +114,25 @@ def test_variables_for_the_container_of_the_tests_name_the_same_properties() -> 
         BROKER_PROPERTIES
     )
     assert properties["advertised.listeners"] == "PLAINTEXT://127.0.0.1:12345"
+
+
+def test_compose_restarts_every_worker(compose: dict[str, Any]) -> None:
+    """A process that was killed is started again."""
+    runs = {name: service for name, service in compose["services"].items() if "run" in service.get("command", [])}
+    assert runs.keys() >= {worker.name for worker in AT_HEADQUARTERS}
+    assert {service["restart"] for service in runs.values()} == {"unless-stopped"}
+
+
+def test_systemd_restarts_every_worker_except_after_wrong_settings() -> None:
+    """Each unit runs a worker of headquarters, or a channel, until it is stopped."""
+    commands = set()
+    for path in (ROOT / "deploy" / "systemd").glob("*.service"):
+        unit = configparser.ConfigParser(interpolation=None)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have capitals
+        unit.read(path)
+        service = unit["Service"]
+        commands.add(service["ExecStart"].partition("/tenten ")[2])
+        assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(USAGE))
+        assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    expected = {" ".join(worker.command) for worker in AT_HEADQUARTERS}
+    assert commands == {*expected, "channel run %i"}
