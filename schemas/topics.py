@@ -62,6 +62,20 @@ TRANSACTION_REPLIES: Final = Topic(
     value="TransactionReply",
     configuration=CHANNEL_REPLIES.configuration,
 )
+CHANNEL_STATUS: Final = Topic(
+    name="channel-status",
+    key="channel_id",
+    value="Heartbeat",
+    partitions=1,
+    configuration={
+        **_BROKER_CLOCK,
+        "cleanup.policy": "compact",
+        # Readers take the newest heartbeat of each channel, and read the whole topic for that: it is kept small.
+        "segment.ms": str(10 * 60 * 1000),
+        "max.compaction.lag.ms": str(10 * 60 * 1000),
+        "min.cleanable.dirty.ratio": "0.01",
+    },
+)
 SCHEMAS: Final = Topic(
     name="schemas",
     key="fingerprint",
@@ -113,6 +127,7 @@ ALL: Final = (
     CHANNEL_REPLIES,
     RETAIL_TRANSACTIONS,
     TRANSACTION_REPLIES,
+    CHANNEL_STATUS,
     SCHEMAS,
     ASYNC_CUSTOMERS_DLQ,
     RETAIL_TRANSACTIONS_DLQ,

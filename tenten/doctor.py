@@ -22,6 +22,7 @@ from tenten.schemas.tables.headquarters import number_sequences, sales_order_seq
 from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
+from tenten.status import CODES_OF_RUNNING, whole_status
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """No decision depends on a clock, but people compare the times that clocks write."""
@@ -60,6 +61,8 @@ def examine(load: Callable[[], Settings]) -> Iterator[Check]:
         yield check
         if check.ok and reachable:
             yield _look(f"distribution to {name}", partial(_distribution, settings, name))
+    if reachable:
+        yield from _running(settings)
 
 
 def _look(what: str, look: Callable[[], str]) -> Check:
@@ -151,6 +154,15 @@ def _registry(settings: Settings) -> str:
     assert settings.schema_registry_url is not None
     Registry(settings.schema_registry_url).schema(_NO_SUCH_SCHEMA)
     return "answers"
+
+
+def _running(settings: Settings) -> Iterator[Check]:
+    """Check that everything that should run does, and that nothing is late: what `tenten status` reports, too."""
+    found = [problem for problem in whole_status(settings).problems if problem.code in CODES_OF_RUNNING]
+    for problem in found:
+        yield Check(what="running", ok=False, text=problem.text)
+    if not found:
+        yield Check(what="running", ok=True, text="everything that should run has been heard from, and nothing is late")
 
 
 def _headquarters(settings: Settings) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from tenten.runtime.settings import (
     AccountNumbers,
+    Alarms,
     Channel,
     DefaultCustomer,
     HeadquartersSettings,
@@ -14,6 +15,7 @@ from tenten.runtime.settings import (
 
 __all__ = [
     "AccountNumbers",
+    "Alarms",
     "Channel",
     "DefaultCustomer",
     "HeadquartersSettings",

@@ -48,6 +48,8 @@ LONG_FILES = (
     "test_benchmarks",
     "test_without_columns",
     "test_connection_lost",
+    "test_frozen_broker",
+    "test_cli_status",
     "test_wheel",
     "test_adventureworks",
 )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Event
 from typing import Any, Final, NamedTuple, Self
 
@@ -19,7 +20,7 @@ from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYT
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, Topic
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_STATUS, RETAIL_TRANSACTIONS, Topic
 
 log = get_logger(__name__)
 
@@ -82,10 +83,13 @@ class RelayProducer:
         """The current topics, by name with prefix."""
         self.topic_names: Mapping[str, str] = {kind: settings.topic(topic) for kind, topic in _TOPICS.items()}
         """The topics, by aggregate type of the rows."""
+        self.heartbeat_header = b""
+        """The bytes before the Avro bytes of a heartbeat; known after `connect`."""
         self._routes: Mapping[str, TopicRoute] = {}
         self._sent: list[tuple[int, str]] = []
         self.sent_bytes = 0
         """The payload bytes of these rows."""
+        self._acknowledged_at = time.monotonic()
         self._failed: dict[str, KafkaError] = {}
         self._error_listener = ErrorListener()
 
@@ -119,6 +123,7 @@ class RelayProducer:
                 CUSTOMER: self._route(ASYNC_CUSTOMERS, headers, key=None),
                 RETAIL_TRANSACTION: self._route(RETAIL_TRANSACTIONS, headers, key=self.channel),
             }
+            self.heartbeat_header = headers[CHANNEL_STATUS.value]
             return True
         return False
 
@@ -189,6 +194,7 @@ class RelayProducer:
                 log.warning("broker_unavailable", channel=self.channel, rows=len(sent))
         if unavailable:
             log.info("relay_resumed", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
+        self._acknowledged_at = time.monotonic()
         failpoint("relay.after_ack")
         return [sequence for sequence, key in sent if key not in self._failed]
 
@@ -196,6 +202,23 @@ class RelayProducer:
         """Raises: `DeliveryFailed` when the broker has rejected records."""
         for error in self._failed.values():
             raise DeliveryFailed(error)
+
+    def is_delivering(self) -> bool:
+        """Whether the broker takes records: none is on its way, or it has acknowledged rows a moment ago."""
+        return not len(self._producer) or time.monotonic() - self._acknowledged_at < _UNAVAILABLE_SECONDS
+
+    def send_heartbeat(self, topic: str, value: bytes, on_failure: Callable[[], None]) -> None:
+        """Queue a heartbeat, which is sent when the rows are; left out while the queue is full. Any thread may call it.
+
+        `on_failure` is called if the broker has not accepted it; that does not concern the rows.
+        """
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                on_failure()
+
+        with suppress(BufferError):
+            self._producer.produce(topic, value, self.channel, on_delivery=delivered)
 
     def serve(self) -> None:
         """Serve delivery and error callbacks."""

@@ -24,6 +24,7 @@ from structlog import get_logger
 from tenten.kafka.client_errors import refusal_of
 from tenten.producers.outbox import table, transactions
 from tenten.producers.outbox.queue import NOTHING, OutboxQueue, QueuedRow
+from tenten.producers.relay.heartbeat import HeartbeatThread
 from tenten.producers.relay.maintenance import Maintenance, check_topics
 from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
 from tenten.producers.relay.queue_feed import QueueFeed
@@ -109,7 +110,8 @@ def run(channel: str, settings: Settings, stop: Event) -> None:
                     if stop.is_set():
                         return
                 maintenance = Maintenance(connection, producer, lock)
-                relay(opened, connection, OutboxQueue(queue_connection), producer, maintenance, stop=stop)
+                with HeartbeatThread(opened, producer):
+                    relay(opened, connection, OutboxQueue(queue_connection), producer, maintenance, stop=stop)
 
 
 @contextmanager

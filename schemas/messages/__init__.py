@@ -28,6 +28,7 @@ from tenten.schemas.messages.encoding import (
     ROW,
     to_avro,
 )
+from tenten.schemas.messages.heartbeat import Heartbeat, Problem, heartbeat_from_avro
 from tenten.schemas.messages.reason import (
     Reason,
     reasons_as_json,
@@ -64,8 +65,10 @@ __all__ = [
     "CustomerType",
     "DeliveryAddress",
     "EventKind",
+    "Heartbeat",
     "Outcome",
     "Payment",
+    "Problem",
     "Reason",
     "ReceiptPreference",
     "Reply",
@@ -78,6 +81,7 @@ __all__ = [
     "canonical",
     "customer_from_avro",
     "event_from_avro",
+    "heartbeat_from_avro",
     "reasons_as_json",
     "reasons_from_json",
     "reply_from_avro",

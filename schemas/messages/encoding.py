@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from tenten.schemas.customer_fields import CustomerState
 from tenten.schemas.messages.customer import Customer, CustomerEvent, Reply
+from tenten.schemas.messages.heartbeat import Heartbeat
 from tenten.schemas.messages.transaction import RetailTransaction, TransactionReply
 
 ROW: Final = "row"
@@ -11,7 +12,7 @@ ROW: Final = "row"
 
 
 def to_avro(
-    record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction | TransactionReply,
+    record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction | TransactionReply | Heartbeat,
 ) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}

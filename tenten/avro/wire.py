@@ -88,7 +88,7 @@ def _without_guids(schema: Any) -> Any:
     return schema
 
 
-CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction", "TransactionReply")
+CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction", "TransactionReply", "Heartbeat")
 RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
 
 

@@ -1,6 +1,7 @@
-"""`tenten status`, `lag` and `doctor`: health of topics, headquarters and channels."""
+"""`tenten status`, `fleet`, `lag` and `doctor`: health of topics, headquarters and channels."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -9,12 +10,18 @@ from tenten.cli.options import Json
 from tenten.cli.output import print_json, print_line, print_table, report
 from tenten.cli.wiring import connected
 
+if TYPE_CHECKING:
+    from tenten.status import WholeStatus
+
 
 def status(context: typer.Context, json: Json = False) -> None:
-    """Show topics, headquarters, and every channel whose database can be reached from here.
+    """Show topics, headquarters and every channel. Ends within five seconds, whatever does not answer.
 
-    Exit code 3 if a part cannot be reached, or a transaction waits for its customer for longer than
-    waiting_seconds_max; the problem is shown.
+    A channel whose database cannot be reached from here is shown as its last heartbeat reports it. Where no database of
+    headquarters is configured, only the channels are shown.
+
+    Exit code 3 if a server does not answer, a channel or a worker of headquarters does not run, or something is late by
+    the limits of [alarms] and waiting_seconds_max: each problem is shown once, with its remedy.
     """
     from tenten.status import whole_status
 
@@ -22,27 +29,58 @@ def status(context: typer.Context, json: Json = False) -> None:
     if json:
         print_json(asdict(whole))
     else:
-        print_table(
-            ("topic", "partitions", "offsets", "problem"),
-            [(topic.topic, topic.partitions, topic.offsets, topic.problem) for topic in whole.topics],
-        )
-        print_line("")
-        hq = whole.headquarters
-        print_table(
-            ("headquarters", "customers", "events", "rejected", "lag", "problem"),
-            [("", hq.customers, hq.events, hq.rejected, hq.lag, hq.problem)],
-        )
-        print_line("")
-        if hq.transactions is not None:
-            columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag", "problem")
-            values = asdict(hq.transactions)
-            print_table(("transactions", *columns), [("", *(values[column] for column in columns))])
-            print_line("")
-        columns = ("customers", "pending", "unsettled", "unsent", "rejected", "lag", "problem")
-        rows = [(name, *(getattr(channel, column) for column in columns)) for name, channel in whole.channels.items()]
-        print_table(("channel", *columns), rows)
+        _print_status(whole)
     if not whole.healthy:
         raise typer.Exit(UNHEALTHY)
+
+
+def _print_status(whole: "WholeStatus") -> None:
+    print_table(
+        ("topic", "partitions", "offsets"), [(topic.topic, topic.partitions, topic.offsets) for topic in whole.topics]
+    )
+    print_line("")
+    hq = whole.headquarters
+    if hq.workers:
+        counts = ("customers", "events", "rejected", "lag")
+        print_table(
+            ("headquarters", *counts, *(f"{worker}_workers" for worker in hq.workers)),
+            [("", *(getattr(hq, name) for name in counts), *hq.workers.values())],
+        )
+        print_line("")
+    if hq.transactions is not None:
+        columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag")
+        values = asdict(hq.transactions)
+        print_table(("transactions", *columns), [("", *(values[column] for column in columns))])
+        print_line("")
+    of_channel = ("customers", "pending", "unsettled", "unsent", "rejected", "lag", "heard_at")
+    rows = [(name, *(getattr(channel, column) for column in of_channel)) for name, channel in whole.channels.items()]
+    print_table(("channel", *of_channel), rows)
+    if whole.problems:
+        print_line("")
+    for problem in whole.problems:
+        print_line(f"FAIL {', '.join(problem.about)}: {problem.text}")
+
+
+def fleet(context: typer.Context, json: Json = False) -> None:
+    """Show every channel as its last heartbeat reports it. Reads the topic of heartbeats only.
+
+    Times are seconds since the oldest change that has not been sent, or not been answered by headquarters, was made.
+    Exit code 1 if Kafka does not answer.
+    """
+    from tenten.status import fleet as whole_fleet
+
+    channels = whole_fleet(connected(context))
+    if json:
+        print_json([asdict(channel) for channel in channels])
+        return
+    columns = ("heard_at", "complete_at", "customers", "oldest_unsent_seconds", "oldest_unsettled_seconds", "version")
+    rows = [(channel.channel_id, *(getattr(channel, column) for column in columns)) for channel in channels]
+    print_table(("channel", *columns), rows)
+    if any(channel.problems for channel in channels):
+        print_line("")
+    for channel in channels:
+        for problem in channel.problems:
+            print_line(f"FAIL {channel.channel_id}: {problem.text}")
 
 
 def lag(context: typer.Context, json: Json = False) -> None:
@@ -61,7 +99,7 @@ def lag(context: typer.Context, json: Json = False) -> None:
 
 
 def doctor(context: typer.Context, json: Json = False) -> None:
-    """Check configuration, broker, topics, databases, clock and schema registry, and advise on problems.
+    """Check configuration, broker, topics, databases, clock, schema registry and running processes, and advise.
 
     Exit code 3 if a check fails.
     """

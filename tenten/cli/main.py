@@ -63,18 +63,16 @@ app.command(epilog=examples("tenten init", "tenten init shop"))(init.init)
 app.command(epilog=examples("tenten up", "tenten up --log-format json"))(up.up)
 app.command(epilog=examples("tenten demo"))(demo.demo)
 app.command(epilog=examples("tenten status", "tenten status --json"))(health.status)
+app.command(epilog=examples("tenten fleet", "tenten fleet --json"))(health.fleet)
 app.command(epilog=examples("tenten lag", "tenten lag --json"))(health.lag)
 app.command(epilog=examples("tenten doctor", "tenten doctor --json"))(health.doctor)
 
 
 def _show_version(show: bool) -> None:
     if show:
-        from importlib.metadata import PackageNotFoundError, version
+        from tenten.runtime.release import release
 
-        try:
-            print(f"tenten {version('tenten-commerce')}")
-        except PackageNotFoundError:
-            print("tenten, run from its sources")
+        print(f"tenten {found}" if (found := release()) else "tenten, run from its sources")
         raise typer.Exit
 
 

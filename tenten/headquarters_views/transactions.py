@@ -75,6 +75,31 @@ def transactions_status(headquarters: Connection, waiting_seconds_max: int) -> T
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OldestBlocked:
+    """The statement that has been blocked for longest."""
+
+    channel_id: str
+    business_date: date
+    seconds: float
+    """Since headquarters received its end of day."""
+
+
+def oldest_blocked(headquarters: Connection) -> OldestBlocked | None:
+    """The statement that has been blocked for longest; None without any. Reads headquarters' database only."""
+    query = (
+        select(statements.c.channel_id, statements.c.business_date, statements.c.received_at)
+        .where(statements.c.status == TransactionStatus.BLOCKED)
+        .order_by(statements.c.received_at)
+        .limit(1)
+    )
+    row = headquarters.execute(query).first()
+    if row is None:
+        return None
+    seconds = (datetime.now(UTC) - row.received_at).total_seconds()
+    return OldestBlocked(channel_id=row.channel_id, business_date=row.business_date, seconds=max(0.0, seconds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionAtHeadquarters:
     """An order or a cash-and-carry sale at headquarters."""
 

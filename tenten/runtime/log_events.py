@@ -124,6 +124,19 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "outbox_pruned": LogEvent(
         level="info", fields=("rows",), meaning="Settled outbox rows were deleted after their retention."
     ),
+    "heartbeat_failed": LogEvent(
+        level="warning",
+        fields=("channel", "error", "code"),
+        meaning="The state of the channel could not be read or sent, so headquarters hears nothing from it; retried "
+        "every minute. Logged once per outage. `TOPIC_AUTHORIZATION_FAILED`: grant the store `Write` on "
+        "`channel-status`.",
+    ),
+    "heartbeat_topic_missing": LogEvent(
+        level="warning",
+        fields=("channel", "topic"),
+        meaning="Headquarters has not created the topic of heartbeats yet: it is looked for every minute. Upgrade "
+        "headquarters, or run `tenten topics apply`.",
+    ),
     # Channel: distribution.
     "batch_applied": LogEvent(
         level="info",
@@ -215,6 +228,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         level="warning",
         fields=("process", "code", "again_in_seconds"),
         meaning="A process ended without a signal from `tenten up`; it is restarted after a pause.",
+    ),
+    "process_given_up": LogEvent(
+        level="error",
+        fields=("process", "code"),
+        meaning="A process ended because its settings are wrong, and is not restarted: correct `tenten.toml`, then "
+        "start `tenten up` again. The other processes continue.",
     ),
     "processes_ended": LogEvent(level="info", fields=("processes",), meaning="All processes were stopped."),
 }

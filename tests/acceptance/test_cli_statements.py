@@ -144,7 +144,7 @@ def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten,
     lags = company.ok("lag", "--json").json
     file = company.directory / "tenten.toml"
     file.write_text(file.read_text().replace("[headquarters]", "[headquarters]\nwaiting_seconds_max = 100000"))
-    healthy = company.ok("status", "--json").json["headquarters"]["transactions"]
+    healthy = company.run("status", "--json").json["headquarters"]["transactions"]
     # then
     assert unhealthy.code == as_text.code == advised.code == 3
     found = unhealthy.json["headquarters"]["transactions"]
@@ -155,7 +155,7 @@ def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten,
     assert "waiting_seconds_max" in as_text.out
     assert "FAIL transactions: a transaction of seattle" in advised.out
     assert healthy["problem"] is None
-    assert "ok   transactions: 2 wait for their customers" in company.ok("doctor").out
+    assert "ok   transactions: 2 wait for their customers" in company.run("doctor").out
     groups = {(lag["group"].rpartition("-")[2], lag["topic"].partition("-")[2]) for lag in lags}
     assert ("transactions", "retail-transactions") in groups
 
@@ -163,7 +163,7 @@ def test_transaction_that_waits_for_too_long_is_unhealthy(ready_company: Tenten,
 def test_doctor_fails_when_sales_order_numbers_run_out(ready_company: Tenten, headquarters_url: str) -> None:
     """The check of a sequence fails before an order has no number."""
     # given
-    assert "sales orders, numbers are left in each" in ready_company.ok("doctor").out
+    assert "sales orders, numbers are left in each" in ready_company.run("doctor").out
     with psycopg.connect(headquarters_url) as connection:
         connection.execute("UPDATE sales_order_sequences SET next = 99999999 WHERE legal_entity = 'usrt'")
     # when

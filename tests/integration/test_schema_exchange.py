@@ -154,6 +154,7 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         "Reply": f"{prefix}channel-replies-value",
         "RetailTransaction": f"{prefix}retail-transactions-value",
         "TransactionReply": f"{prefix}transaction-replies-value",
+        "Heartbeat": f"{prefix}channel-status-value",
     }
     assert headers.keys() == subjects.keys()
     for name, subject in subjects.items():

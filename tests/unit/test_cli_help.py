@@ -35,7 +35,7 @@ EXPECTED = """
 channel distribute, channel relay, channel resync, channel run, channel settle, channel status, config show,
 customer create, customer discard, customer edit, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
-day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor,
+day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
 headquarters run, headquarters verify, init, lag, local start, local status, local stop, loyalty issue, loyalty show,
 order create, order list, order resend, order show, sale create, sale list, sale resend, sale show, statement list,
 statement show, status, topics apply, transactions list, transactions run, transactions show, up

@@ -255,5 +255,6 @@ def test_every_avro_topic_names_a_contract() -> None:
         "channel-replies": "Reply",
         "retail-transactions": "RetailTransaction",
         "transaction-replies": "TransactionReply",
+        "channel-status": "Heartbeat",
     }
     assert {schema.name for schema in contracts()} == set(NAMES)

@@ -4,6 +4,7 @@ from tenten.runtime.settings.load import load_settings
 from tenten.runtime.settings.masked import masked
 from tenten.runtime.settings.model import (
     AccountNumbers,
+    Alarms,
     Channel,
     DefaultCustomer,
     HeadquartersSettings,
@@ -14,6 +15,7 @@ from tenten.runtime.settings.model import (
 
 __all__ = [
     "AccountNumbers",
+    "Alarms",
     "Channel",
     "DefaultCustomer",
     "HeadquartersSettings",

@@ -114,6 +114,21 @@ class HeadquartersSettings(_Table):
     """A transaction that waits longer for its customer raises an alarm."""
 
 
+class Alarms(_Table):
+    """The limits after which `tenten status` and `tenten fleet` report a problem."""
+
+    silent_seconds_max: int = Field(default=90, ge=90)
+    """Without a heartbeat of a channel; a quiet channel sends one a minute."""
+    unsent_seconds_max: int = Field(default=600, ge=1)
+    """The oldest change of a channel that has not been sent."""
+    unsettled_seconds_max: int = Field(default=900, ge=1)
+    """The oldest change of a channel that headquarters has neither settled nor rejected."""
+    incomplete_seconds_max: int = Field(default=900, ge=90)
+    """Since a channel was last known to have every customer."""
+    blocked_seconds_max: int = Field(default=3_600, ge=1)
+    """The oldest blocked statement."""
+
+
 class Settings(_Table):
     """The effective settings."""
 
@@ -127,6 +142,7 @@ class Settings(_Table):
     """Properties of librdkafka."""
     schema_registry_url: WebAddress | None = Field(default=None, repr=False)
     headquarters: HeadquartersSettings = HeadquartersSettings()
+    alarms: Alarms = Alarms()
     legal_entities: dict[Id, LegalEntity] = {}
     channels: dict[Id, Channel] = {}
 

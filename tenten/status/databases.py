@@ -1,0 +1,147 @@
+"""What the databases of headquarters and of channels tell."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Select, func, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from tenten.consumers.channel.distribution.surplus import surplus_problem
+from tenten.headquarters_views.transactions import (
+    OldestBlocked,
+    TransactionsStatus,
+    oldest_blocked,
+    transactions_status,
+)
+from tenten.runtime.error_codes import error_code
+from tenten.runtime.errors import DatabaseRefused
+from tenten.runtime.settings import Settings
+from tenten.schemas.tables import channel, headquarters
+from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.channel_state import (
+    DUPLICATE_NUMBER,
+    complete_at,
+    duplicate_numbers_count,
+    duplicate_numbers_text,
+    oldest_unsent_at,
+    oldest_unsettled,
+)
+from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.migrations import Which, check_version
+from tenten.status.values import ChannelStatus, HeadquartersStatus, NumberSequenceStatus
+
+_REJECTED: Final = "rejected"
+_COUNT_MILLISECONDS: Final = 500
+_QUERY_CANCELED: Final = "57014"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadquartersRead:
+    """The status from headquarters' database, and its oldest blocked statement."""
+
+    status: HeadquartersStatus = field(default_factory=HeadquartersStatus)
+    transactions: TransactionsStatus | None = None
+    blocked: OldestBlocked | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRead:
+    """The status from a channel's database, and its positions in `customers` by topic id and partition."""
+
+    status: ChannelStatus
+    positions: Mapping[tuple[str, int], int]
+    problems: Mapping[str, str]
+    """Sentences by code."""
+
+
+def read_headquarters(settings: Settings) -> HeadquartersRead:
+    """The status of headquarters. Raises: `SettingsError`, `DatabaseRefused`, `DBAPIError`."""
+    customers, log = headquarters.customers, headquarters.synchronization_log
+    with _opened(settings.headquarters_database(), "headquarters") as connection:
+        sequences = {
+            row.legal_entity: NumberSequenceStatus(
+                format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
+            )
+            for row in connection.execute(select(headquarters.number_sequences))
+        }
+        transactions = transactions_status(connection, settings.headquarters.waiting_seconds_max)
+        blocked = oldest_blocked(connection)
+        status = HeadquartersStatus(
+            customers=_count_in_time(connection, select(func.count()).where(customers.c.erased_at.is_(None))),
+            events=_count_in_time(connection, select(func.count()).select_from(log)),
+            rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
+            number_sequences=sequences,
+        )
+    return HeadquartersRead(status=status, transactions=transactions, blocked=blocked)
+
+
+def read_channel(settings: Settings, name: str) -> ChannelRead:
+    """The status of a channel. Raises: `SettingsError`, `DatabaseRefused`, `DBAPIError`."""
+    customers, outbox, positions = channel.customers, channel.outbox, channel.positions
+    topic = settings.topic(CUSTOMERS)
+    unsettled = select(func.count()).where(outbox.c.settled_at.is_(None))
+    is_queued = outbox.c.sequence.in_(select(channel.outbox_queue.c.sequence))
+    with _opened(settings.channel(name).database, "channel") as connection:
+        first_unsettled = oldest_unsettled(connection)
+        status = ChannelStatus(
+            customers=_count(connection, select(func.count()).select_from(customers)),
+            pending=_count(connection, select(func.count()).where(customers.c.account_number.is_(None))),
+            unsettled=_count(connection, unsettled),
+            unsent=_count(connection, unsettled.where(is_queued, outbox.c.outcome.is_(None))),
+            rejected=_count(connection, unsettled.where(outbox.c.outcome == _REJECTED)),
+            oldest_unsent_at=oldest_unsent_at(connection),
+            oldest_unsettled_at=None if first_unsettled is None else first_unsettled.created_at,
+            confirmed_at=complete_at(connection, settings),
+        )
+        problems = _problems(connection, name)
+        query = select(positions.c.topic_id, positions.c.partition, positions.c.next_offset)
+        rows = connection.execute(query.where(positions.c.topic == topic)).all()
+    next_offsets = {(row.topic_id, row.partition): row.next_offset for row in rows}
+    return ChannelRead(status=status, positions=next_offsets, problems=problems)
+
+
+def _problems(connection: Connection, name: str) -> Mapping[str, str]:
+    """What is wrong in a channel's database."""
+    found = {}
+    duplicates = duplicate_numbers_count(connection)
+    if duplicates:
+        found[DUPLICATE_NUMBER] = duplicate_numbers_text(name, duplicates)
+    surplus = surplus_problem(connection, name)
+    if surplus is not None:
+        found["surplus_kept"] = surplus
+    return found
+
+
+@contextmanager
+def _opened(address: str, which: Which) -> Generator[Connection]:
+    """A read-only transaction. Raises: `DatabaseRefused`."""
+    url = make_url(address)
+    if url.drivername == "sqlite" and not Path(str(url.database)).exists():
+        # Opening it would create it.
+        raise DatabaseRefused(f"the database {url.database} does not exist: run `tenten database upgrade all`")
+    engine = open_database(address)
+    try:
+        check_version(engine, which)
+        with consistent_view(engine) as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _count(connection: Connection, query: Select[int]) -> int:
+    return connection.execute(query).scalar_one()
+
+
+def _count_in_time(connection: Connection, query: Select[int]) -> int | None:
+    """The count in PostgreSQL; None if it takes too long."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(f"SET LOCAL statement_timeout = {_COUNT_MILLISECONDS}"))
+            return _count(connection, query)
+    except DBAPIError as error:
+        if error_code(error) != _QUERY_CANCELED:
+            raise
+        return None

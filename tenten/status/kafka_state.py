@@ -1,0 +1,141 @@
+"""What Kafka tells about topics, workers and channels, asked in as few requests as possible."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.topics_admin import TopicInfo, admin_client, ask
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import KafkaRefused
+from tenten.runtime.settings import Settings
+from tenten.schemas.topics import CHANNEL_STATUS, CUSTOMERS, Topic
+from tenten.status.fleet import Heard, read_heartbeats
+from tenten.status.lag import committed_offsets, records_behind
+from tenten.status.reading import Partition
+from tenten.workers import AT_HEADQUARTERS, Worker
+
+
+@dataclass(slots=True, kw_only=True)
+class KafkaState:
+    """Filled step by step: a cluster that answers slowly leaves the later fields as they are."""
+
+    answers: bool = False
+    """Whether a broker has answered at all."""
+    topics: dict[str, TopicInfo | Exception] = field(default_factory=dict)
+    """By name with prefix; the error of a topic that does not exist or may not be seen."""
+    starts: dict[Partition, int] = field(default_factory=dict)
+    ends: dict[Partition, int] = field(default_factory=dict)
+    heartbeats: Mapping[str, Heard] | None = None
+    members: dict[str, int] = field(default_factory=dict)
+    """Running processes, by worker of headquarters."""
+    lags: dict[str, int] = field(default_factory=dict)
+    """Records, by worker of headquarters."""
+
+    def topic(self, name: str) -> TopicInfo | None:
+        """The topic of this name (with prefix), if it exists and its offsets are known."""
+        info = self.topics.get(name)
+        return info if isinstance(info, TopicInfo) and (name, 0) in self.ends else None
+
+
+def read_kafka(settings: Settings, topics: Sequence[Topic], *, at_headquarters: bool, state: KafkaState) -> None:
+    """Fill the state. `at_headquarters`: also what only headquarters' user may ask.
+
+    Raises: `SettingsError`, `KafkaRefused`, `KafkaException`.
+    """
+    admin = admin_client(settings)
+    state.answers = True
+    _read_topics(settings, [settings.topic(topic) for topic in topics], state)
+    if isinstance(state.topics.get(settings.topic(CHANNEL_STATUS)), TopicInfo):
+        state.heartbeats = _readable_heartbeats(settings)
+    if at_headquarters:
+        _read_members(settings, admin, state)
+        for worker in AT_HEADQUARTERS:
+            _read_lag(settings, worker, state)
+
+
+def _readable_heartbeats(settings: Settings) -> Mapping[str, Heard] | None:
+    """The last heartbeat by channel; None for a user who may not read them, such as a store."""
+    try:
+        return read_heartbeats(settings)
+    except KafkaRefused:
+        return None
+
+
+def _read_topics(settings: Settings, names: Sequence[str], state: KafkaState) -> None:
+    answers = ask(
+        settings, lambda admin: admin.describe_topics(TopicCollection([*names]), request_timeout=REQUEST_SECONDS)
+    )
+    for name, future in answers.items():
+        try:
+            described = call_kafka(future.result, name)
+        except (KafkaRefused, KafkaException) as error:
+            state.topics[name] = error
+        else:
+            state.topics[name] = TopicInfo(topic_id=str(described.topic_id), partitions=len(described.partitions))
+    parts = [
+        (name, partition)
+        for name, info in state.topics.items()
+        if isinstance(info, TopicInfo)
+        for partition in range(info.partitions)
+    ]
+    state.starts.update(_offsets(settings, parts, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]  # its stubs lack it
+    state.ends.update(_offsets(settings, parts, OffsetSpec.latest()))  # type: ignore[no-untyped-call]  # as above
+
+
+def _offsets(settings: Settings, parts: Sequence[Partition], which: OffsetSpec) -> dict[Partition, int]:
+    """The first or last readable offset of every partition, in one request to each broker."""
+    if not parts:
+        return {}
+    asked = {TopicPartition(*part): which for part in parts}
+    answers = ask(
+        settings,
+        lambda admin: admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
+        ),
+    )
+    return {(at.topic, at.partition): call_kafka(future.result, at.topic).offset for at, future in answers.items()}
+
+
+def _read_members(settings: Settings, admin: AdminClient, state: KafkaState) -> None:
+    """Count the members of each group: the group has heard from each of them within its session timeout."""
+    for worker in AT_HEADQUARTERS:
+        group = settings.group(worker.group_of() or "")
+        future = admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS)[group]
+        try:
+            state.members[worker.name] = len(call_kafka(future.result, group).members)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                state.members[worker.name] = 0
+            elif not is_transient(error):
+                raise
+
+
+def _read_lag(settings: Settings, worker: Worker, state: KafkaState) -> None:
+    """Sum up the records that a worker of headquarters has not processed."""
+    (topic,) = worker.reads
+    name = settings.topic(topic)
+    info = state.topic(name)
+    if info is not None:
+        committed = committed_offsets(settings, settings.group(worker.group_of() or ""), name, info.partitions)
+        gaps = {
+            (name, partition): (committed.get(partition, state.starts[name, partition]), state.ends[name, partition])
+            for partition in range(info.partitions)
+        }
+        state.lags[worker.name] = sum(records_behind(settings, gaps).values())
+
+
+def customers_lag(settings: Settings, state: KafkaState, positions: Mapping[tuple[str, int], int]) -> int | None:
+    """The records of `customers` after these positions, by topic id and partition; None if the ends are not known."""
+    name = settings.topic(CUSTOMERS)
+    info = state.topic(name)
+    if info is None:
+        return None
+    return sum(
+        max(0, state.ends[name, partition] - positions.get((info.topic_id, partition), 0))
+        for partition in range(info.partitions)
+    )
