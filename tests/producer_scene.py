@@ -20,6 +20,7 @@ from tenten.avro.wire import WriterSchemas, contract
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.topics_admin import apply_topics
 from tenten.producers import OpenChannel, open_channel
+from tenten.producers.outbox.folding import FOLDED
 from tenten.producers.relay import run as relay
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import CustomerEvent, Reason, RetailTransaction, event_from_avro, transaction_from_avro
@@ -34,6 +35,8 @@ from tests.waiting import wait_for
 HOUSTON: Final = "houston"
 DEADLINE_SECONDS: Final = 180.0
 """The deadline of every wait."""
+
+ALL_ROWS: Final = 1_000_000_000
 
 REASON: Final = Reason(field="last_name", code="too_long", text="At most 100 characters are allowed.")
 
@@ -57,8 +60,14 @@ class Store:
         return {table.name: len(self.rows(table)) for table in tables}
 
     def events(self) -> list[CustomerEvent]:
-        """The customers' events in the outbox, oldest first."""
-        return [decoded(row["payload"]) for row in self.rows(channel.outbox) if row["aggregatetype"] == "customer"]
+        """The customers' events in the outbox, oldest first, without those that are part of a later one."""
+        rows = [row for row in self.rows(channel.outbox) if row["outcome"] != FOLDED]
+        return [decoded(row["payload"]) for row in rows if row["aggregatetype"] == "customer"]
+
+    def reserve(self, to: int) -> None:
+        """The relay may have read the rows up to this sequence."""
+        with self.channel.engine.begin() as connection:
+            connection.execute(update(channel.outbox_reservation).values(reserved_to=to))
 
     def transactions(self) -> list[RetailTransaction]:
         """The orders, sales and ends of day in the outbox, oldest first."""
@@ -157,7 +166,10 @@ def decoded_transaction(payload: bytes | None) -> RetailTransaction:
 
 @contextmanager
 def set_store(directory: Path, url: str, *, bootstrap_servers: str | None = None, prefix: str = "") -> Iterator[Store]:
-    """The channel with its tables in this database; with its topics, if a broker is given."""
+    """The channel with its tables in this database; with its topics, if a broker is given.
+
+    No event is folded: all that will be in the outbox counts as read by the relay.
+    """
     defaults = {"customer_group": "10", "receipt_preference": "email", "affiliations": ["friends"]}
     parts = [
         general(prefix),
@@ -176,7 +188,9 @@ def set_store(directory: Path, url: str, *, bootstrap_servers: str | None = None
     for name in settings.channels:
         channel_tables(settings.channel(name).database)
     with open_channel(settings, HOUSTON) as opened:
-        yield Store(settings, opened, toml)
+        store = Store(settings, opened, toml)
+        store.reserve(to=ALL_ROWS)
+        yield store
 
 
 def _now() -> datetime:

@@ -113,7 +113,7 @@ def _import_slice(
     results: dict[int, LineResult] = {}
     lines = []
     for line in batch:
-        line_input = read_line(channel.legal_entity_id, line, columns)
+        line_input = read_line(channel, line, columns)
         if isinstance(line_input, LineInput):
             lines.append(line_input)
         else:

@@ -34,7 +34,7 @@ class LineInput:
     fields: CustomerFields
 
 
-def read_line(legal_entity: str, line: Line, columns: Columns) -> LineInput | tuple[Reason, ...]:
+def read_line(channel: OpenChannel, line: Line, columns: Columns) -> LineInput | tuple[Reason, ...]:
     """The input of a line, or the reasons why it has none."""
     if line.problem is not None:
         return (line.problem,)
@@ -53,11 +53,12 @@ def read_line(legal_entity: str, line: Line, columns: Columns) -> LineInput | tu
         fields = fields_from_texts(texts)
     except ValueError as error:
         return (Reason(field="line", code="unknown_choice", text=str(error)),)
-    customer_id = uuid5(_NAMESPACE, f"{legal_entity}\n{identity}")
+    customer_id = uuid5(_NAMESPACE, f"{channel.legal_entity_id}\n{identity}")
     return LineInput(
         line=line.number,
         customer_id=str(customer_id),
-        event_id=str(uuid5(customer_id, content)),
+        # The channel, because another one that imports the line adds its own address books to the customer.
+        event_id=str(uuid5(customer_id, f"{channel.name}\n{content}")),
         fields=fields,
     )
 

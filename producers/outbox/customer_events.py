@@ -22,6 +22,7 @@ from tenten.schemas.messages import (
     reasons_from_json,
 )
 from tenten.schemas.tables.channel import customers, outbox
+from tenten.schemas.topics import EVENT_BYTES_MAX
 from tenten.sql.arrays import is_one_of
 
 _DISCARDED: Final = "discarded"
@@ -36,6 +37,13 @@ _TYPES: Final = {
 }
 
 
+TOO_LARGE: Final = Reason(
+    field="customer",
+    code="too_large",
+    text="This customer is too large to be sent: remove addresses, contacts or attributes.",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEvent:
     """An event of the overlay: unsettled, or settled in a version that no snapshot in this channel has reached."""
@@ -44,6 +52,11 @@ class OutboxEvent:
     rejected: bool
     reasons: tuple[Reason, ...]
     settled: bool
+
+
+def size_violations(payload: bytes) -> list[Reason]:
+    """The reason to reject an event that headquarters would not read because of its size."""
+    return [TOO_LARGE] if len(payload) > EVENT_BYTES_MAX else []
 
 
 def append(connection: Connection, events: Sequence[CustomerEvent], created_at: datetime) -> None:

@@ -1,9 +1,13 @@
 """The outbox queue as the relay uses it: read the rows to send, and delete the entries of rows that were sent.
 
-Rows of different customers may become visible out of order, hence the relay asks which rows are in the queue, never
-which are "greater than the last one". Reading begins a little before the entry where it began last time all the same:
-PostgreSQL keeps deleted entries in the index while a transaction, such as a backup, could still see them, and a million
-of them would have to be passed each time. The whole queue is read about every second.
+In PostgreSQL rows of different customers may become visible out of order, hence the relay asks which rows are in the
+queue, never which are "greater than the last one". Reading begins a little before the entry where it began last time
+all the same: PostgreSQL keeps deleted entries in the index while a transaction, such as a backup, could still see them,
+and a million of them would have to be passed each time. SQLite has one writer at a time, so there new rows come after
+all others. An earlier row that is queued again is found because the whole queue is read about every second.
+
+Before the relay reads rows it reserves them, a few more than there are: a row after the reservation was certainly never
+sent, and a till may fold it into the next change of its customer (`folding.py`).
 """
 
 import json
@@ -25,6 +29,10 @@ _WHOLE_QUEUE_PART: Final = 20
 
 _LATE_ROWS: Final = 1_000
 """Rows that become visible late are mostly this close to the first ones, and are found at once."""
+
+
+RESERVED_AHEAD: Final = 16
+"""Rows that are reserved before they exist, so that not every single row needs a reservation of its own."""
 
 
 class QueuedRow(NamedTuple):
@@ -49,8 +57,18 @@ class QueuedRows(NamedTuple):
     has_more: bool
     """Whether a limit was reached, so that there are likely more."""
 
+    def sequences(self) -> list[int]:
+        """The sequences of all these entries."""
+        return [*self.obsolete, *(row.sequence for row in self.rows)]
+
+    @property
+    def last(self) -> int:
+        """The last of the sequences; 0 without any."""
+        return max(self.sequences(), default=0)
+
 
 NOTHING: Final = QueuedRows((), (), has_more=False)
+_NO_END: Final = 2**63 - 1
 
 
 # The first entries after a sequence, with their rows. Entries that were read and not deleted yet are excluded one by
@@ -63,7 +81,7 @@ _READ_POSTGRESQL: Final = """
                sum(length(payload)) OVER (ORDER BY entry.sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS before
         FROM (
             SELECT sequence FROM outbox_queue
-            WHERE sequence > %s AND NOT sequence <@ %s::int8multirange ORDER BY sequence LIMIT %s
+            WHERE sequence > %s AND sequence <= %s AND NOT sequence <@ %s::int8multirange ORDER BY sequence LIMIT %s
         ) AS entry LEFT JOIN LATERAL (
             SELECT * FROM outbox
             WHERE outbox.sequence = entry.sequence AND settled_at IS NULL AND outcome IS NULL LIMIT 1
@@ -72,11 +90,22 @@ _READ_POSTGRESQL: Final = """
     ) AS entry
     WHERE before IS NULL OR before < %s
     """
-_READ_SQLITE: Final = "SELECT sequence FROM outbox_queue WHERE sequence > ? ORDER BY sequence LIMIT ?"
-_ROW_SQLITE: Final = """
-    SELECT sequence, id, aggregatetype, aggregateid, type, payload FROM outbox
-    WHERE sequence = ? AND settled_at IS NULL AND outcome IS NULL
+_READ_SQLITE: Final = """
+    SELECT sequence FROM outbox_queue WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
     """
+_ROWS_SQLITE: Final = """
+    SELECT entry.sequence, id, aggregatetype, aggregateid, type, payload
+    FROM outbox_queue AS entry
+    LEFT JOIN outbox ON outbox.sequence = entry.sequence AND settled_at IS NULL AND outcome IS NULL
+    WHERE entry.sequence BETWEEN ? AND ? ORDER BY entry.sequence
+    """
+
+# Reserve all rows in the queue, and some more. PostgreSQL waits for tills that are folding rows.
+_RESERVE: Final = f"""
+    UPDATE outbox_reservation SET reserved_to = (SELECT max(sequence) FROM outbox_queue) + {RESERVED_AHEAD}
+    WHERE reserved_to < (SELECT max(sequence) FROM outbox_queue)
+    """  # noqa: S608 - a constant of this module
+_RESERVED_TO: Final = "SELECT reserved_to FROM outbox_reservation"
 
 # Delete entries.
 _DELETE_POSTGRESQL: Final = "DELETE FROM outbox_queue WHERE sequence = ANY (%s::int8[])"
@@ -104,6 +133,7 @@ class OutboxQueue:
         self._unfinished: set[int] = set()
         """The sequences that were read, and whose entries exist."""
         self._after = 0
+        self._reserved_to = 0
         self._whole_queue_at = 0.0
 
     def read(self, rows_max: int, bytes_max: int) -> QueuedRows:
@@ -112,20 +142,34 @@ class OutboxQueue:
         """
         started_at = time.monotonic()
         is_whole = started_at >= self._whole_queue_at
-        read = self._read_postgresql if self._is_postgresql else self._read_sqlite
-        queued = read(0 if is_whole else self._after, rows_max, bytes_max)
+        after = 0 if is_whole else self._after
+        queued = self._read(after, _NO_END, rows_max, bytes_max)
+        if queued.last > self._reserved_to:
+            # Read again, because a till may have folded some of these rows before they were reserved.
+            self._reserve()
+            queued = self._read(after, self._reserved_to, rows_max, bytes_max)
         if is_whole:
             ended_at = time.monotonic()
             pause_seconds = max(WHOLE_QUEUE_SECONDS, (ended_at - started_at) * _WHOLE_QUEUE_PART)
             self._whole_queue_at = ended_at + pause_seconds
-        sequences = [*queued.obsolete, *(row.sequence for row in queued.rows)]
+        sequences = queued.sequences()
         if sequences:
-            self._after = min(sequences) - 1 - _LATE_ROWS
+            self._after = min(sequences) - 1 - _LATE_ROWS if self._is_postgresql else max(sequences)
             self._unfinished.update(sequences)
         return queued
 
-    def _read_postgresql(self, after: int, rows_max: int, bytes_max: int) -> QueuedRows:
-        parameters = (after, multirange(self._unfinished), rows_max, bytes_max)
+    def _read(self, after: int, to: int, rows_max: int, bytes_max: int) -> QueuedRows:
+        """The entries after a sequence and up to another one."""
+        read = self._read_postgresql if self._is_postgresql else self._read_sqlite
+        return read(after, to, rows_max, bytes_max)
+
+    def _reserve(self) -> None:
+        """Reserve all rows in the queue."""
+        self._driver.execute(_RESERVE)
+        self._reserved_to = self._driver.execute(_RESERVED_TO).fetchone()[0]
+
+    def _read_postgresql(self, after: int, to: int, rows_max: int, bytes_max: int) -> QueuedRows:
+        parameters = (after, to, multirange(self._unfinished), rows_max, bytes_max)
         # A binary cursor transfers payloads as bytes instead of in hexadecimal.
         with closing(self._driver.cursor(binary=True)) as cursor:
             found = cursor.execute(_READ_POSTGRESQL, parameters, prepare=True).fetchall()
@@ -134,27 +178,27 @@ class OutboxQueue:
         size = sum(len(row.payload) for row in rows)
         return QueuedRows(rows, obsolete, has_more=size >= bytes_max or len(found) == rows_max)
 
-    def _read_sqlite(self, after: int, rows_max: int, bytes_max: int) -> QueuedRows:
-        entries = self._driver.execute(_READ_SQLITE, (after, rows_max + len(self._unfinished))).fetchall()
+    def _read_sqlite(self, after: int, to: int, rows_max: int, bytes_max: int) -> QueuedRows:
+        # Entries that were read are passed without their payloads.
+        passed = sum(sequence > after for sequence in self._unfinished)
+        entries = self._driver.execute(_READ_SQLITE, (after, to, rows_max + passed)).fetchall()
         new = [entry[0] for entry in entries if entry[0] not in self._unfinished][:rows_max]
         if not new:
             return NOTHING
         rows: list[QueuedRow] = []
         obsolete: list[int] = []
         size = 0
-        # In one transaction, SQLite locks its files once, not for each row.
-        self._driver.execute("BEGIN")
         with closing(self._driver.cursor()) as cursor:
-            for sequence in new:
-                row = cursor.execute(_ROW_SQLITE, (sequence,)).fetchone()
-                if row is None:
-                    obsolete.append(sequence)
+            for row in cursor.execute(_ROWS_SQLITE, (new[0], new[-1])):
+                if row[0] in self._unfinished:
+                    continue
+                if row[1] is None:
+                    obsolete.append(row[0])
                     continue
                 rows.append(QueuedRow._make(row))
                 size += len(row[5])
                 if size >= bytes_max:
                     break
-        self._driver.execute("COMMIT")
         return QueuedRows(rows, obsolete, has_more=size >= bytes_max or len(new) == rows_max)
 
     def delete(self, sequences: Collection[int]) -> None:

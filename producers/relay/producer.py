@@ -20,7 +20,7 @@ from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYT
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_STATUS, RETAIL_TRANSACTIONS, Topic
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_STATUS, EVENT_BYTES_MAX, RETAIL_TRANSACTIONS, Topic
 
 log = get_logger(__name__)
 
@@ -140,7 +140,7 @@ class RelayProducer:
         return len(self._sent)
 
     def send(self, rows: Sequence[QueuedRow], stop: Event) -> list[QueuedRow]:
-        """Queue these rows for sending, in this order; the rows that can never be sent because of their size.
+        """Queue these rows for sending, in this order; return those that are too large for the topic or its reader.
 
         Blocks only while the producer's queue is full. When `stop` is set meanwhile, the rows after that are not sent.
         """
@@ -151,6 +151,9 @@ class RelayProducer:
             topic, framing, fixed_key = routes[aggregate_type]
             key = fixed_key or aggregate_id
             value = payload if framing is None else framing(payload)
+            if aggregate_type == CUSTOMER and len(value) > EVENT_BYTES_MAX:
+                too_large.append(row)
+                continue
             try:
                 produce(topic, value, key, headers=[("id", event_id), ("type", kind)])
             except BufferError:

@@ -1,4 +1,7 @@
-"""Reads the outbox queue; of a backlog, the next rows in a thread, where it also deletes the entries of sent rows."""
+"""Reads the outbox queue; of a backlog, the next rows in a thread, where it also deletes the entries of sent rows.
+
+SQLite works in the calling process. There a thread would only compete for the interpreter, row by row.
+"""
 
 import time
 from collections.abc import Collection, Sequence
@@ -16,8 +19,11 @@ DELETE_SECONDS: Final = 0.05
 class QueueFeed:
     """Use it as a context manager; the entries that can be deleted are deleted at its end."""
 
-    def __init__(self, queue: OutboxQueue, *, rows_max: int, bytes_max: int, deleted_max: int) -> None:
+    def __init__(
+        self, queue: OutboxQueue, *, rows_max: int, bytes_max: int, deleted_max: int, reads_ahead: bool
+    ) -> None:
         self._queue = queue
+        self._reads_ahead = reads_ahead
         self._limits = (rows_max, bytes_max)
         self._deleted_max = deleted_max
         # Its thread starts when a backlog is read for the first time.
@@ -37,11 +43,12 @@ class QueueFeed:
             self._delete(self._take_finished())
 
     def read(self) -> QueuedRows:
-        """The next rows. When there are more, the rows after them are being read from now on."""
+        """The next rows. When there are more, the rows after them may be read ahead from now on."""
+        self.delete_when_due()
         ahead, self._ahead = self._ahead, None
         queued = self._queue.read(*self._limits) if ahead is None else ahead.result()
         self.finish(queued.obsolete)
-        if queued.has_more:
+        if queued.has_more and self._reads_ahead:
             self._ahead = self._thread.submit(self._delete_and_read, self._take_finished())
         if queued.rows:
             failpoint("relay.after_select")

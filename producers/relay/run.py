@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from structlog import get_logger
 
 from tenten.kafka.client_errors import refusal_of
-from tenten.producers.outbox import table, transactions
+from tenten.producers.outbox import customer_events, table, transactions
 from tenten.producers.outbox.queue import NOTHING, OutboxQueue, QueuedRow
 from tenten.producers.relay.heartbeat import HeartbeatThread
 from tenten.producers.relay.maintenance import Maintenance, check_topics
@@ -65,11 +65,7 @@ _STABLE_SECONDS: Final = 5.0
 """A failure after this time of work is a new outage."""
 
 TOO_LARGE: Final = {
-    table.CUSTOMER: Reason(
-        field="customer",
-        code="too_large",
-        text="This customer is too large to be sent: remove addresses, contacts or attributes.",
-    ),
+    table.CUSTOMER: customer_events.TOO_LARGE,
     table.RETAIL_TRANSACTION: Reason(
         field="lines", code="too_large", text="Too large to be sent: it was recorded by another release."
     ),
@@ -134,11 +130,17 @@ def relay(
     stop: Event,
 ) -> None:
     """Relay until `stop` is set. Raises: `DeliveryFailed`; errors of the database and of maintenance."""
-    deleted_max = DELETED_ROWS_MAX[connection.dialect.name]
+    dialect = connection.dialect.name
     cards_at = read_at = 0.0
     with (
         closing(CommitListener(connection, table.WAKE_CHANNEL)) as wake,
-        QueueFeed(queue, rows_max=READ_ROWS_MAX, bytes_max=READ_BYTES_MAX, deleted_max=deleted_max) as feed,
+        QueueFeed(
+            queue,
+            rows_max=READ_ROWS_MAX,
+            bytes_max=READ_BYTES_MAX,
+            deleted_max=DELETED_ROWS_MAX[dialect],
+            reads_ahead=dialect == "postgresql",
+        ) as feed,
     ):
         while not stop.is_set() or producer.sent_rows:
             has_steps_left = maintenance.run_when_due()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from tenten.avro.wire import contract, encode
 from tenten.producers.outbox import customer_events
 from tenten.producers.outbox.customer_events import OutboxEvent
+from tenten.producers.outbox.folding import settle_folded
 from tenten.rules.customer import changed_paths
 from tenten.schemas.messages import Customer, CustomerEvent, CustomerState, EventKind, SupersededEvent, to_avro
 from tenten.schemas.tables.channel import customers, snapshots
@@ -29,6 +30,8 @@ class Change:
     event: CustomerEvent
     snapshot: Customer | None
     """The base snapshot to store, where the row had no edits before."""
+    folded: tuple[str, ...] = ()
+    """The ids of unsent events that this one replaces."""
 
 
 def created(
@@ -61,13 +64,21 @@ def edited(
     events: Sequence[OutboxEvent],
     state: CustomerState,
     now: datetime,
+    folded: Sequence[OutboxEvent] = (),
 ) -> Change:
-    """The edit that changes the customer to this state. `events` are all overlay events, oldest first."""
+    """The edit that changes the customer to this state. `events` are all overlay events, oldest first.
+
+    The event takes in the changes of the `folded` ones, which are the last of them, and supersedes the others.
+    """
     supersedes = [
         SupersededEvent(event_id=event.event.event_id, changed=event.event.changed)
-        for event in events
+        for event in events[: len(events) - len(folded)]
         if not event.settled
     ]
+    changed = changed_paths(before.state, state)
+    if changed:
+        changed = tuple(dict.fromkeys((*(path for event in folded for path in event.event.changed), *changed)))
+    is_new = any(event.event.kind is EventKind.CREATED for event in folded)
     return Change(
         before=before,
         after=replace(before, state=state, updated_at=now),
@@ -75,15 +86,16 @@ def edited(
             customer_id=before.customer_id,
             event_id=event_id,
             channel_id=channel_id,
-            kind=EventKind.EDITED,
+            kind=EventKind.CREATED if is_new else EventKind.EDITED,
             occurred_at=now,
             operator=operator,
             based_on_version=before.version,
-            changed=changed_paths(before.state, state),
+            changed=changed,
             supersedes=tuple(supersedes),
             customer=state,
         ),
         snapshot=None if events else snapshot_of(before),
+        folded=tuple(event.event.event_id for event in folded),
     )
 
 
@@ -126,6 +138,7 @@ def write(connection: Connection, changes: Sequence[Change], now: datetime) -> N
         after[customer_id] = change.after
     _store_snapshots(connection, [change.snapshot for change in changes if change.snapshot is not None])
     write_customers(connection, CHANNEL_TABLES, list(after.values()), before)
+    settle_folded(connection, [event_id for change in changes for event_id in change.folded], now)
     customer_events.append(connection, [change.event for change in changes], now)
 
 

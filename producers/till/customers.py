@@ -19,8 +19,10 @@ from uuid import UUID, uuid5
 import uuid_utils
 from sqlalchemy import Connection
 
+from tenten.avro.record_encoder import encode_record
 from tenten.producers.outbox import customer_events, table
 from tenten.producers.outbox.customer_events import OutboxEvent, OutboxSummary
+from tenten.producers.outbox.folding import foldable
 from tenten.producers.till import customer_change
 from tenten.producers.till.caller_fields import customer_reasons
 from tenten.producers.till.customer_input import CustomerFields
@@ -34,7 +36,7 @@ from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import CustomerRejected
-from tenten.schemas.messages import CustomerState, CustomerType, Reason
+from tenten.schemas.messages import CustomerEvent, CustomerState, CustomerType, Reason
 from tenten.sql.customer_rows import StoredCustomer
 
 
@@ -58,7 +60,7 @@ def create_customer(
     unknown field.
     """
     now = datetime.now(UTC)
-    customer, event = _ids(customer_id, event_id)
+    customer, event = _ids(channel, customer_id, event_id, fields)
     state = merge_input(new_state(channel, fields), fields, context(channel, now))
     operator = operator_of(channel, operator)
     reject_customer(state, operator)
@@ -78,12 +80,18 @@ def create_customer(
     return view_of(change.after, OutboxSummary(1, rejected=False, reasons=()))
 
 
-def _ids(customer_id: str | None, event_id: str | None) -> tuple[str, str | None]:
-    """The customer's id, and the event's id if the call is repeatable. Raises: `CustomerRejected`."""
+def _ids(
+    channel: OpenChannel, customer_id: str | None, event_id: str | None, fields: CustomerFields
+) -> tuple[str, str | None]:
+    """The customer's id, and the event's id if the call is repeatable. Raises: `CustomerRejected`.
+
+    The same customer created elsewhere, or with other values, is another event: it must not count as a repeat.
+    """
     event = None if event_id is None else _guid(event_id, "event_id")
     if customer_id is not None:
         customer = _guid(customer_id, "customer_id")
-        return str(customer), str(uuid5(customer, "created") if event is None else event)
+        content = f"created\n{channel.name}\n{sorted(fields.items())}"
+        return str(customer), str(uuid5(customer, content) if event is None else event)
     if event is not None:
         return str(uuid5(event, "customer")), str(event)
     return new_id(), None
@@ -137,9 +145,11 @@ def edit_customer(
                 events=events,
                 state=state,
                 now=now,
+                folded=foldable(connection, before.customer_id, events, operator),
             )
             if customer_change.must_be_sent(change, events):
                 reject_customer(state, operator)
+                reject_too_large(change.event)
                 customer_change.write(connection, [change], now)
             return read_view(connection, before.customer_id)
     except AlreadyRecorded:
@@ -167,6 +177,11 @@ def _guid(text: str, field: str) -> UUID:
 def reject_customer(state: CustomerState, operator: str | None) -> None:
     """Raises: `CustomerRejected` with every rule that the customer or the operator breaks."""
     reject([*operator_violations(operator), *customer_reasons(reasons(state), state)])
+
+
+def reject_too_large(event: CustomerEvent) -> None:
+    """Raises: `CustomerRejected` if headquarters would not read the event because of its size."""
+    reject(customer_events.size_violations(encode_record("CustomerEvent", event)))
 
 
 def reject(violations: Sequence[Reason]) -> None:

@@ -18,11 +18,19 @@ from typing import Final
 
 from sqlalchemy import Connection, Text, cast, exists, literal_column, select, update
 
+from tenten.producers.outbox.folding import foldable
 from tenten.producers.outbox.table import CUSTOMER, REJECTED
 from tenten.producers.till import customer_change
 from tenten.producers.till.customer_merge import merge_input
 from tenten.producers.till.customer_views import CustomerStatus, lock_customer, read_views
-from tenten.producers.till.customers import context, new_id, overlay_events_of, reject, reject_customer
+from tenten.producers.till.customers import (
+    context,
+    new_id,
+    overlay_events_of,
+    reject,
+    reject_customer,
+    reject_too_large,
+)
 from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
@@ -237,10 +245,12 @@ def _issue(
         events=events,
         state=state,
         now=now,
+        folded=foldable(connection, customer.customer_id, events, operator),
     )
     if customer_change.must_be_sent(change, events):
         if validated:
             reject_customer(state, operator)
+            reject_too_large(change.event)
         customer_change.write(connection, [change], now)
     return True
 

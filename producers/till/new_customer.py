@@ -15,10 +15,11 @@ from typing import Any, Final
 from sqlalchemy import JSON, Table
 
 from tenten.avro.record_encoder import encode_record
-from tenten.producers.outbox.customer_events import CREATED_TYPE
+from tenten.producers.outbox.customer_events import CREATED_TYPE, size_violations
 from tenten.producers.outbox.table import CUSTOMER, WAKE_CHANNEL
 from tenten.producers.till.customer_change import Change
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.runtime.errors import CustomerRejected
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
 from tenten.schemas.tables.types import UtcTime, as_sqlite_time
@@ -38,7 +39,8 @@ _EVENT_SQLITE: Final = (
 def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> None:
     """Write a new customer and its event in one SQL transaction; the relay is notified.
 
-    Raises: the driver's errors; its `IntegrityError` if the customer or the event is recorded already.
+    Raises: `CustomerRejected` if the event is too large; the driver's errors; its `IntegrityError` if the customer or
+    the event is recorded already.
     """
     customer = change.after
     rows = (
@@ -48,6 +50,8 @@ def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> N
     )
     event = change.event
     payload = encode_record("CustomerEvent", event)
+    if violations := size_violations(payload):
+        raise CustomerRejected(violations)
     appended = (event.event_id, CUSTOMER, event.customer_id, CREATED_TYPE, payload)
     failpoint("customers.before_commit")
     if channel.engine.dialect.name == "postgresql":

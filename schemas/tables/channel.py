@@ -79,6 +79,14 @@ outbox_queue: Final = Table(
 )
 """The rows of the outbox that are still to be sent: written with them, deleted after the broker's acknowledgement."""
 
+outbox_reservation: Final = Table(
+    "outbox_reservation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("reserved_to", BigInteger, nullable=False, comment="the relay may have read the rows up to this sequence"),
+)
+"""One row: rows of the outbox after this sequence were certainly never read by the relay, so they can be folded."""
+
 outbox_resends: Final = Table(
     "outbox_resends",
     metadata,

@@ -12,7 +12,8 @@ from rich.table import Table
 from tenten.demo.stage import DemoFailed, Stage, check_processes
 from tenten.demo.stores import standing
 
-_FRAME_SECONDS: Final = 0.5
+_FRAME_SECONDS: Final = 1.0
+"""The queries of a frame take time from the processes that they watch."""
 
 
 class View:

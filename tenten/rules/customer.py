@@ -1,7 +1,8 @@
 """Merge edits into a customer: headquarters with its current customer, a channel with the last snapshot (the overlay).
 
-An edit has the whole customer, as its author saw it, and the changed paths. Paths are `last_name`, `address_books`
-(as a whole), `addresses/<id>`, `contacts/<id>`, `affiliations/<name>`, `attributes/<name>`; names may contain slashes.
+An edit has the whole customer, as its author saw it, and the changed paths. Paths are `last_name`, `addresses/<id>`,
+`contacts/<id>`, `address_books/<name>`, `affiliations/<name>`, `attributes/<name>`; names may contain slashes. So what
+two stores add to the same list is merged. `address_books` as a whole is also understood: release 0.1.0 wrote it.
 """
 
 import unicodedata
@@ -14,9 +15,12 @@ from tenten.schemas.customer_fields import scalar_fields
 from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, CustomerType, canonical
 
 SCALARS: Final = tuple(field.name for field in scalar_fields() if field.name != "legal_entity")
-"""The fields with a path of their own, apart from `address_books`. The legal entity never changes."""
+"""The fields with a path of their own. The legal entity never changes."""
 
-PARTS: Final = ("affiliations", "addresses", "contacts", "attributes")
+_NAMES: Final = ("address_books", "affiliations")
+"""The lists of names: each is its own key."""
+
+PARTS: Final = (*_NAMES, "addresses", "contacts", "attributes")
 """The lists whose members have a path each."""
 
 PATH_CHARACTERS_MAX: Final = 100
@@ -45,14 +49,15 @@ def apply_paths(base: CustomerState, edited: CustomerState, paths: Iterable[str]
                 ours[name][key] = theirs[name][key]
             else:
                 ours[name].pop(key, None)
-    fields.update((name, tuple(members.values())) for name, members in ours.items())
+    for name, members in ours.items():
+        fields.setdefault(name, tuple(members.values()))
     return canonical(_without_dangling_primaries(replace(base, **fields)))
 
 
 def _by_key(state: CustomerState, part: str) -> dict[str, Any]:
     """The members of a list by their keys in paths."""
-    if part == "affiliations":
-        return {name: name for name in state.affiliations}
+    if part in _NAMES:
+        return {name: name for name in getattr(state, part)}
     if part == "addresses":
         return {address.address_id: address for address in state.addresses}
     if part == "contacts":
@@ -77,7 +82,7 @@ def changed_paths(before: CustomerState | None, after: CustomerState) -> tuple[s
     new = canonical(after)
     if old == new:
         return ()
-    paths = [name for name in (*SCALARS, "address_books") if getattr(old, name) != getattr(new, name)]
+    paths = [name for name in SCALARS if getattr(old, name) != getattr(new, name)]
     for part in PARTS:
         if getattr(old, part) != getattr(new, part):
             had, has = _by_key(old, part), _by_key(new, part)
@@ -99,7 +104,8 @@ def is_path(path: str) -> bool:
 def value_at(state: CustomerState, path: str) -> object:
     """The value at a path, for the audit, as JSON: a text, a list or an object; None if it is absent.
 
-    An affiliation is its name, an attribute `{"decimal": "1.5"}`, an address or a contact an object without its id.
+    An affiliation or address book is its name, an attribute `{"decimal": "1.5"}`, an address or a contact an object
+    without its id.
     """
     name, slash, key = path.partition("/")
     if not slash and name in _WHOLE:

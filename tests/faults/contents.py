@@ -82,13 +82,17 @@ def _outbox_arrived(case: Case, name: str, channel: ChannelTables) -> Iterator[s
     arrived = {*(event["event_id"] for _, event in case.events), *case.transactions}
     unsettled = {str(row["aggregateid"]) for row in channel.outbox if _is_unsettled_event(row)}
     for row in channel.outbox:
+        if row["outcome"] == _FOLDED and str(row["id"]) in arrived:
+            yield f"I7: {name} has folded event {row['id']} into a later one, and it is on the topic"
         if row["sequence"] not in channel.queue and row["outcome"] not in _NEVER_SENT and str(row["id"]) not in arrived:
             yield f"I4: {name} has sent event {row['id']}, which is not on the topic"
     for customer_id in sorted(unsettled - channel.customers.keys()):
         yield f"I7: {name} has lost customer {customer_id}, which has unsettled events"
 
 
-_NEVER_SENT: Final = frozenset({"erased", "rejected", "discarded"})
+_FOLDED: Final = "folded"
+
+_NEVER_SENT: Final = frozenset({"erased", "rejected", "discarded", _FOLDED})
 """Outcomes that a row can also get in the channel, before it was sent."""
 
 

@@ -116,7 +116,7 @@ def _merged(base: State, given: State, paths: Iterable[str]) -> State:
     merged = deepcopy(base)
     for path in paths:
         name, _, key = path.partition("/")
-        if name == "affiliations":
+        if name == "affiliations" or (name == "address_books" and key):
             members = {*merged[name]} - {key} | {member for member in given[name] if member == key}
             merged[name] = sorted(members)
         elif name in _PARTS:

@@ -227,6 +227,14 @@ def sent_and_lost(world: World) -> None:
     world.outbox[-1] |= {"settled_at": world.events[0]["occurred_at"]}
 
 
+def folded_and_sent(world: World) -> None:
+    """A relay sent an event that a till had folded into the next one."""
+    pending_customer_lost(world)
+    world.queue = []
+    world.outbox[-1] |= {"id": world.events[0]["event_id"], "settled_at": world.events[0]["occurred_at"]}
+    world.outbox[-1] |= {"outcome": "folded"}
+
+
 # Of sales.
 
 
@@ -482,7 +490,11 @@ CHANNEL: Final = [
     (surplus_after_resync, "I6: houston has customer"),
     (pending_customer_lost, "I7: houston has lost customer"),
 ]
-CHANNEL_TOO: Final = [(missing_in_channel, "I6: houston lacks customer"), (sent_and_lost, "I4: houston has sent event")]
+CHANNEL_TOO: Final = [
+    (missing_in_channel, "I6: houston lacks customer"),
+    (sent_and_lost, "I4: houston has sent event"),
+    (folded_and_sent, "I7: houston has folded event"),
+]
 ABORTED: Final = [(aborted_event_applied, "where no committed record has it")]
 REPLIED: Final = [(reply_of_aborted_attempt, "was answered, and is not in the log")]
 DATABASE: Final = [(offset_ahead_of_database, "I9: the group"), (torn_transaction, "I10: customers")]

@@ -44,8 +44,9 @@ REPLY_TOPICS: Final = (CHANNEL_REPLIES, TRANSACTION_REPLIES)
 RETRY_SECONDS: Final = 10.0
 """The time after which an unreadable reply is retried."""
 
-FETCH_WAIT_MS: Final = 1_000
-"""How long the broker holds a request while there is no reply; a reply is sent at once."""
+FETCH_WAIT_MS: Final = 5_000
+"""How long the broker holds a request while there is no reply; a reply is sent at once. Each request costs both sides.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
