@@ -94,7 +94,12 @@ class RelayProducer:
         self._error_listener = ErrorListener()
 
     def __enter__(self) -> Self:
-        own = {**PRODUCER, "on_delivery": self._delivery_failed, "error_cb": self._error_listener}
+        own = {
+            **PRODUCER,
+            "on_delivery": self._delivery_failed,
+            "delivery.report.only.error": True,
+            "error_cb": self._error_listener,
+        }
         self._producer = Producer(producer_configuration(self.settings, **own))
         return self
 
@@ -227,9 +232,8 @@ class RelayProducer:
         """Serve delivery and error callbacks."""
         self._producer.poll(0)
 
-    def _delivery_failed(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failed[(message.key() or b"").decode()] = error
+    def _delivery_failed(self, error: KafkaError, message: Message) -> None:
+        self._failed[(message.key() or b"").decode()] = error
 
 
 def framing(header: bytes, name: str = ASYNC_CUSTOMERS.value) -> Callable[[bytes], bytes] | None:
