@@ -229,10 +229,15 @@ def sent_and_lost(world: World) -> None:
 
 def folded_and_sent(world: World) -> None:
     """A relay sent an event that a till had folded into the next one."""
+    event = world.events[0]
     pending_customer_lost(world)
     world.queue = []
-    world.outbox[-1] |= {"id": world.events[0]["event_id"], "settled_at": world.events[0]["occurred_at"]}
-    world.outbox[-1] |= {"outcome": "folded"}
+    world.outbox[-1] |= {
+        "sequence": 2,
+        "id": event["event_id"],
+        "settled_at": event["occurred_at"],
+        "outcome": "folded",
+    }
 
 
 # Of sales.

@@ -60,7 +60,7 @@ def test_new_customer_is_pending_and_its_event_is_in_the_outbox(store: Store) ->
         "customer_group",
         "receipt_preference",
         "primary_email",
-        "address_books",
+        "address_books/US",
         "affiliations/friends",
         f"contacts/{ada.state.primary_email}",
     }

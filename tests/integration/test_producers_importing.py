@@ -157,14 +157,14 @@ def test_rejected_lines_are_reported_and_the_others_imported(store: Store, tmp_p
     result = import_customers(store.channel, write(tmp_path / "people.csv", lines), mapping={"Type": "customer_type"})
     # then
     assert (result.read, result.created) == (7, 2)
-    assert [(line.line, [reason.code for reason in line.reasons]) for line in result.rejected] == [
-        (4, ["required", "invalid_email", "invalid_phone"]),
+    assert [(line.line, sorted(reason.code for reason in line.reasons)) for line in result.rejected] == [
+        (4, ["invalid_email", "invalid_phone", "required"]),
         (6, ["unreadable"]),
         (7, ["unreadable"]),
         (8, ["unknown_choice"]),
         (9, ["too_long"]),
     ]
-    assert [reason.field for reason in result.rejected[0].reasons] == ["last_name", "email", "phone"]
+    assert sorted(reason.field for reason in result.rejected[0].reasons) == ["email", "last_name", "phone"]
 
 
 def test_wrong_encoding_is_refused_before_anything_is_written(store: Store, file: Path) -> None:

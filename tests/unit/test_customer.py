@@ -135,12 +135,14 @@ def test_legal_entity_never_changes() -> None:
     assert changed_paths(ANN, edited) == ("title",)
 
 
-def test_address_books_are_one_path() -> None:
-    """Address books are replaced as a whole."""
+def test_each_address_book_has_a_path() -> None:
+    """What two stores add is merged; the whole list, as release 0.1.0 sent it, replaces the list."""
     edited = replace(ANN, address_books=("EU", "CH"))
+    elsewhere = replace(ANN, address_books=("JP", "US"))
 
-    assert changed_paths(ANN, edited) == ("address_books",)
-    assert apply_paths(ANN, edited, ["address_books"]).address_books == ("CH", "EU")
+    assert changed_paths(ANN, edited) == ("address_books/CH", "address_books/EU", "address_books/US")
+    assert apply_paths(elsewhere, edited, changed_paths(ANN, edited)).address_books == ("CH", "EU", "JP")
+    assert apply_paths(elsewhere, edited, ["address_books", "address_books/US"]).address_books == ("CH", "EU")
 
 
 def test_result_is_canonical() -> None:
