@@ -17,6 +17,7 @@ UnreadableReason = Literal[
     "too_large",
     "unknown_kind",
     "unknown_schema",
+    "wrong_partition",
 ]
 """The codes, for type checking where they are written."""
 
@@ -54,5 +55,10 @@ UNREADABLE_REASONS: Final[Mapping[str, ReasonCode]] = catalogue(
         "unknown_schema",
         "The schema of the record is unknown or invalid.",
         "Publish the writer's schema in the topic `schemas` or the registry, then replay the dead letter.",
+    ),
+    (
+        "wrong_partition",
+        "The record is not in the partition of its key, so two workers could own one customer.",
+        "Let the writer partition by `murmur2_random`, as the Java clients do. A replay uses the right partition.",
     ),
 )
