@@ -45,6 +45,7 @@ LONG_FILES = (
     "test_creation_modes",
     "test_headquarters_database",
     "test_headquarters_workers",
+    "test_headquarters_guard",
     "test_benchmarks",
     "test_without_columns",
     "test_connection_lost",

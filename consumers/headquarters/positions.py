@@ -6,13 +6,17 @@ database that was restored from a backup, or replaced by an older replica, is be
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from tenten.consumers.headquarters.refusals import database_older
 from tenten.runtime.errors import DatabaseOlderThanStream
 from tenten.schemas.tables.headquarters import positions
+
+if TYPE_CHECKING:
+    import psycopg
 
 BATCH_COMMITTED_CHANNEL: Final = "tenten_taken_in"
 """PostgreSQL NOTIFY channel: notified in every transaction that adds to the release queue, or stores sales."""
@@ -91,11 +95,10 @@ _ADVANCE_POSITIONS: Final = text(
 
 
 def older_than_stream(stream: Stream) -> DatabaseOlderThanStream:
-    """The error of a database that does not have all that this consumer group has processed."""
-    return DatabaseOlderThanStream(
-        f"headquarters' database lacks records that the consumer group {stream.consumer_group} has processed: it was "
-        "restored from a backup, or replaced by an older copy, while this worker was running, and would assign account "
-        "numbers twice. Nothing of this batch is stored. Restore a database that is as recent as the stream"
+    """The error of a database that lacks records which its worker has processed."""
+    return database_older(
+        f"it lacks records that the consumer group {stream.consumer_group} has processed, so it was replaced while "
+        "this worker was running"
     )
 
 
@@ -125,3 +128,27 @@ def read_positions(headquarters: Connection, stream: Stream) -> dict[int, int]:
         )
     )
     return {row.partition: row.next_offset for row in rows}
+
+
+def raise_positions(headquarters: Connection, stream: Stream, starts: Mapping[int, int]) -> None:
+    """Raise the positions that are behind these offsets, before which the topic has no record. Never lowers one."""
+    parameters = StreamPositions(stream=stream, starts=starts, next_offsets=starts).parameters()
+    headquarters.execute(_ADVANCE_POSITIONS, parameters)
+
+
+def positions_ahead(driver: "psycopg.Connection[Any]", stream: Stream, committed: Mapping[int, int]) -> bool:
+    """Whether one of the group's offsets, by partition, is ahead of its position. They must have been read before."""
+    row = driver.execute(
+        _COUNT_AHEAD, (list(committed), list(committed.values()), stream.consumer_group, stream.topic_id)
+    ).fetchone()
+    assert row is not None  # count(*) returns one row
+    return bool(row[0])
+
+
+_COUNT_AHEAD: Final = """
+    SELECT count(*) FROM unnest(%s::integer[], %s::bigint[]) AS committed (partition, next_offset)
+    WHERE committed.next_offset > coalesce((
+        SELECT positions.next_offset FROM positions
+        WHERE consumer_group = %s AND topic_id = %s AND positions.partition = committed.partition
+    ), 0)
+    """

@@ -67,3 +67,33 @@ _DEFAULTS: Final[Mapping[str, Callable[[Any], bytes]]] = {
     "string": text_bytes,
     "bytes": lambda value: data_bytes(value.encode("iso-8859-1")),
 }
+
+
+def leading_texts(body: bytes, count: int) -> list[str] | None:
+    """The texts at the beginning of a record; None if it does not begin with that many."""
+    texts = []
+    at = 0
+    for _ in range(count):
+        length, shift = 0, 0
+        while True:
+            if at >= len(body) or shift > _LENGTH_BITS_MAX:
+                return None
+            byte = body[at]
+            at += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        # Zigzag: an odd number is negative.
+        size = length >> 1
+        if length & 1 or size > len(body) - at:
+            return None
+        try:
+            texts.append(body[at : at + size].decode())
+        except UnicodeDecodeError:
+            return None
+        at += size
+    return texts
+
+
+_LENGTH_BITS_MAX: Final = 28

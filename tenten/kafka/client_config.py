@@ -56,6 +56,7 @@ _REQUIRED: Final = frozenset(
     {
         "isolation.level",
         "enable.auto.commit",
+        "auto.offset.reset",
         "enable.idempotence",
         "partitioner",
         "acks",

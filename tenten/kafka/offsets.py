@@ -1,6 +1,6 @@
-"""The first and last offsets of a topic's partitions."""
+"""The first and last offsets of a topic's partitions, and those that a consumer group has committed."""
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tenten.kafka.client_config import REQUEST_SECONDS
@@ -30,3 +30,20 @@ def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec)
         ),
     )
     return {asked.partition: call_kafka(future.result, topic).offset for asked, future in answers.items()}
+
+
+def committed_offsets(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
+    """The offsets that a group has committed in a topic (names with prefix), by partition; others are left out.
+
+    Does not wait for transactions that are still open.
+    """
+    asked = [TopicPartition(topic, partition) for partition in range(partitions)]
+    answers = ask(
+        settings,
+        lambda admin: admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, asked)], request_timeout=REQUEST_SECONDS
+        ),
+    )
+    (future,) = answers.values()
+    found = call_kafka(future.result, group).topic_partitions
+    return {partition.partition: partition.offset for partition in found if partition.offset >= 0}

@@ -16,6 +16,7 @@ Its correctness relies on (see docs/decisions/0003-exactly-once-session.md):
   partitions that it has lost.
 - Rebalances are noticed only while polling; records collected before one are dropped and read again.
 - Committed offsets are requested only after the broker has decided the previous transaction.
+- The client never chooses where reading begins: partitions are paused until `on_assigned` has decided it.
 """
 
 import time
@@ -27,8 +28,8 @@ from typing import Any, Final
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_INVALID,
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
@@ -54,6 +55,18 @@ BATCHES_TOGETHER: Final = 4
 SLOW_SECONDS: Final = 5.0
 """An attempt that fails after a longer time is repeated with half as many records: they may not fit into the time that
 the database and the broker allow."""
+
+_COOPERATIVE: Final = "cooperative-sticky"
+
+_POSITION_LOST: Final = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""Errors of a topic that does not have the position: it was recreated, or its records have expired or were lost."""
 
 CONSUME_RECORDS: Final = 1_000
 """How many records are consumed per call while a batch fills."""
@@ -89,8 +102,9 @@ class TransactionSession:
     """A member of a consumer group with a transactional producer. Use it as a context manager.
 
     `transactional_id` is called whenever a new producer is created; it must return the id of a reserved slot.
-    `on_assigned` receives the assigned partitions with the committed offset of each (None: no commit). It runs outside
-    the client's callbacks, may block, and may raise to stop.
+    `on_assigned` receives partitions with the committed offset of each (None: no commit) and returns where reading of
+    each begins. It is called after an assignment and after a failure, outside the client's callbacks; it may
+    block, and may raise to stop.
     """
 
     def __init__(
@@ -101,7 +115,7 @@ class TransactionSession:
         consumer: Mapping[str, Any],
         producer: Mapping[str, Any],
         transactional_id: Callable[[], str],
-        on_assigned: Callable[[dict[int, int | None]], None],
+        on_assigned: Callable[[dict[int, int | None]], Mapping[int, int]],
         limits: BatchLimits,
         stop: Event,
     ) -> None:
@@ -119,26 +133,48 @@ class TransactionSession:
         """By assigned partition: the end of what has been processed."""
         self._rebalanced = False
         self._rewind: set[int] = set()
+        self._begin_again = Event()
         self._retry = Retry(name, HEADQUARTERS, stop)
 
     def __enter__(self) -> "TransactionSession":
-        self._consumer = Consumer(
-            {
-                # After this time a dead member's partitions are reassigned.
-                "session.timeout.ms": TRANSACTION_SECONDS * 1000,
-                # Members learn of a rebalance by a heartbeat, and one that moves partitions takes two rounds.
-                "heartbeat.interval.ms": 500,
-                # A rebalance interrupts only the partitions that move.
-                "partition.assignment.strategy": "cooperative-sticky",
-                # A group without offsets starts at the beginning.
-                "auto.offset.reset": "earliest",
-                **self._consumer_configuration,
-            }
+        self._join()
+        return self
+
+    def _join(self) -> None:
+        configuration = {
+            # After this time a dead member's partitions are reassigned.
+            "session.timeout.ms": TRANSACTION_SECONDS * 1000,
+            # Members learn of a rebalance by a heartbeat, and one that moves partitions takes two rounds.
+            "heartbeat.interval.ms": 500,
+            # A rebalance interrupts only the partitions that move.
+            "partition.assignment.strategy": _COOPERATIVE,
+            # An offset that the topic does not have is an error: nothing is skipped or repeated silently.
+            "auto.offset.reset": "error",
+            **self._consumer_configuration,
+        }
+        self._is_cooperative = (
+            configuration["partition.assignment.strategy"] == _COOPERATIVE
+            or configuration.get("group.protocol") == "consumer"
         )
+        self._consumer = Consumer(configuration)
         self._consumer.subscribe(
             [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
-        return self
+
+    def begin_again(self) -> None:
+        """Leave the group and join it again before the next batch, for example because the topic was recreated. Any
+        thread may call it.
+        """
+        self._begin_again.set()
+
+    def _rejoin(self) -> None:
+        log.warning("group_rejoined", session=self._name)
+        self._begin_again.clear()
+        self._consumer.close()
+        self._unchecked.clear()
+        self._continue_at.clear()
+        self._rewind.clear()
+        self._join()
 
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
@@ -152,6 +188,8 @@ class TransactionSession:
         while not self._stop.is_set():
             messages: list[Message] = []
             with self._retrying():
+                if self._begin_again.is_set():
+                    self._rejoin()
                 self._recover()
                 self._check_assigned()
                 messages = self._collect()
@@ -200,18 +238,11 @@ class TransactionSession:
             yield outputs
 
     def _recover(self) -> None:
-        """After a failure: let the broker decide the last transaction, then seek to the committed offsets."""
+        """After a failure: let the broker decide the last transaction, then read from the committed offsets again."""
         self._producer.ready()
-        if not self._rewind:
-            return
-        assigned = {partition.partition for partition in self._consumer.assignment()}
-        mine = [TopicPartition(self._topic, partition) for partition in self._rewind & assigned]
-        for partition in self._consumer.committed(mine, timeout=REQUEST_SECONDS) if mine else []:
-            self._continue_at[partition.partition] = max(partition.offset, 0)
-            if partition.offset == OFFSET_INVALID:
-                partition.offset = OFFSET_BEGINNING
-            self._consumer.seek(partition)
-        self._rewind.clear()
+        if self._rewind:
+            self._unchecked |= self._rewind & {partition.partition for partition in self._consumer.assignment()}
+            self._rewind.clear()
 
     def _collect(self) -> list[Message]:
         """Collect fetched records, at most a few batches; waits only for the first. Empty after a rebalance."""
@@ -229,9 +260,14 @@ class TransactionSession:
             if not more:
                 break
         for message in messages:
-            if message.error() is not None:
+            error = message.error()
+            if error is not None:
                 self._rewind |= {record_position(good)[0] for good in messages if good.error() is None}
-                raise KafkaException(message.error())
+                if error.code() not in _POSITION_LOST:
+                    raise KafkaException(error)
+                self._begin_again.set()
+                self._retry.pause()
+                return []
         if self._rebalanced:
             self._rewind |= {record_position(message)[0] for message in messages}
             return []
@@ -260,20 +296,44 @@ class TransactionSession:
         return batch
 
     def _check_assigned(self) -> None:
-        """Call `on_assigned` for the partitions of the last rebalance."""
+        """Read the partitions of the last rebalance, and those of a failed batch, from where `on_assigned` says."""
         if not self._unchecked:
             return
-        assigned = [TopicPartition(self._topic, partition) for partition in sorted(self._unchecked)]
-        committed = self._consumer.committed(assigned, timeout=REQUEST_SECONDS)
-        self._on_assigned(
-            {partition.partition: None if partition.offset < 0 else partition.offset for partition in committed}
-        )
-        self._continue_at.update((partition.partition, max(partition.offset, 0)) for partition in committed)
+        asked = [TopicPartition(self._topic, partition) for partition in sorted(self._unchecked)]
+        answered = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
+        committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
+        try:
+            starts = self._on_assigned(committed)
+        except Exception:
+            self._stay_a_member()
+            raise
+        begin_at = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
+        for position in begin_at:
+            self._consumer.seek(position)
+        unlike = [position for position in begin_at if _is_before(position.offset, committed[position.partition])]
+        if unlike:
+            # If the worker dies between its commits, the next one must find where this batch began.
+            self._consumer.commit(offsets=unlike, asynchronous=False)
+        self._consumer.resume(begin_at)
+        self._continue_at.update(starts)
         self._unchecked.clear()
+
+    def _stay_a_member(self) -> None:
+        """Poll, since the group evicts a member that does not; a record of another partition is read again."""
+        message = self._consumer.poll(0)
+        if message is not None and message.error() is None:
+            self._rewind.add(record_position(message)[0])
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalanced = True
         self._group_metadata = consumer.consumer_group_metadata()
+        # Paused at any offset, until `_check_assigned`.
+        paused = [TopicPartition(self._topic, assigned.partition, OFFSET_BEGINNING) for assigned in partitions]
+        if self._is_cooperative:
+            consumer.incremental_assign(paused)
+        else:
+            consumer.assign(paused)
+        consumer.pause(paused)
         self._unchecked |= {partition.partition for partition in partitions}
         log.info("partitions_assigned", session=self._name, partitions=sorted(p.partition for p in partitions))
 
@@ -296,3 +356,7 @@ class TransactionSession:
                 if refusal is not None:
                     raise refusal from error
                 raise
+
+
+def _is_before(offset: int, committed: int | None) -> bool:
+    return committed is None or offset < committed

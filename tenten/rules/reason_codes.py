@@ -83,6 +83,11 @@ REASON_CODES: Final = catalogue(
     ("unknown_purpose", "The purpose of the address does not exist.", "Use one of the purposes in the text, or none."),
     ("unknown_reference", "The customer has no address or contact with this id.", "Use an id of the customer's own."),
     ("unreadable", "The line of the file cannot be read.", "Correct the line."),
+    (
+        "unreadable_event",
+        "Headquarters cannot read the change: it is too large, damaged, or of a newer release.",
+        "Correct the change; headquarters has kept it among its dead letters.",
+    ),
     ("waiting", "A transaction on the statement is waiting for its customer.", "Wait, or correct the customer."),
 )
 """By code, in alphabetical order."""

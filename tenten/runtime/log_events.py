@@ -47,6 +47,32 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("session", "code", "fatal"),
         meaning="A Kafka transaction was aborted; its batch is read again. `fatal`: the producer is replaced.",
     ),
+    "group_rejoined": LogEvent(
+        level="warning",
+        fields=("session",),
+        meaning="The topic does not have the position at which the worker was reading; it joins its group again and "
+        "reads from where the database says.",
+    ),
+    "group_offsets_moved": LogEvent(
+        level="warning",
+        fields=("topic", "partitions"),
+        meaning="The committed offsets of these partitions are ahead of the database, although it knows the newest "
+        "outputs of headquarters: somebody has moved the offsets. Reading begins at the database's positions, so "
+        "nothing is skipped.",
+    ),
+    "topic_recreated": LogEvent(
+        level="warning",
+        fields=("topic",),
+        meaning="The topic was deleted and created again. Headquarters reads it from its beginning; stores send again "
+        "whatever has no answer.",
+    ),
+    "records_lost": LogEvent(
+        level="warning",
+        fields=("topic", "partitions"),
+        meaning="The topic no longer has the records at which headquarters would have continued: they have expired, or "
+        "the brokers have lost them. Reading begins at the beginning of these partitions; stores send again whatever "
+        "has no answer.",
+    ),
     # Headquarters: customers.
     "batch_synchronized": LogEvent(
         level="info",

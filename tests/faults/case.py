@@ -71,7 +71,11 @@ def read(case: Case) -> Iterator[str]:
             yield f"replies: {record.place} has a different channel than its key"
         if reply["transaction_status"]:
             yield f"replies: {record.place} answers a transaction, which is for another topic"
-        case.replies.append((record, reply))
+        if reply["outcome"] == "UNREADABLE":
+            if (reply["input_partition"], reply["input_offset"]) not in case.dead:
+                yield f"replies: {record.place} calls a record unreadable that is not a dead letter"
+        else:
+            case.replies.append((record, reply))
     for record in case.evidence.committed["transaction-replies"]:
         reply = decode("TransactionReply", record.value or b"")
         if record.key != reply["channel_id"].encode():

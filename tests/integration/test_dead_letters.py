@@ -24,15 +24,18 @@ from tenten.consumers.headquarters.dead_letters import (
     record_decision,
     replay,
 )
+from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import KafkaRefused, NoSuchDeadLetter
 from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ, RETAIL_TRANSACTIONS_DLQ
 from tenten.sql.engine import open_database
-from tests.faults.avro import declaration
+from tests.faults.avro import declaration, encode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Event, Store
+from tests.sales import Till, reply_with_status
 from tests.scenes import SETTING, Scene
+from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
 
 NEWER: Final = "a field of the next release"
@@ -245,3 +248,63 @@ def test_decision_about_a_transaction_leaves_the_customers_letter_at_the_same_po
     assert (of_customer.value, of_customer.decision, of_customer.position) == (b"of a customer", "open", "0/0")
     with pytest.raises(NoSuchDeadLetter, match=r"retail-transactions\.dlq/0/1"):
         find_dead_letter(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ, 0, 1)
+
+
+def test_store_is_told_which_of_its_events_cannot_be_read(scene: Scene, houston: Store, engine: Engine) -> None:
+    """An event is answered if its beginning names a known channel and the event, even if it is too large or damaged."""
+    # given
+    large, damaged, renamed, strange = (houston.create() for _ in range(4))
+    large["customer"]["last_name"] = "x" * 600_000
+    strange["channel_id"] = "nowhere"
+    values = [encode("CustomerEvent", event) for event in (large, damaged, renamed, strange)]
+    keys = [event["customer_id"].encode() for event in (large, damaged, renamed, strange)]
+    ids = [large["event_id"], damaged["event_id"], strange["event_id"], strange["event_id"]]
+    damages = [values[0], values[1][:-3], values[2][:-3], values[3][:-3]]
+    operations = [
+        Operation(key=key, value=value, headers=(("id", name.encode()),))
+        for key, value, name in zip(keys, damages, ids, strict=True)
+    ]
+
+    # when
+    write(scene, *operations, Operation(key=b"k", value=b"broken"))
+    with scene.headquarters():
+        wait_for_letters(scene, engine, 5)
+        answers = scene.replies(large, damaged)
+        scene.ask(houston.create())
+
+    # then
+    assert [answer["outcome"] for answer in answers] == ["UNREADABLE"] * 2
+    assert [answer["reasons"][0]["code"] for answer in answers] == ["unreadable_event"] * 2
+    assert "more than 524288" in answers[0]["reasons"][0]["text"]
+    assert [(answer["input_partition"], answer["input_offset"]) for answer in answers] == [
+        (operation.partition, operation.offset) for operation in operations[:2]
+    ]
+    assert len(read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")) == 3
+    evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+    assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_transaction_outside_the_partition_of_its_channel_is_a_dead_letter(scene: Scene, engine: Engine) -> None:
+    """A replay writes it to the right partition, where it is read."""
+    # given
+    order = Till(channel_id="houston").order()
+    partition = (partition_of("houston", PARTITIONS) + 1) % PARTITIONS
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+    value = encode("RetailTransaction", order)
+    writer.write(Operation(topic="retail-transactions", key=b"houston", value=value), partition)
+    writer.flush()
+
+    # when
+    with scene.transactions():
+        letters: list[DeadLetter] = []
+
+        def has_arrived() -> bool:
+            letters[:] = list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ)
+            return bool(letters)
+
+        wait_for(has_arrived, "the dead letter")
+        replay(scene.settings, engine, letters)
+        reply_with_status(scene, order, "synchronized")
+
+    # then
+    assert [letter.reason for letter in letters] == ["wrong_partition"]

@@ -367,9 +367,30 @@ def test_unknown_status_leaves_its_transaction_unsettled(
     assert [line.split("outcome=")[1].split()[0] for line in _logged(capsys, "unknown_outcome")] == ["shipped"]
 
 
-@pytest.mark.parametrize("outcome", [Outcome.HELD, Outcome.UNREADABLE])
+def test_event_that_headquarters_cannot_read_is_shown_as_rejected(scene: ChannelScene) -> None:
+    """The clerk sees the reason, and the row is not sent again by itself; when headquarters reads the event in the end,
+    its reply settles it, and another copy that cannot be read changes nothing any more.
+    """
+    # given
+    created = scene.create(guid(), state("Ann"))
+    unreadable = reply(created, Outcome.UNREADABLE, reasons=(REASON,), judgement=0)
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(unreadable)
+        scene.wait_until_replies_read()
+        # then
+        row = scene.outbox()[created.event_id]
+        assert (row["outcome"], row["settled_at"], row["reasons"][0]["code"]) == ("rejected", None, REASON.code)
+        # when
+        scene.headquarters.reply(reply(created, account_number="C-1", version=1, judgement=1), unreadable)
+        scene.wait_until_replies_read()
+    # then
+    assert scene.outbox()[created.event_id]["outcome"] == "synchronized"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.HELD])
 def test_event_without_a_decision_stays_unsettled(scene: ChannelScene, outcome: Outcome) -> None:
-    """Headquarters cannot decide yet, or could not read the event: its row stays open, and a later reply settles it."""
+    """Headquarters cannot decide yet: its row stays open, and a later reply settles it."""
     # given
     created = scene.create(guid(), state("Ann"))
     before = scene.outbox()

@@ -61,6 +61,11 @@ class Stage:
         assert producer.flush(DEADLINE_SECONDS) == 0
         return values
 
+    def begin_reading(self, committed: dict[int, int | None]) -> dict[int, int]:
+        """Record the call; reading begins at the committed offsets."""
+        self.assigned.append(committed)
+        return {partition: offset or 0 for partition, offset in committed.items()}
+
     @property
     def copied(self) -> list[bytes]:
         """The committed values of the sink."""
@@ -109,7 +114,7 @@ class Copier:
             consumer=consumer_configuration(settings, **{"group.id": f"{stage.prefix}group"}),
             producer=producer_configuration(settings),
             transactional_id=lambda: f"{stage.prefix}{slot}",
-            on_assigned=stage.assigned.append,
+            on_assigned=stage.begin_reading,
             limits=BatchLimits(records_max=BATCH_RECORDS),
             stop=self.stop,
         )

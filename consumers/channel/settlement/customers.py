@@ -26,7 +26,8 @@ def settle_customers(
 ) -> None:
     """Settle customer events by these replies, in order. Idempotent. A fixed number of statements.
 
-    An event that was rejected takes only a reply with a higher judgement number; one that is settled takes none.
+    An event that was rejected takes only a reply with a higher judgement number; one that is settled takes none. An
+    event that headquarters could not read counts as rejected, and takes every later reply.
     Locks the customers' rows, in the order of their GUIDs, before it writes the outbox, as a clerk's change does; and
     with them those that the caller is going to write in this transaction.
     """
@@ -46,21 +47,25 @@ def settle_customers(
         refresh_overlays(connection, sorted(touched - erased), view.filter, view.writers)
 
 
+_REFUSED: Final = frozenset((Outcome.REJECTED, Outcome.UNREADABLE))
+
+
 def _replaces(reply: Reply, earlier: Reply) -> bool:
     """Whether a reply counts after an earlier one to the same event: the rule of the statements below."""
-    return earlier.outcome is Outcome.REJECTED and (reply.judgement > earlier.judgement or earlier.judgement == 0)
+    return earlier.outcome in _REFUSED and (reply.judgement > earlier.judgement or earlier.judgement == 0)
 
 
 def _row(reply: Reply, at: datetime) -> Row:
     """A reply as the statements below read it. A rejected event stays unsettled: the clerk has to act on it."""
+    is_refused = reply.outcome in _REFUSED
     return {
         "event_id": reply.event_id,
-        "outcome": reply.outcome.lower(),
+        "outcome": (Outcome.REJECTED if is_refused else reply.outcome).lower(),
         "reasons": reasons_as_json(reply.reasons) or None,
         "account_number": reply.account_number,
         "version": reply.version,
         "judgement": reply.judgement,
-        "settled_at": None if reply.outcome is Outcome.REJECTED else at.isoformat(timespec="microseconds"),
+        "settled_at": None if is_refused else at.isoformat(timespec="microseconds"),
     }
 
 

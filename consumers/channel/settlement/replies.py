@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 AnyReply: TypeAlias = Reply | TransactionReply
 
-_NOT_SETTLING: Final = frozenset((Outcome.HELD, Outcome.UNREADABLE, Outcome.UNKNOWN))
+_NOT_SETTLING: Final = frozenset((Outcome.HELD, Outcome.UNKNOWN))
 """Outcomes that leave an event unsettled."""
 
 _STATUSES: Final = frozenset(TransactionStatus) - {TransactionStatus.PENDING}

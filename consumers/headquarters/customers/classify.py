@@ -15,6 +15,7 @@ from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import PARTS, PATH_CHARACTERS_MAX, SCALARS
 from tenten.rules.customer_rules_columns import passes_fast_path
@@ -85,14 +86,15 @@ def decode_and_classify(
     writers: WriterSchemas,
     channels: KnownChannels,
     positions: RecordPositions,
+    *,
+    partitions: int,
 ) -> ClassifiedBatch:
-    """Decode a batch of framed values in columns and classify its events.
+    """Decode a batch of framed values in columns and classify its events; `partitions` is the number of the topic's.
 
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
-    return classify(
-        decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX), channels, positions
-    )
+    decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
+    return classify(without_misplaced(decoded, keys, positions, partitions), channels, positions)
 
 
 def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPositions) -> ClassifiedBatch:

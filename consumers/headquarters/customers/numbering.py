@@ -36,6 +36,14 @@ class Blocks:
         self._reserved: dict[str, list[int]] = {}
         self._taken: dict[str, int] = {}
         """By legal entity: how many of the reserved numbers, from the first on, the transaction has taken."""
+        self._is_outdated = False
+
+    def forget(self) -> None:
+        """Use no reserved number any more: the database is another one, which may not know of the blocks.
+
+        Any thread may call it, before it uses the other database.
+        """
+        self._is_outdated = True
 
     def begin(self) -> None:
         """Begin a transaction; the numbers of the previous one are used."""
@@ -52,6 +60,10 @@ class Blocks:
 
         Commits a transaction of its own when a new block is needed.
         """
+        if self._is_outdated:
+            self._is_outdated = False
+            self._reserved.clear()
+            self._taken.clear()
         reserved = self._reserved.setdefault(legal_entity, [])
         first = self._taken.get(legal_entity, 0)
         missing = first + count - len(reserved)

@@ -22,22 +22,25 @@ from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.background_thread import BackgroundThread
 from tenten.consumers.headquarters.customers.classify import (
     ClassifiedBatch,
     decode_and_classify,
     decode_small,
     individually,
 )
-from tenten.consumers.headquarters.customers.newest_snapshots import check_newest_snapshots
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import synchronize
+from tenten.consumers.headquarters.customers.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
+from tenten.consumers.headquarters.misplaced import any_misplaced
 from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
@@ -65,30 +68,32 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
     with ExitStack() as stack:
         engine = open_for_worker(settings.headquarters_database())
         stack.callback(engine.dispose)
+        writers = writer_schemas(settings)
+        blocks = Blocks(engine)
+        guard = StreamGuard(settings, engine, writers, GROUP, on_other_database=blocks.forget)
+        begin = partial(_begin, settings, engine, guard)
         try:
-            headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))
+            headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(begin)
         except Stopped:
             return
         source = settings.topic(ASYNC_CUSTOMERS)
-        writers = writer_schemas(settings)
         channels = known_channels(settings)
-        blocks = Blocks(engine)
         small_batches = SmallBatches(engine)
         stack.callback(small_batches.close)
-        guard = StreamGuard(settings, engine, GROUP, ASYNC_CUSTOMERS, partial(check_newest_snapshots, settings, engine))
         session = TransactionSession(
             name="headquarters",
             topic=source,
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
             transactional_id=stack.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
-            on_assigned=guard.check,
+            on_assigned=guard.begin_reading,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
         stack.enter_context(session)
+        watch = stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session)))
         prefetcher = stack.enter_context(
-            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels))
+            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels, guard.partitions))
         )
         streak = UnreadableStreak()
         for batch in session.batches():
@@ -106,11 +111,19 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     encode = partial(created_outputs, values=read.values, headers=headers)
                     synchronized = synchronize(engine, blocks, channels, classified, reached, now=now, encode=encode)
                     outputs = BatchOutputs(snapshots(synchronized, headers), replies(synchronized, headers))
+                unreadable = unreadable_replies(
+                    batch.messages,
+                    read.unreadable,
+                    writers=writers,
+                    channels=channels,
+                    header=headers["Reply"],
+                    now=now,
+                )
                 failpoint("headquarters.after_sql_commit")
                 with session.transaction(batch) as out:
                     for snapshot in outputs.snapshots:
                         out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
-                    for reply in outputs.replies:
+                    for reply in (*outputs.replies, *unreadable):
                         out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
                 streak = new_streak
@@ -122,25 +135,31 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     dead_letters=len(read.unreadable),
                     next_offsets=batch.next_offsets,
                 )
+        watch.check()
 
 
-def _begin(settings: Settings, engine: Engine) -> Mapping[str, bytes]:
-    """Check the database version and publish the schemas; return the wire header of each contract."""
+def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> Mapping[str, bytes]:
+    """Check the database and publish the schemas; return the wire header of each contract."""
     check_version(engine, "headquarters")
-    return publish_schemas(settings)
+    headers = publish_schemas(settings)
+    guard.check_connections()
+    return headers
 
 
 class _ReadBatch:
     """A batch that has been decoded: as new customers, if it is small and has nothing else, otherwise classified."""
 
-    def __init__(self, batch: Batch, writers: WriterSchemas, channels: KnownChannels) -> None:
-        """Raises: what `writers` raises when a schema cannot be looked up at the moment."""
+    def __init__(self, batch: Batch, writers: WriterSchemas, channels: KnownChannels, partitions: int) -> None:
+        """`partitions`: of the topic. Raises: what `writers` raises when a schema cannot be looked up at the moment."""
         self.values = [message.value() for message in batch.messages]
         self._keys = [message.key() for message in batch.messages]
         self._positions = record_positions(batch.topic, batch.messages)
         self._writers = writers
         self._channels = channels
+        self._partitions = partitions
         self._events = decode_small(self._keys, self.values, writers)
+        if self._events is not None and any_misplaced(self._keys, self._positions, partitions):
+            self._events = None
         self.new_customers = (
             None
             if self._events is None
@@ -154,7 +173,9 @@ class _ReadBatch:
         """The batch for the general path: new customers, too, where the database did not accept them together."""
         if self._events is not None:
             return individually(self._events, self._positions)
-        return decode_and_classify(self._keys, self.values, self._writers, self._channels, self._positions)
+        return decode_and_classify(
+            self._keys, self.values, self._writers, self._channels, self._positions, partitions=self._partitions
+        )
 
     @property
     def unreadable(self) -> tuple[UnreadableRow, ...]:

@@ -12,6 +12,7 @@ import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
+from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID_PATTERN
 from tenten.rules.operator_rule_columns import storable_operator
@@ -78,12 +79,15 @@ def decode_and_classify(
     writers: WriterSchemas,
     legal_entity_by_channel: Mapping[str, str],
     positions: RecordPositions,
+    *,
+    partitions: int,
 ) -> ClassifiedBatch:
-    """Decode a batch of framed values and classify it.
+    """Decode a batch of framed values and classify it; `partitions` is the number of the topic's.
 
     May block to look up a schema; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
+    decoded = without_misplaced(decoded, keys, positions, partitions)
     return classify(decoded, legal_entity_by_channel, positions)
 
 

@@ -27,19 +27,19 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine
 from structlog import get_logger
 
+from tenten.consumers.headquarters.background_thread import BackgroundThread
 from tenten.consumers.headquarters.known_channels import known_channels
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
-from tenten.consumers.headquarters.transactions.background_thread import BackgroundThread
 from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, decode_and_classify
 from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
 from tenten.runtime.failpoints import failpoint
@@ -72,35 +72,39 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
     with ExitStack() as stack:
         engine = open_for_worker(settings.headquarters_database())
         stack.callback(engine.dispose)
+        writers = writer_schemas(settings)
+        guard = StreamGuard(settings, engine, writers, GROUP)
         try:
-            Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine))
+            Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine, guard))
         except Stopped:
             return
         threads = [
             stack.enter_context(BackgroundThread("release", stop, partial(release_repeatedly, settings, engine))),
             stack.enter_context(BackgroundThread("replies", stop, partial(publish_repeatedly, settings, engine))),
         ]
-        writers = writer_schemas(settings)
         channels = known_channels(settings).legal_entity_by_channel
-        guard = StreamGuard(settings, engine, GROUP, RETAIL_TRANSACTIONS)
         session = TransactionSession(
             name=GROUP,
             topic=settings.topic(RETAIL_TRANSACTIONS),
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
             transactional_id=stack.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
-            on_assigned=guard.check,
+            on_assigned=guard.begin_reading,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
         stack.enter_context(session)
+        watch = BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))
+        threads.append(stack.enter_context(watch))
         streak = UnreadableStreak()
         for batch in session.batches():
             with session.attempt(batch):
                 values = [message.value() for message in batch.messages]
                 keys = [message.key() for message in batch.messages]
                 positions = record_positions(batch.topic, batch.messages)
-                classified = decode_and_classify(keys, values, writers, channels, positions)
+                classified = decode_and_classify(
+                    keys, values, writers, channels, positions, partitions=guard.partitions
+                )
                 new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
                 stop_when_too_many(new_streak, settings)
                 failpoint("transactions.while_judging")
@@ -123,14 +127,14 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             thread.check()
 
 
-def _begin(settings: Settings, engine: Engine) -> None:
-    """Check the database version and the topic of the replies, and publish the schemas.
+def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> None:
+    """Check the database and the topics, and publish the schemas.
 
-    Raises: `KafkaRefused` when the topic does not exist: a broker would create it, with partitions of its own.
+    Raises: `KafkaRefused` when a topic does not exist: a broker would create it, with partitions of its own.
     """
     check_version(engine, "headquarters")
-    topic_ids(settings, [settings.topic(TRANSACTION_REPLIES)])
     publish_schemas(settings)
+    guard.check_connections()
 
 
 def _forward_events(settings: Settings, out: Outputs, classified: ClassifiedBatch) -> None:
