@@ -59,7 +59,7 @@ def database_identity(driver: "psycopg.Connection[Any]") -> tuple[Any, ...]:
 
     Needs no privilege.
     """
-    row = driver.execute(_IDENTITY).fetchone()
+    row: tuple[Any, ...] | None = driver.execute(_IDENTITY).fetchone()
     driver.commit()
     assert row is not None  # the statement returns one row
     return row

@@ -143,7 +143,7 @@ def test_flood_of_dead_letters_stops_headquarters(scene: Scene, houston: Store) 
     assert "raise dead_letters_in_a_row_max" in worker.logged()
     assert not before.committed["async-customers.dlq"]
     assert not before.headquarters.log
-    assert not before.group_offsets["headquarters"]
+    assert not any(before.group_offsets["headquarters"].values())
     assert [answer["outcome"] for answer in answers] == ["SYNCHRONIZED"] * 2
     assert sum(dead_places(scene).values()) == 7
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)

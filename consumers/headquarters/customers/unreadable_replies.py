@@ -46,7 +46,9 @@ def unreadable_replies(
             continue
         partition, offset = record_position(message)
         reply = Reply(
-            **origin,
+            channel_id=origin["channel_id"],
+            event_id=origin["event_id"],
+            customer_id=origin["customer_id"],
             outcome=Outcome.UNREADABLE,
             reasons=(
                 Reason(field="", code="unreadable_event", text=f"Headquarters cannot read this change: it {bad.text}."),
