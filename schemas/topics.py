@@ -76,6 +76,19 @@ CHANNEL_STATUS: Final = Topic(
         "min.cleanable.dirty.ratio": "0.01",
     },
 )
+HEADQUARTERS_STATUS: Final = Topic(
+    name="headquarters-status",
+    key="topic",
+    value="TopicStatus",
+    partitions=1,
+    configuration={"cleanup.policy": "compact", **_BROKER_CLOCK},
+)
+ERASURES: Final = Topic(
+    name="erasures",
+    key="customer_id",
+    value="Erasure",
+    configuration={"cleanup.policy": "compact", **_BROKER_CLOCK},
+)
 SCHEMAS: Final = Topic(
     name="schemas",
     key="fingerprint",
@@ -128,6 +141,8 @@ ALL: Final = (
     RETAIL_TRANSACTIONS,
     TRANSACTION_REPLIES,
     CHANNEL_STATUS,
+    HEADQUARTERS_STATUS,
+    ERASURES,
     SCHEMAS,
     ASYNC_CUSTOMERS_DLQ,
     RETAIL_TRANSACTIONS_DLQ,

@@ -16,6 +16,8 @@ from tenten.schemas.topics import (
     CHANNEL_REPLIES,
     CHANNEL_STATUS,
     CUSTOMERS,
+    ERASURES,
+    HEADQUARTERS_STATUS,
     RETAIL_TRANSACTIONS,
     RETAIL_TRANSACTIONS_DLQ,
     SCHEMAS,
@@ -107,7 +109,7 @@ HEADQUARTERS: Final = Worker(
     sentence="Give customers their account numbers",
     group="headquarters",
     reads=(ASYNC_CUSTOMERS,),
-    writes=(CUSTOMERS, CHANNEL_REPLIES, ASYNC_CUSTOMERS_DLQ, SCHEMAS),
+    writes=(CUSTOMERS, CHANNEL_REPLIES, ERASURES, HEADQUARTERS_STATUS, ASYNC_CUSTOMERS_DLQ, SCHEMAS),
     failpoints=(
         "headquarters.after_poll",
         "headquarters.while_judging",
@@ -182,7 +184,7 @@ DISTRIBUTION: Final = Worker(
     command=("channel", "distribute"),
     sentence="Apply headquarters' customers to the channel's database",
     group=CHANNEL_GROUP,
-    reads=(CUSTOMERS,),
+    reads=(CUSTOMERS, HEADQUARTERS_STATUS),
     writes=(),
     failpoints=(
         "distribution.after_poll",

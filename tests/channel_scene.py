@@ -43,11 +43,12 @@ from tenten.schemas.messages import (
     Reason,
     Reply,
     SupersededEvent,
+    TopicStatus,
     TransactionReply,
     to_avro,
 )
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS, TRANSACTION_REPLIES
+from tenten.schemas.topics import ALL, CHANNEL_REPLIES, CUSTOMERS, HEADQUARTERS_STATUS, TRANSACTION_REPLIES
 from tenten.sql.engine import consistent_view, open_database
 from tests import settings_file
 from tests.databases import channel_tables
@@ -246,6 +247,17 @@ class Headquarters:
             ),
             "the end of the transactions",
         )
+
+    def declare_complete(self, offset: int = 0) -> None:
+        """Declare the topic `customers`, as it exists now, complete up to this offset of each partition."""
+        name = self._settings.topic(CUSTOMERS)
+        status = TopicStatus(
+            topic=CUSTOMERS.name,
+            topic_id=topic_ids(self._settings, [name])[name].topic_id,
+            complete_offsets=(offset,) * PARTITIONS,
+            since=AT,
+        )
+        self.raw(HEADQUARTERS_STATUS.name, (CUSTOMERS.name, encode(contract("TopicStatus"), to_avro(status))))
 
     def ends(self, topic: str) -> dict[int, int]:
         """The last stable offset of each partition."""
@@ -489,7 +501,7 @@ def make_topics(settings: Settings) -> None:
 def set_channel_scene(
     directory: Path, bootstrap_servers: str, prefix: str, url: str, address_books: Sequence[str] = ()
 ) -> Iterator[ChannelScene]:
-    """Topics, tables and settings of one channel, with its database at this address."""
+    """Topics, tables and settings of one channel, with its database at this address. `customers` is complete."""
     store = settings_file.channel(CHANNEL, url, address_books=address_books)
     parts = [general(prefix), kafka(bootstrap_servers), USRT, DEMF, store]
     document = "\n".join(parts)
@@ -507,6 +519,7 @@ def _with_database(directory: Path, settings: Settings, bootstrap_servers: str) 
     engine = open_database(settings.channel(CHANNEL).database)
     try:
         headquarters = Headquarters(bootstrap_servers, settings)
+        headquarters.declare_complete()
         yield ChannelScene(directory=directory, settings=settings, engine=engine, headquarters=headquarters)
     finally:
         engine.dispose()

@@ -16,6 +16,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from threading import Condition, Event, Thread
 from time import monotonic
 from typing import Final
@@ -25,7 +26,11 @@ from structlog import get_logger
 
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution.background_resync import BackgroundResync
-from tenten.consumers.channel.distribution.read_position import ReadPosition, load_read_position
+from tenten.consumers.channel.distribution.read_position import (
+    ReadPosition,
+    is_complete_at_last,
+    load_read_position,
+)
 from tenten.consumers.channel.distribution.snapshot_stream import SnapshotStream
 from tenten.consumers.channel.positions import Moves, move_positions
 from tenten.consumers.channel.record_decoding import check_column_library
@@ -209,7 +214,13 @@ def _open(loop: _Loop, position: ReadPosition | None, stack: ExitStack, *, with_
     if position is not None:
         snapshots = stack.enter_context(SnapshotStream(settings, loop.engine, view, position, loop.arrived))
     read = [stream.topic for stream in replies] + ([] if snapshots is None else [snapshots.topic])
-    watch = TopicWatch(settings, read, missing=missing, with_offsets=None if snapshots is None else snapshots.topic)
+    watch = TopicWatch(
+        settings,
+        read,
+        missing=missing,
+        with_offsets=None if snapshots is None else snapshots.topic,
+        awaited=None if snapshots is None else partial(is_complete_at_last, settings, loop.engine, snapshots.topic),
+    )
     dialect = loop.engine.dialect.name
     return _Streams(
         replies=replies,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select
 
 from tenten.kafka.topics_admin import TopicInfo, check_partitions
 from tenten.runtime.errors import WriteConflict
@@ -65,9 +65,27 @@ def was_recreated(connection: Connection, topic: TopicRead) -> bool:
     return bool(count)
 
 
-def requested_resync(connection: Connection) -> str | None:
-    """The reason of a resync that a migration has requested."""
-    return connection.scalar(select(resync_requests.c.reason).order_by(resync_requests.c.reason).limit(1))
+_ONCE_COMPLETE: Final = "headquarters has declared the topic complete"
+"""The reason of a resync that waits for this: the last one has kept customers that the topic may lack."""
+
+
+def requested_resync(connection: Connection, *, is_complete: bool = False) -> str | None:
+    """The reason of a resync that a migration has requested, or of one that waits until the topic is complete."""
+    requests = select(resync_requests.c.reason).order_by(resync_requests.c.reason).limit(1)
+    return connection.scalar(
+        requests if is_complete else requests.where(resync_requests.c.reason != _ONCE_COMPLETE),
+    )
+
+
+def waits_for_completeness(connection: Connection) -> bool:
+    """Whether a resync waits until headquarters declares the topic complete."""
+    return bool(connection.scalar(select(exists().where(resync_requests.c.reason == _ONCE_COMPLETE))))
+
+
+def resync_once_complete(connection: Connection, at: datetime) -> None:
+    """Request a resync that waits until headquarters declares the topic complete. Idempotent."""
+    request = insert_into(connection, resync_requests).values(reason=_ONCE_COMPLETE, requested_at=at)
+    connection.execute(request.on_conflict_do_nothing())
 
 
 def forget_requested_resyncs(connection: Connection) -> None:

@@ -1,10 +1,11 @@
 """A background check of the topics that a channel reads: their ids, numbers of partitions, and last stable offsets.
 
-A consumer does not notice that its topic was deleted and created again, and is notified of an end only once.
+A consumer does not notice that its topic was deleted and created again, and is notified of an end only once. A channel
+that has kept customers which `customers` may lack also waits for headquarters to declare that topic complete.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
@@ -22,7 +23,8 @@ WATCH_SECONDS: Final = 60.0
 class TopicWatch:
     """Checks topics about once a minute in a thread of its own. Use it as a context manager.
 
-    `missing` are names of topics that do not exist yet; `with_offsets` is the topic whose last stable offsets are read.
+    `missing` are names of topics that do not exist yet; `with_offsets` is the topic whose last stable offsets are read;
+    `awaited` is asked at each check, too, and counts as a change when it returns True.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class TopicWatch:
         *,
         missing: Sequence[str] = (),
         with_offsets: TopicRead | None = None,
+        awaited: Callable[[], bool] | None = None,
     ) -> None:
         self._settings = settings
         self._expected = {
@@ -39,6 +42,7 @@ class TopicWatch:
         }
         self._missing = missing
         self._with_offsets = with_offsets
+        self._awaited = awaited
         self._ended = Event()
         self._thread = Thread(target=self._run, name="watch", daemon=True)
         self._failure: Exception | None = None
@@ -55,7 +59,8 @@ class TopicWatch:
         self._ended.set()
 
     def topics_changed(self) -> bool:
-        """Whether the id or number of partitions of a topic has changed, or a missing one exists. Does not block.
+        """Whether the id or number of partitions of a topic has changed, a missing one exists, or what is awaited has
+        happened. Does not block.
 
         Raises: the error of the last check, unless waiting may fix it; there are no further checks after it.
         """
@@ -78,7 +83,11 @@ class TopicWatch:
 
     def _check(self) -> None:
         found = topic_ids(self._settings, self._expected) if self._expected else {}
-        self._changed = found != self._expected or any(topic_exists(self._settings, name) for name in self._missing)
+        self._changed = (
+            found != self._expected
+            or any(topic_exists(self._settings, name) for name in self._missing)
+            or (self._awaited is not None and self._awaited())
+        )
         if self._with_offsets is not None:
             topic = self._with_offsets
             self._stable_offsets = last_stable_offsets(self._settings, topic.name, topic.partitions)

@@ -10,8 +10,8 @@ def database_older(evidence: str) -> DatabaseOlderThanStream:
     """The error of a database that lacks what headquarters has already told its channels."""
     return DatabaseOlderThanStream(
         f"headquarters' database is older than the stream: {evidence}. It was restored from a backup, or replaced by "
-        "an older copy, and would assign account numbers twice. Nothing was written. Restore a database that is as "
-        "recent as the topics"
+        "an older copy, and would assign account numbers twice. Nothing was written. Stop the workers of headquarters "
+        "and run `tenten headquarters recover`, which takes back from the topics what the database lacks"
     )
 
 

@@ -89,6 +89,18 @@ class Customer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """A customer that is erased, for ever; its account number stays used."""
+
+    customer_id: str
+    account_number: str | None
+    """None for a customer that was erased before it had one."""
+    version: int
+    legal_entity: str
+    erased_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """Headquarters' reply to one customer event."""
 
@@ -206,4 +218,15 @@ def reply_from_avro(reply: Mapping[str, Any]) -> Reply:
         judgement=reply["judgement"],
         input_partition=reply["input_partition"],
         input_offset=reply["input_offset"],
+    )
+
+
+def erasure_from_avro(erasure: Mapping[str, Any]) -> Erasure:
+    """An erasure from a decoded Avro record."""
+    return Erasure(
+        customer_id=str(erasure["customer_id"]),
+        account_number=erasure["account_number"],
+        version=erasure["version"],
+        legal_entity=erasure["legal_entity"],
+        erased_at=erasure["erased_at"],
     )

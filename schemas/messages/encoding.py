@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 from tenten.schemas.customer_fields import CustomerState
-from tenten.schemas.messages.customer import Customer, CustomerEvent, Reply
+from tenten.schemas.messages.customer import Customer, CustomerEvent, Erasure, Reply
 from tenten.schemas.messages.heartbeat import Heartbeat
+from tenten.schemas.messages.topic_status import TopicStatus
 from tenten.schemas.messages.transaction import RetailTransaction, TransactionReply
 
 ROW: Final = "row"
@@ -12,7 +13,15 @@ ROW: Final = "row"
 
 
 def to_avro(
-    record: CustomerEvent | Customer | Reply | CustomerState | RetailTransaction | TransactionReply | Heartbeat,
+    record: CustomerEvent
+    | Customer
+    | Erasure
+    | Reply
+    | CustomerState
+    | RetailTransaction
+    | TransactionReply
+    | TopicStatus
+    | Heartbeat,
 ) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}

@@ -286,3 +286,24 @@ release_due: Final = Table(
     Column("transaction_id", Guid, nullable=False),
 )
 """The release queue: waiting transactions whose missing customer or transaction may have arrived. No primary key."""
+
+unfinished_commands: Final = Table(
+    "unfinished_commands",
+    metadata,
+    Column("command", Text, primary_key=True, comment="recover or republish"),
+    Column("topic_id", Text, comment="of the topic to which customers are sent again"),
+    Column("customer_id", Guid, comment="the last customer that was sent"),
+    Column("started_at", UtcTime, nullable=False),
+)
+"""Commands that were begun and have not ended: they are to be repeated, and continue where they were interrupted."""
+
+verifications: Final = Table(
+    "verifications",
+    metadata,
+    Column("finished_at", UtcTime, primary_key=True),
+    Column("customers", BigInteger, nullable=False, comment="in the database"),
+    Column("missing", BigInteger, nullable=False, comment="in the database and not on the topic"),
+    Column("surplus", BigInteger, nullable=False, comment="on the topic and not in the database"),
+    Column("different", BigInteger, nullable=False),
+)
+"""The newest comparisons of database and topic."""

@@ -88,7 +88,16 @@ def _without_guids(schema: Any) -> Any:
     return schema
 
 
-CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction", "TransactionReply", "Heartbeat")
+CONTRACTS: Final = (
+    "CustomerEvent",
+    "Customer",
+    "Reply",
+    "RetailTransaction",
+    "TransactionReply",
+    "Heartbeat",
+    "TopicStatus",
+    "Erasure",
+)
 RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
 
 

@@ -32,16 +32,18 @@ def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec)
     return {asked.partition: call_kafka(future.result, topic).offset for asked, future in answers.items()}
 
 
-def committed_offsets(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
+def committed_offsets(
+    settings: Settings, group: str, topic: str, partitions: int, *, wait: bool = False
+) -> dict[int, int]:
     """The offsets that a group has committed in a topic (names with prefix), by partition; others are left out.
 
-    Does not wait for transactions that are still open.
+    With `wait` it waits for transactions that are still open.
     """
     asked = [TopicPartition(topic, partition) for partition in range(partitions)]
     answers = ask(
         settings,
         lambda admin: admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, asked)], request_timeout=REQUEST_SECONDS
+            [ConsumerGroupTopicPartitions(group, asked)], require_stable=wait, request_timeout=REQUEST_SECONDS
         ),
     )
     (future,) = answers.values()

@@ -74,6 +74,27 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         "has no answer.",
     ),
     # Headquarters: customers.
+    "verified": LogEvent(
+        level="info",
+        fields=("customers", "missing", "surplus", "different"),
+        meaning="Database and topic were compared. Customers that differ are sent again.",
+    ),
+    "verification_failed": LogEvent(
+        level="warning",
+        fields=("error", "code"),
+        meaning="The scheduled comparison of database and topic failed; it is repeated later.",
+    ),
+    "recovered": LogEvent(
+        level="info",
+        fields=("customers", "erased", "events", "sales_orders", "repeated"),
+        meaning="`tenten headquarters recover` has taken back what a restored database had lost. `repeated`: offsets "
+        "of async-customers that are read again.",
+    ),
+    "republished": LogEvent(
+        level="info",
+        fields=("topic", "customers", "erased"),
+        meaning="`tenten headquarters republish` has sent every customer again, and declared the topic complete.",
+    ),
     "batch_synchronized": LogEvent(
         level="info",
         fields=("records", "snapshots", "individual_events", "dead_letters", "next_offsets"),
@@ -207,11 +228,17 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     ),
     "surplus_kept": LogEvent(
         level="error",
-        fields=("channel", "surplus", "customers"),
+        fields=("channel", "surplus", "customers", "topic_is_complete"),
         meaning=(
-            "A resync did not find so many of a channel's customers in the topic that it kept them. Check the topic; "
-            "`tenten channel resync NAME --yes` deletes them."
+            "A resync did not find these customers of a channel in the topic and has kept them: the topic is not "
+            "declared complete, or they are more than a tenth. `tenten status` names the command that leads out."
         ),
+    ),
+    "completeness_unknown": LogEvent(
+        level="warning",
+        fields=("topic", "code"),
+        meaning="A channel may not read whether `customers` is complete, so it keeps customers that it would delete. "
+        "Grant READ on this topic.",
     ),
     # Channel: settlement.
     "replies_settled": LogEvent(

@@ -110,6 +110,13 @@ def try_advisory_lock(connection: Connection, name: str) -> bool:
     return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _lock_key(name)}))
 
 
+def try_shared_advisory_lock(connection: Connection, name: str) -> bool:
+    """Whether this connection now shares that lock, which any number of connections can, but nobody beside an exclusive
+    one. Does not wait.
+    """
+    return bool(connection.scalar(text("SELECT pg_try_advisory_lock_shared(:key)"), {"key": _lock_key(name)}))
+
+
 def _lock_key(name: str) -> int:
     return int.from_bytes(blake2b(f"tenten.{name}".encode(), digest_size=8).digest(), signed=True)
 

@@ -24,6 +24,8 @@ TOPICS: Final = (
     "retail-transactions",
     "retail-transactions.dlq",
     "transaction-replies",
+    "headquarters-status",
+    "erasures",
 )
 READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
 """By consumer group at headquarters: the topic that it reads."""

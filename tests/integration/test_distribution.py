@@ -34,10 +34,10 @@ from tests.channel_scene import (
     customer,
     die_at,
     guid,
-    make_topics,
     set_channel_scene,
     state,
 )
+from tests.restores import recreate
 from tests.settings_file import PARTITIONS
 
 
@@ -518,33 +518,37 @@ def test_channel_that_was_away_too_long_resyncs(scene: ChannelScene, away: timed
     assert all(began_at <= at < began_at + timedelta(minutes=30) for at in confirmed_at)
 
 
-def test_recreated_topic_is_resynced(scene: ChannelScene) -> None:
-    """The topic was deleted and recreated with other customers: the channel notices at its start and takes those. It
-    keeps the customers that it had, and reports a problem until a resync with consent deletes them.
+def test_recreated_topic_costs_no_channel_a_customer(scene: ChannelScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The topic was recreated: the channel takes what is new there and keeps what it has, until headquarters
+    declares the topic complete; then it deletes what headquarters does not have, without a hand.
     """
     # given
+    monkeypatch.setattr(topic_watch, "WATCH_SECONDS", 0.2)
     old, new = [customer(f"Old {number}") for number in range(5)], customer("New")
     name = scene.settings.topic(CUSTOMERS)
     scene.headquarters.send(*old)
     with scene.running(run):
         scene.wait_until_level()
     # when
-    admin = admin_client(scene.settings)
-    admin.delete_topics([name])[name].result()
-    scene.wait(lambda: name not in admin.list_topics(timeout=10).topics, "the deletion")
-    make_topics(scene.settings)
+    recreate(scene.settings, CUSTOMERS)
     scene.headquarters.send(new)
     with scene.running(run):
         scene.wait(lambda: new.customer_id in scene.visible(), "the new customer")
         scene.wait_until_level()
-    # then
-    assert set(scene.visible()) == {snapshot.customer_id for snapshot in (*old, new)}
+        # then
+        problem = channel_status(scene.settings, CHANNEL).problem or ""
+        assert "tenten headquarters republish" in problem
+        assert resync(scene.settings, CHANNEL, consent=True)
+        assert set(scene.visible()) == {snapshot.customer_id for snapshot in (*old, new)}
+        # when
+        scene.headquarters.send(*old[1:])
+        scene.headquarters.declare_complete(offset=1)
+        # then
+        scene.wait(lambda: len(scene.visible()) == 5, "the resync")
+        scene.wait_until_level()
+    assert set(scene.visible()) == {snapshot.customer_id for snapshot in (*old[1:], new)}
     assert {row["topic_id"] for row in scene.rows(channel.positions)} == {scene.rows(channel.topics)[0]["topic_id"]}
-    assert "--yes" in (channel_status(scene.settings, CHANNEL).problem or "")
-    # when
-    assert resync(scene.settings, CHANNEL, consent=True)
-    # then
-    assert set(scene.visible()) == {new.customer_id}
+    assert {row["topic"] for row in scene.rows(channel.positions)} == {name}
     assert channel_status(scene.settings, CHANNEL).problem is None
 
 

@@ -20,7 +20,7 @@ from tenten.kafka.assigned_reader import AssignedReader
 from tenten.runtime.errors import LockHeld
 from tenten.schemas.messages import EventKind
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import CUSTOMERS
+from tenten.schemas.topics import CUSTOMERS, HEADQUARTERS_STATUS
 from tenten.sql.engine import consistent_view
 from tenten.sql.locks import apply_lock, resync_lock
 from tenten.status import channel_status
@@ -180,6 +180,35 @@ def test_many_surplus_customers_are_deleted_only_with_consent(scene: ChannelScen
     # then
     assert set(scene.visible()) == in_topic
     assert channel_status(scene.settings, CHANNEL).problem is None
+
+
+@pytest.mark.parametrize("declared", ["not", "beyond the end"])
+def test_surplus_stays_while_the_topic_may_be_incomplete(scene: ChannelScene, declared: str) -> None:
+    """Headquarters has not declared the topic complete, or the topic has lost its end: nobody is deleted, even with
+    consent.
+    """
+    # given
+    sent = customer("Ann")
+    scene.headquarters.send(sent)
+    with scene.running(run):
+        scene.wait_until_level()
+    surplus = guid()
+    _insert_copies(scene, [surplus])
+    if declared == "not":
+        scene.headquarters.raw(HEADQUARTERS_STATUS.name, (CUSTOMERS.name, None))
+    else:
+        scene.headquarters.declare_complete(offset=1_000)
+    # when
+    assert resync(scene.settings, CHANNEL, consent=True)
+    # then
+    assert set(scene.visible()) == {sent.customer_id, surplus}
+    assert "may lack them" in (channel_status(scene.settings, CHANNEL).problem or "")
+    # when
+    scene.headquarters.declare_complete()
+    assert resync(scene.settings, CHANNEL)
+    # then
+    assert set(scene.visible()) == {sent.customer_id}
+    assert scene.rows(channel.resync_requests) == []
 
 
 def test_surplus_that_may_be_deleted_without_consent() -> None:

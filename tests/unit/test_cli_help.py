@@ -36,9 +36,10 @@ channel distribute, channel relay, channel resync, channel run, channel settle, 
 customer create, customer discard, customer edit, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
-headquarters run, headquarters verify, init, lag, local start, local status, local stop, loyalty issue, loyalty show,
-order create, order list, order resend, order show, sale create, sale list, sale resend, sale show, statement list,
-statement show, status, topics apply, transactions list, transactions run, transactions show, up
+headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
+local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
+sale create, sale list, sale resend, sale show, statement list, statement show, status, topics apply,
+transactions list, transactions run, transactions show, up
 """
 
 
@@ -139,8 +140,9 @@ def test_log_formats_are_those_of_the_logs() -> None:
 
 
 def test_every_command_that_writes_logs_has_a_log_format() -> None:
-    """Workers, `up` and `resync` have `--log-format`, and no other command."""
-    with_logs = {worker.command for worker in ALL} | {("channel", "run"), ("channel", "resync"), ("up",)}
+    """Workers, `up`, `resync` and the ways out of an accident have `--log-format`, and no other command."""
+    ways_out = {("headquarters", command) for command in ("recover", "republish", "verify")}
+    with_logs = {worker.command for worker in ALL} | ways_out | {("channel", "run"), ("channel", "resync"), ("up",)}
     with_option = {
         path
         for path, command in COMMANDS.items()

@@ -256,5 +256,7 @@ def test_every_avro_topic_names_a_contract() -> None:
         "retail-transactions": "RetailTransaction",
         "transaction-replies": "TransactionReply",
         "channel-status": "Heartbeat",
+        "headquarters-status": "TopicStatus",
+        "erasures": "Erasure",
     }
     assert {schema.name for schema in contracts()} == set(NAMES)

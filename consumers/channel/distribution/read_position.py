@@ -8,6 +8,7 @@ from typing import Final
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from sqlalchemy import Connection, Engine, exists, select
+from structlog import get_logger
 
 from tenten.consumers.channel.positions import (
     Position,
@@ -16,14 +17,22 @@ from tenten.consumers.channel.positions import (
     read_positions,
     register_topic,
     requested_resync,
+    waits_for_completeness,
     was_recreated,
 )
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.topic_status import is_complete
 from tenten.kafka.topics_admin import ask, topic_ids
+from tenten.runtime.error_codes import error_code
+from tenten.runtime.errors import KafkaRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers
-from tenten.schemas.topics import CUSTOMERS
+from tenten.schemas.topics import CUSTOMERS, HEADQUARTERS_STATUS
+from tenten.sql.engine import consistent_view
+
+log = get_logger(__name__)
 
 AWAY_SHARE_MAX: Final = 2 / 3
 """Of the topic's tombstone retention: a channel that was away for longer may have missed tombstones."""
@@ -88,8 +97,10 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
     now = datetime.now(UTC)
     with engine.begin() as connection:
         topic = register_topic(connection, name, info)
+    complete = is_complete_at_last(settings, engine, topic)
+    with engine.begin() as connection:
         positions = read_positions(connection, topic)
-        reason = _resync_reason(connection, topic, positions)
+        reason = _resync_reason(connection, topic, positions, is_complete=complete)
         if reason is None:
             missing = [partition for partition in range(topic.partitions) if partition not in positions]
             initialise_positions(connection, topic, missing, now)
@@ -108,9 +119,32 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
     return position, reason
 
 
-def _resync_reason(connection: Connection, topic: TopicRead, positions: Mapping[int, Position]) -> str | None:
+def customers_are_complete(settings: Settings, topic: TopicRead, read_to: Mapping[int, int] | None = None) -> bool:
+    """Whether headquarters has declared `customers` complete up to these offsets; by default up to its current end.
+
+    False, too, where the declaration may not be read. Raises: `KafkaException` when no broker answers.
+    """
+    if read_to is None:
+        read_to = last_stable_offsets(settings, topic.name, topic.partitions)
+    try:
+        return is_complete(settings, CUSTOMERS, topic.topic_id, read_to)
+    except KafkaRefused as refusal:
+        log.warning("completeness_unknown", topic=settings.topic(HEADQUARTERS_STATUS), code=error_code(refusal))
+        return False
+
+
+def is_complete_at_last(settings: Settings, engine: Engine, topic: TopicRead) -> bool:
+    """Whether the channel waits until the topic is complete, because it has kept customers, and it is complete now."""
+    with consistent_view(engine) as connection:
+        waits = waits_for_completeness(connection)
+    return waits and customers_are_complete(settings, topic)
+
+
+def _resync_reason(
+    connection: Connection, topic: TopicRead, positions: Mapping[int, Position], *, is_complete: bool
+) -> str | None:
     if positions:
-        return requested_resync(connection)
+        return requested_resync(connection, is_complete=is_complete)
     if was_recreated(connection, topic):
         return "the topic was recreated, so the channel's positions are invalid"
     if connection.scalar(select(exists().where(customers.c.version > 0))):

@@ -9,7 +9,7 @@ from them only customers that are pending or have unsettled events.
    compared. Live distribution continues; records after the target are left to it. The ids of the customers that the
    topic has are kept in memory, 16 bytes each (key_set.py).
 3. Under the apply lock, so that the live positions do not move, the records up to them are read, customers that are
-   not in the topic are deleted unless they are too many (surplus.py), and the positions are set.
+   not in the topic are deleted if it is complete and they are few (surplus.py), and the positions are set.
 
 A killed resync leaves the tables complete and partly repaired; the next one starts from the beginning.
 docs/decisions/0010-resync-of-a-million.md has the reasons.
@@ -25,6 +25,7 @@ from structlog import get_logger
 
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution.deferred_records import DeferredRecords
+from tenten.consumers.channel.distribution.read_position import customers_are_complete
 from tenten.consumers.channel.distribution.replay import Replay, apply_deferred, check_readable, replay_up_to
 from tenten.consumers.channel.distribution.surplus import forget_kept_surplus, settle_surplus
 from tenten.consumers.channel.positions import (
@@ -33,6 +34,7 @@ from tenten.consumers.channel.positions import (
     read_positions,
     register_topic,
     replace_positions,
+    resync_once_complete,
 )
 from tenten.consumers.channel.record_decoding import check_column_library
 from tenten.consumers.channel.write_slices import Slices
@@ -77,7 +79,8 @@ def resync(
 ) -> bool:
     """Resync a channel; False when `stop` was set before the end. Waits while the database or broker is unavailable.
 
-    With `consent` it deletes all customers that the topic does not have; otherwise it keeps them if they are many.
+    Customers that the topic does not have are deleted only if headquarters has declared it complete; without `consent`
+    they are also kept if they are many.
     Raises: `LockHeld` when another resync of this channel is running; `SnapshotUnreadable`, before anything is deleted;
     `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`.
     """
@@ -157,10 +160,18 @@ def _finish(settings: Settings, replay: Replay, *, consent: bool) -> None:
         check_readable(replay)
         failpoint("resync.before_delete")
         forget_kept_surplus(replay.engine)
-        settle_surplus(replay.engine, replay.view.channel_id, replay.seen, consent=consent)
+        settled = settle_surplus(
+            replay.engine,
+            replay.view.channel_id,
+            replay.seen,
+            is_complete=lambda: customers_are_complete(settings, replay.topic, replay.read_to),
+            consent=consent,
+        )
         failpoint("resync.after_delete")
         if not lock.is_held():
             raise WriteConflict("the apply lock was lost with its connection")
         with replay.engine.begin() as connection:
             replace_positions(connection, replay.topic, replay.read_to, datetime.now(UTC))
             forget_requested_resyncs(connection)
+            if not settled:
+                resync_once_complete(connection, datetime.now(UTC))

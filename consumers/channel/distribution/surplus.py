@@ -1,10 +1,11 @@
 """Surplus customers: those of the channel that a resync has not seen in the topic.
 
-The topic may be wrong, as after it was deleted and created again: without consent a resync deletes only few customers.
-If there are more, it keeps all of them and stores their ids in `resync_keys`, from which `tenten status` reports them.
+The topic may lack customers, as after it was deleted and created again. So a resync deletes surplus customers only if
+headquarters has declared the topic complete up to offsets that the resync has passed; and without consent only few.
+Otherwise it keeps all of them and stores their ids in `resync_keys`, from which `tenten status` reports them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, exists, func, or_, select, text
@@ -13,6 +14,7 @@ from structlog import get_logger
 from tenten.consumers.channel.databases import channel_database
 from tenten.consumers.channel.distribution.key_set import KeySet
 from tenten.consumers.channel.overlay import remove_customers
+from tenten.consumers.channel.positions import waits_for_completeness
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers, outbox, resync_keys
 from tenten.sql.arrays import is_one_of
@@ -31,24 +33,29 @@ _READ_ROWS: Final = 10_000
 _KEY_ROWS: Final = 1_000
 
 
-def settle_surplus(engine: Engine, channel_id: str, seen: KeySet, *, consent: bool) -> None:
-    """Delete surplus customers, in slices; keep and report them if they are too many and `consent` is not given.
+def settle_surplus(
+    engine: Engine, channel_id: str, seen: KeySet, *, is_complete: Callable[[], bool], consent: bool
+) -> bool:
+    """Delete surplus customers, in slices; keep and report them if the topic may lack them, or if they are too many
+    and `consent` is not given. False if they were kept because the topic may lack them.
 
     Customers that headquarters has not numbered, and those with edits that no snapshot shows yet, are never surplus.
-    Idempotent.
+    `is_complete` is asked only if there is surplus. Idempotent.
     """
     found = count = 0
     for read, surplus in _surplus(engine, seen):
         count += read
         found += len(surplus)
-    if not consent and found > deletable(count):
+    complete = not found or is_complete()
+    if not complete or (not consent and found > deletable(count)):
         _keep(engine, seen)
-        log.error("surplus_kept", channel=channel_id, surplus=found, customers=count)
-        return
+        log.error("surplus_kept", channel=channel_id, surplus=found, customers=count, topic_is_complete=complete)
+        return complete
     if found:
         for _, surplus in _surplus(engine, seen):
             _delete(engine, surplus)
         log.info("surplus_deleted", channel=channel_id, surplus=found, customers=count)
+    return True
 
 
 def deletable(customers_count: int) -> int:
@@ -62,10 +69,16 @@ def surplus_problem(connection: Connection, channel_name: str) -> str | None:
     kept = connection.scalar(select(func.count()).select_from(resync_keys).where(still_exists))
     if not kept:
         return None
+    sentence = f"the last resync did not find {kept} customers of this channel in the topic and has kept them"
+    if waits_for_completeness(connection):
+        return (
+            f"{sentence}, because the topic may lack them: if it was deleted and created again, run `tenten "
+            "headquarters republish` at headquarters, otherwise `tenten headquarters verify`; this channel then "
+            "resyncs automatically"
+        )
     return (
-        f"the last resync did not find {kept} customers of this channel in the topic and has kept them: if "
-        f"headquarters does not have them either, `tenten channel resync {channel_name} --yes` deletes them; if the "
-        "topic is incomplete, have headquarters send its customers again (`tenten headquarters verify`), then resync"
+        f"{sentence}, because they are many; headquarters does not have them either: `tenten channel resync "
+        f"{channel_name} --yes` deletes them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Encode the snapshots and replies of a synchronized batch as framed values.
+"""Encode the snapshots, replies and erasures of a synchronized batch as framed values.
 
 The snapshot of a simple create reuses the event's bytes: an event ends with its customer, so the snapshot is a few
 fields and that tail. The start of the tail is computed from the decoded columns and proved byte by byte; without
@@ -18,7 +18,7 @@ from tenten.consumers.headquarters.customers.individual_events import CustomerAf
 from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.customers.synchronize import Synchronized
 from tenten.kafka.records import Headers
-from tenten.schemas.messages import ROW, Customer, Outcome, Reply, to_avro
+from tenten.schemas.messages import ROW, Customer, Erasure, Outcome, Reply, to_avro
 from tenten.sql.customer_rows import StoredCustomer
 
 _GUID_BYTES: Final = 37
@@ -38,6 +38,7 @@ class BatchOutputs(NamedTuple):
 
     snapshots: list[Output]
     replies: list[Output]
+    erasures: Sequence[Output] = ()
 
 
 def created_outputs(
@@ -149,16 +150,43 @@ def _zigzag_bytes(number: pl.Expr) -> pl.Expr:
 
 
 def _touched(touched: Mapping[str, CustomerAfter], header: bytes) -> list[Output]:
+    return [snapshot_output(after.customer, after.event_id, header) for after in touched.values()]
+
+
+def snapshot_output(stored: StoredCustomer, event_id: str, header: bytes) -> Output:
+    """The current snapshot of a customer, or a tombstone if it is erased, caused by this event."""
+    return Output(
+        key=stored.customer_id.encode(),
+        value=None if stored.erased else encode(contract("Customer"), to_avro(snapshot(stored)), header),
+        headers=output_headers("Customer", event_id),
+    )
+
+
+def erasures(synchronized: Iterable[Synchronized[BatchOutputs]], headers: Mapping[str, bytes]) -> list[Output]:
+    """A record for each erased customer that the batch touched: tombstones expire, these records do not."""
     return [
-        Output(
-            key=customer_id.encode(),
-            value=None
-            if after.customer.erased
-            else encode(contract("Customer"), to_avro(snapshot(after.customer)), header),
-            headers=output_headers("Customer", after.event_id),
-        )
-        for customer_id, after in touched.items()
+        erasure_output(after.customer, after.event_id, headers["Erasure"])
+        for transaction in synchronized
+        for after in transaction.touched.values()
+        if after.customer.erased
     ]
+
+
+def erasure_output(erased: StoredCustomer, event_id: str, header: bytes) -> Output:
+    """The erasure of a customer, caused by this event."""
+    assert erased.erased_at is not None
+    erasure = Erasure(
+        customer_id=erased.customer_id,
+        account_number=erased.account_number,
+        version=erased.version,
+        legal_entity=erased.state.legal_entity,
+        erased_at=erased.erased_at,
+    )
+    return Output(
+        key=erased.customer_id.encode(),
+        value=encode(contract("Erasure"), to_avro(erasure), header),
+        headers=output_headers("Erasure", event_id),
+    )
 
 
 def snapshot(stored: StoredCustomer) -> Customer:

@@ -1,7 +1,7 @@
 """The customers worker: from `async-customers` to account numbers, snapshots and replies.
 
 Input: `async-customers`, as a member of the consumer group `headquarters`; at most as many workers as partitions.
-Output: headquarters' database; `customers`, `channel-replies` and `async-customers.dlq`.
+Output: headquarters' database; `customers`, `channel-replies`, `erasures` and `async-customers.dlq`.
 Guarantee: one account number per customer, whatever crashes. The database commits first, then Kafka with the offsets.
 
     crash                            effect
@@ -29,8 +29,16 @@ from tenten.consumers.headquarters.customers.classify import (
     decode_small,
     individually,
 )
+from tenten.consumers.headquarters.customers.new_topic import declare_new_topic_complete
 from tenten.consumers.headquarters.customers.numbering import Blocks
-from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
+from tenten.consumers.headquarters.customers.outputs import (
+    BatchOutputs,
+    created_outputs,
+    erasures,
+    replies,
+    snapshots,
+)
+from tenten.consumers.headquarters.customers.scheduled_verification import verify_when_due
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import synchronize
 from tenten.consumers.headquarters.customers.unreadable_replies import unreadable_replies
@@ -39,17 +47,26 @@ from tenten.consumers.headquarters.misplaced import any_misplaced
 from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
+from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
+from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.prefetch import Prefetcher
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
-from tenten.schemas.topics import ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, CHANNEL_REPLIES, CUSTOMERS
+from tenten.schemas.topics import (
+    ASYNC_CUSTOMERS,
+    ASYNC_CUSTOMERS_DLQ,
+    CHANNEL_REPLIES,
+    CUSTOMERS,
+    ERASURES,
+    HEADQUARTERS_STATUS,
+)
 from tenten.sql.headquarters_engine import open_for_worker
 from tenten.sql.migrations import check_version
 from tenten.sql.slots import Slot
@@ -92,6 +109,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         )
         stack.enter_context(session)
         watch = stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session)))
+        work = partial(verify_when_due, settings, engine)
+        verification = stack.enter_context(BackgroundThread("verification", stop, work))
         prefetcher = stack.enter_context(
             Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels, guard.partitions))
         )
@@ -110,7 +129,11 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     classified = read.classified
                     encode = partial(created_outputs, values=read.values, headers=headers)
                     synchronized = synchronize(engine, blocks, channels, classified, reached, now=now, encode=encode)
-                    outputs = BatchOutputs(snapshots(synchronized, headers), replies(synchronized, headers))
+                    outputs = BatchOutputs(
+                        snapshots(synchronized, headers),
+                        replies(synchronized, headers),
+                        erasures(synchronized, headers),
+                    )
                 unreadable = unreadable_replies(
                     batch.messages,
                     read.unreadable,
@@ -125,6 +148,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                         out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
                     for reply in (*outputs.replies, *unreadable):
                         out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
+                    for erasure in outputs.erasures:
+                        out.send(settings.topic(ERASURES), erasure.key, erasure.value, erasure.headers)
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
                 streak = new_streak
                 log.info(
@@ -136,13 +161,20 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     next_offsets=batch.next_offsets,
                 )
         watch.check()
+        verification.check()
 
 
 def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> Mapping[str, bytes]:
-    """Check the database and publish the schemas; return the wire header of each contract."""
+    """Check the database and the topics, and publish the schemas; return the wire header of each contract.
+
+    Raises: `KafkaRefused` for a topic that does not exist: a broker would create it, with properties of its own.
+    """
     check_version(engine, "headquarters")
+    refuse_half_recovered(engine)
+    topic_ids(settings, map(settings.topic, (ERASURES, HEADQUARTERS_STATUS)))
     headers = publish_schemas(settings)
     guard.check_connections()
+    declare_new_topic_complete(settings, engine)
     return headers
 
 

@@ -1,53 +1,51 @@
 """Compare headquarters' database with the `customers` topic, and have differing customers published again.
 
-Every customer is compared by content, never by counts: a compacted topic has no meaningful count. The stream continues
-meanwhile, so differing customers are compared several times, with newer rows and records, before they are reported.
-Each is then touched: the partition's owner publishes its current snapshot. Nothing else is written.
+Every customer is compared by content, never by counts: a compacted topic has no meaningful count. It is done partition
+by partition: in memory are the ids of all customers, 16 bytes each, and the digests of one partition. The stream
+continues meanwhile, so differing customers are compared several times, with newer rows and records, before they are
+reported. Each is then touched: the partition's owner publishes its current snapshot, or its tombstone if it is erased.
+A customer of the topic that the database does not have at all is only reported: `recover` takes it back.
+
+Where nothing is missing, the topic is declared complete; where something is, that declaration is withdrawn.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from threading import Event
 from typing import Final
+from uuid import UUID
 
-import uuid_utils
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, delete, insert, select
+from structlog import get_logger
 
-from tenten.avro.wire import Unreadable, WriterSchemas, contract, encode
-from tenten.consumers.headquarters.customers.outputs import snapshot
-from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
-from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
-from tenten.kafka.records import read_until, record_position
-from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.topics_admin import topic_ids
-from tenten.runtime.errors import DatabaseRefused
+from tenten.consumers.headquarters.customers.customer_digests import Digest, TopicPartitionDigests, digest_of
+from tenten.consumers.headquarters.customers.touch import touch
+from tenten.kafka.partitioner import partitions_of
+from tenten.kafka.topic_status import declare_complete, declare_incomplete, read_topic_status
+from tenten.kafka.topics_admin import TopicInfo, topic_ids
+from tenten.rules.limits import is_guid
+from tenten.runtime.errors import LockHeld
 from tenten.runtime.settings import Settings
-from tenten.schemas.messages import (
-    HEADQUARTERS,
-    Customer,
-    CustomerEvent,
-    EventKind,
-    canonical,
-    customer_from_avro,
-    to_avro,
-)
-from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+from tenten.schemas.tables.headquarters import customers, verifications
+from tenten.schemas.topics import CUSTOMERS, ERASURES
 from tenten.sql.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers
+from tenten.sql.locks import try_advisory_lock
 
-CHUNK_CUSTOMERS: Final = 5_000
+log = get_logger(__name__)
+
+CHUNK_CUSTOMERS: Final = 1_000
 RETRIES_MAX: Final = 5
 """Further comparisons of a difference before it is reported."""
 
 RETRY_SECONDS: Final = 1.0
 
-Digest = bytes | None
-"""16 bytes of a customer's content; None for an erased customer."""
+KEPT_VERIFICATIONS: Final = 100
+_ID_BYTES: Final = 16
+_IDS: Final = 50_000
 
 Progress = Callable[[str, int, int], None]
-"""Called with the source being read, the number read, and the total."""
+"""Called with the unit, the number of them compared, and the total. It may wait, and may raise to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,8 @@ class Differences:
     surplus: tuple[str, ...]
     """On the topic, and missing or erased in the database."""
     different: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    """Those of the surplus that the database does not have at all: they cannot be sent again."""
 
     @property
     def none(self) -> bool:
@@ -71,128 +71,179 @@ class Differences:
 def verify(settings: Settings, engine: Engine, progress: Progress = lambda *_: None) -> Differences:
     """Compare every customer of the database with the newest record of the topic, and touch those that differ.
 
-    Keeps 16 bytes and an id of each customer in memory. Raises: `KafkaRefused`, `KafkaException`; `DatabaseRefused`
-    when a record on the topic is unreadable.
+    Raises: `LockHeld` while another verification runs; `KafkaRefused`, `KafkaException`; `DatabaseRefused` when a
+    record on the topic is unreadable.
     """
-    topic = _TopicDigests(settings)
-    try:
-        database = dict(_database_digests(engine, progress))
-        topic.read_on(progress)
-        differing = _differing(database, topic.digests, database.keys() | topic.digests.keys())
-        for _ in range(RETRIES_MAX):
-            if not differing:
-                break
-            Event().wait(RETRY_SECONDS)
-            with engine.begin() as headquarters:
-                stored = read_customers(headquarters, HEADQUARTERS_TABLES, differing)
-            database.update((customer_id, _digest_of(stored.get(customer_id))) for customer_id in differing)
-            topic.read_on(progress)
-            differing = _differing(database, topic.digests, differing)
-        differences = _differences(database, topic.digests, differing)
-    finally:
-        topic.close()
-    _touch(settings, (*differences.missing, *differences.surplus, *differences.different))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as lock:
+        if not try_advisory_lock(lock, "verify"):
+            raise LockHeld("another `tenten headquarters verify`, or the scheduled one of a worker, is running")
+        try:
+            return _verify(settings, engine, progress)
+        finally:
+            lock.invalidate()
+
+
+def _verify(settings: Settings, engine: Engine, progress: Progress) -> Differences:
+    name = settings.topic(CUSTOMERS)
+    topic = topic_ids(settings, [name])[name]
+    comparison = _Comparison(settings, engine, topic, progress)
+    differences = comparison.run()
+    complete = not differences.missing and not differences.different
+    status = read_topic_status(settings, CUSTOMERS)
+    if status is not None and not complete:
+        declare_incomplete(settings, CUSTOMERS)
+    declared = status is not None and status.topic_id == topic.topic_id
+    # The id is asked again: the topic may have been recreated while it was read.
+    if complete and not declared and topic_ids(settings, [name])[name] == topic:
+        declare_complete(settings, CUSTOMERS, topic.topic_id, comparison.read_to)
+    unknown = set(differences.unknown)
+    touched = {*differences.missing, *differences.surplus, *differences.different, *comparison.unlisted_erasures}
+    touch(settings, sorted(touched - unknown))
+    with engine.begin() as headquarters:
+        _record(headquarters, differences)
+    log.info(
+        "verified",
+        customers=differences.customers,
+        missing=len(differences.missing),
+        surplus=len(differences.surplus),
+        different=len(differences.different),
+    )
     return differences
 
 
-def _differing(database: dict[str, Digest], topic: dict[str, Digest], ids: Iterable[str]) -> set[str]:
-    return {customer_id for customer_id in ids if database.get(customer_id) != topic.get(customer_id)}
+def _record(headquarters: Connection, differences: Differences) -> None:
+    """Record the result, and delete the oldest results."""
+    row = {
+        "finished_at": datetime.now(UTC),
+        "customers": differences.customers,
+        "missing": len(differences.missing),
+        "surplus": len(differences.surplus),
+        "different": len(differences.different),
+    }
+    headquarters.execute(insert(verifications), row)
+    newest = select(verifications.c.finished_at).order_by(verifications.c.finished_at.desc()).limit(KEPT_VERIFICATIONS)
+    headquarters.execute(delete(verifications).where(verifications.c.finished_at.not_in(newest)))
 
 
-def _differences(database: dict[str, Digest], topic: dict[str, Digest], differing: set[str]) -> Differences:
-    ids = sorted(differing)
-    return Differences(
-        customers=sum(1 for digest in database.values() if digest is not None),
-        missing=tuple(customer_id for customer_id in ids if topic.get(customer_id) is None),
-        surplus=tuple(customer_id for customer_id in ids if database.get(customer_id) is None),
-        different=tuple(customer_id for customer_id in ids if database.get(customer_id) and topic.get(customer_id)),
-    )
+class _Comparison:
+    """One comparison of all partitions."""
 
-
-def _database_digests(engine: Engine, progress: Progress) -> Iterator[tuple[str, Digest]]:
-    """The id and digest of every customer of the database, read in chunks."""
-    customers = HEADQUARTERS_TABLES.customers
-    with engine.begin() as headquarters:
-        ids = headquarters.execute(select(customers.c.customer_id).order_by(customers.c.customer_id)).scalars().all()
-    for start in range(0, len(ids), CHUNK_CUSTOMERS):
-        chunk = ids[start : start + CHUNK_CUSTOMERS]
-        with engine.begin() as headquarters:
-            stored = read_customers(headquarters, HEADQUARTERS_TABLES, chunk)
-        for customer_id in chunk:
-            yield customer_id, _digest_of(stored.get(customer_id))
-        progress("database", start + len(chunk), len(ids))
-
-
-def _digest_of(stored: StoredCustomer | None) -> Digest:
-    return None if stored is None or stored.erased else _digest(snapshot(stored))
-
-
-def _digest(customer: Customer) -> bytes:
-    """16 bytes of the canonical encoding: equal for equal customers, however their records were encoded."""
-    record = to_avro(customer) | {"customer": to_avro(canonical(customer.customer))}
-    return blake2b(encode(contract("Customer"), record), digest_size=16).digest()
-
-
-class _TopicDigests:
-    """The digest of the newest record of each key of `customers`; `read_on` continues where it ended."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.digests: dict[str, Digest] = {}
+    def __init__(self, settings: Settings, engine: Engine, topic: TopicInfo, progress: Progress) -> None:
         self._settings = settings
-        self._topic = settings.topic(CUSTOMERS)
-        self._writers: WriterSchemas = writer_schemas(settings)
-        self._partitions = topic_ids(settings, [self._topic])[self._topic].partitions
-        self._next = earliest_offsets(settings, self._topic, self._partitions)
-        options = {"group.id": settings.group("verify"), "auto.offset.reset": "error", "enable.partition.eof": True}
-        self._consumer = Consumer(consumer_configuration(settings, **options))
-        self._consumer.assign(
-            [TopicPartition(self._topic, partition, start) for partition, start in self._next.items()]
-        )
+        self._engine = engine
+        self._partitions = topic.partitions
+        self._progress = progress
+        self._compared = self._existing = 0
+        self.read_to: dict[int, int] = {}
+        """By partition: the end up to which the topic was compared."""
+        self.unlisted_erasures: set[str] = set()
+        """Erased customers that are not on `erasures`: they were erased by a release that did not write it."""
 
-    def read_on(self, progress: Progress) -> None:
-        """Read to the current last stable offsets."""
-        ends = last_stable_offsets(self._settings, self._topic, self._partitions)
-        total = sum(max(0, end - self._next[partition]) for partition, end in ends.items())
-        for count, message in enumerate(read_until(self._consumer, self._next, ends)):
-            self._add(message)
-            if count % 1_000 == 0:
-                progress("topic", count, total)
-        progress("topic", total, total)
-
-    def _add(self, message: Message) -> None:
-        customer_id = (message.key() or b"").decode(errors="replace")
-        value = message.value()
-        if value is None:
-            self.digests[customer_id] = None
-            return
+    def run(self) -> Differences:
+        """Compare partition by partition."""
+        ids = self._ids_by_partition()
+        total = sum(map(len, ids)) // _ID_BYTES
+        name = self._settings.topic(ERASURES)
+        erasures = TopicPartitionDigests(self._settings, ERASURES, topic_ids(self._settings, [name])[name].partitions)
+        topic = TopicPartitionDigests(self._settings, CUSTOMERS, self._partitions)
+        missing, surplus, different, unknown = set[str](), set[str](), set[str](), set[str]()
         try:
-            self.digests[customer_id] = _digest(customer_from_avro(self._writers.decode(value, contract("Customer"))))
-        except Unreadable as error:
-            partition, offset = record_position(message)
-            raise DatabaseRefused(
-                f"record {partition}/{offset} of {self._topic} {error.text}; no customer was touched"
-            ) from error
-
-    def close(self) -> None:
-        """Close the consumer."""
-        self._consumer.close()
-
-
-def _touch(settings: Settings, ids: Iterable[str]) -> None:
-    """Have the current snapshot of each of these customers published by the owner of its partition."""
-    header = publish_schemas(settings)["CustomerEvent"]
-    producer = Producer(producer_configuration(settings))
-    for customer_id in ids:
-        event = CustomerEvent(
-            customer_id=customer_id,
-            event_id=str(uuid_utils.uuid7()),
-            channel_id=HEADQUARTERS,
-            kind=EventKind.TOUCHED,
-            occurred_at=datetime.now(UTC),
+            listed = erasures.keys()
+            for partition in range(self._partitions):
+                differing = self._differing(topic, partition, ids[partition], listed, total)
+                for customer_id, (stored, on_topic) in self._confirmed(topic, differing).items():
+                    if on_topic is None:
+                        missing.add(customer_id)
+                    elif stored is None or stored.erased:
+                        surplus.add(customer_id)
+                        unknown |= {customer_id} if stored is None else set()
+                    else:
+                        different.add(customer_id)
+                self.read_to[partition] = topic.read_to
+        finally:
+            topic.close()
+            erasures.close()
+        return Differences(
+            customers=self._existing,
+            missing=tuple(sorted(missing)),
+            surplus=tuple(sorted(surplus)),
+            different=tuple(sorted(different)),
+            unknown=tuple(sorted(unknown)),
         )
-        value = encode(contract("CustomerEvent"), to_avro(event), header)
-        headers: list[tuple[str, str | bytes | None]] = [("id", event.event_id), ("type", "CustomerTouched")]
-        producer.produce(settings.topic(ASYNC_CUSTOMERS), value, customer_id, headers=headers)
-        producer.poll(0)
-    if producer.flush(REQUEST_SECONDS):
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: verify again")
+
+    def _ids_by_partition(self) -> list[bytearray]:
+        """The ids of all customers of the database, 16 bytes each, by the partition of their key."""
+        ids = [bytearray() for _ in range(self._partitions)]
+        after: str | None = None
+        while True:
+            query = select(customers.c.customer_id).order_by(customers.c.customer_id).limit(_IDS)
+            with self._engine.begin() as headquarters:
+                some = headquarters.scalars(query if after is None else query.where(customers.c.customer_id > after))
+                found = some.all()
+            if not found:
+                return ids
+            keys = [customer_id.encode() for customer_id in found]
+            for customer_id, partition in zip(found, partitions_of(keys, self._partitions), strict=True):
+                ids[partition] += UUID(customer_id).bytes
+            after = found[-1]
+
+    def _differing(
+        self, topic: TopicPartitionDigests, partition: int, ids: bytearray, listed: set[bytes], total: int
+    ) -> dict[str, Digest]:
+        """The customers that differ in this partition, with the topic's digest of each."""
+        digests = topic.read(partition, lambda: self._progress("customers", self._compared, total))
+        differing: dict[str, Digest] = {}
+        for chunk in _chunks(ids):
+            for customer_id, stored in self._stored(chunk).items():
+                digest, on_topic = digest_of(stored), digests.pop(customer_id.encode(), None)
+                self._existing += digest is not None
+                if digest != on_topic:
+                    differing[customer_id] = on_topic
+                if stored is not None and stored.erased and customer_id.encode() not in listed:
+                    self.unlisted_erasures.add(customer_id)
+            self._compared += len(chunk)
+            self._progress("customers", self._compared, total)
+        differing.update((key.decode(errors="replace"), digest) for key, digest in digests.items())
+        return differing
+
+    def _confirmed(
+        self, topic: TopicPartitionDigests, differing: dict[str, Digest]
+    ) -> dict[str, tuple[StoredCustomer | None, Digest]]:
+        """Those that still differ with newer rows and records: the customer in the database, its digest on the topic.
+
+        Waits, and compares again, a few times.
+        """
+        retries = 0
+        while True:
+            stored = self._stored(differing)
+            still = {
+                customer_id: digest
+                for customer_id, digest in differing.items()
+                if digest != digest_of(stored[customer_id])
+            }
+            if not still or retries == RETRIES_MAX:
+                return {customer_id: (stored[customer_id], digest) for customer_id, digest in still.items()}
+            retries += 1
+            Event().wait(RETRY_SECONDS)
+            differing = still | {
+                customer_id: digest
+                for key, digest in topic.read_on().items()
+                if (customer_id := key.decode(errors="replace")) in still
+            }
+
+    def _stored(self, ids: Iterable[str]) -> dict[str, StoredCustomer | None]:
+        """These customers as the database has them now."""
+        some = list(ids)
+        guids = list(filter(is_guid, some))
+        found: dict[str, StoredCustomer] = {}
+        for start in range(0, len(guids), CHUNK_CUSTOMERS):
+            with self._engine.begin() as headquarters:
+                found |= read_customers(headquarters, HEADQUARTERS_TABLES, guids[start : start + CHUNK_CUSTOMERS])
+        return {customer_id: found.get(customer_id) for customer_id in some}
+
+
+def _chunks(ids: bytearray) -> Iterator[Sequence[str]]:
+    """The ids of a partition as texts, in chunks."""
+    for start in range(0, len(ids), CHUNK_CUSTOMERS * _ID_BYTES):
+        some = bytes(ids[start : start + CHUNK_CUSTOMERS * _ID_BYTES])
+        yield [str(UUID(bytes=some[at : at + _ID_BYTES])) for at in range(0, len(some), _ID_BYTES)]

@@ -36,6 +36,7 @@ from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch,
 from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
+from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
@@ -133,6 +134,7 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> None:
     Raises: `KafkaRefused` when a topic does not exist: a broker would create it, with partitions of its own.
     """
     check_version(engine, "headquarters")
+    refuse_half_recovered(engine)
     publish_schemas(settings)
     guard.check_connections()
 

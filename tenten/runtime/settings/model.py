@@ -112,6 +112,8 @@ class HeadquartersSettings(_Table):
     dead_letters_in_a_row_max: int = Field(default=1_000, ge=1)
     waiting_seconds_max: int = Field(default=3_600, ge=1)
     """A transaction that waits longer for its customer raises an alarm."""
+    verify_hours: int = Field(default=24, ge=0)
+    """How often a customers worker compares database and topic; 0: never."""
 
 
 class Alarms(_Table):

@@ -1,0 +1,132 @@
+"""The events that the group had processed: they were decided, whatever else is known of them.
+
+The log entries that come from replies get kind, time and operator from the events. An event without a reply, because
+`channel-replies` has lost it, is logged without being applied again if its customer exists: the customer's snapshot
+contains what became of it. Otherwise an edit of then would be applied over later ones.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import Message
+from sqlalchemy import Connection, Engine, insert, select, text
+
+from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.consumers.headquarters.input_positions import Input
+from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between
+from tenten.kafka.partitioner import partition_of
+from tenten.kafka.records import record_position
+from tenten.kafka.schema_registry import writer_schemas
+from tenten.rules.limits import is_guid
+from tenten.rules.operator_rule import storable_operator
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import CustomerEvent, EventKind, Outcome, event_from_avro
+from tenten.schemas.tables.headquarters import customers, synchronization_log
+from tenten.schemas.topics import EVENT_BYTES_MAX
+from tenten.sql.arrays import is_one_of
+
+_Events = dict[str, tuple[CustomerEvent, int, int]]
+"""By event id: the event with its partition and offset."""
+
+
+def log_decided_events(
+    settings: Settings, engine: Engine, read: Input, unreadable: Container[str], progress: Progress
+) -> int:
+    """Complete the log for the events between the database's positions and the group's offsets; the number of events
+    that no reply proves. `unreadable` are events that became dead letters. Idempotent.
+
+    Raises: `KafkaRefused`, `KafkaException`; errors of the database.
+    """
+    writers, without_reply = writer_schemas(settings), 0
+    starts, targets = read.starts(), read.processed()
+    for messages in records_between(settings, read.name, starts, targets, progress):
+        events = {
+            key: event for key, event in _decoded(messages, writers, len(starts)).items() if key not in unreadable
+        }
+        if events:
+            with engine.begin() as headquarters:
+                logged = set(headquarters.scalars(_logged(headquarters, events)))
+                _complete(headquarters, {key: event for key, event in events.items() if key in logged})
+                missing = {key: event for key, event in events.items() if key not in logged}
+                without_reply += _log_unproved(headquarters, read.name, missing)
+    return without_reply
+
+
+def _decoded(messages: Iterable[Message], writers: WriterSchemas, partitions: int) -> _Events:
+    """The events that the worker accepts, each by its first record; all others are dead letters."""
+    events: _Events = {}
+    for message in messages:
+        value, (partition, offset) = message.value() or b"", record_position(message)
+        try:
+            event = event_from_avro(writers.decode(value, contract("CustomerEvent")))
+        except (Unreadable, ValueError):
+            continue
+        if not (is_guid(event.event_id) and is_guid(event.customer_id)) or len(value) > EVENT_BYTES_MAX:
+            continue
+        if message.key() == event.customer_id.encode() and partition_of(event.customer_id, partitions) == partition:
+            events.setdefault(event.event_id, (event, partition, offset))
+    return events
+
+
+def _logged(headquarters: Connection, events: Iterable[str]) -> Any:
+    return select(synchronization_log.c.event_id).where(is_one_of(headquarters, synchronization_log.c.event_id, events))
+
+
+def _complete(headquarters: Connection, events: _Events) -> None:
+    """Give log entries that come from a reply what the event itself says."""
+    rows = [
+        {
+            "event_id": event.event_id,
+            "customer_id": event.customer_id,
+            "kind": event.kind.lower(),
+            "operator": storable_operator(event.operator),
+            "occurred_at": event.occurred_at,
+        }
+        for event, _, _ in events.values()
+    ]
+    if rows:
+        headquarters.execute(_COMPLETE, rows)
+
+
+_COMPLETE: Final = text(
+    f"""
+    UPDATE synchronization_log SET kind = :kind, operator = :operator, occurred_at = :occurred_at
+    WHERE event_id = :event_id AND customer_id = :customer_id AND kind = '{EventKind.UNKNOWN.lower()}'
+    """  # noqa: S608 - a constant
+)
+
+
+def _log_unproved(headquarters: Connection, topic: str, events: _Events) -> int:
+    """Log these events of existing customers as part of their current version; their number."""
+    table = customers.c
+    ids = {event.customer_id for event, _, _ in events.values()}
+    query = select(table.customer_id, table.account_number, table.version, table.erased_at, table.updated_at)
+    existing = {
+        row.customer_id: row
+        for row in headquarters.execute(query.where(is_one_of(headquarters, table.customer_id, ids)))
+    }
+    rows: list[Mapping[str, Any]] = [
+        {
+            "event_id": event.event_id,
+            "customer_id": event.customer_id,
+            "channel_id": event.channel_id,
+            "kind": event.kind.lower(),
+            "outcome": (Outcome.ERASED if customer.erased_at is not None else Outcome.SYNCHRONIZED).lower(),
+            "reasons": [],
+            "account_number": customer.account_number,
+            "version": customer.version,
+            "operator": storable_operator(event.operator),
+            "repeats": 0,
+            "judgement": 1,
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+            "occurred_at": event.occurred_at,
+            "received_at": customer.updated_at,
+        }
+        for event, partition, offset in events.values()
+        if (customer := existing.get(event.customer_id)) is not None
+    ]
+    if rows:
+        headquarters.execute(insert(synchronization_log), rows)
+    return len(rows)
