@@ -47,6 +47,7 @@ def test_unsent_edits_become_part_of_the_create(store: Store) -> None:
     assert {"last_name", "first_name", f"contacts/{seen.state.primary_email}"} < set(left.changed)
     assert (seen.unsettled, store.unsent_ids()) == (1, [left.event_id])
     assert [row["outcome"] for row in store.rows(channel.outbox)] == ["folded"] * 31 + [None]
+    assert [row["id"] for row in store.rows(channel.outbox) if row["aggregateid"] == ada.customer_id] == [left.event_id]
     with store.relaying():
         store.wait_until_sent()
     assert event_ids(store.topic()) == [left.event_id]
