@@ -3,10 +3,9 @@
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Select, func, make_url, select, text
+from sqlalchemy import Connection, Select, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tenten.consumers.channel.distribution.surplus import surplus_problem
@@ -17,7 +16,6 @@ from tenten.headquarters_views.transactions import (
     transactions_status,
 )
 from tenten.runtime.error_codes import error_code
-from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.topics import CUSTOMERS
@@ -118,10 +116,6 @@ def _problems(connection: Connection, name: str) -> Mapping[str, str]:
 @contextmanager
 def _opened(address: str, which: Which) -> Generator[Connection]:
     """A read-only transaction. Raises: `DatabaseRefused`."""
-    url = make_url(address)
-    if url.drivername == "sqlite" and not Path(str(url.database)).exists():
-        # Opening it would create it.
-        raise DatabaseRefused(f"the database {url.database} does not exist: run `tenten database upgrade all`")
     engine = open_database(address)
     try:
         check_version(engine, which)

@@ -84,9 +84,14 @@ def _group_lag(settings: Settings, group: str, topic: Topic) -> list[GroupLag]:
 
 
 def records_behind(settings: Settings, gaps: Mapping[Partition, tuple[int, int]]) -> dict[Partition, int]:
-    """The records between the offsets of each gap: counted where there are few, otherwise the difference."""
+    """The records in each gap between offsets: counted where there are few, otherwise the difference."""
     small = {part: gap for part, gap in gaps.items() if 0 < gap[1] - gap[0] <= COUNTED_OFFSETS_MAX}
-    counted = count_records(settings, small, _COUNT_SECONDS)
+    try:
+        counted = count_records(settings, small, _COUNT_SECONDS)
+    except KafkaException as error:
+        if not is_transient(error):
+            raise
+        counted = {}
     return {part: counted.get(part, max(0, end - start)) for part, (start, end) in gaps.items()}
 
 

@@ -24,7 +24,7 @@ def read_parts(
 ) -> Iterator[Message]:
     """The committed records of each part, from its first offset to before its end (None: the end of the partition).
 
-    After `seconds_max` the rest is left out. Raises: `KafkaRefused`, `KafkaException`.
+    Raises: `KafkaRefused`; `KafkaException`, also if that takes longer than `seconds_max`.
     """
     own = {
         "group.id": settings.group(_GROUP),
@@ -50,6 +50,8 @@ def read_parts(
                     left.pop(part, None)
     finally:
         consumer.close()
+    if left:
+        raise KafkaException(f"no answer within {seconds_max} s")
 
 
 def count_records(

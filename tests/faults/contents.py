@@ -56,7 +56,9 @@ def channels_match_topic(case: Case) -> Iterator[str]:
 
 def _visible(case: Case, name: str, channel: ChannelTables) -> dict[str, dict[str, Any]]:
     """The customers of a channel with these filters, from the committed records up to its positions."""
-    positions = {row["partition"]: row["next_offset"] for row in channel.positions}
+    # Positions in the topics of replies have the same numbers of partitions.
+    of_customers = [row for row in channel.positions if row["topic"].endswith("customers")]
+    positions = {row["partition"]: row["next_offset"] for row in of_customers}
     books = set(case.setting.address_books.get(name, ()))
     visible = {}
     for customer_id, history in case.snapshots.items():
