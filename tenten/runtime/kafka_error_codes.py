@@ -15,6 +15,10 @@ TRANSIENT: Final = frozenset(
         KafkaError._MSG_TIMED_OUT,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NETWORK_EXCEPTION,
+        # A broker that was frozen, or has just started, may name no brokers: the client drops those that it knew, with
+        # the requests on their way, or takes the answer for incomplete.
+        KafkaError._DESTROY_BROKER,
+        KafkaError._PARTIAL,
         # The brokers: starting, stopping, electing, or short of replicas.
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,

@@ -1,4 +1,4 @@
-"""A stand-in for a broker that has just started, or was frozen: it answers requests for metadata, and names no broker.
+"""A stand-in for a broker that was frozen: it answers requests for metadata, and every other answer names no broker.
 
 No real broker can be made to answer like this at will. It speaks ApiVersions and Metadata of Kafka's protocol, and
 ends connections that ask for anything else.
@@ -23,6 +23,7 @@ _NAMED: Final = (0, 1, 2, 8, 9, 10, 11, 12, 13, 14, 22, 24, 25, 26, 28, 32, 60)
 _LEADER_NOT_AVAILABLE: Final = 5
 _UNSUPPORTED_VERSION: Final = 35
 _NO_CONTROLLER: Final = -1
+_NODE: Final = 1
 
 
 class StandInBroker(socketserver.ThreadingTCPServer):
@@ -60,7 +61,8 @@ class _Connection(socketserver.StreamRequestHandler):
         if key == _METADATA and version == _VERSIONS[_METADATA]:
             assert isinstance(self.server, StandInBroker)
             self.server.answers += 1
-            return struct.pack(">i", correlation) + _metadata(body)
+            port = self.server.server_address[1] if self.server.answers % 2 else None
+            return struct.pack(">i", correlation) + _metadata(body, port)
         return None
 
 
@@ -76,8 +78,10 @@ def _api_versions(version: int) -> bytes:
     return struct.pack(">hi", 0, len(keys)) + b"".join(keys) + throttled
 
 
-def _metadata(body: bytes) -> bytes:
-    """The response to Metadata, version 4: no brokers, no controller, no leader for any requested topic."""
+def _metadata(body: bytes, port: int | None) -> bytes:
+    """The response to Metadata, version 4: the broker at this port is the controller (None: no broker), and no
+    requested topic has a leader.
+    """
     (count,) = struct.unpack_from(">i", body)
     topics, at = [], 4
     for _ in range(max(0, count)):
@@ -85,8 +89,10 @@ def _metadata(body: bytes) -> bytes:
         name = body[at : at + 2 + name_bytes]
         at += len(name)
         topics.append(struct.pack(">h", _LEADER_NOT_AVAILABLE) + name + struct.pack(">?i", False, 0))
-    no_brokers_and_cluster_id = struct.pack(">iih", 0, 0, -1)
-    return no_brokers_and_cluster_id + struct.pack(">ii", _NO_CONTROLLER, len(topics)) + b"".join(topics)
+    brokers = [] if port is None else [struct.pack(">ih9sih", _NODE, 9, b"127.0.0.1", port, -1)]
+    controller = _NO_CONTROLLER if port is None else _NODE
+    throttled_and_brokers = struct.pack(">ii", 0, len(brokers)) + b"".join(brokers)
+    return throttled_and_brokers + struct.pack(">hii", -1, controller, len(topics)) + b"".join(topics)
 
 
 @contextmanager

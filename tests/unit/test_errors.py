@@ -197,6 +197,8 @@ def test_full_postgresql_is_recognised() -> None:
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._TIMED_OUT,
+        KafkaError._DESTROY_BROKER,
+        KafkaError._PARTIAL,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
