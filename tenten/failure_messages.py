@@ -35,6 +35,7 @@ def _of_kafka(error: Exception) -> str:
 
 def _of_database(error: Exception) -> str:
     """The sentence without statement and server details, which may contain personal data."""
+    from tenten.runtime.database_refusal import remedy_of
     from tenten.runtime.error_codes import error_code
 
     cause = getattr(error, "orig", None)
@@ -42,4 +43,6 @@ def _of_database(error: Exception) -> str:
     if code is None:
         first_line = str(cause).partition("\n")[0]
         return f"the database does not answer: {first_line}; see `tenten doctor`"
-    return f"the database reported an error ({type(cause).__name__}, {code}); see `tenten doctor`"
+    return (
+        f"the database reported an error ({type(cause).__name__}, {code}); {remedy_of(error) or 'see `tenten doctor`'}"
+    )

@@ -26,6 +26,9 @@ _TIMEOUTS: Final = frozenset({"25P03", "25P04"})
 """The server ended the connection of a process that was frozen within a transaction, or whose transaction took too
 long."""
 
+_DATA_CLASSES: Final = frozenset({"22", "23", "54"})
+"""SQLSTATE classes that the content of a record can cause: data, integrity, limits."""
+
 _DISK_FULL: Final = "53100"
 
 _SQLITE_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
@@ -42,6 +45,26 @@ def is_transient(error: BaseException) -> bool:
         if _is_transient(inner):
             return True
     return False
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Whether the content of a record may have caused the error: another record may be accepted. Any other error that
+    is not transient affects all records.
+    """
+    postgresql = postgresql_error_in(error)
+    if postgresql is None:
+        return False
+    if postgresql.sqlstate is not None:
+        return postgresql.sqlstate[:2] in _DATA_CLASSES
+    import psycopg
+
+    # Raised before the statement was sent, such as for a text with a NUL.
+    return isinstance(postgresql, psycopg.DataError)
+
+
+def postgresql_error_in(error: BaseException) -> "psycopg.Error | None":
+    """The error of PostgreSQL's driver that this is or was caused by, if any."""
+    return next((found for inner in _chain(error) if (found := _postgresql_error(inner)) is not None), None)
 
 
 def is_full(error: BaseException) -> bool:

@@ -1,13 +1,17 @@
 """Headquarters and its database: rejected rows, exhausted sequences, lost connections, a restored backup."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
+from sqlalchemy import make_url
 
 from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
@@ -26,7 +30,7 @@ SETTING: Final = Setting(
 REJECT_TABLES: Final = """
     CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF NEW.last_name = 'Tables' THEN RAISE EXCEPTION 'no thanks'; END IF;
+        IF NEW.last_name = 'Tables' THEN RAISE EXCEPTION 'no thanks' USING ERRCODE = 'check_violation'; END IF;
         RETURN NEW;
     END $$;
     CREATE TRIGGER reject BEFORE INSERT OR UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION reject()
@@ -69,6 +73,77 @@ def test_event_that_the_database_rejects_is_rejected_alone(
         int(row["account_number"][1:]) for row in scene.tables().customers.values() if row["legal_entity"] == "demf"
     )
     assert german == list(range(1, len(german) + 1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "correction", "remedy"),
+    [
+        (
+            "REVOKE INSERT ON customers FROM worker",
+            "GRANT INSERT ON customers TO worker",
+            "permission denied for table customers",
+        ),
+        (
+            "CREATE TRIGGER stop BEFORE INSERT ON customers FOR EACH STATEMENT EXECUTE FUNCTION stop()",
+            "DROP TRIGGER stop ON customers",
+            "SQLSTATE P0001",
+        ),
+    ],
+    ids=["privilege", "trigger"],
+)
+def test_fault_of_the_database_stops_the_worker_and_rejects_no_event(
+    scene: Scene, houston: Store, fault: str, correction: str, remedy: str
+) -> None:
+    """An error that no event causes: the worker stops, the message names the remedy; then every event goes through."""
+    # given
+    role = f"worker_{uuid4().hex}"
+    with as_role(scene, role):
+        events = [houston.create() for _ in range(30)]
+        scene.query(STOP_FUNCTION)
+        scene.query(fault.replace("worker", role))
+        scene.send(*events)
+
+        # when
+        with scene.headquarters() as worker:
+            failure = worker.dies()
+
+        # then
+        assert isinstance(failure, DatabaseRefused)
+        assert remedy in str(failure)
+        assert scene.tables().log == {}
+        scene.query(correction.replace("worker", role))
+        with scene.headquarters():
+            replies = scene.replies(*events)
+    assert {reply["outcome"] for reply in replies} == {"SYNCHRONIZED"}
+    assert scene.tables().sequences["usrt"]["next"] == 31
+
+
+STOP_FUNCTION: Final = """
+    CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$
+"""
+
+
+@contextmanager
+def as_role(scene: Scene, role: str) -> Iterator[None]:
+    """Workers that connect as this role, which has the privileges of a worker."""
+    for statement in (
+        f"CREATE ROLE {role} LOGIN PASSWORD '{role}'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+    ):
+        scene.query(statement)
+    original = scene.toml.read_text()
+    scene.toml.write_text(original.replace(scene.url, _as_user(scene.url, role)))
+    try:
+        yield
+    finally:
+        scene.toml.write_text(original)
+        scene.query(f"DROP OWNED BY {role}")
+        scene.query(f"DROP ROLE {role}")
+
+
+def _as_user(url: str, role: str) -> str:
+    return make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
 
 
 def test_exhausted_sequence_rejects_further_creates(

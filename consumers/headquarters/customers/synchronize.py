@@ -31,7 +31,8 @@ from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.release_queue import enqueue_for_customers
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.database_refusal import database_refusal
+from tenten.runtime.error_codes import error_code, is_data_error, is_transient
 from tenten.runtime.errors import DatabaseRefused, WriteConflict
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import EventKind, Reason, Reply
@@ -66,16 +67,20 @@ def synchronize(
     now: datetime,
     encode: EncodeCreated[T],
 ) -> list[Synchronized[T]]:
-    """Write a batch to the database, in one transaction unless the database rejects something in it.
+    """Write a batch to the database, in one transaction unless the database rejects data in it.
 
     Then the batch is halved, each half in a transaction of its own, until the event that the database rejects is
     found; the event is rejected. `encode` is called in a thread while the new customers are copied.
-    Raises: transient errors; `DatabaseRefused`.
+    Raises: transient errors; `DatabaseRefused` for any other error that no event causes, such as a missing privilege.
     """
     try:
         return [_in_one_transaction(engine, blocks, channels, batch, reached, now=now, encode=encode)]
     except (DBAPIError, psycopg.Error) as error:
-        if is_transient(error) or batch.event_count == 0:
+        if is_transient(error):
+            raise
+        if not is_data_error(error):
+            raise database_refusal(error, "a batch of customer events") from error
+        if batch.event_count == 0:
             raise
         blocks.give_back()
         log.warning(

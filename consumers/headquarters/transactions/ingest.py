@@ -24,7 +24,8 @@ from tenten.consumers.headquarters.release_queue import enqueue_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, ClassifiedBatch, halves
 from tenten.consumers.headquarters.transactions.end_of_day import record_ends_of_day
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, enqueue_replies, id_conflict_reply
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.database_refusal import database_refusal
+from tenten.runtime.error_codes import is_data_error, is_transient
 from tenten.runtime.errors import WriteConflict
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.messages import ROW, TransactionStatus, reasons_from_json
@@ -44,12 +45,17 @@ def ingest(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> 
 
     Then the batch is halved until the one record is found, which is returned as unreadable; each half is an SQL
     transaction of its own.
-    Raises: transient errors; of these `WriteConflict` when another worker is ingesting one of these transactions.
+    Raises: transient errors; of these `WriteConflict` when another worker is ingesting one of these transactions;
+    `DatabaseRefused` for any other error that no record causes.
     """
     try:
         _ingest_in_one_transaction(engine, batch, reached)
     except (DBAPIError, psycopg.Error) as error:
-        if is_transient(error) or batch.transactions == 0 or (error_code(error) or "")[:2] not in OF_A_RECORD:
+        if is_transient(error):
+            raise
+        if not is_data_error(error):
+            raise database_refusal(error, "a batch of transactions") from error
+        if batch.transactions == 0:
             raise
         log.warning("transactions_rejected_by_database", transactions=batch.transactions, error=type(error).__name__)
     else:
@@ -60,10 +66,6 @@ def ingest(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> 
         return (UnreadableRow(row=row, reason="database_refused", text="is refused by headquarters' database"),)
     first, second = halves(batch)
     return (*ingest(engine, first, reached.not_advanced()), *ingest(engine, second, reached))
-
-
-OF_A_RECORD: Final = ("22", "23", "54")
-"""SQLSTATE classes that the content of a record can cause: data, integrity, limits. Any other affects all records."""
 
 
 def _ingest_in_one_transaction(engine: Engine, batch: ClassifiedBatch, reached: StreamPositions) -> None:

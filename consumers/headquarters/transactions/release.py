@@ -23,11 +23,11 @@ from structlog import get_logger
 
 from tenten.consumers.headquarters.release_queue import dequeue
 from tenten.consumers.headquarters.transactions.blocking import alarm, block, block_rejected, reply_to_waiting
-from tenten.consumers.headquarters.transactions.ingest import OF_A_RECORD
 from tenten.consumers.headquarters.transactions.reply_outbox import enqueue_replies
 from tenten.consumers.headquarters.transactions.sales_orders import Released, release_individually, release_together
 from tenten.consumers.headquarters.transactions.statements import post_statements
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.database_refusal import database_refusal
+from tenten.runtime.error_codes import error_code, is_data_error, is_transient
 from tenten.runtime.failpoints import failpoint
 
 log = get_logger(__name__)
@@ -57,13 +57,15 @@ class ReleasePass(NamedTuple):
 def release(engine: Engine, waiting_seconds_max: int, *, full_scan: bool) -> ReleasePass:
     """Make a release pass. Transactions whose data the database rejects are blocked individually.
 
-    Raises: transient errors, and errors that no single record causes; then nothing has changed.
+    Raises: transient errors; `DatabaseRefused` for any other error that no record causes; then nothing has changed.
     """
     try:
         return _release_pass(engine, waiting_seconds_max, full_scan=full_scan, individually=False)
     except DBAPIError as error:
-        if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
+        if is_transient(error):
             raise
+        if not is_data_error(error):
+            raise database_refusal(error, "a release pass") from error
         log.warning("release_pass_rejected_by_database", code=error_code(error))
     return _release_pass(engine, waiting_seconds_max, full_scan=True, individually=True)
 

@@ -11,11 +11,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from tenten.consumers.headquarters.transactions.ingest import OF_A_RECORD
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply
 from tenten.consumers.headquarters.transactions.waiting import RELEASABLE
 from tenten.rules.number_sequence import number_format
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.error_codes import is_data_error
 from tenten.schemas.messages import Reason, TransactionStatus
 from tenten.schemas.tables.headquarters import sales_order_sequences
 from tenten.sql.arrays import pg_array_literal
@@ -137,7 +136,7 @@ def release_individually(headquarters: Connection, parameters: Mapping[str, Any]
                 single = {**parameters, "ids": pg_array_literal([transaction_id])}
                 released = release_together(headquarters, single, full_scan=False)
         except DBAPIError as error:
-            if is_transient(error) or (error_code(error) or "")[:2] not in OF_A_RECORD:
+            if not is_data_error(error):
                 raise
             result.blocked[transaction_id] = _CANNOT_BE_WRITTEN
         else:
