@@ -109,7 +109,7 @@ HEADQUARTERS: Final = Worker(
     sentence="Give customers their account numbers",
     group="headquarters",
     reads=(ASYNC_CUSTOMERS,),
-    writes=(CUSTOMERS, CHANNEL_REPLIES, ERASURES, HEADQUARTERS_STATUS, ASYNC_CUSTOMERS_DLQ, SCHEMAS),
+    writes=(CUSTOMERS, CHANNEL_REPLIES, ERASURES, HEADQUARTERS_STATUS, ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, SCHEMAS),
     failpoints=(
         "headquarters.after_poll",
         "headquarters.while_judging",

@@ -19,4 +19,8 @@ def register_profiles() -> None:
 
 def examples(count: int) -> settings:
     """Settings of a test that draws `count` examples where others draw `EXAMPLES`."""
-    return settings(max_examples=max(2, count * settings().max_examples // EXAMPLES))
+    from hypothesis import Phase
+
+    return settings(
+        max_examples=max(2, count * settings().max_examples // EXAMPLES), phases=[Phase.reuse, Phase.generate]
+    )

@@ -75,9 +75,9 @@ class Store:
         return [decoded_transaction(row["payload"]) for row in rows if row["aggregatetype"] == "retail_transaction"]
 
     def reply(self, event_id: str, outcome: str, **columns: Any) -> None:
-        """Settle an event as settlement does; a rejected event stays unsettled."""
+        """Settle an event as settlement does; a rejected or held event stays unsettled."""
         values = {"outcome": outcome, **columns}
-        if outcome != "rejected":
+        if outcome not in ("rejected", "held"):
             values["settled_at"] = _now()
         with self.channel.engine.begin() as connection:
             connection.execute(update(channel.outbox).where(channel.outbox.c.id == event_id).values(values))
@@ -86,6 +86,11 @@ class Store:
         """Headquarters rejects an event."""
         reasons = [{"field": REASON.field, "code": REASON.code, "text": REASON.text}]
         self.reply(event_id, "rejected", reasons=reasons)
+
+    def hold(self, event_id: str) -> None:
+        """Headquarters cannot judge an event yet."""
+        reasons = [{"field": "channel_id", "code": "unknown_channel", "text": "Headquarters has no channel yet."}]
+        self.reply(event_id, "held", reasons=reasons)
 
     def synchronize(self, customer_id: str, account_number: str, version: int = 1) -> None:
         """Headquarters accepts the customer unchanged: its events are settled, and its snapshot has arrived."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, exists, or_, select, update
 from tenten.avro.record_encoder import encode_record
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.producers.outbox import table
-from tenten.producers.outbox.table import CUSTOMER, REJECTED, NewRow
+from tenten.producers.outbox.table import CUSTOMER, HELD, REJECTED, NewRow
 from tenten.schemas.messages import (
     CustomerEvent,
     EventKind,
@@ -128,7 +128,9 @@ class OutboxSummary(NamedTuple):
     rejected: bool
     """True if the newest unsettled event is rejected."""
     reasons: tuple[Reason, ...]
-    """The reasons of that rejection."""
+    """Why headquarters has rejected the newest unsettled event, or holds it."""
+    held: bool = False
+    """True if headquarters holds the newest unsettled event that it has answered: it waits for its own settings."""
 
 
 def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, OutboxSummary]:
@@ -141,11 +143,21 @@ def summaries(connection: Connection, customer_ids: Iterable[str]) -> dict[str, 
     )
     result: dict[str, OutboxSummary] = {}
     for row in connection.execute(query):
-        rejected = row.outcome == REJECTED
-        earlier = result[row.aggregateid].unsettled if row.aggregateid in result else 0
-        reasons = reasons_from_json(row.reasons) if rejected else ()
-        result[row.aggregateid] = OutboxSummary(earlier + 1, rejected, reasons)
+        earlier = result.get(row.aggregateid, _NOTHING)
+        if row.outcome is None and earlier.held:
+            # An event that was not answered yet waits behind the held one.
+            result[row.aggregateid] = earlier._replace(unsettled=earlier.unsettled + 1)
+        else:
+            result[row.aggregateid] = OutboxSummary(
+                unsettled=earlier.unsettled + 1,
+                rejected=row.outcome == REJECTED,
+                reasons=reasons_from_json(row.reasons),
+                held=row.outcome == HELD,
+            )
     return result
+
+
+_NOTHING: Final = OutboxSummary(0, rejected=False, reasons=())
 
 
 def discard_rejected(connection: Connection, customer_id: str, settled_at: datetime) -> None:

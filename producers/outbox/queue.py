@@ -84,7 +84,8 @@ _READ_POSTGRESQL: Final = """
             WHERE sequence > %s AND sequence <= %s AND NOT sequence <@ %s::int8multirange ORDER BY sequence LIMIT %s
         ) AS entry LEFT JOIN LATERAL (
             SELECT * FROM outbox
-            WHERE outbox.sequence = entry.sequence AND settled_at IS NULL AND outcome IS NULL LIMIT 1
+            WHERE outbox.sequence = entry.sequence AND settled_at IS NULL AND coalesce(outcome, 'held') = 'held'
+            LIMIT 1
         ) AS unsettled ON true
         ORDER BY entry.sequence
     ) AS entry
@@ -96,7 +97,8 @@ _READ_SQLITE: Final = """
 _ROWS_SQLITE: Final = """
     SELECT entry.sequence, id, aggregatetype, aggregateid, type, payload
     FROM outbox_queue AS entry
-    LEFT JOIN outbox ON outbox.sequence = entry.sequence AND settled_at IS NULL AND outcome IS NULL
+    LEFT JOIN outbox
+        ON outbox.sequence = entry.sequence AND settled_at IS NULL AND coalesce(outcome, 'held') = 'held'
     WHERE entry.sequence BETWEEN ? AND ? ORDER BY entry.sequence
     """
 

@@ -1,19 +1,21 @@
 """Outbox rows that must be sent again, and rows that can be deleted.
 
 A row that was sent and is not settled soon is queued again after an hour, then after two, four and so on hours, at most
-a day.
+a day. A row that headquarters holds is queued again once a day: a headquarters that was restored may have lost it.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Text,
     and_,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -25,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from tenten.producers.outbox.table import CUSTOMER, queue_again
+from tenten.producers.outbox.table import CUSTOMER, HELD, is_open, queue_again
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables.channel import customers, end_of_days, outbox, outbox_queue, outbox_resends, transactions
 from tenten.schemas.tables.types import UtcTime
@@ -56,7 +58,7 @@ def next_window(connection: Connection, after: int, rows_max: int) -> Window | N
 
 
 def queue_window_again(connection: Connection, window: Window, aggregate_type: str) -> int:
-    """Queue the unanswered rows of this type in the window, and return how many were not queued before. Idempotent."""
+    """Queue the open rows of this type in the window, and return how many were not queued before. Idempotent."""
     return connection.execute(_QUEUE_WINDOW, {**window._asdict(), "aggregate_type": aggregate_type}).rowcount
 
 
@@ -65,7 +67,7 @@ _QUEUE_WINDOW: Final = text(
     INSERT INTO outbox_queue (sequence)
     SELECT sequence FROM outbox
     WHERE sequence > :after AND sequence <= :last AND aggregatetype = :aggregate_type
-          AND settled_at IS NULL AND outcome IS NULL
+          AND settled_at IS NULL AND coalesce(outcome, 'held') = 'held'
     ON CONFLICT DO NOTHING
     """
 )
@@ -79,13 +81,15 @@ def first_to_schedule(connection: Connection) -> int:
 
 
 def schedule_resends(connection: Connection, window: Window, now: datetime) -> int:
-    """Schedule the unanswered rows in the window that have been sent, and return how many are new. Idempotent."""
-    resend_at = bindparam("resend_at", now + timedelta(seconds=REPLY_SECONDS_MAX), UtcTime)
+    """Schedule the open rows in the window that have been sent, and return how many are new. Idempotent."""
+    in_an_hour = bindparam("in_an_hour", now + timedelta(seconds=REPLY_SECONDS_MAX), UtcTime)
+    in_a_day = bindparam("in_a_day", now + timedelta(seconds=RESEND_SECONDS_MAX), UtcTime)
+    resend_at = case((outbox.c.outcome == HELD, in_a_day), else_=in_an_hour)
     is_known = or_(*(exists().where(table.c.sequence == outbox.c.sequence) for table in (outbox_queue, outbox_resends)))
     query = (
         select(outbox.c.sequence, resend_at, literal(0))
         .where(outbox.c.sequence > window.after, outbox.c.sequence <= window.last)
-        .where(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None), ~is_known)
+        .where(is_open(), ~is_known)
     )
     # SQLite's write lock is needed only if there is a row.
     if connection.execute(query.limit(1)).first() is None:
@@ -99,12 +103,12 @@ def resend_due(connection: Connection, now: datetime, rows_max: int) -> tuple[in
 
     Rows that are settled or rejected meanwhile are no longer resent; rows that are still in the queue wait once more.
     """
-    is_unanswered = and_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None))
     query = (
         select(
             outbox_resends.c.sequence,
             outbox_resends.c.attempts,
-            func.coalesce(is_unanswered, False).label("is_unanswered"),
+            func.coalesce(is_open(), False).label("is_open"),
+            func.coalesce(outbox.c.outcome == HELD, False).label("is_held"),
             exists().where(outbox_queue.c.sequence == outbox_resends.c.sequence).label("is_queued"),
         )
         .join(outbox, outbox.c.sequence == outbox_resends.c.sequence, isouter=True)
@@ -113,15 +117,13 @@ def resend_due(connection: Connection, now: datetime, rows_max: int) -> tuple[in
         .limit(rows_max)
     )
     due = connection.execute(query).all()
-    finished = [row.sequence for row in due if not row.is_unanswered]
+    finished = [row.sequence for row in due if not row.is_open]
     connection.execute(delete(outbox_resends).where(is_one_of(connection, outbox_resends.c.sequence, finished)))
-    unanswered = [row for row in due if row.is_unanswered]
-    to_queue = [row.sequence for row in unanswered if not row.is_queued]
+    unsettled = [row for row in due if row.is_open]
+    to_queue = [row.sequence for row in unsettled if not row.is_queued]
     queue_again(connection, to_queue)
-    if unanswered:
-        connection.execute(
-            _RESEND_LATER, [_later(row.sequence, row.attempts, row.is_queued, now) for row in unanswered]
-        )
+    if unsettled:
+        connection.execute(_RESEND_LATER, [_later(row, now) for row in unsettled])
     return len(due), len(to_queue)
 
 
@@ -132,10 +134,10 @@ _RESEND_LATER: Final = (
 )
 
 
-def _later(sequence: int, attempts: int, is_queued: bool, now: datetime) -> dict[str, object]:
-    attempts = attempts if is_queued else attempts + 1
-    pause_seconds = min(REPLY_SECONDS_MAX * 2**attempts, RESEND_SECONDS_MAX)
-    return {"of_sequence": sequence, "later": now + timedelta(seconds=pause_seconds), "so_far": attempts}
+def _later(row: Row[Any], now: datetime) -> dict[str, object]:
+    attempts = row.attempts if row.is_queued else row.attempts + 1
+    pause_seconds = RESEND_SECONDS_MAX if row.is_held else min(REPLY_SECONDS_MAX * 2**attempts, RESEND_SECONDS_MAX)
+    return {"of_sequence": row.sequence, "later": now + timedelta(seconds=pause_seconds), "so_far": attempts}
 
 
 def is_younger(connection: Connection, window: Window, than: datetime) -> bool:
@@ -171,10 +173,10 @@ def prune(connection: Connection, sequences: Sequence[int]) -> None:
 
 def _is_open_transaction() -> ColumnElement[bool]:
     """True for orders, sales and ends of day that have no final reply."""
-    is_open = (TransactionStatus.WAITING, TransactionStatus.BLOCKED)
+    not_final = (TransactionStatus.WAITING, TransactionStatus.BLOCKED)
     return or_(
-        exists().where(transactions.c.transaction_id == outbox.c.id, transactions.c.status.in_(is_open)),
-        exists().where(end_of_days.c.end_of_day_id == outbox.c.id, end_of_days.c.status.in_(is_open)),
+        exists().where(transactions.c.transaction_id == outbox.c.id, transactions.c.status.in_(not_final)),
+        exists().where(end_of_days.c.end_of_day_id == outbox.c.id, end_of_days.c.status.in_(not_final)),
     )
 
 

@@ -1,6 +1,7 @@
 """The rows of the outbox, whatever they carry: append, queue again, reject.
 
-A row is unsent, sent, rejected (until a later event supersedes it or the clerk discards it) or settled. A row is
+A row is unsent, sent, held (until headquarters can judge it), rejected (until a later event supersedes it or the clerk
+discards it) or settled. A row is
 written in the SQL transaction that changes the customer, whose row is locked first: so the rows of one customer are
 numbered in the order in which they took effect.
 
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, text, update
 
 from tenten.schemas.messages import Reason, reasons_as_json
 from tenten.schemas.tables.channel import outbox, outbox_queue
@@ -37,6 +38,13 @@ PAYLOAD_BYTES_MAX: Final = SENT_BYTES_MAX - 1024
 """The largest payload that always fits into a record together with key and headers."""
 
 REJECTED: Final = "rejected"
+HELD: Final = "held"
+"""Outcomes of rows that are not settled."""
+
+
+def is_open() -> ColumnElement[bool]:
+    """True for a row that may have to be sent again: headquarters has not replied, or holds it."""
+    return and_(outbox.c.settled_at.is_(None), or_(outbox.c.outcome.is_(None), outbox.c.outcome == HELD))
 
 
 class NewRow(NamedTuple):
@@ -103,10 +111,11 @@ def recorded_ids(connection: Connection, event_ids: Iterable[str]) -> set[str]:
 
 
 def queue_again(connection: Connection, sequences: Iterable[int]) -> None:
-    """Queue these rows to be sent again, except those that have a reply by now. Idempotent. One statement."""
+    """Queue these rows to be sent again, except those that have a final reply by now. Idempotent. One statement."""
     is_given = is_one_of(connection, outbox.c.sequence, sequences)
-    unanswered = select(outbox.c.sequence).where(is_given, outbox.c.settled_at.is_(None), outbox.c.outcome.is_(None))
-    again = insert_into(connection, outbox_queue).from_select(["sequence"], unanswered)
+    again = insert_into(connection, outbox_queue).from_select(
+        ["sequence"], select(outbox.c.sequence).where(is_given, is_open())
+    )
     connection.execute(again.on_conflict_do_nothing())
 
 

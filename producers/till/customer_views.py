@@ -28,6 +28,8 @@ class CustomerStatus(StrEnum):
     PENDING = "pending"
     SYNCHRONIZED = "synchronized"
     REJECTED = "rejected"
+    HELD = "held"
+    """Headquarters has the newest change and waits for its own settings or account numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +39,11 @@ class CustomerView:
     customer_id: str
     account_number: str | None
     status: CustomerStatus
-    """Rejected when headquarters rejected the newest change; else pending until the account number arrives."""
+    """Rejected when headquarters rejected the newest change, held while it cannot decide about it yet; else pending
+    until the account number arrives.
+    """
     reasons: tuple[Reason, ...]
-    """Why headquarters rejected the newest change; fields are named as in the input."""
+    """Why headquarters rejected the newest change, or holds it; fields are named as in the input."""
     unsettled: int
     """The number of this channel's changes that headquarters has not settled."""
     version: int
@@ -98,6 +102,8 @@ def status_of(account_number: str | None, summary: OutboxSummary | None) -> Cust
     """The status of a customer with this account number and these unsettled events."""
     if summary is not None and summary.rejected:
         return CustomerStatus.REJECTED
+    if summary is not None and summary.held:
+        return CustomerStatus.HELD
     return CustomerStatus.PENDING if account_number is None else CustomerStatus.SYNCHRONIZED
 
 

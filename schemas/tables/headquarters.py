@@ -86,6 +86,31 @@ synchronization_log: Final = Table(
     Column("received_at", UtcTime, nullable=False),
 )
 
+held_events: Final = Table(
+    "held_events",
+    metadata,
+    Column("held_id", IDENTITY, primary_key=True),
+    Column("event_id", Guid, nullable=False, unique=True),
+    Column("customer_id", Guid, nullable=False, comment="the key of the record"),
+    Column("channel_id", Text, nullable=False),
+    Column("reasons", JSON, nullable=False, comment="[{field, code, text}]: why it cannot be judged yet"),
+    Column("code", Text, nullable=False, comment="of the first reason"),
+    Column("subject", Text, nullable=False, comment="what must change: a channel or a legal entity"),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("value", LargeBinary, nullable=False, comment="the original bytes; empty if the customer is erased"),
+    Column("headers", JSON, nullable=False, comment="[[name, value in hexadecimal or null]]"),
+    Column("bytes", Integer, nullable=False, comment="of value and headers"),
+    Column("held_at", UtcTime, nullable=False),
+    Column("touched_at", UtcTime, comment="when headquarters last sent a touch for it"),
+    Column("touches", Integer, nullable=False, server_default="0"),
+    Column("judged_at", UtcTime, comment="its reply may not be on the topic yet"),
+    Index(None, "customer_id"),
+    Index(None, "code", "subject"),
+)
+"""Customer events that headquarters cannot judge yet, in the order of `held_id`; a row is deleted after its reply."""
+
 customer_audit: Final = Table(
     "customer_audit",
     metadata,

@@ -157,8 +157,8 @@ def _show_created(view: "CustomerView", json: bool) -> None:
         )
     else:
         print_line(f"{view.display_number}  {view.display_name}  {view.customer_id}")
-        report_reasons(view.reasons)
-    if view.reasons:
+        _report_reasons(view)
+    if view.status.value == "rejected":
         raise typer.Exit(FAILED)
 
 
@@ -429,6 +429,12 @@ def _show(view: "CustomerView", json: bool) -> None:
     for attribute in lists["attributes"]:
         name = attribute.pop("name")
         print_line(f"attribute  {name}: {next(iter(attribute.values()), '')}")
+    _report_reasons(view)
+
+
+def _report_reasons(view: "CustomerView") -> None:
+    if view.status.value == "held":
+        report("Waiting for headquarters, which has the newest change and cannot decide about it yet:")
     report_reasons(view.reasons)
 
 

@@ -40,6 +40,11 @@ REASON_CODES: Final = catalogue(
     ("missing", "A listed transaction has not arrived at headquarters.", "Send the transaction again from the store."),
     ("nested", "A cell of the file holds a list or an object.", "Use a text, a number, true, false or null."),
     ("no_customer", "A delivery address is given without a customer.", "Add the customer, or leave the address out."),
+    (
+        "no_number_sequence",
+        "Headquarters has no number sequence for the legal entity; the event is held.",
+        "Upgrade headquarters' database.",
+    ),
     ("no_sequence", "The legal entity has no sequence of sales order numbers.", "Upgrade headquarters' database."),
     (
         "not_unicode",
@@ -49,8 +54,8 @@ REASON_CODES: Final = catalogue(
     ("nul", "The text contains a NUL character.", "Remove the character."),
     (
         "number_sequence_used_up",
-        "The number sequence is used up.",
-        "Give the sequence a longer format, then save again.",
+        "The number sequence is used up; the event is held.",
+        "Give the sequence a longer format, and upgrade headquarters' database.",
     ),
     ("one_value", "The attribute has no value, or more than one.", "Give a text, an integer, a decimal or yes or no."),
     (
@@ -71,14 +76,22 @@ REASON_CODES: Final = catalogue(
     ("too_long", "The text has too many characters.", "Shorten the text."),
     ("too_many", "The list has too many members.", "Remove members."),
     ("too_precise", "The number has too many decimal places.", "Round the number."),
-    ("unknown_channel", "Headquarters has no channel of this name.", "Add the channel to headquarters' settings."),
+    (
+        "unknown_channel",
+        "Headquarters has no channel of this name yet; the record is held.",
+        "Add the channel to headquarters' settings, and restart its workers.",
+    ),
     ("unknown_choice", "A cell holds none of the values that its field accepts.", "Use one of the values in the text."),
     ("unknown_country", "The country is not an ISO 3166-1 alpha-2 code.", "Use a code such as US."),
     ("unknown_currency", "The currency is not an ISO 4217 code.", "Use a code such as USD."),
     ("unknown_customer", "The customer does not exist here.", "Check the id; wait until the customer has arrived."),
     ("unknown_kind", "The contact is neither a phone number nor an e-mail address.", "Use PHONE or EMAIL."),
     ("unknown_language", "The language is not a BCP 47 tag.", "Use a tag such as en-US."),
-    ("unknown_legal_entity", "Headquarters has no such legal entity.", "Add it to headquarters' settings."),
+    (
+        "unknown_legal_entity",
+        "Headquarters has no such legal entity yet; the event is held.",
+        "Add it to headquarters' settings, upgrade its database and restart its workers.",
+    ),
     ("unknown_path", "The event changes a field that a customer does not have.", "Correct the program that sent it."),
     ("unknown_purpose", "The purpose of the address does not exist.", "Use one of the purposes in the text, or none."),
     ("unknown_reference", "The customer has no address or contact with this id.", "Use an id of the customer's own."),

@@ -111,6 +111,18 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("session", "records_max"),
         meaning="A batch failed slowly; it is repeated in batches of at most this many records, which grow again.",
     ),
+    "held_customers_touched": LogEvent(
+        level="info",
+        fields=("customers",),
+        meaning="The cause for which events of these customers were held may be gone: headquarters sent itself a touch "
+        "for each, so that they are judged.",
+    ),
+    "held_events_limit_reached": LogEvent(
+        level="warning",
+        fields=("limit", "channel"),
+        meaning="So many events of this channel, or of all, are held that further ones are not stored: their stores "
+        "send them again once a day. Logged once for each limit and channel.",
+    ),
     "small_batch_refused": LogEvent(
         level="info",
         fields=("records", "code"),
@@ -133,6 +145,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("transactions", "error"),
         meaning="The database rejected a batch of transactions; its halves are tried until the transactions that "
         "cause it are known.",
+    ),
+    "transactions_of_new_channels_accepted": LogEvent(
+        level="info",
+        fields=("transactions",),
+        meaning="Sales of channels that headquarters did not know before now wait for their customers, or are rejected "
+        "if they name another legal entity than their channel's.",
     ),
     "transactions_released": LogEvent(
         level="info",

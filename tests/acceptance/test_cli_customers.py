@@ -166,6 +166,23 @@ def test_rejected_customer_is_shown_and_discarded_only_with_yes(store: Tenten) -
     assert store.run("customer", "show", "houston", ada).code == 1
 
 
+def test_held_customer_is_shown_with_what_headquarters_waits_for(store: Tenten) -> None:
+    """The status is `held`; the text says that the store need not do anything."""
+    # given
+    ada = create(store, *ADA)
+    with sqlite3.connect(store.directory / "houston.db") as database:
+        reasons = '[{"field": "channel_id", "code": "unknown_channel", "text": "Headquarters has no channel yet."}]'
+        database.execute("UPDATE outbox SET outcome = 'held', reasons = ?", (reasons,))
+    database.close()
+    # when
+    shown = store.ok("customer", "show", "houston", ada, "--json").json
+    text = store.ok("customer", "show", "houston", ada)
+    # then
+    assert (shown["status"], [reason["code"] for reason in shown["reasons"]]) == ("held", ["unknown_channel"])
+    assert "Waiting for headquarters" in text.err
+    assert "Headquarters has no channel yet." in text.err
+
+
 def lines_of(result: Any) -> list[int]:
     """The numbers of the rejected lines."""
     return [refused["line"] for refused in result["refused"]]

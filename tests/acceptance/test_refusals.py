@@ -21,16 +21,13 @@ def broker() -> Iterator[Broker]:
 def test_headquarters_names_the_unknown_channel_or_legal_entity(
     tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str
 ) -> None:
-    """An unknown channel or legal entity, and another legal entity than the channel's, are rejected by name."""
+    """Customers of an unknown channel or legal entity are held, those of another legal entity than the channel's are
+    rejected, each by name. When headquarters has the channel its customers get their numbers.
+    """
     # given stores whose settings are not those of headquarters
     kafka = plain(bootstrap_servers)
-    hq = make(
-        tmp_path / "hq",
-        prefix=prefix,
-        kafka=kafka,
-        headquarters=headquarters_url,
-        channels={"houston": "usrt", "boston": "usrt", "toronto": "cart"},
-    )
+    known = {"houston": "usrt", "boston": "usrt", "toronto": "cart"}
+    hq = make(tmp_path / "hq", prefix=prefix, kafka=kafka, headquarters=headquarters_url, channels=known)
     stores = make(
         tmp_path / "stores",
         prefix=prefix,
@@ -45,14 +42,15 @@ def test_headquarters_names_the_unknown_channel_or_legal_entity(
         name: stores.ok("customer", "create", name, "--first-name", "Ada", "--json").json["customer_id"]
         for name in ("houston", "boston", "dallas")
     }
+    statuses = {"houston": "rejected", "boston": "held", "dallas": "held"}
     with (
         hq.running("headquarters", "run"),
         stores.running("channel", "run", "houston"),
         stores.running("channel", "run", "boston"),
         stores.running("channel", "run", "dallas"),
     ):
-        for name, customer_id in made.items():
-            wait_for(lambda: status_of(stores, name, customer_id) == "rejected", f"the reply to {name}")  # noqa: B023
+        for name, status in statuses.items():
+            wait_for(lambda: status_of(stores, name, made[name]) == status, f"the reply to {name}")  # noqa: B023
     # then
     expected = {
         "houston": ("legal_entity", "other_legal_entity", "cart"),
@@ -64,6 +62,12 @@ def test_headquarters_names_the_unknown_channel_or_legal_entity(
         assert shown["account_number"] is None
         assert [(reason["field"], reason["code"]) for reason in shown["reasons"]] == [(field, code)]
         assert named in shown["reasons"][0]["text"]
+    # when
+    known["dallas"] = "usrt"
+    hq = make(tmp_path / "hq", prefix=prefix, kafka=kafka, headquarters=headquarters_url, channels=known)
+    # then
+    with hq.running("headquarters", "run"), stores.running("channel", "run", "dallas"):
+        wait_for(lambda: status_of(stores, "dallas", made["dallas"]) == "synchronized", "the account number")
 
 
 @pytest.mark.parametrize(

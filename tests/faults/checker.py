@@ -28,6 +28,7 @@ from tests.faults.sold import (
     sales_orders_match_orders,
     transactions_are_stored,
 )
+from tests.faults.states import parsed
 
 __all__ = ["Sequence", "Setting", "violations"]
 
@@ -215,6 +216,34 @@ def _offsets_behind_database(case: Case) -> Iterator[str]:
                 yield f"I9: the group {group} has read partition {partition} up to {offset}, the database up to {known}"
 
 
+def _nothing_is_final_by_misconfiguration(case: Case) -> Iterator[str]:
+    """I14: no event is rejected for a fault of headquarters' settings, and none is held once the fault is gone."""
+    for event_id, row in case.evidence.headquarters.log.items():
+        codes = {reason["code"] for reason in parsed(row["reasons"])} & _FAULTS_OF_HEADQUARTERS
+        if row["outcome"] == "rejected" and codes:
+            yield f"I14: event {event_id} is rejected because of {sorted(codes)}"
+    for row in case.evidence.headquarters.held:
+        if row["judged_at"] is not None:
+            yield f"I14: the reply to event {row['event_id']}, which was held, may not be on the topic"
+        elif not _cause_exists(case, row["code"], row["subject"]):
+            yield f"I14: event {row['event_id']} is still held for {row['code']} of {row['subject']}"
+
+
+_FAULTS_OF_HEADQUARTERS: Final = frozenset(
+    {"unknown_channel", "unknown_legal_entity", "no_number_sequence", "number_sequence_used_up"}
+)
+
+
+def _cause_exists(case: Case, code: str, subject: str) -> bool:
+    entities = case.setting.legal_entity_by_channel
+    if code == "unknown_channel":
+        return subject not in entities
+    if code == "unknown_legal_entity":
+        return subject not in entities.values()
+    sequence = case.evidence.headquarters.sequences.get(subject)
+    return sequence is None or sequence["next"] >= 10 ** sequence["format"].count("#")
+
+
 _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _account_numbers_never_change,
     _account_numbers_are_unique,
@@ -222,6 +251,7 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _acknowledged_records_exist,
     _dead_letters_equal_their_records,
     _nothing_lost,
+    _nothing_is_final_by_misconfiguration,
     versions_ascend,
     channels_match_topic,
     _nothing_comes_from_aborted_transactions,

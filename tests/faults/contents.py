@@ -168,7 +168,7 @@ def _replies_of_the_model(case: Case, model: Model) -> Iterator[str]:
 
 
 def _wrong_reply(who: str, reply: Mapping[str, Any] | None, row: Mapping[str, Any]) -> Iterator[str]:
-    """The last reply to an event has the values of the log, with reasons only for a rejection."""
+    """The last reply to an event has the values of the log, with reasons only if it is rejected or held."""
     if reply is None:
         yield f"replies: no reply to {who}"
         return
@@ -179,5 +179,5 @@ def _wrong_reply(who: str, reply: Mapping[str, Any] | None, row: Mapping[str, An
     answered = (reply["judgement"], reply["input_partition"], reply["input_offset"])
     if answered != (row["judgement"], row["partition"], row["offset"]):
         yield f"replies: the last reply to {who} is judgement {answered[0]} of the record {answered[1:]}"
-    if reply["reasons"] != (parsed(row["reasons"]) if row["outcome"] == "rejected" else []):
+    if reply["reasons"] != (parsed(row["reasons"]) if row["outcome"] in ("rejected", "held") else []):
         yield f"replies: the last reply to {who}, which is {row['outcome']}, has {len(reply['reasons'])} reasons"

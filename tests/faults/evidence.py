@@ -81,6 +81,8 @@ class HeadquartersTables:
     sequences: Mapping[str, Row]
     """By legal entity."""
     positions: tuple[Row, ...]
+    held: tuple[Row, ...]
+    """The events that could not be judged yet, or whose reply was not sent yet."""
     sales: SalesTables
 
 
@@ -256,6 +258,7 @@ def read_headquarters(url: str) -> HeadquartersTables:
                 "synchronization_log",
                 "number_sequences",
                 "positions",
+                "held_events",
                 *_SALES,
             )
         }
@@ -265,6 +268,7 @@ def read_headquarters(url: str) -> HeadquartersTables:
         log={str(row["event_id"]): row for row in rows["synchronization_log"]},
         sequences={row["legal_entity"]: row for row in rows["number_sequences"]},
         positions=tuple(rows["positions"]),
+        held=tuple(rows["held_events"]),
         sales=SalesTables(
             transactions={str(row["transaction_id"]): row for row in rows["retail_transactions"]},
             sequences={row["legal_entity"]: row for row in rows["sales_order_sequences"]},

@@ -55,8 +55,8 @@ class Model:
 
     def _outcome(self, event: Mapping[str, Any]) -> str:
         customer = self.customers.get(event["customer_id"])
-        if event["channel_id"] not in (*self.legal_entity_by_channel, "headquarters"):
-            return "rejected"
+        if self._is_held(event):
+            return "erased" if customer is not None and customer.state is None else "held"
         if event["kind"] == "ERASED":
             self._erase(event["customer_id"], customer)
             return "erased"
@@ -68,11 +68,18 @@ class Model:
             return "erased"
         return self._merge(event, customer)
 
+    def _is_held(self, event: Mapping[str, Any]) -> bool:
+        """Whether headquarters lacks the channel or the legal entity of the event."""
+        if event["channel_id"] not in (*self.legal_entity_by_channel, "headquarters"):
+            return True
+        if event["kind"] in ("ERASED", "TOUCHED") or event["customer"] is None:
+            return False
+        return event["customer"]["legal_entity"] not in self.legal_entity_by_channel.values()
+
     def _may_name(self, event: Mapping[str, Any]) -> bool:
-        """Whether the event's legal entity is its channel's; headquarters may name any that exists."""
+        """Whether the event's legal entity is its channel's; headquarters may name any."""
         entity = event["customer"]["legal_entity"]
-        own = self.legal_entity_by_channel.get(event["channel_id"], entity)
-        return entity == own and entity in self.legal_entity_by_channel.values()
+        return bool(entity == self.legal_entity_by_channel.get(event["channel_id"], entity))
 
     def _erase(self, customer_id: str, customer: Expected | None) -> None:
         if customer is None:
@@ -103,7 +110,7 @@ class Model:
         return "synchronized"
 
     def _was_applied(self, event_id: str) -> bool:
-        return event_id in self.replies and self.replies[event_id].outcome != "rejected"
+        return event_id in self.replies and self.replies[event_id].outcome not in ("rejected", "held")
 
     def _reply(self, event: Mapping[str, Any], event_id: str, outcome: str) -> None:
         before = self.replies.get(event_id)

@@ -230,7 +230,7 @@ def _is_synchronized(case: Case, row: Row, customer: Row, event: Row | None) -> 
     """Whether headquarters has the customer and the address of the transaction."""
     if row["customer_event_id"] is None or customer["erased_at"] is not None:
         return True
-    if event is None:
+    if event is None or event["outcome"] == "held":
         return False
     address_id, state = row["delivery_address_id"], case.evidence.headquarters.states[str(row["customer_id"])]
     return event["outcome"] != "rejected" or address_id is None or str(address_id) in state["addresses"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from psycopg.types.json import Json
 
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
@@ -70,6 +71,35 @@ def gap(world: World) -> None:
 def lost_event(world: World) -> None:
     """An event was skipped, as if its offset had been committed before the database."""
     del world.log[world.events[1]["event_id"]]
+
+
+def rejected_for_a_fault_of_headquarters(world: World) -> None:
+    """A rejection is final, and only headquarters' settings were wrong."""
+    for row in world.log.values():
+        for reason in row["reasons"]:
+            reason["code"] = "unknown_channel"
+
+
+def held_for_ever(world: World) -> None:
+    """An event of a known channel is still held because the channel is unknown."""
+    event = world.events[0]
+    world.held.append(
+        {
+            "event_id": world.store.guid(),
+            "customer_id": event["customer_id"],
+            "channel_id": "houston",
+            "reasons": Json([]),
+            "code": "unknown_channel",
+            "subject": "houston",
+            "topic": "async-customers",
+            "partition": 0,
+            "offset": 0,
+            "value": b"x",
+            "headers": Json([]),
+            "bytes": 1,
+            "held_at": event["occurred_at"],
+        }
+    )
 
 
 def vanished_record(world: World) -> None:
@@ -503,6 +533,10 @@ CHANNEL_TOO: Final = [
 ABORTED: Final = [(aborted_event_applied, "where no committed record has it")]
 REPLIED: Final = [(reply_of_aborted_attempt, "was answered, and is not in the log")]
 DATABASE: Final = [(offset_ahead_of_database, "I9: the group"), (torn_transaction, "I10: customers")]
+MISCONFIGURED: Final = [
+    (rejected_for_a_fault_of_headquarters, "is rejected because of ['unknown_channel']"),
+    (held_for_ever, "is still held for unknown_channel"),
+]
 OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
 
 
@@ -510,7 +544,7 @@ OVERWRITTEN: Final = [(edit_overwritten, "model: headquarters has customer")]
     "bugs",
     [
         *(NUMBERS, REPEATS, LOST, DEAD_LETTERS, BACKWARDS, UNEQUAL),
-        *(CHANNEL, CHANNEL_TOO, ABORTED, REPLIED, DATABASE, OVERWRITTEN),
+        *(CHANNEL, CHANNEL_TOO, ABORTED, REPLIED, DATABASE, OVERWRITTEN, MISCONFIGURED),
         *(SOLD, SOLD_TOO, ORDERS, CLOSED, CLOSED_TOO, CONTROL, TRANSACTION_REPLIES),
     ],
     ids=lambda bugs: "+".join(plant.__name__ for plant, _ in bugs),

@@ -59,6 +59,7 @@ class World:
     queue: list[int] = field(default_factory=list)
     """The sequences of the outbox's rows that are still to be sent."""
     sales: WorldSales = field(default_factory=WorldSales)
+    held: list[Row] = field(default_factory=list)
 
     def live(self) -> None:
         """The history: three creates, an edit, a repeat, a rejection, an erasure, an unreadable record; and sales, some
@@ -221,6 +222,8 @@ class World:
                         _insert(connection, table, {"customer_id": customer["customer_id"], **child})
             for event_id, row in self.log.items():
                 _insert(connection, "synchronization_log", self._log_columns(event_id, row))
+            for row in self.held:
+                _insert(connection, "held_events", row)
             sequence = {"legal_entity": "usrt", "format": "C-########", "next": self.next_number, "continuous": True}
             _insert(connection, "number_sequences", sequence)
             for partition, offset in self.positions.items():

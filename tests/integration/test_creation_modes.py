@@ -63,15 +63,15 @@ def test_sync_seconds_override_the_mode_of_the_channel(flow: Flow) -> None:
         assert ada(houston, sync_seconds=0).status is CustomerStatus.PENDING
 
 
-def test_sync_creation_returns_a_rejection_with_its_reasons(flow: Flow) -> None:
-    """A rejection by headquarters, here because the account numbers are used up, is returned at once."""
+def test_sync_creation_returns_at_once_when_headquarters_holds_the_customer(flow: Flow) -> None:
+    """Headquarters has no account number left: the customer is held, with the reason, and nobody waits for it."""
     # given
     flow.scene.query("UPDATE number_sequences SET next = 100000000 WHERE legal_entity = 'usrt'")
     # when
     with flow.opened() as houston, flow.scene.headquarters(), flow.running(*PARTS):
         made = ada(houston, sync_seconds=DEADLINE_SECONDS)
     # then
-    assert (made.status, made.account_number) == (CustomerStatus.REJECTED, None)
+    assert (made.status, made.account_number) == (CustomerStatus.HELD, None)
     assert [reason.code for reason in made.reasons] == ["number_sequence_used_up"]
 
 

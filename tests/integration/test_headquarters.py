@@ -264,8 +264,10 @@ def test_create_with_an_unknown_path_is_rejected_among_simple_creates(scene: Sce
     assert tables.sequences["usrt"]["next"] == 41
 
 
-def test_events_with_unknown_channel_entity_or_customer_are_rejected(scene: Scene, houston: Store) -> None:
-    """So are events of a legal entity other than the channel's or the customer's, and events without a customer."""
+def test_events_of_an_unknown_channel_or_entity_are_held_and_of_another_entity_rejected(
+    scene: Scene, houston: Store
+) -> None:
+    """So are events of unknown customers, and events without a customer."""
     # given
     elsewhere = Store(channel_id="nowhere", legal_entity="usrt", rng=random.Random(3))
     munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(4))
@@ -297,6 +299,7 @@ def test_events_with_unknown_channel_entity_or_customer_are_rejected(scene: Scen
         ["required"],
         [],
     ]
+    assert [reply["outcome"] for reply in replies] == ["HELD"] * 2 + ["REJECTED"] * 4 + ["SYNCHRONIZED"]
     assert scene.tables().customers.keys() == {known["customer_id"], events[-1]["customer_id"]}
 
 

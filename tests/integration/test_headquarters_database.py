@@ -3,21 +3,24 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
-from sqlalchemy import make_url
+from sqlalchemy import Engine
 
 from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
+from tenten.sql.engine import open_database
+from tenten.sql.migrations import upgrade_headquarters
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather
 from tests.faults.traffic import Store
+from tests.roles import worker_role
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene, set_scene
 from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
@@ -96,23 +99,24 @@ def test_fault_of_the_database_stops_the_worker_and_rejects_no_event(
 ) -> None:
     """An error that no event causes: the worker stops, the message names the remedy; then every event goes through."""
     # given
-    role = f"worker_{uuid4().hex}"
-    with as_role(scene, role):
-        events = [houston.create() for _ in range(30)]
+    events = [houston.create() for _ in range(30)]
+    with worker_role(scene.url) as role:
+        as_role = replace(scene, toml=scene.toml.with_name("role.toml"))
+        as_role.toml.write_text(scene.toml.read_text().replace(scene.url, role.url))
         scene.query(STOP_FUNCTION)
-        scene.query(fault.replace("worker", role))
+        scene.query(fault.replace("worker", role.name))
         scene.send(*events)
 
         # when
-        with scene.headquarters() as worker:
+        with as_role.headquarters() as worker:
             failure = worker.dies()
 
         # then
         assert isinstance(failure, DatabaseRefused)
         assert remedy in str(failure)
         assert scene.tables().log == {}
-        scene.query(correction.replace("worker", role))
-        with scene.headquarters():
+        scene.query(correction.replace("worker", role.name))
+        with as_role.headquarters():
             replies = scene.replies(*events)
     assert {reply["outcome"] for reply in replies} == {"SYNCHRONIZED"}
     assert scene.tables().sequences["usrt"]["next"] == 31
@@ -123,33 +127,12 @@ STOP_FUNCTION: Final = """
 """
 
 
-@contextmanager
-def as_role(scene: Scene, role: str) -> Iterator[None]:
-    """Workers that connect as this role, which has the privileges of a worker."""
-    for statement in (
-        f"CREATE ROLE {role} LOGIN PASSWORD '{role}'",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
-        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
-    ):
-        scene.query(statement)
-    original = scene.toml.read_text()
-    scene.toml.write_text(original.replace(scene.url, _as_user(scene.url, role)))
-    try:
-        yield
-    finally:
-        scene.toml.write_text(original)
-        scene.query(f"DROP OWNED BY {role}")
-        scene.query(f"DROP ROLE {role}")
-
-
-def _as_user(url: str, role: str) -> str:
-    return make_url(url).set(username=role, password=role).render_as_string(hide_password=False)
-
-
-def test_exhausted_sequence_rejects_further_creates(
+def test_exhausted_sequence_holds_further_creates_until_it_is_widened(
     tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url: str, houston: Store
 ) -> None:
-    """The last number is assigned, further creates are rejected, and edits are still synchronized."""
+    """The last number is assigned, further creates are held, edits are synchronized; a wider format resolves it under
+    the running worker.
+    """
     # given
     scene = set_scene(tmp_path, bootstrap_servers, prefix, headquarters_url, usrt_format="C-#")
     events = [houston.create() for _ in range(12)]
@@ -159,12 +142,36 @@ def test_exhausted_sequence_rejects_further_creates(
     with scene.headquarters():
         replies = scene.replies(*events)
         (edited,) = scene.ask(houston.edit(synchronized_customer(replies), title="Dr."))
+        scene.toml.write_text(scene.toml.read_text().replace("C-#", "C-####"))
+        with closing_engine(scene.url) as engine:
+            upgrade_headquarters(engine, scene.settings.legal_entities)
+        wait_for(lambda: not scene.query("SELECT event_id FROM held_events"), "the held events to be judged")
 
     # then
     assert sorted(reply["account_number"] or "" for reply in replies) == ["", "", "", *(f"C-{n}" for n in range(1, 10))]
-    reasons = [reason["code"] for reply in replies for reason in reply["reasons"]]
-    assert reasons == ["number_sequence_used_up"] * 3
+    reasons = [(reply["outcome"], reason["code"]) for reply in replies for reason in reply["reasons"]]
+    assert reasons == [("HELD", "number_sequence_used_up")] * 3
     assert edited["outcome"] == "SYNCHRONIZED"
+    log = scene.tables().log
+    assert {log[event["event_id"]]["outcome"] for event in events} == {"synchronized"}
+    assert sorted(log[event["event_id"]]["judgement"] for event in events) == [1] * 9 + [2] * 3
+    numbers = [row["account_number"] for row in scene.tables().customers.values()]
+    assert sorted(numbers, key=lambda number: (len(number), number)) == [
+        *(f"C-{n}" for n in range(1, 10)),
+        "C-0010",
+        "C-0011",
+        "C-0012",
+    ]
+
+
+@contextmanager
+def closing_engine(url: str) -> Iterator[Engine]:
+    """An engine that is disposed of."""
+    engine = open_database(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def synchronized_customer(replies: list[dict[str, str]]) -> str:
@@ -194,19 +201,22 @@ def test_lowered_sequence_stops_headquarters(scene: Scene, houston: Store) -> No
     assert reply["account_number"] == "C-00000003"
 
 
-def test_legal_entity_without_a_sequence_stops_headquarters(scene: Scene, houston: Store) -> None:
-    """The legal entity was configured after the last upgrade: the worker stops, and the message names the command."""
+def test_events_are_held_until_the_legal_entity_has_a_number_sequence(scene: Scene, houston: Store) -> None:
+    """The legal entity was configured after the last upgrade; the store is told so, and the upgrade resolves it."""
     # given
     scene.query("DELETE FROM number_sequences")
-    scene.send(houston.create())
+    event = houston.create()
 
     # when
-    with scene.headquarters() as worker:
-        failure = worker.dies()
+    with scene.headquarters():
+        (held,) = scene.ask(event)
+        with closing_engine(scene.url) as engine:
+            upgrade_headquarters(engine, scene.settings.legal_entities)
+        wait_for(lambda: not scene.query("SELECT event_id FROM held_events"), "the held event to be judged")
 
     # then
-    assert isinstance(failure, DatabaseRefused)
-    assert "tenten database upgrade headquarters" in str(failure)
+    assert (held["outcome"], [reason["code"] for reason in held["reasons"]]) == ("HELD", ["no_number_sequence"])
+    assert scene.tables().customers[event["customer_id"]]["account_number"] == "C-00000001"
 
 
 def test_lost_database_connections_are_retried(scene: Scene, houston: Store) -> None:

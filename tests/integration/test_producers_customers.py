@@ -339,6 +339,27 @@ def test_discarding_a_never_accepted_customer_deletes_it(store: Store) -> None:
     assert store.counts() == {"customers": 0, "customer_addresses": 0, "customer_contacts": 0, "outbox": 1}
 
 
+def test_held_customer_is_shown_with_the_reason_until_headquarters_decides(store: Store) -> None:
+    """A later edit waits behind the held event; it cannot be discarded, and is shown as the clerk entered it."""
+    # given
+    ada = create_customer(store.channel, last_name="Lovelace")
+    store.hold(store.rows(channel.outbox)[0]["id"])
+    # when
+    held = show_customer(store.channel, ada.customer_id)
+    edited = edit_customer(store.channel, ada.customer_id, last_name="King")
+    discarded = discard_rejected(store.channel, ada.customer_id)
+    # then
+    assert (held.status, [reason.code for reason in held.reasons]) == (CustomerStatus.HELD, ["unknown_channel"])
+    assert (edited.status, edited.unsettled, edited.state.last_name) == (CustomerStatus.HELD, 2, "King")
+    assert discarded == edited
+    created, edit = store.events()
+    assert [event.event_id for event in edit.supersedes] == [created.event_id]
+    # when
+    store.synchronize(ada.customer_id, "C-00000001", version=2)
+    # then
+    assert show_customer(store.channel, ada.customer_id).status is CustomerStatus.SYNCHRONIZED
+
+
 def test_rejection_superseded_by_a_later_edit_cannot_be_discarded(store: Store) -> None:
     """The later edit carries the rejected changes to headquarters, so nothing is discarded."""
     # given

@@ -221,6 +221,34 @@ def test_rows_without_a_reply_are_sent_again_with_a_back_off(store: Store) -> No
     ]
 
 
+def test_held_rows_are_sent_again_once_a_day(store: Store) -> None:
+    """A restored headquarters may have lost them; until then nobody asks for them."""
+    # given
+    for name in ("held at once", "held later"):
+        create_customer(store.channel, last_name=name)
+    with store.relaying():
+        store.wait_until_sent()
+    ids = [row["id"] for row in store.rows(channel.outbox)]
+    store.hold(ids[0])
+    with autocommit(store) as connection:
+        # when
+        started_at = datetime.now(UTC)
+        list(maintenance.schedule_resends(connection, started_at))
+        store.hold(ids[1])
+        queued_at: dict[str, list[int]] = {event_id: [] for event_id in ids}
+        for hour in range(1, 80):
+            list(maintenance.resend(connection, started_at + timedelta(hours=hour, seconds=1)))
+            for event_id in store.unsent_ids():
+                queued_at[event_id].append(hour)
+            connection.execute(delete(channel.outbox_queue))
+        list(maintenance.resend(connection, started_at + timedelta(hours=100)))
+    with store.relaying():
+        store.wait_until_sent()
+    # then
+    assert list(queued_at.values()) == [[24, 48, 72], [1, 25, 49, 73]]
+    assert sorted(event_ids(store.topic())) == sorted(ids * 2)
+
+
 def test_row_whose_resend_is_due_is_sent_again(store: Store) -> None:
     """Once, in spite of a second pass before it is sent."""
     # given

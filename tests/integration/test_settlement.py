@@ -388,25 +388,6 @@ def test_event_that_headquarters_cannot_read_is_shown_as_rejected(scene: Channel
     assert scene.outbox()[created.event_id]["outcome"] == "synchronized"
 
 
-@pytest.mark.parametrize("outcome", [Outcome.HELD])
-def test_event_without_a_decision_stays_unsettled(scene: ChannelScene, outcome: Outcome) -> None:
-    """Headquarters cannot decide yet: its row stays open, and a later reply settles it."""
-    # given
-    created = scene.create(guid(), state("Ann"))
-    before = scene.outbox()
-    # when
-    with scene.running(run):
-        scene.headquarters.reply(reply(created, outcome, reasons=(REASON,)))
-        scene.wait_until_replies_read()
-        # then
-        assert scene.outbox() == before
-        # when
-        scene.headquarters.reply(reply(created, account_number="C-1", version=1))
-        scene.wait_until_replies_read()
-    # then
-    assert scene.outbox()[created.event_id]["outcome"] == "synchronized"
-
-
 def test_record_of_another_type_is_passed(scene: ChannelScene, capsys: pytest.CaptureFixture[str]) -> None:
     """A record of a type that a later release writes to the topic stops nothing, and is logged once."""
     # given
@@ -835,6 +816,36 @@ def test_rejected_event_takes_only_a_higher_judgement(scene: ChannelScene, toget
     assert (rows[ann.event_id]["outcome"], rows[ann.event_id]["judgement"]) == ("rejected", 2)
     assert rows[ann.event_id]["reasons"] == reasons_as_json([later])
     assert (rows[bob.event_id]["outcome"], rows[bob.event_id]["judgement"]) == ("superseded", 2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_held_event_stays_unsettled_until_its_final_reply(scene: ChannelScene, together: bool) -> None:
+    """The clerk sees the reasons. A final reply counts whatever its number: a restored headquarters begins at 1."""
+    # given
+    names = ("Ann", "Bob", "Eve")
+    ann, bob, eve = (scene.create(guid(), state(name)) for name in names)
+    replies = [
+        reply(ann, Outcome.HELD, reasons=(REASON,), judgement=2),
+        reply(ann, Outcome.HELD, judgement=1),
+        reply(bob, Outcome.HELD, reasons=(REASON,), judgement=2),
+        reply(bob, account_number="C-2", version=1, judgement=1),
+        reply(bob, Outcome.HELD, reasons=(REASON,), judgement=3),
+        reply(eve, Outcome.HELD, reasons=(REASON,), judgement=1),
+        reply(eve, Outcome.REJECTED, reasons=(REASON,), judgement=2),
+        reply(eve, Outcome.HELD, reasons=(REASON,), judgement=1),
+        reply(ann, Outcome.UNREADABLE, reasons=(REASON,), judgement=0),
+    ]
+    # when
+    settle(scene, replies, together=together)
+    # then
+    rows = {name: scene.outbox()[event.event_id] for name, event in zip(names, (ann, bob, eve), strict=True)}
+    assert {name: (row["outcome"], row["judgement"], row["settled_at"] is None) for name, row in rows.items()} == {
+        "Ann": ("held", 2, True),
+        "Bob": ("synchronized", 1, False),
+        "Eve": ("rejected", 2, True),
+    }
+    assert rows["Ann"]["reasons"] == reasons_as_json([REASON])
+    assert scene.visible()[ann.customer_id] == (None, 0, "Ann")
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -17,9 +17,11 @@ from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, contracts, encode
 from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, as_individual
+from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.small_batch import NewCustomer, SmallBatches, new_customers
+from tenten.consumers.headquarters.customers.synchronize import Headquarters as Transactions
 from tenten.consumers.headquarters.customers.synchronize import synchronize
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import Stream, StreamPositions
@@ -146,10 +148,21 @@ def in_one_round_trip(on: Headquarters, events: Sequence[CustomerEvent]) -> Batc
     return outputs
 
 
+def at(on: Headquarters) -> Transactions:
+    """The transactions of a worker on this database."""
+    held = HeldCustomers(WriterSchemas())
+    return Transactions(engine=on.engine, blocks=Blocks(on.engine), channels=CHANNELS, held=held)
+
+
+def never_held(row: int) -> Original:
+    """No event of these tests is held."""
+    raise AssertionError(f"event {row} is held")
+
+
 def general(on: Headquarters, events: Sequence[CustomerEvent], batch: ClassifiedBatch) -> BatchOutputs:
     """Write a classified batch."""
     encode_created = partial(created_outputs, values=delivered(events)[1], headers=HEADERS)
-    done = synchronize(on.engine, Blocks(on.engine), CHANNELS, batch, REACHED, now=NOW, encode=encode_created)
+    done = synchronize(at(on), batch, REACHED, now=NOW, encode=encode_created, originals=never_held)
     return BatchOutputs(snapshots(done, HEADERS), replies(done, HEADERS))
 
 
@@ -221,7 +234,7 @@ def write_general(on: Headquarters, events: Sequence[CustomerEvent], reached: St
     """Write the batch in columns."""
     batch = classified(events)
     encode_created = partial(created_outputs, values=delivered(events)[1], headers=HEADERS)
-    return synchronize(on.engine, Blocks(on.engine), CHANNELS, batch, reached, now=NOW, encode=encode_created)
+    return synchronize(at(on), batch, reached, now=NOW, encode=encode_created, originals=never_held)
 
 
 @pytest.mark.parametrize("write", [write_small, write_general], ids=["one round trip", "columns"])

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.faults.avro import encode
+from tests.faults.avro import decode, encode
 from tests.faults.evidence import read_topic
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, Transaction, put, reply_with_status, send, status, wait_until
@@ -129,8 +129,57 @@ def test_order_waits_for_an_unknown_customer_and_is_released_by_it(scene: Scene,
         reply_with_status(scene, order, "synchronized")
 
     # then
-    assert (waiting["sequence"], waiting["sales_order"], waiting["reasons"]) == (1, None, [])
+    assert (waiting["sequence"], waiting["sales_order"]) == (1, None)
+    assert codes(waiting) == ["unknown_customer"]
     assert status(scene, order)["account_number"] == NUMBER
+
+
+def codes(reply: dict[str, Any]) -> list[str]:
+    """The codes of the reasons of a reply."""
+    return [reason["code"] for reason in reply["reasons"]]
+
+
+def test_transactions_wait_with_the_reason_for_which_their_customer_is_held(
+    scene: Scene, houston: Store, till: Till
+) -> None:
+    """Whether the customer came with the transaction or alone, before or after it; then everything is released."""
+    # given
+    scene.query("UPDATE number_sequences SET format = 'C-#', next = 10 WHERE legal_entity = 'usrt'")
+    inside, alone, late = houston.create(), houston.create(), houston.create()
+    order, sale = till.order(inside), till.sale(event=alone, customer_event=None, customer_event_id=None)
+    early = till.order(customer_id=late["customer_id"])
+    day = till.end_of_day()
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        scene.send(alone)
+        send(scene, order, sale, early, day)
+        before = reply_with_status(scene, early, "waiting")
+        scene.send(late)
+        wait_for(lambda: used_up(scene) == 3, "the reason of each")
+        scene.query("UPDATE number_sequences SET format = 'C-####' WHERE legal_entity = 'usrt'")
+        for transaction in (order, sale, early):
+            reply_with_status(scene, transaction, "synchronized")
+        wait_until(scene, day, "posted")
+
+    # then
+    assert codes(before) == ["unknown_customer"]
+    replies = scene_replies(scene, early)
+    assert [codes(reply) for reply in replies] == [["unknown_customer"], ["number_sequence_used_up"], []]
+
+
+def used_up(scene: Scene) -> int:
+    """How many transactions wait for an account number."""
+    waiting = "SELECT 1 FROM retail_transactions WHERE status = 'waiting' AND reasons::text LIKE '%%used_up%%'"
+    return len(scene.query(waiting))
+
+
+def scene_replies(scene: Scene, transaction: Transaction) -> list[dict[str, Any]]:
+    """All replies to a transaction, each once, in the order of their numbers."""
+    records = read_topic(scene.bootstrap_servers, scene.prefix, "transaction-replies")
+    replies = [decode("TransactionReply", record.value or b"") for record in records]
+    own = {reply["sequence"]: reply for reply in replies if reply["transaction_id"] == transaction["transaction_id"]}
+    return [own[sequence] for sequence in sorted(own)]
 
 
 def test_order_of_a_rejected_customer_is_blocked_until_the_correction(scene: Scene, houston: Store, till: Till) -> None:
@@ -566,7 +615,7 @@ def test_customer_of_another_legal_entity_releases_no_order(scene: Scene, housto
         reply = reply_with_status(scene, order, "waiting")
 
     # then
-    assert reply["sales_order"] is None
+    assert (reply["sales_order"], codes(reply)) == (None, ["other_legal_entity"])
     assert scene.query("SELECT * FROM sales_orders") == []
 
 

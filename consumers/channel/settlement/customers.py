@@ -27,7 +27,8 @@ def settle_customers(
     """Settle customer events by these replies, in order. Idempotent. A fixed number of statements.
 
     An event that was rejected takes only a reply with a higher judgement number; one that is settled takes none. An
-    event that headquarters could not read counts as rejected, and takes every later reply.
+    event that headquarters could not read counts as rejected, and takes every later reply. One that is held takes also
+    any final reply, because headquarters counts from the beginning after a restore.
     Locks the customers' rows, in the order of their GUIDs, before it writes the outbox, as a clerk's change does; and
     with them those that the caller is going to write in this transaction.
     """
@@ -48,15 +49,21 @@ def settle_customers(
 
 
 _REFUSED: Final = frozenset((Outcome.REJECTED, Outcome.UNREADABLE))
+_UNSETTLED: Final = _REFUSED | {Outcome.HELD}
+"""Outcomes that leave an event unsettled: the clerk has to act on it, or headquarters."""
 
 
 def _replaces(reply: Reply, earlier: Reply) -> bool:
     """Whether a reply counts after an earlier one to the same event: the rule of the statements below."""
-    return earlier.outcome in _REFUSED and (reply.judgement > earlier.judgement or earlier.judgement == 0)
+    if earlier.outcome is Outcome.HELD and reply.outcome is not Outcome.HELD:
+        return reply.judgement > 0
+    return earlier.outcome in _UNSETTLED and (reply.judgement > earlier.judgement or earlier.judgement == 0)
 
 
 def _row(reply: Reply, at: datetime) -> Row:
-    """A reply as the statements below read it. A rejected event stays unsettled: the clerk has to act on it."""
+    """A reply as the statements below read it. A rejected event stays unsettled: the clerk has to act on it; and so
+    does a held one, which headquarters judges later.
+    """
     is_refused = reply.outcome in _REFUSED
     return {
         "event_id": reply.event_id,
@@ -65,7 +72,7 @@ def _row(reply: Reply, at: datetime) -> Row:
         "account_number": reply.account_number,
         "version": reply.version,
         "judgement": reply.judgement,
-        "settled_at": None if is_refused else at.isoformat(timespec="microseconds"),
+        "settled_at": None if reply.outcome in _UNSETTLED else at.isoformat(timespec="microseconds"),
     }
 
 
@@ -108,7 +115,8 @@ _SETTLE: Final = f"""
             event_id uuid, outcome text, reasons json, account_number text, version bigint, judgement bigint,
             settled_at timestamptz)
         WHERE outbox.id = ANY(%(events)s::uuid[]) AND outbox.id = r.event_id AND outbox.settled_at IS NULL
-              AND (r.judgement > outbox.judgement OR outbox.judgement = 0)
+              AND (r.judgement > outbox.judgement OR outbox.judgement = 0
+                   OR outbox.outcome = 'held' AND r.outcome <> 'held' AND r.judgement > 0)
     )
     SELECT EXISTS (SELECT FROM snapshots WHERE customer_id = ANY(%(ids)s::uuid[])), pg_notify('{SETTLED_CHANNEL}', '')
     """  # noqa: S608 - our own constant
@@ -132,7 +140,8 @@ def _json(reasons: object) -> str | None:
 _SETTLE_EVENT: Final = """
     UPDATE outbox SET outcome = :outcome, reasons = :reasons, account_number = :account_number, version = :version,
         judgement = :judgement, settled_at = :settled_at
-    WHERE id = :event_id AND settled_at IS NULL AND (:judgement > judgement OR judgement = 0)
+    WHERE id = :event_id AND settled_at IS NULL
+        AND (:judgement > judgement OR judgement = 0 OR outcome = 'held' AND :outcome <> 'held' AND :judgement > 0)
     """
 _STORE_NUMBER: Final = """
     UPDATE customers SET account_number = ? WHERE customer_id = ? AND coalesce(account_number, '') = ''

@@ -31,8 +31,8 @@ log = get_logger(__name__)
 
 AnyReply: TypeAlias = Reply | TransactionReply
 
-_NOT_SETTLING: Final = frozenset((Outcome.HELD, Outcome.UNKNOWN))
-"""Outcomes that leave an event unsettled."""
+_NOT_SHOWN: Final = frozenset((Outcome.UNKNOWN,))
+"""Outcomes that change nothing in a store."""
 
 _STATUSES: Final = frozenset(TransactionStatus) - {TransactionStatus.PENDING}
 """The statuses that headquarters gives to a transaction."""
@@ -97,7 +97,7 @@ class ReplyDecoder:
 
 def _is_settling(reply: AnyReply) -> bool:
     """Whether the reply has an outcome or a status that settles its event."""
-    return reply.status in _STATUSES if isinstance(reply, TransactionReply) else reply.outcome not in _NOT_SETTLING
+    return reply.status in _STATUSES if isinstance(reply, TransactionReply) else reply.outcome not in _NOT_SHOWN
 
 
 def decode_replies(

@@ -5,7 +5,7 @@ in the batch with its customer and its event id. Simple creates stay in columns 
 is an `IndividualEvent`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +46,8 @@ class ClassifiedBatch:
     positions: RecordPositions
     rejection: tuple[Reason, ...] = ()
     """Reasons that reject the only event of the batch whatever it contains: the database does not accept it."""
+    only_one: bool = False
+    """Whether at most one event may be judged, the only one of the batch or a held one of its customer."""
 
     @property
     def event_count(self) -> int:
@@ -147,11 +149,14 @@ def _individual_events(frame: pl.DataFrame) -> tuple[IndividualEvent, ...]:
     return tuple(IndividualEvent(row=row[ROW], event=event_from_avro(row)) for row in rows)
 
 
-def as_individual(batch: ClassifiedBatch) -> ClassifiedBatch:
-    """The same batch with every event an individual event: for simple creates that turn out not to be simple."""
-    events = (*batch.individual_events, *_individual_events(batch.simple_creates))
+def as_individual(batch: ClassifiedBatch, customer_ids: Collection[str] | None = None) -> ClassifiedBatch:
+    """The same batch with every event an individual event, or those of these customers: for simple creates that turn
+    out not to be simple.
+    """
+    is_individual = pl.lit(True) if customer_ids is None else pl.col("customer_id").is_in(list(customer_ids))
+    events = (*batch.individual_events, *_individual_events(batch.simple_creates.filter(is_individual)))
     return ClassifiedBatch(
-        simple_creates=batch.simple_creates.clear(),
+        simple_creates=batch.simple_creates.filter(~is_individual),
         individual_events=tuple(sorted(events, key=lambda individual: individual.row)),
         unreadable=batch.unreadable,
         positions=batch.positions,

@@ -1,27 +1,29 @@
 """Apply the individual events of a batch, one after the other in the order of the batch.
 
-All reads come first and all writes last, in a fixed number of statements whatever the number of events.
+Held events of the same customers come first, in the order in which they arrived. An event that cannot be judged yet is
+held, and so are the later events of its channel and customer. All reads come first and all writes last, in a fixed
+number of statements whatever the number of events.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection
 
+from tenten.consumers.headquarters.customers.audit import audit_rows, write_audit
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, IndividualEvent
-from tenten.consumers.headquarters.customers.envelope import envelope_errors, other_legal_entity
-from tenten.consumers.headquarters.customers.numbering import Allotment, numbers_used_up
-from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT, LogEntry, read_log, write_log
+from tenten.consumers.headquarters.customers.envelope import envelope_errors, hold_reasons, other_legal_entity
+from tenten.consumers.headquarters.customers.event_log import EventLog
+from tenten.consumers.headquarters.customers.held_events import HeldCustomers, HeldEvent, Originals
+from tenten.consumers.headquarters.customers.held_queue import HeldQueue
+from tenten.consumers.headquarters.customers.numbering import Allotment
 from tenten.consumers.headquarters.known_channels import KnownChannels
-from tenten.rules.customer import apply_paths, changed_paths, value_at
+from tenten.rules.customer import apply_paths
 from tenten.rules.customer_rules import path_reasons
 from tenten.rules.customer_rules import reasons as rule_violations
-from tenten.rules.operator_rule import storable_operator
-from tenten.schemas.messages import CustomerEvent, CustomerState, EventKind, Outcome, Reason, Reply, canonical
-from tenten.schemas.tables.headquarters import customer_audit
-from tenten.sql.arrays import is_one_of
+from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, CustomerState, EventKind, Outcome, Reason, canonical
 from tenten.sql.customer_rows import (
     HEADQUARTERS_TABLES,
     StoredCustomer,
@@ -29,6 +31,9 @@ from tenten.sql.customer_rows import (
     read_customers,
     write_customers,
 )
+
+_STORED: Final = -1
+"""The row of an event that is not in the batch, but in the database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,83 +46,125 @@ class CustomerAfter:
 
 @dataclass(slots=True)
 class IndividualEvents:
-    """The individual events of a batch within one SQL transaction; `replies` and `touched` are the result."""
+    """The individual events of a batch within one SQL transaction; `log.replies` and `touched` are the result.
+
+    Call `read`, lock the number sequences of `events`, then call `apply`.
+    """
 
     headquarters: Connection
     channels: KnownChannels
     allotment: Allotment
     batch: ClassifiedBatch
+    held_customers: HeldCustomers
+    originals: Originals
     now: datetime
-    replies: list[Reply] = field(default_factory=list)
-    """The replies to the events and to those that they superseded, in order."""
+    log: EventLog = field(init=False)
     touched: dict[str, CustomerAfter] = field(default_factory=dict)
     """By customer id: the customers whose snapshot is to be sent."""
+    held: HeldQueue = field(default_factory=lambda: HeldQueue(()))
+    _deferred: tuple[Reason, ...] = ()
+    """The reasons of the held event that was judged, where only one may be judged."""
     _customers: dict[str, StoredCustomer] = field(default_factory=dict)
-    _log_entries: dict[str, LogEntry] = field(default_factory=dict)
     _audit_rows: list[dict[str, Any]] = field(default_factory=list)
     _erased_ids: set[str] = field(default_factory=set)
 
-    def apply(self) -> None:
-        """Read customers and log, apply every event, write the changes."""
+    def __post_init__(self) -> None:
+        self.log = EventLog(self.headquarters, self.batch.positions, self.now)
+
+    def read(self) -> None:
+        """Read the log and the held events of the customers."""
         events = [individual.event for individual in self.batch.individual_events]
         if not events:
             return
+        self.log.read(events)
+        # An event may have been held in a transaction whose commit was not confirmed.
+        replies = [reply for event in events if (reply := self.log.reply_of(event.event_id)) is not None]
+        self.held_customers.add({reply.customer_id for reply in replies if reply.outcome is Outcome.HELD})
+        customer_ids = self.held_customers.among(event.customer_id for event in events)
+        stored = self.held_customers.read(self.headquarters, customer_ids)
+        self.held = HeldQueue(stored)
+        if stored:
+            self.log.read([held.event for held in stored if held.event], {held.event_id for held in stored})
+
+    def events(self) -> list[CustomerEvent]:
+        """The events that may be judged: those of the batch, and the held ones."""
+        return [*self.held.events(), *(individual.event for individual in self.batch.individual_events)]
+
+    def apply(self) -> None:
+        """Read the customers, apply every event, write the changes."""
+        if not self.batch.individual_events:
+            return
         before = read_customers(
-            self.headquarters, HEADQUARTERS_TABLES, (event.customer_id for event in events), for_update=True
+            self.headquarters,
+            HEADQUARTERS_TABLES,
+            (individual.event.customer_id for individual in self.batch.individual_events),
+            for_update=True,
         )
         self._customers = dict(before)
-        superseded_ids = {superseded.event_id for event in events for superseded in event.supersedes}
-        self._log_entries = read_log(self.headquarters, {event.event_id for event in events} | superseded_ids)
         for individual in self.batch.individual_events:
+            for held in self.held.take(individual.event.customer_id):
+                self._judge_held(held)
             self._apply_event(individual)
         self._write(before)
 
+    def _judge_held(self, held: HeldEvent) -> None:
+        """Judge a stored event, if its cause is gone; repeat the reply to one that was judged before."""
+        if held.judged:
+            self.held.answered.append(held.held_id)
+            self.log.reply_again(held.event_id, held.event)
+        elif held.event is not None and self.held.has(held.event_id):
+            self._judge(IndividualEvent(row=_STORED, event=held.event))
+            self._touch(held.event)
+
     def _apply_event(self, individual: IndividualEvent) -> None:
         event = individual.event
-        logged = self._log_entries.get(event.event_id)
-        if logged is not None and logged.reply.customer_id != event.customer_id:
-            self._reject_duplicate_id(individual)
+        logged = self.log.reply_of(event.event_id)
+        if logged is not None and logged.customer_id != event.customer_id:
+            self.log.reject_duplicate_id(event, individual.row)
             return
         if logged is not None:
-            self._repeat(event, logged)
-        else:
+            self.log.count_repeat(event.event_id)
+        if logged is None or (logged.outcome is Outcome.HELD and not self.held.has(event.event_id)):
             self._judge(individual)
+        else:
+            self.log.reply_again(event.event_id, event)
         self._touch(event)
 
-    def _reject_duplicate_id(self, individual: IndividualEvent) -> None:
-        """Reject an event that has the id of another customer's event. Not logged: the log entry is the other's."""
-        event = individual.event
-        text = "Another customer's event has this id: give every event its own id."
-        reply = Reply(
-            channel_id=event.channel_id,
-            event_id=event.event_id,
-            customer_id=event.customer_id,
-            outcome=Outcome.REJECTED,
-            reasons=(Reason(field="event_id", code="duplicate", text=text),),
-            answered_at=self.now,
-            judgement=FIRST_JUDGEMENT,
-            input_partition=self.batch.positions.partitions[individual.row],
-            input_offset=self.batch.positions.offsets[individual.row],
-        )
-        self.replies.append(reply)
-
-    def _repeat(self, event: CustomerEvent, logged: LogEntry) -> None:
-        """Count a repeat and reply as before, also to what the event superseded: those replies may be lost as well."""
-        self._log_entries[event.event_id] = replace(logged, repeats=logged.repeats + 1)
-        self.replies.append(replace(logged.reply, channel_id=event.channel_id))
-        superseded_ids = [superseded.event_id for superseded in event.supersedes]
-        entries = [self._log_entries[event_id] for event_id in superseded_ids if event_id in self._log_entries]
-        self.replies.extend(
-            replace(entry.reply, channel_id=event.channel_id)
-            for entry in entries
-            if entry.reply.outcome is Outcome.SUPERSEDED and entry.reply.customer_id == event.customer_id
-        )
-
     def _judge(self, individual: IndividualEvent) -> None:
-        """Decide the outcome of an event that was never logged, and log it."""
+        """Decide the outcome of an event that was never logged, or logged as held, and log it."""
         event = individual.event
         customer = self._customers.get(event.customer_id)
-        errors = (*self.batch.rejection, *envelope_errors(event, self.channels))
+        reasons = self._hold_reasons(event)
+        errors = envelope_errors(event, self.channels)
+        may_wait = bool(reasons) and individual.row == _STORED
+        if self.batch.rejection and not self._deferred and not may_wait:
+            self._judged_alone(event)
+            self._log(individual, Outcome.REJECTED, self.batch.rejection)
+        elif reasons and (customer is None or not customer.erased):
+            self._hold(individual, reasons)
+        else:
+            self._judged_alone(event)
+            self._decide(individual, customer, errors)
+
+    def _hold_reasons(self, event: CustomerEvent) -> tuple[Reason, ...]:
+        """Why an event has to wait: its own reasons, or those of an earlier one of its channel and customer."""
+        if event.kind is EventKind.TOUCHED and event.channel_id == HEADQUARTERS:
+            return ()
+        reasons = hold_reasons(event, self.channels)
+        if event.kind is not EventKind.ERASED:
+            reasons = self.held.reasons_before(event) or reasons
+        if not reasons and self._deferred:
+            # Only one event may be judged: the others keep their reasons, or get those of that one.
+            reasons = self.held.stored_reasons(event.event_id) or self._deferred
+        return reasons
+
+    def _judged_alone(self, event: CustomerEvent) -> None:
+        if self.batch.only_one:
+            self._deferred = self.held.stored_reasons(event.event_id)
+
+    def _decide(self, individual: IndividualEvent, customer: StoredCustomer | None, errors: tuple[Reason, ...]) -> None:
+        """Decide the outcome of an event that can be judged, unless it needs a number that is missing."""
+        event = individual.event
         if errors:
             self._log(individual, Outcome.REJECTED, errors)
         elif event.kind is EventKind.ERASED:
@@ -129,14 +176,25 @@ class IndividualEvents:
         else:
             self._merge(individual, customer)
 
+    def _hold(self, individual: IndividualEvent, reasons: tuple[Reason, ...]) -> None:
+        """Hold an event, and the later ones of its channel and customer."""
+        event = individual.event
+        is_unchanged = self.held.stored_reasons(event.event_id) == reasons
+        self.held.hold(individual.row, event, reasons)
+        if not is_unchanged:
+            self._log(individual, Outcome.HELD, reasons)
+
     def _answer_touch(self, individual: IndividualEvent, customer: StoredCustomer | None) -> None:
-        if customer is None:
+        reasons = self.held.reasons_of(individual.event.customer_id)
+        if customer is not None:
+            self._log(individual, Outcome.SYNCHRONIZED)
+        elif reasons:
+            self._log(individual, Outcome.HELD, reasons)
+        else:
             unknown = Reason(
                 field="customer_id", code="unknown_customer", text="Headquarters does not have this customer."
             )
             self._log(individual, Outcome.REJECTED, (unknown,))
-        else:
-            self._log(individual, Outcome.SYNCHRONIZED)
 
     def _erase(self, individual: IndividualEvent, customer: StoredCustomer | None) -> None:
         """Erase everything but the id and the account number. Idempotent.
@@ -162,6 +220,12 @@ class IndividualEvents:
             self._erased_ids.add(event.customer_id)
             self._audit_rows = [row for row in self._audit_rows if row["customer_id"] != event.customer_id]
         self._log(individual, Outcome.ERASED)
+        self._erase_held(event.customer_id)
+
+    def _erase_held(self, customer_id: str) -> None:
+        """Answer all held events of an erased customer; their content is deleted."""
+        for event in self.held.of_customer(customer_id):
+            self._log(IndividualEvent(row=_STORED, event=event), Outcome.ERASED)
 
     def _merge(self, individual: IndividualEvent, customer: StoredCustomer | None) -> None:
         """Create or edit with the event's paths and those of the superseded events that were never applied.
@@ -172,7 +236,7 @@ class IndividualEvents:
         """
         event = individual.event
         assert event.customer is not None  # envelope_errors rejects the event otherwise
-        unapplied = [old for old in event.supersedes if not self._is_settled(old.event_id, event.customer_id)]
+        unapplied = [old for old in event.supersedes if not self.log.is_applied(old.event_id, event.customer_id)]
         paths = {*event.changed, *(path for old in unapplied for path in old.changed)}
         edited = event.customer
         merged = canonical(edited) if customer is None else apply_paths(customer.state, edited, paths)
@@ -185,43 +249,20 @@ class IndividualEvents:
         if customer is None:
             number = self.allotment.take_one(merged.legal_entity)
             if number is None:
-                self._log(individual, Outcome.REJECTED, (numbers_used_up(merged.legal_entity),))
+                self._hold(individual, (self.allotment.no_number(merged.legal_entity),))
                 return
             self._store(event, number, 1, merged)
         elif merged != customer.state:
             version = customer.version + 1
-            self._audit(event, customer.state, merged, version)
+            self._audit_rows += audit_rows(event, customer.state, merged, version, self.now)
             self._store(event, customer.account_number, version, merged)
         for old in unapplied:
             self._log(individual, Outcome.SUPERSEDED, event_id=old.event_id)
         self._log(individual, Outcome.SYNCHRONIZED)
 
-    def _is_settled(self, event_id: str, customer_id: str) -> bool:
-        """True if a superseded event was applied, or belongs to another customer and so cannot be superseded here."""
-        entry = self._log_entries.get(event_id)
-        if entry is None:
-            return False
-        return entry.reply.outcome is not Outcome.REJECTED or entry.reply.customer_id != customer_id
-
     def _store(self, event: CustomerEvent, number: str | None, version: int, state: CustomerState) -> None:
         self._customers[event.customer_id] = StoredCustomer(
             customer_id=event.customer_id, account_number=number, version=version, updated_at=self.now, state=state
-        )
-
-    def _audit(self, event: CustomerEvent, before: CustomerState, after: CustomerState, version: int) -> None:
-        self._audit_rows.extend(
-            {
-                "customer_id": event.customer_id,
-                "event_id": event.event_id,
-                "channel_id": event.channel_id,
-                "operator": event.operator,
-                "version": version,
-                "path": path,
-                "old_value": value_at(before, path),
-                "new_value": value_at(after, path),
-                "changed_at": self.now,
-            }
-            for path in changed_paths(before, after)
         )
 
     def _log(
@@ -231,40 +272,13 @@ class IndividualEvents:
         reasons: tuple[Reason, ...] = (),
         event_id: str | None = None,
     ) -> None:
-        """Log and reply the outcome of an event, or of the superseded event `event_id`.
-
-        An event that was rejected before is judged once more; its log entry keeps the position of its first record.
-        """
+        """Log and reply the outcome of an event, or of the superseded event `event_id`; it is no longer held."""
         event = individual.event
         customer = self._customers.get(event.customer_id)
         answered_id = event.event_id if event_id is None else event_id
-        rejected = self._log_entries.get(answered_id)
-        positions = self.batch.positions
-        reply = Reply(
-            channel_id=event.channel_id,
-            event_id=answered_id,
-            customer_id=event.customer_id,
-            outcome=outcome,
-            reasons=reasons,
-            account_number=customer.account_number if customer else None,
-            version=customer.version if customer else None,
-            answered_at=self.now,
-            judgement=rejected.reply.judgement + 1 if rejected else FIRST_JUDGEMENT,
-            input_partition=rejected.reply.input_partition if rejected else positions.partitions[individual.row],
-            input_offset=rejected.reply.input_offset if rejected else positions.offsets[individual.row],
-        )
-        if rejected is None:
-            entry = LogEntry(
-                reply=reply,
-                kind=event.kind.lower(),
-                operator=storable_operator(event.operator) if reply.event_id == event.event_id else None,
-                occurred_at=event.occurred_at,
-                new=True,
-            )
-        else:
-            entry = replace(rejected, reply=reply, overturned=True)
-        self._log_entries[reply.event_id] = entry
-        self.replies.append(reply)
+        self.log.log(event, individual.row, outcome, reasons, customer=customer, event_id=answered_id)
+        if outcome is not Outcome.HELD:
+            self.held.settle(answered_id, is_erased=outcome is Outcome.ERASED)
 
     def _touch(self, event: CustomerEvent) -> None:
         """Have the customer's snapshot sent, for repeats too."""
@@ -280,9 +294,7 @@ class IndividualEvents:
         new_ids = {customer.customer_id for customer in new}
         others = [customer for customer in changed if customer.customer_id not in new_ids]
         write_customers(self.headquarters, HEADQUARTERS_TABLES, others, before)
-        write_log(self.headquarters, list(self._log_entries.values()), self.batch.positions.topic)
-        if self._erased_ids:
-            erased = is_one_of(self.headquarters, customer_audit.c.customer_id, self._erased_ids)
-            self.headquarters.execute(delete(customer_audit).where(erased))
-        if self._audit_rows:
-            self.headquarters.execute(insert(customer_audit), self._audit_rows)
+        self.log.write()
+        self.held.write(self.headquarters, self.batch.positions, self.originals, self.now)
+        self.held_customers.add(self.held.new_customers())
+        write_audit(self.headquarters, self._audit_rows, self._erased_ids)

@@ -14,7 +14,6 @@ from structlog import get_logger
 
 from tenten.rules.number_sequence import NEARLY_USED_UP, NumberFormat, number_format, take
 from tenten.rules.number_sequence_columns import account_numbers
-from tenten.runtime.errors import DatabaseRefused
 from tenten.schemas.messages import Reason
 from tenten.schemas.tables.headquarters import number_sequences
 
@@ -87,6 +86,10 @@ class Blocks:
         return range(first, first + len(block))
 
 
+_NO_SEQUENCE: Final = number_format("#")
+"""The format of numbers that do not exist."""
+
+
 class Allotment:
     """The account numbers of one SQL transaction. Continuous sequences stay locked until it ends."""
 
@@ -114,30 +117,38 @@ class Allotment:
         self._next.update((row.legal_entity, row.next) for row in rows if row.continuous)
 
     def take(self, legal_entity: str, count: int) -> pl.Series:
-        """The next `count` account numbers as a column; fewer when the sequence is used up.
-
-        Raises: `DatabaseRefused` when the legal entity has no sequence.
-        """
+        """The next `count` account numbers as a column; fewer when the sequence is used up, none without a sequence."""
         shape, numbers = self._take(legal_entity, count)
         return account_numbers(shape, pl.Series(numbers, dtype=pl.Int64))
 
     def take_one(self, legal_entity: str) -> str | None:
-        """The next account number, or None when the sequence is used up. Raises: as `take`."""
+        """The next account number; None when the sequence is used up, or missing: see `no_number`."""
         shape, numbers = self._take(legal_entity, 1)
         return shape.account_number(numbers[0]) if numbers else None
 
     def _take(self, legal_entity: str, count: int) -> tuple[NumberFormat, Sequence[int]]:
         if legal_entity not in self._sequences:
-            raise DatabaseRefused(
-                f"headquarters' database has no number sequence for {legal_entity}: run `tenten database upgrade "
-                "headquarters`"
-            )
+            return _NO_SEQUENCE, ()
         shape, continuous = self._sequences[legal_entity]
         if not continuous:
             return shape, self._blocks.take(legal_entity, shape, count)
         numbers = take(shape, self._next[legal_entity], count).numbers
         self._next[legal_entity] += len(numbers)
         return shape, numbers
+
+    def no_number(self, legal_entity: str) -> Reason:
+        """The reason why a new customer of this legal entity gets no account number yet."""
+        if legal_entity in self._sequences:
+            return Reason(
+                field="account_number",
+                code="number_sequence_used_up",
+                text=f"The account numbers of {legal_entity!r} are used up; headquarters must widen their format.",
+            )
+        return Reason(
+            field="account_number",
+            code="no_number_sequence",
+            text=f"Headquarters has no sequence of account numbers for {legal_entity[:64]!r} yet.",
+        )
 
     def write(self) -> None:
         """Advance the continuous sequences by exactly the numbers taken."""
@@ -163,12 +174,3 @@ def warn_when_nearly_used_up(legal_entity: str, shape: NumberFormat, next_number
         log.warning(
             "number_sequence_nearly_used_up", legal_entity=legal_entity, next=next_number, last=shape.number_max
         )
-
-
-def numbers_used_up(legal_entity: str) -> Reason:
-    """The rejection of a new customer when its legal entity has no account number left."""
-    return Reason(
-        field="account_number",
-        code="number_sequence_used_up",
-        text=f"The account numbers of {legal_entity!r} are used up; headquarters must widen their format.",
-    )

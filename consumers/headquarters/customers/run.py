@@ -29,6 +29,8 @@ from tenten.consumers.headquarters.customers.classify import (
     decode_small,
     individually,
 )
+from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
+from tenten.consumers.headquarters.customers.held_touches import HeldTouches
 from tenten.consumers.headquarters.customers.new_topic import declare_new_topic_complete
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import (
@@ -40,7 +42,7 @@ from tenten.consumers.headquarters.customers.outputs import (
 )
 from tenten.consumers.headquarters.customers.scheduled_verification import verify_when_due
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
-from tenten.consumers.headquarters.customers.synchronize import synchronize
+from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
 from tenten.consumers.headquarters.customers.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
 from tenten.consumers.headquarters.misplaced import any_misplaced
@@ -51,6 +53,7 @@ from tenten.consumers.headquarters.unfinished_commands import refuse_half_recove
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
+from tenten.kafka.records import headers_of
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
@@ -93,24 +96,28 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(begin)
         except Stopped:
             return
-        source = settings.topic(ASYNC_CUSTOMERS)
         channels = known_channels(settings)
+        held = HeldCustomers(writers)
+        at = Headquarters(engine=engine, blocks=blocks, channels=channels, held=held)
         small_batches = SmallBatches(engine)
         stack.callback(small_batches.close)
         session = TransactionSession(
             name="headquarters",
-            topic=source,
+            topic=settings.topic(ASYNC_CUSTOMERS),
             consumer=consumer_configuration(settings, **{"group.id": settings.group(GROUP)}),
             producer=producer_configuration(settings),
             transactional_id=stack.enter_context(Slot(engine, settings, GROUP, slot_number)).transactional_id,
-            on_assigned=guard.begin_reading,
+            on_assigned=partial(_begin_reading, guard, held, engine),
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
         )
         stack.enter_context(session)
-        watch = stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session)))
-        work = partial(verify_when_due, settings, engine)
-        verification = stack.enter_context(BackgroundThread("verification", stop, work))
+        touches = HeldTouches(settings=settings, engine=engine, channels=channels, held=held, headers=headers)
+        threads = [
+            stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))),
+            stack.enter_context(BackgroundThread("verification", stop, partial(verify_when_due, settings, engine))),
+            stack.enter_context(BackgroundThread("held", stop, touches.run)),
+        ]
         prefetcher = stack.enter_context(
             Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels, guard.partitions))
         )
@@ -123,12 +130,16 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 failpoint("headquarters.while_judging")
                 reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
                 outputs, now = None, datetime.now(UTC)
-                if read.new_customers is not None:
+                answered: list[int] = []
+                if read.new_customers is not None and not held.among(read.customer_ids):
                     outputs = small_batches.create(read.new_customers, batch.topic, reached, now, headers)
                 if outputs is None:
                     classified = read.classified
                     encode = partial(created_outputs, values=read.values, headers=headers)
-                    synchronized = synchronize(engine, blocks, channels, classified, reached, now=now, encode=encode)
+                    synchronized = synchronize(
+                        at, classified, reached, now=now, encode=encode, originals=partial(_original, batch)
+                    )
+                    answered = [held_id for transaction in synchronized for held_id in transaction.answered]
                     outputs = BatchOutputs(
                         snapshots(synchronized, headers),
                         replies(synchronized, headers),
@@ -151,6 +162,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     for erasure in outputs.erasures:
                         out.send(settings.topic(ERASURES), erasure.key, erasure.value, erasure.headers)
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
+                held.delete_answered(engine, answered)
                 streak = new_streak
                 log.info(
                     "batch_synchronized",
@@ -160,8 +172,23 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     dead_letters=len(read.unreadable),
                     next_offsets=batch.next_offsets,
                 )
-        watch.check()
-        verification.check()
+        for thread in threads:
+            thread.check()
+
+
+def _begin_reading(
+    guard: StreamGuard, held: HeldCustomers, engine: Engine, committed: Mapping[int, int | None]
+) -> dict[int, int]:
+    """Where reading of the partitions of a new assignment begins; learn which of their customers have held events."""
+    begins = guard.begin_reading(committed)
+    held.load(engine)
+    return begins
+
+
+def _original(batch: Batch, row: int) -> Original:
+    """A record of the batch as it was received."""
+    message = batch.messages[row]
+    return Original(message.value() or b"", headers_of(message))
 
 
 def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> Mapping[str, bytes]:
@@ -199,6 +226,11 @@ class _ReadBatch:
         )
         if self.new_customers is None:
             _ = self.classified  # here, since this may be the prefetching thread
+
+    @property
+    def customer_ids(self) -> list[str]:
+        """The customers of a small batch."""
+        return [event["customer_id"] for event in self._events or ()]
 
     @cached_property
     def classified(self) -> ClassifiedBatch:

@@ -1,15 +1,16 @@
-"""The synchronization log: the outcome of every event, by event id. A logged outcome is final."""
+"""The synchronization log: the outcome of every event, by event id. A logged outcome other than `held` is final."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import Connection, Row, bindparam, insert, select, text, update
+from sqlalchemy import JSON, Connection, Row, bindparam, case, insert, select, text, update
 
 from tenten.rules.limits import is_guid
-from tenten.schemas.messages import Outcome, Reason, Reply, reasons_as_json
+from tenten.rules.operator_rule import storable_operator
+from tenten.schemas.messages import CustomerEvent, Outcome, Reason, Reply, reasons_as_json
 from tenten.schemas.tables.headquarters import synchronization_log
 from tenten.sql.arrays import is_one_of
 from tenten.sql.bulk_copy import copy_into
@@ -32,7 +33,23 @@ class LogEntry:
     repeats: int = 0
     """The repeats in this batch."""
     overturned: bool = False
-    """It was logged as rejected, and a later event has superseded it."""
+    """It was logged as rejected or held, and has another outcome now, or other reasons."""
+
+
+def new_entry(event: CustomerEvent, reply: Reply) -> LogEntry:
+    """The first entry of an event, or of one that this event superseded, whose operator is not known."""
+    return LogEntry(
+        reply=reply,
+        kind=event.kind.lower(),
+        operator=storable_operator(event.operator) if reply.event_id == event.event_id else None,
+        occurred_at=event.occurred_at,
+        new=True,
+    )
+
+
+def overturned(entry: LogEntry, reply: Reply) -> LogEntry:
+    """The entry of an event that was rejected or held before, with its new reply."""
+    return replace(entry, reply=reply, overturned=True)
 
 
 def read_log(headquarters: Connection, event_ids: Iterable[str]) -> dict[str, LogEntry]:
@@ -48,7 +65,7 @@ def read_log(headquarters: Connection, event_ids: Iterable[str]) -> dict[str, Lo
 def _entry(row: Row[Any]) -> LogEntry:
     outcome = Outcome(row.outcome.upper())
     # The log keeps the reasons of a rejected event that a later one has superseded; the reply no longer has them.
-    reasons = row.reasons if outcome is Outcome.REJECTED else ()
+    reasons = row.reasons if outcome in (Outcome.REJECTED, Outcome.HELD) else ()
     reply = Reply(
         channel_id=row.channel_id,
         event_id=row.event_id,
@@ -77,6 +94,11 @@ def write_log(headquarters: Connection, entries: Sequence[LogEntry], topic: str)
             .where(synchronization_log.c.event_id == bindparam("of"))
             .values(
                 outcome=bindparam("to"),
+                # The reasons of a rejected event that was superseded stay.
+                reasons=case(
+                    (synchronization_log.c.outcome == Outcome.HELD.lower(), bindparam("why", type_=JSON)),
+                    else_=synchronization_log.c.reasons,
+                ),
                 account_number=bindparam("number"),
                 version=bindparam("at_version"),
                 judgement=bindparam("number_of_judgement"),
@@ -85,6 +107,7 @@ def write_log(headquarters: Connection, entries: Sequence[LogEntry], topic: str)
                 {
                     "of": reply.event_id,
                     "to": reply.outcome.lower(),
+                    "why": reasons_as_json(reply.reasons),
                     "number": reply.account_number,
                     "at_version": reply.version,
                     "number_of_judgement": reply.judgement,

@@ -9,9 +9,10 @@ retried with every event handled individually.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Generic, TypeVar
 
 import psycopg
@@ -26,6 +27,7 @@ from tenten.consumers.headquarters.customers.bulk_create import (
     legal_entities,
 )
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch, as_individual, halves
+from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Originals
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter, IndividualEvents
 from tenten.consumers.headquarters.customers.numbering import Allotment, Blocks
 from tenten.consumers.headquarters.known_channels import KnownChannels
@@ -35,7 +37,7 @@ from tenten.runtime.database_refusal import database_refusal
 from tenten.runtime.error_codes import error_code, is_data_error, is_transient
 from tenten.runtime.errors import DatabaseRefused, WriteConflict
 from tenten.runtime.failpoints import failpoint
-from tenten.schemas.messages import EventKind, Reason, Reply
+from tenten.schemas.messages import CustomerEvent, EventKind, Reason, Reply
 from tenten.schemas.tables.headquarters import ACCOUNT_NUMBERS
 from tenten.sql.arrays import is_one_of
 from tenten.sql.customer_rows import HEADQUARTERS_TABLES
@@ -54,27 +56,43 @@ class Synchronized(Generic[T]):
     touched: Mapping[str, CustomerAfter]
     """By customer id: the other customers whose snapshot is to be sent."""
     replies: tuple[Reply, ...]
-    """The replies to the individual events and to those that they superseded, in order."""
+    """The replies to the individual events, to held events that were judged, and to superseded ones, in order."""
+    answered: Sequence[int]
+    """The held events that can be deleted when the replies are on the topic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headquarters:
+    """What the transactions of a worker have in common."""
+
+    engine: Engine
+    blocks: Blocks
+    channels: KnownChannels
+    held: HeldCustomers
 
 
 def synchronize(
-    engine: Engine,
-    blocks: Blocks,
-    channels: KnownChannels,
+    at: Headquarters,
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
     now: datetime,
     encode: EncodeCreated[T],
+    originals: Originals,
 ) -> list[Synchronized[T]]:
     """Write a batch to the database, in one transaction unless the database rejects data in it.
 
     Then the batch is halved, each half in a transaction of its own, until the event that the database rejects is
-    found; the event is rejected. `encode` is called in a thread while the new customers are copied.
+    found; the event is rejected. `encode` is called in a thread while the new customers are copied; `originals` gives
+    the records of events that are held.
     Raises: transient errors; `DatabaseRefused` for any other error that no event causes, such as a missing privilege.
     """
+    held = at.held.among(batch.simple_creates["customer_id"])
+    if held:
+        batch = as_individual(batch, held)
+    run = partial(_in_one_transaction, at, now=now, encode=encode, originals=originals)
     try:
-        return [_in_one_transaction(engine, blocks, channels, batch, reached, now=now, encode=encode)]
+        return [run(batch, reached)]
     except (DBAPIError, psycopg.Error) as error:
         if is_transient(error):
             raise
@@ -82,7 +100,7 @@ def synchronize(
             raise database_refusal(error, "a batch of customer events") from error
         if batch.event_count == 0:
             raise
-        blocks.give_back()
+        at.blocks.give_back()
         log.warning(
             "batch_rejected_by_database",
             events=batch.event_count,
@@ -90,35 +108,51 @@ def synchronize(
             code=error_code(error),
         )
     if batch.event_count == 1:
-        reason = Reason(field="", code="database_refused", text="Headquarters' database rejected this customer.")
-        rejected = replace(as_individual(batch), rejection=(reason,))
-        return [_in_one_transaction(engine, blocks, channels, rejected, reached, now=now, encode=encode)]
+        return [_reject_one(at, replace(as_individual(batch), only_one=True), run, reached)]
+    again = partial(synchronize, at, now=now, encode=encode, originals=originals)
     first, second = halves(batch)
-    return [
-        *synchronize(engine, blocks, channels, first, reached.not_advanced(), now=now, encode=encode),
-        *synchronize(engine, blocks, channels, second, reached, now=now, encode=encode),
-    ]
+    return [*again(first, reached.not_advanced()), *again(second, reached)]
+
+
+def _reject_one(
+    at: Headquarters,
+    batch: ClassifiedBatch,
+    run: Callable[[ClassifiedBatch, StreamPositions], Synchronized[T]],
+    reached: StreamPositions,
+) -> Synchronized[T]:
+    """Reject the event that the database does not accept: the only one of the batch, or a held one of its customer.
+
+    Held events come first, one at a time; the event of the batch is held meanwhile.
+    """
+    if at.held.among(individual.event.customer_id for individual in batch.individual_events):
+        try:
+            return run(batch, reached)
+        except (DBAPIError, psycopg.Error) as error:
+            if not is_data_error(error):
+                raise
+            at.blocks.give_back()
+    reason = Reason(field="", code="database_refused", text="Headquarters' database rejected this customer.")
+    return run(replace(batch, rejection=(reason,)), reached)
 
 
 def _in_one_transaction(
-    engine: Engine,
-    blocks: Blocks,
-    channels: KnownChannels,
+    at: Headquarters,
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
     now: datetime,
     encode: EncodeCreated[T],
+    originals: Originals,
 ) -> Synchronized[T]:
     """Run the transaction; retry it with every event individual when a simple create is not new or has no number.
 
     Raises: `WriteConflict` when another worker is creating one of these customers at the same time; `DatabaseRefused`
     when a new number already belongs to a customer; other errors of the database.
     """
-    blocks.begin()
+    at.blocks.begin()
     try:
-        with engine.begin() as headquarters:
-            return _write_batch(headquarters, blocks, channels, batch, reached, now=now, encode=encode)
+        with at.engine.begin() as headquarters:
+            return _write_batch(headquarters, at, batch, reached, now=now, encode=encode, originals=originals)
     except NumbersExhausted:
         pass
     except (IntegrityError, psycopg.errors.UniqueViolation) as error:
@@ -126,44 +160,50 @@ def _in_one_transaction(
             raise
         if batch.simple_creates.is_empty():
             raise WriteConflict("another worker is creating one of these customers") from error
-    blocks.give_back()
-    return _in_one_transaction(engine, blocks, channels, as_individual(batch), reached, now=now, encode=encode)
+    at.blocks.give_back()
+    return _in_one_transaction(at, as_individual(batch), reached, now=now, encode=encode, originals=originals)
 
 
 def _write_batch(
     headquarters: Connection,
-    blocks: Blocks,
-    channels: KnownChannels,
+    at: Headquarters,
     batch: ClassifiedBatch,
     reached: StreamPositions,
     *,
     now: datetime,
     encode: EncodeCreated[T],
+    originals: Originals,
 ) -> Synchronized[T]:
     """The steps of the transaction, in the order in which they take locks."""
     advance_positions(headquarters, reached)
-    allotment = Allotment(headquarters, blocks)
-    individually_created = _individually_created(headquarters, batch) & channels.legal_entities
+    allotment = Allotment(headquarters, at.blocks)
+    individual = IndividualEvents(headquarters, at.channels, allotment, batch, at.held, originals, now)
+    individual.read()
+    individually_created = _individually_created(headquarters, individual.events()) & at.channels.legal_entities
     if individually_created:
         allotment.lock(individually_created | legal_entities(batch.simple_creates))
-    individual = IndividualEvents(headquarters, channels, allotment, batch, now)
     individual.apply()
     created = create_in_bulk(headquarters, allotment, batch, now, encode)
     allotment.write()
     individual_ids = [event.event.customer_id for event in batch.individual_events]
     enqueue_for_customers(headquarters, [*batch.simple_creates["customer_id"], *individual_ids])
     failpoint("headquarters.before_sql_commit")
-    return Synchronized(created=created, touched=individual.touched, replies=tuple(individual.replies))
+    return Synchronized(
+        created=created,
+        touched=individual.touched,
+        replies=tuple(individual.log.replies),
+        answered=individual.held.answered,
+    )
 
 
-def _individually_created(headquarters: Connection, batch: ClassifiedBatch) -> set[str]:
-    """The legal entities in which individual events may create customers; a batch of edits alone locks no sequence.
+def _individually_created(headquarters: Connection, events: Iterable[CustomerEvent]) -> set[str]:
+    """The legal entities in which these events may create customers; a batch of edits alone locks no sequence.
 
     An event may name a legal entity that does not exist.
     """
     entities: set[str] = set()
     edited: dict[str, set[str]] = defaultdict(set)
-    for event in (individual.event for individual in batch.individual_events):
+    for event in events:
         if event.customer is None:
             continue
         if event.kind is EventKind.CREATED:

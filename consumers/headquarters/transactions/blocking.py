@@ -33,7 +33,7 @@ def block(headquarters: Connection, reasons: Mapping[str, Reason], now: datetime
     replies: list[QueuedReply] = []
     for reason, ids in ids_by_reason.items():
         values = {"ids": pg_array_literal(ids), "why": reasons_as_json([reason]), "now": now}
-        replies += _replies(headquarters.execute(_BLOCK, values))
+        replies += replies_of(headquarters.execute(_BLOCK, values))
     return replies
 
 
@@ -49,7 +49,7 @@ _BLOCK: Final = text(
 
 def block_rejected(headquarters: Connection, parameters: Mapping[str, Any], *, full_scan: bool) -> list[QueuedReply]:
     """Block transactions whose customer event headquarters has rejected, with its reasons; return their replies."""
-    return _replies(headquarters.execute(_BLOCK_REJECTED[full_scan], parameters))
+    return replies_of(headquarters.execute(_BLOCK_REJECTED[full_scan], parameters))
 
 
 _BLOCK_REJECTED_WAITING: Final = """
@@ -74,27 +74,89 @@ _BLOCK_REJECTED: Final = {
 """Not `status = 'waiting'`: for that PostgreSQL would scan the index of all that wait, which `coalesce` prevents."""
 
 
-def reply_to_waiting(headquarters: Connection, now: datetime) -> list[QueuedReply]:
-    """Return first replies to transactions that were not released soon."""
-    before = now - timedelta(seconds=REPLY_SECONDS)
-    return _replies(headquarters.execute(_REPLY_TO_WAITING, {"before": before, "rows_max": _REPLIES_MAX}))
-
-
-_REPLY_TO_WAITING: Final = text(
+def explain_waiting(headquarters: Connection, parameters: Mapping[str, Any], *, of_queue: bool) -> list[QueuedReply]:
+    """Store why transactions wait, and return their replies: to those of the release queue whose reasons have changed,
+    or the first replies to any that were not released soon.
     """
-    UPDATE retail_transactions AS waiting SET answer = 1
-    WHERE waiting.transaction_id IN (
-        SELECT transaction_id FROM retail_transactions
-        WHERE status = 'waiting' AND answer = 0 AND received_at < :before
-        LIMIT :rows_max
-        FOR UPDATE SKIP LOCKED
+    values: dict[str, Any] = {**_WAITING_REASONS, "rows_max": min(parameters["rows_max"], _REPLIES_MAX)}
+    if of_queue:
+        values["ids"] = parameters["ids"]
+    else:
+        values["before"] = parameters["now"] - timedelta(seconds=REPLY_SECONDS)
+    return replies_of(headquarters.execute(_EXPLAIN_WAITING[of_queue], values))
+
+
+_WAITING_REASONS: Final = {
+    name: reasons_as_json([reason])
+    for name, reason in (
+        (
+            "no_customer",
+            Reason(
+                field="customer_id",
+                code="unknown_customer",
+                text="Headquarters does not have this customer yet.",
+            ),
+        ),
+        (
+            "other_entity",
+            Reason(
+                field="customer_id",
+                code="other_legal_entity",
+                text="The customer belongs to another legal entity.",
+            ),
+        ),
+        (
+            "no_event",
+            Reason(
+                field="customer_event",
+                code="waiting",
+                text="The change of the customer that came with it has not arrived at headquarters yet.",
+            ),
+        ),
     )
-    RETURNING transaction_id::text, channel_id, status, reasons, answer, partition, "offset"
+}
+
+_EXPLAIN: Final = """
+    UPDATE retail_transactions AS waiting SET reasons = explained.reasons, answer = waiting.answer + 1
+    FROM (
+        SELECT waiting.transaction_id,
+               CASE WHEN customer_event.outcome = 'held' THEN customer_event.reasons
+                    WHEN held.reasons IS NOT NULL THEN held.reasons
+                    WHEN customers.customer_id IS NULL THEN :no_customer
+                    WHEN customers.legal_entity <> waiting.legal_entity THEN :other_entity
+                    ELSE :no_event END AS reasons
+        FROM retail_transactions AS waiting
+        LEFT JOIN customers ON customers.customer_id = waiting.customer_id
+        LEFT JOIN synchronization_log AS customer_event
+               ON customer_event.event_id = waiting.customer_event_id
+              AND customer_event.customer_id = waiting.customer_id
+        LEFT JOIN LATERAL (
+            SELECT held_events.reasons FROM held_events
+            WHERE held_events.customer_id = waiting.customer_id AND held_events.judged_at IS NULL
+              AND customers.customer_id IS NULL
+            ORDER BY held_id LIMIT 1
+        ) AS held ON true
+        WHERE {among}
+        LIMIT :rows_max
+        FOR UPDATE OF waiting SKIP LOCKED
+    ) AS explained
+    WHERE waiting.transaction_id = explained.transaction_id
+      AND (waiting.answer = 0 OR waiting.reasons::text <> explained.reasons::text)
+    RETURNING waiting.transaction_id::text, waiting.channel_id, waiting.status, waiting.reasons, waiting.answer,
+              waiting.partition, waiting."offset"
     """
-)
+_EXPLAIN_WAITING: Final = {
+    of_queue: text(_EXPLAIN.format(among=among)).bindparams(*(bindparam(name, type_=JSON) for name in _WAITING_REASONS))
+    for of_queue, among in (
+        (False, "waiting.status = 'waiting' AND waiting.answer = 0 AND waiting.received_at < :before"),
+        (True, f"{WAITING[False]} AND waiting.status <> 'blocked' AND waiting.answer > 0"),
+    )
+}
+"""Why transactions wait: a held event of the customer, a customer or an event that is missing, another legal entity."""
 
 
-def _replies(rows: Iterable[Row[Any]]) -> list[QueuedReply]:
+def replies_of(rows: Iterable[Row[Any]]) -> list[QueuedReply]:
+    """The replies with the status that transactions have in these rows."""
     return [
         QueuedReply(
             channel_id=row.channel_id,

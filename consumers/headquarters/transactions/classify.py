@@ -30,7 +30,10 @@ from tenten.schemas.messages import (
 from tenten.schemas.topics import RECORD_BYTES_MAX
 
 REASONS: Final = "reasons"
-"""Column of classified sales: the reasons for a rejection as JSON, `[]` for a valid sale."""
+"""Column of classified sales: why it is rejected or blocked, as JSON; `[]` for a valid sale."""
+
+UNKNOWN_CHANNEL: Final = "unknown_channel"
+"""The code of the reason for which a sale is blocked until headquarters has its channel."""
 
 CHANNEL_CHARACTERS_MAX: Final = 64
 """The limit for a channel's name in the settings. A longer channel id cannot be replied to."""
@@ -103,10 +106,12 @@ def classify(
     ends_of_day = []
     for record in frame.filter(is_end_of_day).iter_rows(named=True):
         event = transaction_from_avro(record)
-        reasons = transaction_violations(event, legal_entity_by_channel)
+        # A statement waits for its sales, and those of an unknown channel wait until the channel is known.
+        violations = transaction_violations(event, legal_entity_by_channel)
+        reasons = tuple(reason for reason in violations if reason.code != UNKNOWN_CHANNEL)
         ends_of_day.append(ClassifiedEndOfDay(row=record[ROW], event=event, reasons=reasons))
     return ClassifiedBatch(
-        sales=_rows(sales, _rejections(sales, legal_entity_by_channel)),
+        sales=_rows(sales, *_reasons_by_row(sales, legal_entity_by_channel)),
         ends_of_day=tuple(ends_of_day),
         forwarded_events=_forwarded_events(sales),
         unreadable=(
@@ -134,20 +139,25 @@ def halves(batch: ClassifiedBatch) -> tuple[ClassifiedBatch, ClassifiedBatch]:
     return first, second
 
 
-def _rejections(sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> dict[int, str]:
-    """By row of the batch: the reasons of a rejected sale as JSON."""
+def _reasons_by_row(
+    sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """By row of the batch: the reasons of a rejected sale as JSON, and those of one whose channel is not known yet."""
+    rejected: dict[int, str] = {}
+    blocked: dict[int, str] = {}
     if sales.is_empty():
-        return {}
-    rejections = {}
+        return rejected, blocked
     for record in sales.filter(~passes_fast_path(sales, legal_entity_by_channel)).iter_rows(named=True):
         violations = transaction_violations(transaction_from_avro(record), legal_entity_by_channel)
         if violations:
-            rejections[record[ROW]] = json.dumps(reasons_as_json(violations))
-    return rejections
+            waits = all(reason.code == UNKNOWN_CHANNEL for reason in violations)
+            (blocked if waits else rejected)[record[ROW]] = json.dumps(reasons_as_json(violations))
+    return rejected, blocked
 
 
-def _rows(sales: pl.DataFrame, rejections: Mapping[int, str]) -> pl.DataFrame:
-    rejected = pl.col(ROW).is_in(list(rejections))
+def _rows(sales: pl.DataFrame, rejected: Mapping[int, str], blocked: Mapping[int, str]) -> pl.DataFrame:
+    reasons = {**rejected, **blocked}
+    row = pl.col(ROW)
     return sales.select(
         ROW,
         "transaction_id",
@@ -159,12 +169,14 @@ def _rows(sales: pl.DataFrame, rejections: Mapping[int, str]) -> pl.DataFrame:
         _guid(pl.col("customer_event_id")).alias("customer_event_id"),
         _guid(pl.col("delivery_address").struct.field("address_id")).alias("delivery_address_id"),
         storable_operator(),
-        pl.when(rejected)
+        pl.when(row.is_in(list(rejected)))
         .then(pl.lit(TransactionStatus.REJECTED.value))
+        .when(row.is_in(list(blocked)))
+        .then(pl.lit(TransactionStatus.BLOCKED.value))
         .otherwise(pl.lit(TransactionStatus.WAITING.value))
         .alias("status"),
-        pl.col(ROW).replace_strict(rejections, default="[]", return_dtype=pl.String).alias(REASONS)
-        if rejections
+        row.replace_strict(reasons, default="[]", return_dtype=pl.String).alias(REASONS)
+        if reasons
         else pl.lit("[]").alias(REASONS),
         "currency",
         "total",

@@ -177,7 +177,7 @@ def _insert(
     """Copy sales into the table. A sale that replaces a rejected one keeps counting its replies and repeats."""
     positions = batch.positions
     rows = sales[ROW].to_list()
-    replied = (sales["status"] == TransactionStatus.REJECTED) | sales["transaction_id"].is_in(list(replaced))
+    replied = (sales["status"] != TransactionStatus.WAITING) | sales["transaction_id"].is_in(list(replaced))
     earlier = [replaced.get(key) for key in sales["transaction_id"]] if replaced else []
     written = sales.with_columns(
         pl.lit(None, dtype=pl.String).alias("account_number"),
@@ -199,8 +199,8 @@ def _insert(
 
 
 def _immediate_replies(batch: ClassifiedBatch, sales: pl.DataFrame, replaced: Mapping[str, Any]) -> list[QueuedReply]:
-    """Replies to rejected sales, and to sales that replace a rejected one."""
-    replied = (pl.col("status") == TransactionStatus.REJECTED) | pl.col("transaction_id").is_in(list(replaced))
+    """Replies to rejected and blocked sales, and to sales that replace a rejected one."""
+    replied = (pl.col("status") != TransactionStatus.WAITING) | pl.col("transaction_id").is_in(list(replaced))
     return [
         QueuedReply(
             channel_id=row["channel_id"],

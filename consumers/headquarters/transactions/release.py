@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from structlog import get_logger
 
 from tenten.consumers.headquarters.release_queue import dequeue
-from tenten.consumers.headquarters.transactions.blocking import alarm, block, block_rejected, reply_to_waiting
+from tenten.consumers.headquarters.transactions.blocking import alarm, block, block_rejected, explain_waiting
 from tenten.consumers.headquarters.transactions.reply_outbox import enqueue_replies
 from tenten.consumers.headquarters.transactions.sales_orders import Released, release_individually, release_together
 from tenten.consumers.headquarters.transactions.statements import post_statements
@@ -84,8 +84,9 @@ def _release_pass(engine: Engine, waiting_seconds_max: int, *, full_scan: bool, 
         replies = [*result.replies, *block(headquarters, result.blocked, now)]
         if full_scan or queue.entries > len(result.replies):
             replies += block_rejected(headquarters, parameters, full_scan=full_scan)
+            replies += explain_waiting(headquarters, parameters, of_queue=True)
         if full_scan:
-            replies += reply_to_waiting(headquarters, now)
+            replies += explain_waiting(headquarters, parameters, of_queue=False)
             alarm(headquarters, now, waiting_seconds_max)
         statements = post_statements(headquarters, now, full_scan=full_scan)
         enqueue_replies(headquarters, [*replies, *statements], now)

@@ -18,6 +18,7 @@ once.
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from threading import Event
@@ -36,6 +37,7 @@ from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch,
 from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
+from tenten.consumers.headquarters.transactions.unknown_channels import ACCEPT_SECONDS, accept_known_channels
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.consumers.headquarters.watch import watch_repeatedly
@@ -79,11 +81,12 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine, guard))
         except Stopped:
             return
+        channels = known_channels(settings).legal_entity_by_channel
+        release_thread = partial(release_repeatedly, settings, engine, channels)
         threads = [
-            stack.enter_context(BackgroundThread("release", stop, partial(release_repeatedly, settings, engine))),
+            stack.enter_context(BackgroundThread("release", stop, release_thread)),
             stack.enter_context(BackgroundThread("replies", stop, partial(publish_repeatedly, settings, engine))),
         ]
-        channels = known_channels(settings).legal_entity_by_channel
         session = TransactionSession(
             name=GROUP,
             topic=settings.topic(RETAIL_TRANSACTIONS),
@@ -147,15 +150,24 @@ def _forward_events(settings: Settings, out: Outputs, classified: ClassifiedBatc
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
 
-def release_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
+def release_repeatedly(
+    settings: Settings, engine: Engine, channels: Mapping[str, str], retry: Retry, stop: Event
+) -> None:
     """Make release passes until `stop` is set: after each commit of either worker, and at least once a second.
+
+    `channels` has the legal entity of each channel: about once a minute sales of new channels are accepted.
 
     Raises: the errors of the database.
     """
     with listening(engine, BATCH_COMMITTED_CHANNEL) as notification:
-        scan_at, scanned_at, queue_is_full = 0.0, 0.0, False
+        scan_at, scanned_at, accept_at, queue_is_full = 0.0, 0.0, 0.0, False
         while not stop.is_set():
             began = time.monotonic()
+            if began >= accept_at:
+                accepted = accept_known_channels(engine, channels)
+                accept_at = began + ACCEPT_SECONDS
+                if accepted:
+                    log.info("transactions_of_new_channels_accepted", transactions=accepted)
             # While the queue is full, a full scan would read a lot and find the same transactions.
             full_scan = began >= (scanned_at + FULL_SCAN_SECONDS_MAX if queue_is_full else scan_at)
             result = release(engine, settings.headquarters.waiting_seconds_max, full_scan=full_scan)

@@ -24,14 +24,17 @@ _RELEASABLE: Final = """
     LEFT JOIN synchronization_log AS customer_event
            ON customer_event.event_id = waiting.customer_event_id AND customer_event.customer_id = waiting.customer_id
     WHERE {among}
-      AND NOT (waiting.status = 'blocked' AND waiting.reasons::text LIKE '%"cannot_be_written"%')
+      AND NOT (waiting.status = 'blocked' AND waiting.reasons::text ~ '"(cannot_be_written|unknown_channel)"')
       AND (
           waiting.customer_id IS NULL
           OR customers.erased_at IS NOT NULL
           OR customers.legal_entity = waiting.legal_entity AND (
               waiting.customer_event_id IS NULL
-              OR customer_event.outcome <> 'rejected'
-              OR (customer_event.outcome = 'rejected' OR waiting.received_at < :give_up) AND (
+              OR customer_event.outcome NOT IN ('rejected', 'held')
+              OR (
+                  customer_event.outcome = 'rejected'
+                  OR customer_event.outcome IS NULL AND waiting.received_at < :give_up
+              ) AND (
                   waiting.delivery_address_id IS NULL
                   OR EXISTS (
                       SELECT FROM customer_addresses AS known

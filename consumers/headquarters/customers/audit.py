@@ -1,0 +1,42 @@
+"""The audit of edits: one row for each path that an edit changed, with the old and the new value."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert
+
+from tenten.rules.customer import changed_paths, value_at
+from tenten.schemas.messages import CustomerEvent, CustomerState
+from tenten.schemas.tables.headquarters import customer_audit
+from tenten.sql.arrays import is_one_of
+
+
+def audit_rows(
+    event: CustomerEvent, before: CustomerState, after: CustomerState, version: int, now: datetime
+) -> list[dict[str, Any]]:
+    """The rows of an edit, which made this version of the customer."""
+    return [
+        {
+            "customer_id": event.customer_id,
+            "event_id": event.event_id,
+            "channel_id": event.channel_id,
+            "operator": event.operator,
+            "version": version,
+            "path": path,
+            "old_value": value_at(before, path),
+            "new_value": value_at(after, path),
+            "changed_at": now,
+        }
+        for path in changed_paths(before, after)
+    ]
+
+
+def write_audit(headquarters: Connection, rows: Sequence[dict[str, Any]], erased_ids: Collection[str]) -> None:
+    """Delete the audit of erased customers, and insert these rows."""
+    if erased_ids:
+        headquarters.execute(
+            delete(customer_audit).where(is_one_of(headquarters, customer_audit.c.customer_id, erased_ids))
+        )
+    if rows:
+        headquarters.execute(insert(customer_audit), list(rows))

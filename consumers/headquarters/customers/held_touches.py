@@ -1,0 +1,166 @@
+"""Have held events judged again when their cause may be gone: headquarters sends itself a touch for each customer.
+
+The touch goes through `async-customers`, so the owner of the customer's partition judges the held events in its SQL
+transaction. It is sent when the channel or the legal entity is in this worker's settings, or when the number sequence
+has numbers; and for judged events whose replies may have been lost. A customer that is touched in vain, because a
+worker with older settings owns it, is touched again after a pause that doubles.
+"""
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from threading import Event
+from typing import Final
+from uuid import UUID, uuid5
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from sqlalchemy import Connection, Engine, select, text
+from structlog import get_logger
+
+from tenten.avro.wire import contract, encode
+from tenten.consumers.headquarters.customers.held_events import (
+    NUMBERS_MISSING,
+    UNKNOWN_CHANNEL,
+    UNKNOWN_LEGAL_ENTITY,
+    HeldCustomers,
+)
+from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.kafka.client_config import REQUEST_SECONDS, producer_configuration
+from tenten.kafka.records import Headers, produce
+from tenten.rules.number_sequence import number_format
+from tenten.runtime.retry import Retry
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, to_avro
+from tenten.schemas.tables.headquarters import number_sequences
+from tenten.schemas.topics import ASYNC_CUSTOMERS
+
+log = get_logger(__name__)
+
+CHECK_SECONDS: Final = 10.0
+"""How often the causes are checked while this worker knows of held events."""
+
+IDLE_CHECKS: Final = 6
+"""Otherwise they are checked once in this many times: another worker may have held events and ended."""
+
+TOUCHES_MAX: Final = 10_000
+"""The most customers touched in one pass."""
+
+_PAUSE_SECONDS: Final = 60
+_PAUSE_DOUBLINGS_MAX: Final = 6
+"""The pause between two touches of a customer, and how often it doubles: up to about an hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldTouches:
+    """The settings of this worker, with which it decides whether a cause is gone."""
+
+    settings: Settings
+    engine: Engine
+    channels: KnownChannels
+    held: HeldCustomers
+    headers: Mapping[str, bytes]
+    """The framing by contract name."""
+
+    def run(self, retry: Retry, stop: Event) -> None:
+        """Touch the customers whose held events can be judged, until `stop` is set. Raises: transient errors."""
+        for check in count():
+            if stop.is_set():
+                return
+            customer_ids = self.due() if self.held.are_known() or check % IDLE_CHECKS == 0 else []
+            if customer_ids:
+                self._send(customer_ids)
+                log.info("held_customers_touched", customers=len(customer_ids))
+            retry.recovered()
+            stop.wait(CHECK_SECONDS * random.uniform(0.8, 1.2))
+
+    def due(self) -> list[str]:
+        """The customers to touch now; notes that they are touched. None while another worker is looking."""
+        now = datetime.now(UTC)
+        with self.engine.begin() as headquarters:
+            if not headquarters.scalar(_ANY_HELD) or not headquarters.scalar(_LOCK):
+                return []
+            due = list(headquarters.scalars(_TOUCH_JUDGED, _parameters(now, TOUCHES_MAX)))
+            for code, subject in headquarters.execute(_CAUSES).all():
+                customers_max = min(TOUCHES_MAX - len(due), self._judgeable(headquarters, code, subject))
+                if customers_max > 0:
+                    cause = {"code": code, "subject": subject, **_parameters(now, customers_max)}
+                    due += headquarters.scalars(_TOUCH_CAUSE, cause)
+        return list(dict.fromkeys(due))
+
+    def _judgeable(self, headquarters: Connection, code: str, subject: str) -> int:
+        """How many customers could be judged that are held for this cause; 0 while it exists."""
+        if code == UNKNOWN_CHANNEL:
+            return TOUCHES_MAX if subject in self.channels.legal_entity_by_channel else 0
+        if code == UNKNOWN_LEGAL_ENTITY:
+            return TOUCHES_MAX if subject in self.channels.legal_entities else 0
+        assert code in NUMBERS_MISSING
+        sequence = select(number_sequences).where(number_sequences.c.legal_entity == subject)
+        row = headquarters.execute(sequence).first()
+        return 0 if row is None else max(0, number_format(row.format).number_max - row.next + 1)
+
+    def _send(self, customer_ids: Iterable[str]) -> None:
+        """Send the touches, and wait until the broker has them. Raises: `KafkaException`."""
+        producer = Producer(producer_configuration(self.settings))
+        topic = self.settings.topic(ASYNC_CUSTOMERS)
+        errors: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                errors.append(error)
+
+        for customer_id in customer_ids:
+            event = touch_of(customer_id)
+            headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
+            value = encode(contract("CustomerEvent"), to_avro(event), self.headers["CustomerEvent"])
+            produce(producer, topic, customer_id, value, headers=headers, on_delivery=delivered)
+        unfinished = producer.flush(REQUEST_SECONDS)
+        if unfinished:
+            producer.purge()
+        if errors:
+            raise KafkaException(errors[0])
+        if unfinished:
+            raise KafkaException(f"touches were not acknowledged within {REQUEST_SECONDS} s")
+
+
+def touch_of(customer_id: str) -> CustomerEvent:
+    """The touch of a customer. All have the same id, so the log has one row for them."""
+    return CustomerEvent(
+        customer_id=customer_id,
+        event_id=str(uuid5(UUID(customer_id), "held")),
+        channel_id=HEADQUARTERS,
+        kind=EventKind.TOUCHED,
+        occurred_at=datetime.now(UTC),
+    )
+
+
+def _parameters(now: datetime, customers_max: int) -> dict[str, object]:
+    return {"now": now, "customers_max": customers_max, "pause": _PAUSE_SECONDS, "doublings_max": _PAUSE_DOUBLINGS_MAX}
+
+
+_ANY_HELD: Final = text("SELECT EXISTS (SELECT FROM held_events)")
+
+_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(hashtextextended('tenten.held', 0))")
+"""One worker at a time."""
+
+_CAUSES: Final = text("SELECT code, subject FROM held_events WHERE judged_at IS NULL GROUP BY code, subject")
+
+_TOUCH: Final = """
+    WITH due AS MATERIALIZED (
+        SELECT customer_id FROM held_events
+        WHERE {condition} AND (
+            touched_at IS NULL
+            OR touched_at < :now - :pause * power(2, least(touches - 1, :doublings_max)) * interval '1 second'
+        )
+        GROUP BY customer_id ORDER BY min(held_id) LIMIT :customers_max
+    )
+    UPDATE held_events SET touched_at = :now, touches = touches + 1
+    FROM due WHERE held_events.customer_id = due.customer_id
+    RETURNING held_events.customer_id::text
+"""
+_TOUCH_CAUSE: Final = text(_TOUCH.format(condition="code = :code AND subject = :subject AND judged_at IS NULL"))
+"""Note a touch of the customers held for this cause that are due, in the order in which their events arrived."""
+
+_TOUCH_JUDGED: Final = text(_TOUCH.format(condition="judged_at < :now - :pause * interval '1 second'"))
+"""The same for customers with judged events whose replies are probably not on the topic."""

@@ -1,0 +1,404 @@
+"""Events that headquarters cannot judge yet end as if nothing had been held, whatever happens meanwhile."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from tenten.avro.wire import WriterSchemas, contract, contracts, encode
+from tenten.consumers.headquarters.customers import classify, held_queue
+from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
+from tenten.consumers.headquarters.customers.held_touches import HeldTouches, touch_of
+from tenten.consumers.headquarters.customers.numbering import Blocks
+from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
+from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
+from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
+from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.positions import Stream, StreamPositions
+from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.rules.customer import changed_paths
+from tenten.runtime.settings import Settings
+from tenten.schemas.messages import CustomerEvent, CustomerState, EventKind, SupersededEvent, to_avro
+from tenten.sql.engine import open_database
+from tests.databases import create_from_template, drop_database
+from tests.examples import examples
+from tests.faults.avro import decode
+
+NOW: Final = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+HEADERS: Final = {schema.name: schema.header for schema in contracts()}
+EMPTY: Final = """
+    TRUNCATE customers, customer_addresses, customer_contacts, customer_audit, number_sequences, synchronization_log,
+        positions, release_due, held_events;
+    INSERT INTO number_sequences VALUES ('usrt', 'C-######', 1, true);
+    INSERT INTO positions VALUES ('headquarters', 'topic', 0, 0);
+"""
+NOT_SENT: Final = Settings()
+"""Touches are taken from the database here, and not sent."""
+
+ALL_CHANNELS: Final = KnownChannels(
+    legal_entity_by_channel={"houston": "usrt", "dallas": "usrt"}, legal_entities=frozenset({"usrt"})
+)
+CAUSES: Final[dict[str, tuple[KnownChannels, str, str]]] = {
+    "unknown channel": (replace(ALL_CHANNELS, legal_entity_by_channel={"dallas": "usrt"}), "", ""),
+    "unknown legal entity": (replace(ALL_CHANNELS, legal_entities=frozenset()), "", ""),
+    "no sequence": (
+        ALL_CHANNELS,
+        "DELETE FROM number_sequences",
+        "INSERT INTO number_sequences SELECT 'usrt', 'C-######', 1 + count(account_number), true FROM customers",
+    ),
+    "used up": (
+        ALL_CHANNELS,
+        "UPDATE number_sequences SET format = 'C-#', next = 10",
+        "UPDATE number_sequences SET format = 'C-######'",
+    ),
+}
+"""The settings of a headquarters that cannot judge, and the statements that begin and end the cause."""
+
+
+class Worker:
+    """The customers worker on an empty database, without Kafka: batches go in, replies come out."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = open_database(url)
+        self.connection: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
+        self.small_batches = SmallBatches(self.engine)
+        self.empty()
+
+    def empty(self) -> None:
+        """Start again."""
+        self.connection.execute(EMPTY)
+        self.offset = 0
+        self.replies: dict[str, dict[str, Any]] = {}
+        """By event id: the reply that counts in its store."""
+        self.start(ALL_CHANNELS)
+
+    def start(self, channels: KnownChannels) -> None:
+        """Start with these settings."""
+        held = HeldCustomers(WriterSchemas())
+        held.load(self.engine)
+        self.at = Headquarters(engine=self.engine, blocks=Blocks(self.engine), channels=channels, held=held)
+
+    def process(self, events: Sequence[CustomerEvent], *, crash: bool = False) -> None:
+        """Process a batch. After a crash between the commits the batch is read again, and no reply was sent."""
+        start, self.offset = self.offset, self.offset + len(events)
+        if crash:
+            self._write(events, start)
+            self.start(self.at.channels)
+        outputs, answered = self._write(events, start)
+        self.at.held.delete_answered(self.engine, answered)
+        for output in outputs.replies:
+            self._settle(decode("Reply", output.value or b""))
+
+    def _write(self, events: Sequence[CustomerEvent], start: int) -> tuple[BatchOutputs, list[int]]:
+        values: list[bytes | None] = [encode(contract("CustomerEvent"), to_avro(event)) for event in events]
+        offsets = list(range(start, start + len(events)))
+        positions = RecordPositions(topic="async-customers", partitions=[0] * len(events), offsets=offsets)
+        decoded = classify.decode_small([event.customer_id.encode() for event in events], values, WriterSchemas())
+        assert decoded is not None
+        reached = StreamPositions(
+            stream=Stream(consumer_group="headquarters", topic_id="topic"),
+            starts={0: start},
+            next_offsets={0: start + len(events)},
+        )
+        new = new_customers(decoded, values, positions, WriterSchemas(), self.at.channels)
+        if new is not None and not self.at.held.among(event.customer_id for event in events):
+            outputs = self.small_batches.create(new, positions.topic, reached, NOW, HEADERS)
+            if outputs is not None:
+                return outputs, []
+        done = synchronize(
+            self.at,
+            classify.individually(decoded, positions),
+            reached,
+            now=NOW,
+            encode=partial(created_outputs, values=values, headers=HEADERS),
+            originals=lambda row: Original(values[row] or b"", [("id", b"x")]),
+        )
+        answered = [held_id for transaction in done for held_id in transaction.answered]
+        return BatchOutputs(snapshots(done, HEADERS), replies(done, HEADERS)), answered
+
+    def _settle(self, reply: dict[str, Any]) -> None:
+        """Keep the reply that counts, as a store does."""
+        earlier = self.replies.get(reply["event_id"])
+        if (
+            earlier is None
+            or (earlier["outcome"] == "HELD" and reply["outcome"] != "HELD")
+            or (earlier["outcome"] in ("HELD", "REJECTED") and reply["judgement"] > earlier["judgement"])
+        ):
+            self.replies[reply["event_id"]] = reply
+
+    def touch(self, *, crash: bool = False) -> None:
+        """Touch the held customers whose cause is gone, until there are none."""
+        touches = HeldTouches(
+            settings=NOT_SENT, engine=self.engine, channels=self.at.channels, held=self.at.held, headers={}
+        )
+        for _ in range(10):
+            self.connection.execute("UPDATE held_events SET touched_at = NULL")
+            due = touches.due()
+            if not due:
+                return
+            self.process([touch_of(customer_id) for customer_id in due], crash=crash)
+        raise AssertionError("held events are touched in vain")
+
+    def customers(self) -> dict[str, dict[str, Any]]:
+        """By customer id: every customer without account number and times."""
+        rows = self.connection.execute(
+            "SELECT customer_id::text, to_jsonb(c) - 'account_number' - 'updated_at' - 'erased_at', "
+            "erased_at IS NOT NULL FROM customers AS c"
+        ).fetchall()
+        return {
+            customer_id: {"erased": True} if erased else {"erased": False, **columns}
+            for customer_id, columns, erased in rows
+        }
+
+    def query(self, statement: str, *values: object) -> list[Any]:
+        """The first column of every row."""
+        return [row[0] for row in self.connection.execute(statement.encode(), values).fetchall()]
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.small_batches.close()
+        self.connection.close()
+        self.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def worker(postgresql: str) -> Iterator[Worker]:
+    """One for all tests of the module."""
+    name = f"held_{uuid4().hex}"
+    made = Worker(create_from_template(postgresql, name, "headquarters"))
+    yield made
+    made.close()
+    drop_database(postgresql, name)
+
+
+@dataclass(slots=True, kw_only=True)
+class Store:
+    """A store that receives no reply until the end, so each event supersedes all earlier ones of its customer."""
+
+    channel_id: str = "houston"
+    supersedes: bool = True
+    states: dict[int, CustomerState] = field(default_factory=dict)
+    sent: dict[int, list[CustomerEvent]] = field(default_factory=dict)
+    count: int = 0
+
+    def event(self, customer: int, kind: str) -> CustomerEvent:
+        """The next event of a customer: `create`, `edit`, `wrong` (breaks a rule), `correct`, `repeat`, `erase`."""
+        earlier = self.sent.setdefault(customer, [])
+        if kind == "repeat" and earlier:
+            return earlier[self.count % len(earlier)]
+        self.count += 1
+        before = self.states.get(customer)
+        made = self._made(customer, kind, before)
+        earlier.append(made)
+        return made
+
+    def _made(self, customer: int, kind: str, before: CustomerState | None) -> CustomerEvent:
+        fields: dict[str, Any] = {"title": f"t{self.count}"}
+        if kind == "wrong":
+            fields = {"first_name": "", "last_name": ""}
+        elif kind == "correct":
+            fields = {"first_name": "Ann", "title": f"t{self.count}"}
+        state = replace(before or CustomerState(legal_entity="usrt", first_name="Ann"), **fields)
+        event = CustomerEvent(
+            customer_id=str(UUID(int=customer + 1, version=4)),
+            event_id=str(UUID(int=10**6 * len(self.channel_id) + 1000 * customer + self.count, version=4)),
+            channel_id=self.channel_id,
+            kind=EventKind.EDITED if before else EventKind.CREATED,
+            occurred_at=NOW + timedelta(seconds=self.count),
+            changed=changed_paths(before, state),
+            supersedes=tuple(
+                SupersededEvent(event_id=old.event_id, changed=old.changed)
+                for old in self.sent[customer]
+                if self.supersedes and old.customer is not None
+            ),
+            customer=state,
+        )
+        if kind == "erase":
+            return replace(event, kind=EventKind.ERASED, changed=(), supersedes=(), customer=None)
+        self.states[customer] = state
+        return event
+
+
+KINDS: Final = ("edit", "edit", "edit", "wrong", "correct", "repeat", "erase")
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[CustomerEvent]]:
+    """Batches of events of three customers of one store."""
+    store = Store(supersedes=draw(st.booleans()))
+    kinds = draw(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KINDS)), min_size=1, max_size=14))
+    batches: list[list[CustomerEvent]] = [[]]
+    for customer, kind in kinds:
+        batches[-1].append(store.event(customer, kind))
+        if draw(st.booleans()):
+            batches.append([])
+    return [batch for batch in batches if batch]
+
+
+def outcomes(worker: Worker, customers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """By event id: the outcome and the reasons in the store, of customers that are not erased."""
+    return {
+        event_id: (reply["outcome"], reply["reasons"])
+        for event_id, reply in worker.replies.items()
+        if reply["channel_id"] != "headquarters" and not customers.get(reply["customer_id"], {}).get("erased")
+    }
+
+
+@given(
+    history=histories(),
+    cause=st.sampled_from(sorted(CAUSES)),
+    span=st.tuples(st.integers(0, 5), st.integers(1, 12)),
+    crash=st.booleans(),
+)
+@examples(60)
+def test_history_with_held_events_ends_as_if_nothing_had_been_held(
+    worker: Worker, history: list[list[CustomerEvent]], cause: str, span: tuple[int, int], crash: bool
+) -> None:
+    """Customers, versions and outcomes are those of a headquarters that could judge every event at once."""
+    # given
+    begins, ends = span[0], sum(span)
+    worker.empty()
+    for batch in history:
+        worker.process(batch)
+    expected = worker.customers()
+    expected_outcomes = outcomes(worker, expected)
+
+    # when
+    worker.empty()
+    settings, begin, end = CAUSES[cause]
+    for number, batch in enumerate(history):
+        if number == begins:
+            worker.connection.execute(begin.encode() or b"SELECT 1")
+            worker.start(settings)
+        if number == ends:
+            worker.connection.execute(end.encode() or b"SELECT 1")
+            worker.start(ALL_CHANNELS)
+            worker.touch(crash=crash)
+        worker.process(batch, crash=crash)
+    if begins < len(history) <= ends:
+        worker.connection.execute(end.encode() or b"SELECT 1")
+    worker.start(ALL_CHANNELS)
+    worker.touch(crash=crash)
+
+    # then
+    assert worker.customers() == expected
+    assert outcomes(worker, expected) == expected_outcomes
+    assert worker.query("SELECT event_id FROM held_events") == []
+    held = "SELECT event_id FROM synchronization_log WHERE outcome = 'held'"
+    assert worker.query(held) == []
+    numbers = worker.query("SELECT account_number FROM customers WHERE account_number IS NOT NULL")
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_event_that_is_not_stored_is_judged_when_its_store_sends_it_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit of a channel an event is answered `held`, and nothing is lost."""
+    # given
+    monkeypatch.setattr(held_queue, "CHANNEL_EVENTS_MAX", 1)
+    worker.empty()
+    store = Store()
+    first, second = store.event(0, "create"), store.event(1, "create")
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process([first])
+    worker.process([second])
+    assert [worker.replies[event.event_id]["outcome"] for event in (first, second)] == ["HELD", "HELD"]
+    assert worker.query("SELECT count(*) FROM held_events") == [1]
+
+    # when
+    worker.start(ALL_CHANNELS)
+    worker.touch()
+    worker.process([second])
+
+    # then
+    assert [worker.replies[event.event_id]["outcome"] for event in (first, second)] == ["SYNCHRONIZED", "SYNCHRONIZED"]
+    assert [worker.replies[event.event_id]["judgement"] for event in (first, second)] == [2, 2]
+
+
+def test_erasure_deletes_held_events(worker: Worker) -> None:
+    """Their content is deleted at once, and each is answered `erased`."""
+    # given
+    worker.empty()
+    store, other = Store(), Store(channel_id="dallas")
+    create, edit = store.event(0, "create"), store.event(0, "edit")
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process([create, edit])
+
+    # when
+    worker.process([other.event(0, "erase")])
+
+    # then
+    assert {worker.replies[event.event_id]["outcome"] for event in (create, edit)} == {"ERASED"}
+    assert worker.query("SELECT event_id FROM held_events") == []
+
+
+def test_correction_of_a_wrong_legal_entity_does_not_wait_behind_the_held_event(worker: Worker) -> None:
+    """It supersedes the held event, so it suffices alone."""
+    # given
+    worker.empty()
+    store = Store()
+    create = store.event(0, "create")
+    assert create.customer is not None
+    wrong = replace(create, customer=replace(create.customer, legal_entity="frrt"))
+    store.sent[0] = [wrong]
+
+    # when
+    worker.process([wrong])
+    worker.process([correction := store.event(0, "edit")])
+
+    # then
+    assert worker.replies[wrong.event_id]["outcome"] == "SUPERSEDED"
+    assert worker.replies[correction.event_id]["outcome"] == "SYNCHRONIZED"
+    assert worker.query("SELECT event_id FROM held_events") == []
+
+
+def test_create_of_another_channel_is_not_held_back(worker: Worker) -> None:
+    """The held events of an unknown channel are merged later, like those of a store that was offline."""
+    # given
+    worker.empty()
+    houston, dallas = Store(), Store(channel_id="dallas")
+    held = houston.event(0, "create")
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process([held])
+
+    # when
+    created = dallas.event(0, "create")
+    worker.process([created])
+    assert worker.replies[created.event_id]["outcome"] == "SYNCHRONIZED"
+    worker.start(ALL_CHANNELS)
+    worker.touch()
+
+    # then
+    assert worker.replies[held.event_id]["outcome"] == "SYNCHRONIZED"
+    assert worker.query("SELECT account_number FROM customers") == ["C-000001"]
+
+
+def test_event_that_the_database_rejects_is_rejected_among_held_ones(worker: Worker) -> None:
+    """The database does not accept the last of three held events: only this one is rejected."""
+    # given
+    worker.empty()
+    store = Store(supersedes=False)
+    events = [store.event(0, kind) for kind in ("create", "edit", "edit")]
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process(events)
+    worker.connection.execute("ALTER TABLE customers ADD CONSTRAINT no CHECK (title <> 't3')")
+
+    # when
+    try:
+        worker.start(ALL_CHANNELS)
+        worker.touch()
+    finally:
+        worker.connection.execute("ALTER TABLE customers DROP CONSTRAINT no")
+
+    # then
+    found = [worker.replies[event.event_id]["outcome"] for event in events]
+    assert found == ["SYNCHRONIZED", "SYNCHRONIZED", "REJECTED"]
+    assert worker.query("SELECT event_id FROM held_events") == []
