@@ -155,6 +155,8 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         "RetailTransaction": f"{prefix}retail-transactions-value",
         "TransactionReply": f"{prefix}transaction-replies-value",
         "Heartbeat": f"{prefix}channel-status-value",
+        "TopicStatus": f"{prefix}headquarters-status-value",
+        "Erasure": f"{prefix}erasures-value",
     }
     assert headers.keys() == subjects.keys()
     for name, subject in subjects.items():
