@@ -47,6 +47,10 @@ def _print_status(whole: "WholeStatus") -> None:
             [("", *(getattr(hq, name) for name in counts), *hq.workers.values())],
         )
         print_line("")
+    if hq.held is not None and hq.held.causes:
+        names = ("code", "subject", "events", "oldest_seconds")
+        print_table(("held", *names), [("", *(getattr(cause, name) for name in names)) for cause in hq.held.causes])
+        print_line("")
     if hq.transactions is not None:
         columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag")
         values = asdict(hq.transactions)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tenten.consumers.channel.distribution.surplus import surplus_problem
+from tenten.headquarters_views.held import held_status
 from tenten.headquarters_views.transactions import (
     OldestBlocked,
     TransactionsStatus,
@@ -72,6 +73,7 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
             events=_count_in_time(connection, select(func.count()).select_from(log)),
             rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
             number_sequences=sequences,
+            held=held_status(connection),
         )
     return HeadquartersRead(status=status, transactions=transactions, blocked=blocked)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from tenten.headquarters_views.held import HeldStatus
 from tenten.headquarters_views.transactions import TransactionsStatus
 
 
@@ -51,6 +52,8 @@ class HeadquartersStatus:
     workers: dict[str, int | None] = field(default_factory=dict)
     """Running processes by worker; None if Kafka did not answer."""
     number_sequences: dict[str, NumberSequenceStatus] = field(default_factory=dict)
+    held: HeldStatus | None = None
+    """The customer events that headquarters cannot judge yet, by cause."""
     transactions: TransactionsStatus | None = None
     problem: str | None = None
 

@@ -127,6 +127,8 @@ def _headquarters_problems(answers: _Answers) -> Iterator[Problem]:
         text = database_problem(answers.settings.headquarters_database(), read)
         yield Problem(about=(AT,), code="no_answer", text=text)
         return
+    if read.status.held is not None and read.status.held.problem is not None:
+        yield Problem(about=(AT,), code="events_held", text=read.status.held.problem)
     if read.transactions is not None and read.transactions.problem is not None:
         yield Problem(about=(AT,), code="waiting_too_long", text=read.transactions.problem)
     if read.blocked is not None and read.blocked.seconds > limits.blocked_seconds_max:

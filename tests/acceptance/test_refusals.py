@@ -51,7 +51,11 @@ def test_headquarters_names_the_unknown_channel_or_legal_entity(
     ):
         for name, status in statuses.items():
             wait_for(lambda: status_of(stores, name, made[name]) == status, f"the reply to {name}")  # noqa: B023
+        whole = hq.run("status", "--json")
     # then
+    assert whole.code == 3
+    assert "events_held" in {problem["code"] for problem in whole.json["problems"]}
+    assert whole.json["headquarters"]["held"]["events"] == 2
     expected = {
         "houston": ("legal_entity", "other_legal_entity", "cart"),
         "boston": ("legal_entity", "unknown_legal_entity", "demf"),

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from sqlalchemy import Engine
 
+from tenten.headquarters_views.held import held_status
 from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
 from tenten.sql.engine import open_database
@@ -211,11 +212,15 @@ def test_events_are_held_until_the_legal_entity_has_a_number_sequence(scene: Sce
     with scene.headquarters():
         (held,) = scene.ask(event)
         with closing_engine(scene.url) as engine:
+            with engine.begin() as connection:
+                status = held_status(connection)
             upgrade_headquarters(engine, scene.settings.legal_entities)
         wait_for(lambda: not scene.query("SELECT event_id FROM held_events"), "the held event to be judged")
 
     # then
     assert (held["outcome"], [reason["code"] for reason in held["reasons"]]) == ("HELD", ["no_number_sequence"])
+    assert [(cause.code, cause.subject, cause.events) for cause in status.causes] == [("no_number_sequence", "usrt", 1)]
+    assert "tenten database upgrade headquarters" in (status.problem or "")
     assert scene.tables().customers[event["customer_id"]]["account_number"] == "C-00000001"
 
 
