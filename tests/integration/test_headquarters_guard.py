@@ -17,12 +17,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tenten.consumers.headquarters import watch
 from tenten.consumers.headquarters.accepted_topics import accept_topic
+from tenten.consumers.headquarters.newest_outputs import accept_outputs
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import apply_topics, topic_ids
 from tenten.runtime.errors import DatabaseOlderThanStream, TopicChanged
 from tenten.sql.engine import open_database
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather, group_offsets
+from tests.faults.processes import worker_process
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, reply_with_status, send
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
@@ -259,6 +261,52 @@ def test_moved_offsets_skip_and_number_nothing_twice(scene: Scene, houston: Stor
     assert len({reply["account_number"] for reply in replies}) == len(unread)
     assert {int(scene.tables().log[event["event_id"]]["repeats"]) for event in events} == {repeats}
     assert found_violations(scene) == []
+
+
+def test_first_batch_of_a_group_is_repeated_after_a_crash(scene: Scene, houston: Store) -> None:
+    """The group has never committed an offset of a batch, and the database is ahead already: the outputs of that batch
+    are still sent.
+    """
+    # given
+    events = [create_in(partition, houston) for partition in range(PARTITIONS)]
+    scene.send(*events)
+    with worker_process(scene, "headquarters.after_sql_commit") as doomed:
+        doomed.dies()
+
+    # when
+    with scene.headquarters():
+        replies = scene.replies(*events)
+
+    # then
+    assert {reply["outcome"] for reply in replies} == {"SYNCHRONIZED"}
+    assert any(row["repeats"] for row in scene.tables().log.values())
+    assert found_violations(scene) == []
+
+
+def test_accepted_outputs_prove_nothing(scene: Scene, houston: Store) -> None:
+    """After a recovery that could not restore everything the outputs of that time are no reason to stop; later ones
+    are.
+    """
+    # given
+    with scene.headquarters():
+        scene.ask(houston.create())
+    scene.query("DELETE FROM synchronization_log")
+    with scene.headquarters() as worker:
+        assert "1 of the newest 1 replies to events" in str(worker.dies())
+
+    # when
+    engine = open_database(scene.url)
+    with engine.begin() as connection:
+        accept_outputs(scene.settings, connection)
+    engine.dispose()
+    with scene.headquarters():
+        (reply,) = scene.ask(houston.create())
+
+    # then
+    assert reply["account_number"] == "C-00000002"
+    scene.query("DELETE FROM synchronization_log")
+    with scene.headquarters() as worker:
+        assert isinstance(worker.dies(), DatabaseOlderThanStream)
 
 
 def recreate(scene: Scene, topic: str) -> None:
