@@ -173,12 +173,11 @@ def test_release_pass_does_not_work_on_a_database_that_was_put_back(scene: Scene
     copies = Copies(scene.url)
     order = Till(channel_id="houston").order()
     copies.back_up()
-    with scene.transactions():
-        send(scene, order)
-        reply_with_status(scene, order, "synchronized")
 
     # when
     with scene.transactions() as worker:
+        send(scene, order)
+        reply_with_status(scene, order, "synchronized")
         copies.restore()
         failure = worker.dies()
 
