@@ -25,10 +25,20 @@ def input_repartitioned(topic: str, before: int, now: int) -> TopicChanged:
 
 
 def output_repartitioned(topic: str, before: int, now: int) -> TopicChanged:
-    """The error of a topic that headquarters writes and whose number of partitions was changed."""
+    """The error of a topic of replies whose number of partitions was changed."""
     return TopicChanged(
-        f"topic {topic} has {now} partitions instead of {before}: records of one key are in two partitions, and "
-        "channels stop. Create new topics under another prefix and resync the channels"
+        f"topic {topic} has {now} partitions instead of {before}: a channel reads one of them, and its replies now go "
+        f"to another one. Delete the topic and run `tenten topics apply` with `partitions = {before}` in tenten.toml; "
+        "nothing is lost, since stores send again whatever has no answer"
+    )
+
+
+def customers_repartitioned(topic: str, before: int, now: int) -> TopicChanged:
+    """The error of a topic of customers whose number of partitions was changed."""
+    return TopicChanged(
+        f"topic {topic} has {now} partitions instead of {before}: the versions of a customer are in two partitions, and "
+        "channels stop. Nothing is lost: stop headquarters' workers, delete the topic, run `tenten topics apply` "
+        f"with `partitions = {before}` in tenten.toml, then `tenten headquarters republish`"
     )
 
 

@@ -30,6 +30,7 @@ from tenten.consumers.headquarters.positions import (
 )
 from tenten.consumers.headquarters.refusals import (
     customers_recreated,
+    customers_repartitioned,
     database_older,
     input_repartitioned,
     output_repartitioned,
@@ -162,8 +163,11 @@ class StreamGuard:
     def _check_topics(self, found: Mapping[str, TopicInfo], changes: TopicChanges) -> None:
         """Raises: `TopicChanged` for partitions that were added, or for a recreated topic of customers."""
         for name, before in changes.repartitioned.items():
+            now = found[name].partitions
+            if name == self._customers:
+                raise customers_repartitioned(name, before, now)
             refusal = output_repartitioned if name in self._outputs else input_repartitioned
-            raise refusal(name, before, found[name].partitions)
+            raise refusal(name, before, now)
         if self._writes_customers and self._customers in changes.recreated:
             raise customers_recreated(self._customers)
 
