@@ -36,9 +36,9 @@ def output_repartitioned(topic: str, before: int, now: int) -> TopicChanged:
 def customers_repartitioned(topic: str, before: int, now: int) -> TopicChanged:
     """The error of a topic of customers whose number of partitions was changed."""
     return TopicChanged(
-        f"topic {topic} has {now} partitions instead of {before}: the versions of a customer are in two partitions, and "
-        "channels stop. Nothing is lost: stop all workers, delete the topic, run `tenten topics apply` "
-        f"with `partitions = {before}` in tenten.toml, then `tenten headquarters republish`"
+        f"topic {topic} has {now} partitions instead of {before}: versions of a customer are in two partitions, and "
+        "channels stop. Nothing is lost: stop all workers, delete the topic, run `tenten topics apply` with "
+        f"`partitions = {before}` in tenten.toml, then `tenten headquarters republish`"
     )
 
 
