@@ -151,8 +151,11 @@ def test_customers_outside_the_filter_leave(scene: ChannelScene) -> None:
 
 
 def _insert_copies(scene: ChannelScene, ids: Sequence[str]) -> None:
-    """Insert customers with these ids, otherwise as the first of the channel."""
-    rows = [{**scene.rows(channel.customers)[0], "customer_id": customer_id} for customer_id in ids]
+    """Insert customers with these ids and numbers of their own, otherwise as the first of the channel."""
+    first = scene.rows(channel.customers)[0]
+    rows = [
+        {**first, "customer_id": customer_id, "account_number": f"S-{number}"} for number, customer_id in enumerate(ids)
+    ]
     with scene.engine.begin() as connection:
         connection.execute(channel.customers.insert(), rows)
 

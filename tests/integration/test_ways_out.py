@@ -328,7 +328,7 @@ def test_restored_database_is_recovered(scene: Scene, houston: Store, munich: St
     # then
     refusal = _refusal(scene)
     assert isinstance(refusal, DatabaseRefused)
-    assert "tenten headquarters recover" in str(refusal)
+    assert "half recovered" in str(refusal)
 
     # when
     result = recovered(scene)
