@@ -542,7 +542,7 @@ def test_recreated_topic_costs_no_channel_a_customer(scene: ChannelScene, monkey
         assert set(scene.visible()) == {snapshot.customer_id for snapshot in (*old, new)}
         # when
         scene.headquarters.send(*old[1:])
-        scene.headquarters.declare_complete(offset=1)
+        scene.headquarters.declare_complete()
         # then
         scene.wait(lambda: len(scene.visible()) == 5, "the resync")
         scene.wait_until_level()
