@@ -16,6 +16,7 @@ CODES_OF_RUNNING: Final = frozenset(
         "unsettled_too_long",
         "incomplete_too_long",
         "blocked_too_long",
+        "held_too_long",
         DUPLICATE_NUMBER,
     }
 )

@@ -127,10 +127,11 @@ def _headquarters_problems(answers: _Answers) -> Iterator[Problem]:
         text = database_problem(answers.settings.headquarters_database(), read)
         yield Problem(about=(AT,), code="no_answer", text=text)
         return
-    if read.status.held is not None and read.status.held.problem is not None:
-        yield Problem(about=(AT,), code="events_held", text=read.status.held.problem)
     if read.transactions is not None and read.transactions.problem is not None:
         yield Problem(about=(AT,), code="waiting_too_long", text=read.transactions.problem)
+    held = read.status.held
+    if held is not None and held.problem is not None and (held.oldest_seconds or 0) > limits.held_seconds_max:
+        yield Problem(about=(AT,), code="held_too_long", text=held.problem)
     if read.blocked is not None and read.blocked.seconds > limits.blocked_seconds_max:
         yield blocked_statement(read.blocked.channel_id, read.blocked.business_date.isoformat(), read.blocked.seconds)
 

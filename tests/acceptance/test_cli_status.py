@@ -5,13 +5,16 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import pytest
 
 from tests.acceptance.cli import Ended, Tenten, status_of_all, wait_until
 from tests.acceptance.faulty import make, plain
+from tests.statement_rows import insert_statement
 
 STATUS_SECONDS: Final = 3 * 5.0
 """Three times the time in which the status promises to end."""
@@ -113,6 +116,32 @@ def test_change_that_is_late_is_reported(ready_company: Tenten) -> None:
         file.execute("UPDATE outbox SET outcome = 'rejected'")
     # A rejected change waits for a clerk, not for headquarters.
     assert problems(status_of_all(company))["houston"] == ["not_heard_from"]
+
+
+def test_statement_and_event_that_wait_too_long_at_headquarters_are_reported(
+    ready_company: Tenten, headquarters_url: str
+) -> None:
+    """A blocked statement and a held event, each older than its limit; a longer limit makes both acceptable."""
+    company = ready_company
+    insert_statement(headquarters_url, "blocked", ago=timedelta(hours=2))
+    with psycopg.connect(headquarters_url) as connection:
+        connection.execute(
+            "INSERT INTO held_events (event_id, customer_id, channel_id, reasons, code, subject, topic, partition, "
+            "\"offset\", value, headers, bytes, held_at) VALUES (gen_random_uuid(), gen_random_uuid(), 'dallas', "
+            "'[]', 'unknown_channel', 'dallas', 'async-customers', 0, 0, '', '[]', 0, now() - interval '1 hour')"
+        )
+    # when
+    late, as_text, advised = status_of_all(company), company.run("status").out, company.run("doctor").out
+    toml = company.directory / "tenten.toml"
+    toml.write_text(toml.read_text() + "\n[alarms]\nblocked_seconds_max = 100000\nheld_seconds_max = 100000\n")
+    in_time = status_of_all(company)
+    # then
+    assert {"blocked_too_long", "held_too_long"} <= set(problems(late)["headquarters"])
+    assert late.json["headquarters"]["held"]["causes"][0]["subject"] == "dallas"
+    for text in ("tenten statement show houston 2026-10-10", "add the channel dallas to headquarters' settings"):
+        assert text in as_text
+        assert text in advised
+    assert set(problems(in_time)["headquarters"]) == {"not_running"}
 
 
 def test_server_that_is_away_is_one_sentence_and_hides_nothing(tmp_path: Path, prefix: str) -> None:

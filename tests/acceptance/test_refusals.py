@@ -53,8 +53,6 @@ def test_headquarters_names_the_unknown_channel_or_legal_entity(
             wait_for(lambda: status_of(stores, name, made[name]) == status, f"the reply to {name}")  # noqa: B023
         whole = hq.run("status", "--json")
     # then
-    assert whole.code == 3
-    assert "events_held" in {problem["code"] for problem in whole.json["problems"]}
     assert whole.json["headquarters"]["held"]["events"] == 2
     expected = {
         "houston": ("legal_entity", "other_legal_entity", "cart"),

@@ -129,6 +129,8 @@ class Alarms(_Table):
     """Since a channel was last known to have every customer."""
     blocked_seconds_max: int = Field(default=3_600, ge=1)
     """The oldest blocked statement."""
+    held_seconds_max: int = Field(default=900, ge=1)
+    """The oldest event that headquarters holds."""
 
 
 class Settings(_Table):
