@@ -34,7 +34,7 @@ from tests.faults.traffic import Event, Store
 from tests.restores import back_up, recreate, restore
 from tests.sales import Till, Transaction, reply_with_status, send, status, wait_until
 from tests.scenes import SETTING, Scene
-from tests.settings_file import PARTITIONS
+from tests.settings_file import PARTITIONS, channel
 from tests.waiting import wait_for
 
 
@@ -436,6 +436,33 @@ def test_events_whose_replies_are_lost_are_not_applied_again(scene: Scene, houst
     assert [(reply["outcome"], reply["version"]) for reply in replies] == [("SYNCHRONIZED", 3)] * 2
     assert scene.tables().states[customer_id]["title"] == "Prof."
     assert scene.tables().customers[customer_id]["version"] == 3
+
+
+def test_held_event_that_was_judged_since_the_backup_is_not_judged_again(scene: Scene, houston: Store) -> None:
+    """The backup has it as held; its customer has been edited since, and stays as it is."""
+    # given
+    paris = Store(channel_id="paris", legal_entity="usrt", rng=random.Random(4))
+    held = paris.create(title="Dr.")
+    customer_id = held["customer_id"]
+    with scene.headquarters():
+        (first,) = scene.ask(held)
+    backup = back_up(scene.url)
+    scene.toml.write_text(scene.toml.read_text() + channel("paris"))
+    houston.adopt(paris, customer_id)
+    with scene.headquarters():
+        wait_for(lambda: scene.replies(held)[0]["outcome"] == "SYNCHRONIZED", "the judgement")
+        (edited,) = scene.ask(houston.edit(customer_id, title="Prof."))
+    restore(scene.url, backup)
+    # when
+    recovered(scene)
+    # then
+    assert scene.query("SELECT 1 FROM held_events") == []
+    with scene.headquarters():
+        scene.ask(houston.touch(customer_id))
+    assert (first["outcome"], edited["version"]) == ("HELD", 2)
+    assert scene.tables().states[customer_id]["title"] == "Prof."
+    assert scene.tables().customers[customer_id]["version"] == 2
+    assert verified(scene).none
 
 
 def test_numbers_that_were_assigned_twice_are_named(scene: Scene, houston: Store) -> None:

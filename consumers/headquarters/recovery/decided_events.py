@@ -52,6 +52,25 @@ def log_decided_events(
     return without_reply
 
 
+def forget_decided_held_events(engine: Engine) -> None:
+    """Delete the held events that have been judged since the backup, and those of erased customers. Idempotent."""
+    with engine.begin() as headquarters:
+        headquarters.execute(_FORGET_HELD)
+
+
+_FORGET_HELD: Final = text(
+    f"""
+    DELETE FROM held_events AS held
+    WHERE EXISTS (
+        SELECT FROM synchronization_log AS logged
+        WHERE logged.event_id = held.event_id AND logged.outcome <> '{Outcome.HELD.lower()}'
+    ) OR EXISTS (
+        SELECT FROM customers WHERE customers.customer_id = held.customer_id AND customers.erased_at IS NOT NULL
+    )
+    """  # noqa: S608 - a constant
+)
+
+
 def _decoded(messages: Iterable[Message], writers: WriterSchemas, partitions: int) -> _Events:
     """The events that the worker accepts, each by its first record; all others are dead letters."""
     events: _Events = {}

@@ -19,7 +19,7 @@ from tenten.consumers.headquarters.alone import alone
 from tenten.consumers.headquarters.customers.run import GROUP as CUSTOMERS_GROUP
 from tenten.consumers.headquarters.input_positions import read_input, set_back
 from tenten.consumers.headquarters.newest_outputs import accept_outputs
-from tenten.consumers.headquarters.recovery.decided_events import log_decided_events
+from tenten.consumers.headquarters.recovery.decided_events import forget_decided_held_events, log_decided_events
 from tenten.consumers.headquarters.recovery.lost_customers import recover_customers
 from tenten.consumers.headquarters.recovery.lost_events import recover_events
 from tenten.consumers.headquarters.recovery.lost_transactions import recover_transactions
@@ -73,6 +73,7 @@ def recover(settings: Settings, engine: Engine, progress: Progress = lambda *_: 
         customers = recover_customers(settings, engine, progress)
         events, unreadable = recover_events(settings, engine, progress)
         unproved = log_decided_events(settings, engine, events_input, unreadable, progress)
+        forget_decided_held_events(engine)
         holes = advance_sequences(engine)
         transactions = recover_transactions(settings, engine, sales_input, progress)
         # Last: before, the group's offsets tell a worker that the database is too old.
