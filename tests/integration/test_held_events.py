@@ -360,6 +360,31 @@ def test_correction_of_a_wrong_legal_entity_does_not_wait_behind_the_held_event(
     assert worker.query("SELECT event_id FROM held_events") == []
 
 
+def test_event_that_does_not_supersede_the_held_one_waits_behind_it(worker: Worker) -> None:
+    """It could be judged alone, but not before the earlier event of the same store and customer."""
+    # given
+    worker.empty()
+    store = Store(supersedes=False)
+    create = store.event(0, "create")
+    assert create.customer is not None
+    held = replace(create, customer=replace(create.customer, legal_entity="derm"))
+    worker.process([held])
+
+    # when
+    worker.process([later := store.event(0, "edit")])
+
+    # then
+    waiting = worker.replies[later.event_id]
+    assert (waiting["outcome"], waiting["reasons"][0]["code"]) == ("HELD", "unknown_legal_entity")
+    # when
+    both = frozenset({"usrt", "derm"})
+    worker.start(KnownChannels(legal_entity_by_channel={"houston": "usrt"}, legal_entities=both))
+    worker.touch()
+    # then
+    assert worker.replies[held.event_id]["outcome"] == "REJECTED"
+    assert worker.replies[later.event_id]["outcome"] == "SYNCHRONIZED"
+
+
 def test_create_of_another_channel_is_not_held_back(worker: Worker) -> None:
     """The held events of an unknown channel are merged later, like those of a store that was offline."""
     # given

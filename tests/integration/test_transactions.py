@@ -168,6 +168,26 @@ def test_transactions_wait_with_the_reason_for_which_their_customer_is_held(
     assert [codes(reply) for reply in replies] == [["unknown_customer"], ["number_sequence_used_up"], []]
 
 
+def test_order_waits_for_the_held_change_of_a_known_customer(scene: Scene, houston: Store, till: Till) -> None:
+    """The change names a legal entity that headquarters does not have; the correction supersedes it."""
+    # given
+    known = houston.create()
+    edit = houston.edit(known["customer_id"], title="Dr.")
+    edit["customer"]["legal_entity"] = "frrt"
+    order = till.order(edit)
+
+    # when
+    with scene.headquarters(), scene.transactions():
+        scene.ask(known)
+        send(scene, order)
+        waiting = reply_with_status(scene, order, "waiting")
+        scene.send(houston.edit(known["customer_id"], [edit], title="Prof."))
+        reply_with_status(scene, order, "synchronized")
+
+    # then
+    assert codes(waiting) == ["unknown_legal_entity"]
+
+
 def used_up(scene: Scene) -> int:
     """How many transactions wait for an account number."""
     waiting = "SELECT 1 FROM retail_transactions WHERE status = 'waiting' AND reasons::text LIKE '%%used_up%%'"
