@@ -204,6 +204,16 @@ def _nothing_comes_from_aborted_transactions(case: Case) -> Iterator[str]:
             yield f"I8: event {reply['event_id']} was answered, and is not in the log"
 
 
+def _each_customer_has_one_owner(case: Case) -> Iterator[str]:
+    """I16: no record outside the partition of its key is applied, so all of a customer's are in one."""
+    partitions: dict[str, set[int]] = defaultdict(set)
+    for record, event in case.events:
+        partitions[event["customer_id"]].add(record.partition)
+    for customer_id, found in partitions.items():
+        if len(found) > 1:
+            yield f"I16: events of customer {customer_id} in the partitions {sorted(found)} are no dead letters"
+
+
 def _offsets_behind_database(case: Case) -> Iterator[str]:
     for group, offsets in case.evidence.group_offsets.items():
         positions: dict[int, int] = defaultdict(int)
@@ -255,6 +265,7 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     versions_ascend,
     channels_match_topic,
     _nothing_comes_from_aborted_transactions,
+    _each_customer_has_one_owner,
     _offsets_behind_database,
     database_matches_newest_snapshots,
     results_match_model,

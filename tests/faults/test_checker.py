@@ -13,6 +13,7 @@ from psycopg.types.json import Json
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 from tests.faults import checker
+from tests.faults.avro import encode
 from tests.faults.case import Sequence, Setting
 from tests.faults.evidence import Record
 from tests.faults.journal import Operation, Result, Writer
@@ -100,6 +101,15 @@ def held_for_ever(world: World) -> None:
             "held_at": event["occurred_at"],
         }
     )
+
+
+def two_owners(world: World) -> None:
+    """An event was applied from a partition that is not its key's."""
+    event = world.events[1]
+    writer = Writer(world.bootstrap_servers, world.prefix, world.journal)
+    operation = Operation(key=event["customer_id"].encode(), value=encode("CustomerEvent", event))
+    writer.write(operation, partition=1 - world.places[event["event_id"]].partition)
+    writer.flush()
 
 
 def vanished_record(world: World) -> None:
@@ -532,7 +542,11 @@ CHANNEL_TOO: Final = [
 ]
 ABORTED: Final = [(aborted_event_applied, "where no committed record has it")]
 REPLIED: Final = [(reply_of_aborted_attempt, "was answered, and is not in the log")]
-DATABASE: Final = [(offset_ahead_of_database, "I9: the group"), (torn_transaction, "I10: customers")]
+DATABASE: Final = [
+    (offset_ahead_of_database, "I9: the group"),
+    (torn_transaction, "I10: customers"),
+    (two_owners, "I16: events of customer"),
+]
 MISCONFIGURED: Final = [
     (rejected_for_a_fault_of_headquarters, "is rejected because of ['unknown_channel']"),
     (held_for_ever, "is still held for unknown_channel"),
