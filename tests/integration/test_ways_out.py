@@ -29,7 +29,7 @@ from tenten.sql.engine import open_database
 from tenten.sql.slots import workers_stopped
 from tests.faults.avro import decode, encode
 from tests.faults.checker import violations
-from tests.faults.evidence import gather, read_topic
+from tests.faults.evidence import gather, group_offsets, read_topic
 from tests.faults.traffic import Event, Store
 from tests.restores import back_up, recreate, restore
 from tests.sales import Till, Transaction, reply_with_status, send, status, wait_until
@@ -406,6 +406,8 @@ def test_offsets_that_were_moved_are_put_back(scene: Scene, houston: Store) -> N
     # then
     assert (result.customers, result.erased, result.events, result.repeated) == (0, 0, 0, 1)
     assert _known(scene.tables().customers) == _known(before.customers)
+    committed = group_offsets(scene.bootstrap_servers, scene.prefix, "headquarters")
+    assert sum(committed.values()) == sum(ends.values()) - 1
     with scene.headquarters():
         (reply,) = scene.replies(late)
     assert reply["account_number"] == "C-00000002"
