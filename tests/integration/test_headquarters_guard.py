@@ -15,6 +15,7 @@ from confluent_kafka.cimpl import NewPartitions
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from tenten import local
 from tenten.consumers.headquarters import watch
 from tenten.consumers.headquarters.customers.republish import republish
 from tenten.consumers.headquarters.newest_outputs import accept_outputs
@@ -22,12 +23,14 @@ from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import apply_topics
 from tenten.runtime.errors import DatabaseOlderThanStream, TopicChanged
 from tenten.sql.engine import open_database
+from tenten.sql.headquarters_engine import database_identity
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather, group_offsets
 from tests.faults.processes import worker_process
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, reply_with_status, send
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
+from tests.services import directory_for_server
 from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
 
@@ -64,6 +67,34 @@ def create_in(partition: int, store: Store) -> Event:
     """A create whose records go to this partition."""
     guids = iter(store.guid, "")
     return store.create(customer_id=next(guid for guid in guids if partition_of(guid, PARTITIONS) == partition))
+
+
+def test_restarted_server_counts_as_another_database() -> None:
+    """Files can be put back to an older copy while it is stopped. Its identity stays as long as it runs, and needs no
+    privilege.
+    """
+    with directory_for_server("postgres") as directory:
+        # given
+        url = local.start_postgres(directory).postgresql
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE ROLE plain LOGIN")
+        plain = url.replace("postgres@", "plain@")
+
+        # when
+        before = [identity_of(plain), identity_of(plain)]
+        local.stop_postgres(directory)
+        local.start_postgres(directory)
+        after = identity_of(plain)
+        local.stop_postgres(directory)
+
+    # then
+    assert before[0] == before[1] != after
+
+
+def identity_of(url: str) -> tuple[object, ...]:
+    """The identity of the database, on a new connection."""
+    with psycopg.connect(url) as connection:
+        return database_identity(connection)
 
 
 class Copies:
