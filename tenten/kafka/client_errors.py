@@ -25,7 +25,8 @@ _REFUSALS: Final[Mapping[int, str]] = {
     KafkaError.SASL_AUTHENTICATION_FAILED: "Kafka refuses the user or password: check sasl.username and sasl.password",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Kafka does not allow this user the topic: grant it the privilege",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "Kafka does not allow this user the consumer group: grant it the privilege",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Kafka does not allow this user this operation: grant it the privilege",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Kafka does not allow this user this operation: grant it the privilege, "
+    "which for a producer is WRITE on the topics that it writes",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Kafka does not allow this user the transactional id: grant it",
     KafkaError.UNKNOWN_TOPIC_OR_PART: "A topic does not exist: run `tenten topics apply`",
     KafkaError._UNKNOWN_TOPIC: "A topic does not exist: run `tenten topics apply`",

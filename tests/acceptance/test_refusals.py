@@ -134,12 +134,12 @@ def test_missing_topic_is_reported_at_once(
     ("granted", "words", "named"),
     [
         ((), ("topics", "apply"), "async-customers"),
-        ((), ("headquarters", "run"), "schemas"),
+        ((), ("headquarters", "run"), "erasures"),
         ((), ("channel", "run", "houston"), "the topic"),
-        ((ResourceType.TOPIC,), ("headquarters", "run"), "transactional id"),
-        ((ResourceType.TOPIC, ResourceType.TRANSACTIONAL_ID), ("headquarters", "run"), "consumer group"),
+        ((ResourceType.TOPIC,), ("headquarters", "run"), "consumer group"),
+        ((ResourceType.TOPIC, ResourceType.GROUP), ("headquarters", "run"), "transactional id"),
     ],
-    ids=["apply", "headquarters", "channel", "transactional id", "group"],
+    ids=["apply", "headquarters", "channel", "group", "transactional id"],
 )
 def test_missing_privilege_is_reported_at_once(
     *,
