@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from tenten.avro.wire import WriterSchemas, contract, contracts, encode
 from tenten.consumers.headquarters.customers import classify, held_queue
 from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
-from tenten.consumers.headquarters.customers.held_touches import HeldTouches, touch_of
+from tenten.consumers.headquarters.customers.held_touches import HeldTouches, touch_of_held
 from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
@@ -144,7 +144,7 @@ class Worker:
             due = touches.due()
             if not due:
                 return
-            self.process([touch_of(customer_id) for customer_id in due], crash=crash)
+            self.process([touch_of_held(customer_id) for customer_id in due], crash=crash)
         raise AssertionError("held events are touched in vain")
 
     def customers(self) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ worker with older settings owns it, is touched again after a pause that doubles.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -15,26 +15,22 @@ from threading import Event
 from typing import Final
 from uuid import UUID, uuid5
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Connection, Engine, select, text
 from structlog import get_logger
 
-from tenten.avro.wire import contract, encode
 from tenten.consumers.headquarters.customers.held_events import (
     NUMBERS_MISSING,
     UNKNOWN_CHANNEL,
     UNKNOWN_LEGAL_ENTITY,
     HeldCustomers,
 )
+from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
 from tenten.consumers.headquarters.known_channels import KnownChannels
-from tenten.kafka.client_config import REQUEST_SECONDS, producer_configuration
-from tenten.kafka.records import Headers, produce
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
-from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, to_avro
+from tenten.schemas.messages import CustomerEvent
 from tenten.schemas.tables.headquarters import number_sequences
-from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 log = get_logger(__name__)
 
@@ -70,7 +66,7 @@ class HeldTouches:
                 return
             customer_ids = self.due() if self.held.are_known() or check % IDLE_CHECKS == 0 else []
             if customer_ids:
-                self._send(customer_ids)
+                send_touches(self.settings, map(touch_of_held, customer_ids), self.headers["CustomerEvent"])
                 log.info("held_customers_touched", customers=len(customer_ids))
             retry.recovered()
             stop.wait(CHECK_SECONDS * random.uniform(0.8, 1.2))
@@ -100,39 +96,10 @@ class HeldTouches:
         row = headquarters.execute(sequence).first()
         return 0 if row is None else max(0, number_format(row.format).number_max - row.next + 1)
 
-    def _send(self, customer_ids: Iterable[str]) -> None:
-        """Send the touches, and wait until the broker has them. Raises: `KafkaException`."""
-        producer = Producer(producer_configuration(self.settings))
-        topic = self.settings.topic(ASYNC_CUSTOMERS)
-        errors: list[KafkaError] = []
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                errors.append(error)
-
-        for customer_id in customer_ids:
-            event = touch_of(customer_id)
-            headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
-            value = encode(contract("CustomerEvent"), to_avro(event), self.headers["CustomerEvent"])
-            produce(producer, topic, customer_id, value, headers=headers, on_delivery=delivered)
-        unfinished = producer.flush(REQUEST_SECONDS)
-        if unfinished:
-            producer.purge()
-        if errors:
-            raise KafkaException(errors[0])
-        if unfinished:
-            raise KafkaException(f"touches were not acknowledged within {REQUEST_SECONDS} s")
-
-
-def touch_of(customer_id: str) -> CustomerEvent:
+def touch_of_held(customer_id: str) -> CustomerEvent:
     """The touch of a customer. All have the same id, so the log has one row for them."""
-    return CustomerEvent(
-        customer_id=customer_id,
-        event_id=str(uuid5(UUID(customer_id), "held")),
-        channel_id=HEADQUARTERS,
-        kind=EventKind.TOUCHED,
-        occurred_at=datetime.now(UTC),
-    )
+    return touch_of(customer_id, str(uuid5(UUID(customer_id), "held")))
 
 
 def _parameters(now: datetime, customers_max: int) -> dict[str, object]:

@@ -1,34 +1,50 @@
-"""Touch customers: the worker that owns the partition publishes the current snapshot of each."""
+"""Touch customers: the worker that owns a customer's partition publishes its snapshot, and judges its held events."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import uuid_utils
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tenten.avro.wire import contract, encode
 from tenten.kafka.client_config import REQUEST_SECONDS, producer_configuration
 from tenten.kafka.records import Headers, produce
-from tenten.kafka.schema_registry import publish_schemas
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, to_avro
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 
 
-def touch(settings: Settings, ids: Iterable[str]) -> None:
-    """Send a touch event for each of these customers. Waits for the acknowledgements; raises: `KafkaException`."""
-    header = publish_schemas(settings)["CustomerEvent"]
+def touch_of(customer_id: str, event_id: str) -> CustomerEvent:
+    """The event that touches a customer."""
+    return CustomerEvent(
+        customer_id=customer_id,
+        event_id=event_id,
+        channel_id=HEADQUARTERS,
+        kind=EventKind.TOUCHED,
+        occurred_at=datetime.now(UTC),
+    )
+
+
+def send_touches(settings: Settings, touches: Iterable[CustomerEvent], header: bytes) -> None:
+    """Send these events, framed with this header, and wait until the broker has all of them.
+
+    Raises: `KafkaException` if it does not have one of them within 10 s.
+    """
     producer = Producer(producer_configuration(settings))
-    for customer_id in ids:
-        event = CustomerEvent(
-            customer_id=customer_id,
-            event_id=str(uuid_utils.uuid7()),
-            channel_id=HEADQUARTERS,
-            kind=EventKind.TOUCHED,
-            occurred_at=datetime.now(UTC),
-        )
-        value = encode(contract("CustomerEvent"), to_avro(event), header)
+    errors: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            errors.append(error)
+
+    for event in touches:
         headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
-        produce(producer, settings.topic(ASYNC_CUSTOMERS), customer_id, value, headers=headers)
-    if producer.flush(REQUEST_SECONDS):
-        raise KafkaException(f"no answer within {REQUEST_SECONDS} s: verify again")
+        value = encode(contract("CustomerEvent"), to_avro(event), header)
+        topic = settings.topic(ASYNC_CUSTOMERS)
+        produce(producer, topic, event.customer_id, value, headers=headers, on_delivery=delivered)
+    unfinished = producer.flush(REQUEST_SECONDS)
+    if unfinished:
+        producer.purge()
+    if errors:
+        raise KafkaException(errors[0])
+    if unfinished:
+        raise KafkaException(f"{unfinished} touches were not acknowledged within {REQUEST_SECONDS} s")

@@ -16,12 +16,14 @@ from threading import Event
 from typing import Final
 from uuid import UUID
 
+import uuid_utils
 from sqlalchemy import Connection, Engine, delete, insert, select
 from structlog import get_logger
 
 from tenten.consumers.headquarters.customers.customer_digests import Digest, TopicPartitionDigests, digest_of
-from tenten.consumers.headquarters.customers.touch import touch
+from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
 from tenten.kafka.partitioner import partitions_of
+from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topic_status import declare_complete, declare_incomplete, read_topic_status
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.rules.limits import is_guid
@@ -98,7 +100,8 @@ def _verify(settings: Settings, engine: Engine, progress: Progress) -> Differenc
         declare_complete(settings, CUSTOMERS, topic.topic_id, comparison.read_to)
     unknown = set(differences.unknown)
     touched = {*differences.missing, *differences.surplus, *differences.different, *comparison.unlisted_erasures}
-    touch(settings, sorted(touched - unknown))
+    if touches := [touch_of(customer_id, str(uuid_utils.uuid7())) for customer_id in sorted(touched - unknown)]:
+        send_touches(settings, touches, publish_schemas(settings)["CustomerEvent"])
     with engine.begin() as headquarters:
         _record(headquarters, differences)
     log.info(
