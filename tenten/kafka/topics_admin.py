@@ -25,6 +25,10 @@ from tenten.schemas.topics import ALL, CUSTOMERS, Topic
 _POLL_SECONDS: Final = 0.02
 """How often asynchronous errors are checked while a request is pending."""
 
+_ANSWER_SECONDS_MAX: Final = REQUEST_SECONDS + 5.0
+"""librdkafka may look for the coordinator of a group without end, whatever the timeout of the request: a question that
+is not answered in this time is asked again by a new client."""
+
 _CONNECT_SECONDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0)
 """The attempts to connect; between them a refusal is noticed."""
 
@@ -64,6 +68,8 @@ _client_lock: Final = Lock()
 _clients: Final[list[_Client]] = []
 """The client of this process; empty before the first question, and after one that was refused."""
 
+_abandoned: Final[list[_Client]] = []
+
 atexit.register(_clients.clear)
 
 
@@ -78,20 +84,32 @@ def admin_client(settings: Settings) -> AdminClient:
 def ask(
     settings: Settings, question: Callable[[AdminClient], Mapping[Subject, "Future[Answer]"]]
 ) -> dict[Subject, "Future[Answer]"]:
-    """Ask the brokers; the answers, each complete. Waits at most as long as the question's own timeout.
+    """Ask the brokers; the answers, each complete. Waits at most 15 s.
 
-    Raises: as `admin_client`.
+    Raises: as `admin_client`; `KafkaException` without an answer in time.
     """
     client = _client(settings)
     # Errors of an earlier outage.
     client.admin.poll(0)
     client.errors.last = None
+    give_up_at = time.monotonic() + _ANSWER_SECONDS_MAX
     answers = dict(question(client.admin))
     while wait(answers.values(), _POLL_SECONDS).not_done:
+        if time.monotonic() > give_up_at:
+            _abandon(client)
+            raise KafkaException(f"no answer within {_ANSWER_SECONDS_MAX} s")
         client.admin.poll(0)
         with _forgotten_when_refused():
             client.errors.check()
     return answers
+
+
+def _abandon(client: _Client) -> None:
+    """Have the next question asked by a new client. This one is kept: closing it might wait without end, too."""
+    with _client_lock:
+        if client in _clients:
+            _clients.remove(client)
+            _abandoned.append(client)
 
 
 def _client(settings: Settings) -> _Client:

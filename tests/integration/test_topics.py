@@ -1,11 +1,15 @@
 """Creation and configuration of topics on a real broker."""
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
 from pydantic import ValidationError
 
+from tenten.kafka import topics_admin
 from tenten.kafka.topics_admin import TopicChange, admin_client, apply_topics, topic_ids
+from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS, SCHEMAS
 
@@ -110,3 +114,19 @@ def test_describe_cluster_is_never_called() -> None:
     sources = [path for folder in folders for path in (root / folder).rglob("*.py")]
     assert sources
     assert [path for path in sources if "describe_cluster" in path.read_text()] == []
+
+
+def test_question_without_an_answer_is_given_up(
+    bootstrap_servers: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client may look for a group's coordinator for ever; the next question goes to a new client."""
+    # given
+    settings = _settings(bootstrap_servers, prefix)
+    monkeypatch.setattr(topics_admin, "_ANSWER_SECONDS_MAX", 0.2)
+    first = admin_client(settings)
+    # when
+    with pytest.raises(KafkaException, match="no answer") as raised:
+        topics_admin.ask(settings, lambda _: {"never": Future()})
+    # then
+    assert is_transient(raised.value)
+    assert admin_client(settings) is not first
