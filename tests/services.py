@@ -43,7 +43,8 @@ def kafka_for_tests() -> Iterator[str]:
         with _kafka_container() as bootstrap_servers:
             yield bootstrap_servers
     else:
-        yield local.start_kafka(_kafka_directory()).bootstrap_servers
+        # The topics of all tests stay until the end.
+        yield local.start_kafka(_kafka_directory(), heap_megabytes=2_048).bootstrap_servers
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The first and last offsets of a topic's partitions, and those that a consumer group has committed."""
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from tenten.kafka.client_config import REQUEST_SECONDS
+from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
 from tenten.kafka.client_errors import call_kafka
 from tenten.kafka.topics_admin import ask
 from tenten.runtime.settings import Settings
@@ -37,15 +37,18 @@ def committed_offsets(
 ) -> dict[int, int]:
     """The offsets that a group has committed in a topic (names with prefix), by partition; others are left out.
 
-    With `wait` it waits for transactions that are still open.
+    With `wait` it waits for transactions that are still open. Raises: `KafkaRefused`, `KafkaException`.
     """
-    asked = [TopicPartition(topic, partition) for partition in range(partitions)]
-    answers = ask(
-        settings,
-        lambda admin: admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, asked)], require_stable=wait, request_timeout=REQUEST_SECONDS
-        ),
-    )
-    (future,) = answers.values()
-    found = call_kafka(future.result, group).topic_partitions
+    # The administrative question for the same crashes the process while a new cluster has no coordinator of the group
+    # (confluent-kafka 2.16).
+    own = {"group.id": group, "isolation.level": "read_committed" if wait else "read_uncommitted"}
+    consumer = Consumer(consumer_configuration(settings, **own))
+    try:
+        asked = [TopicPartition(topic, partition) for partition in range(partitions)]
+        found = call_kafka(lambda: consumer.committed(asked, timeout=REQUEST_SECONDS), group)
+    finally:
+        consumer.close()
+    for position in found:
+        if position.error is not None:
+            raise KafkaException(position.error)
     return {partition.partition: partition.offset for partition in found if partition.offset >= 0}

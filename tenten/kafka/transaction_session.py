@@ -310,10 +310,10 @@ class TransactionSession:
         begin_at = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         for position in begin_at:
             self._consumer.seek(position)
-        unlike = [position for position in begin_at if _is_before(position.offset, committed[position.partition])]
+        unlike = {number: offset for number, offset in starts.items() if _is_before(offset, committed[number])}
         if unlike:
             # If the worker dies between its commits, the next one must find where this batch began.
-            self._consumer.commit(offsets=unlike, asynchronous=False)
+            self._producer.commit_offsets(self._topic, unlike, self._group_metadata)
         self._consumer.resume(begin_at)
         self._continue_at.update(starts)
         self._unchecked.clear()

@@ -70,27 +70,45 @@ class TransactionalProducer:
 
         Raises: `TransactionFailed` after aborting; `KafkaRefused`.
         """
-        producer = self.ready()
-        try:
+        with self._aborted_on_failure() as producer:
             producer.begin_transaction()
             failpoint(f"{self._name}.after_begin")
             yield Outputs(producer)
             failpoint(f"{self._name}.after_produce")
-            offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
-            self._send_offsets(producer, offsets, group_metadata)
+            self._send_offsets(producer, topic, next_offsets, group_metadata)
             failpoint(f"{self._name}.after_send_offsets")
             failpoint(f"{self._name}.before_kafka_commit")
             self._commit(producer)
+        failpoint(f"{self._name}.after_kafka_commit")
+
+    def commit_offsets(self, topic: str, next_offsets: Mapping[int, int], group_metadata: object) -> None:
+        """Commit offsets of the group alone. A consumer's own commit may wait without end for the group's coordinator.
+
+        Raises: as `transaction`.
+        """
+        with self._aborted_on_failure() as producer:
+            producer.begin_transaction()
+            self._send_offsets(producer, topic, next_offsets, group_metadata)
+            self._commit(producer)
+
+    @contextmanager
+    def _aborted_on_failure(self) -> Generator[Producer]:
+        """A client that can begin a transaction. Raises: `TransactionFailed`, `KafkaRefused`; after aborting it."""
+        producer = self.ready()
+        try:
+            yield producer
         except KafkaException as error:
             self._abort(producer, error.args[0])
             raise (refusal_of(error) or TransactionFailed(error.args[0].str())) from error
         except BaseException:
             self._abort(producer, None)
             raise
-        failpoint(f"{self._name}.after_kafka_commit")
 
-    def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], group_metadata: object) -> None:
+    def _send_offsets(
+        self, producer: Producer, topic: str, next_offsets: Mapping[int, int], group_metadata: object
+    ) -> None:
         """Raises: `KafkaException`, also when the client ignores its own timeout."""
+        offsets = [TopicPartition(topic, partition, offset) for partition, offset in next_offsets.items()]
         try:
             self._calls.call(
                 lambda: producer.send_offsets_to_transaction(offsets, group_metadata, REQUEST_SECONDS),

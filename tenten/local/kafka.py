@@ -100,12 +100,13 @@ def start_kafka(
     report: Callable[[str], None] = lambda _: None,
     properties: Mapping[str, str] | None = None,
     listeners: Mapping[str, str] | None = None,
+    heap_megabytes: int = _HEAP_MEGABYTES,
 ) -> LocalKafka:
     """Start a broker in this directory and wait until it answers. A running broker is returned unchanged.
 
     A stopped broker is started with its data, on its port unless another program has taken it. `properties` override
     our server properties; `listeners` are additional listeners by name, each with security protocol and address, such
-    as `SASL_PLAINTEXT://127.0.0.1:24093`.
+    as `SASL_PLAINTEXT://127.0.0.1:24093`. `heap_megabytes` is the largest heap of the broker.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -118,7 +119,9 @@ def start_kafka(
             return before
         program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
-        return _start_on_free_ports(directory, program, before, _Extra(properties or {}, listeners or {}))
+        return _start_on_free_ports(
+            directory, program, before, _Extra(properties or {}, listeners or {}, heap_megabytes)
+        )
 
 
 def kafka_status(directory: Path) -> LocalKafka | None:
@@ -138,6 +141,7 @@ class _Extra(NamedTuple):
 
     properties: Mapping[str, str]
     listeners: Mapping[str, str]
+    heap_megabytes: int
 
 
 def _start_on_free_ports(
@@ -173,7 +177,7 @@ def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str,
         _format(program, server_properties, cluster_id)
     command = [
         *program,
-        f"-Xmx{_HEAP_MEGABYTES}m",
+        f"-Xmx{extra.heap_megabytes}m",
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
         "kafka.Kafka",

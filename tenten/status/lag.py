@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
-from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
-from tenten.kafka.client_errors import call_kafka
+from tenten.kafka import offsets
+from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
 from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.error_codes import is_transient
@@ -96,23 +96,8 @@ def records_behind(settings: Settings, gaps: Mapping[Partition, tuple[int, int]]
 
 
 def committed_offsets(settings: Settings, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """The committed offsets of a group by partition. Does not join the group.
-
-    Uses a consumer because the administration client crashes the interpreter (confluent-kafka 2.16) while a new cluster
-    has no coordinator for the group yet.
-    """
-    consumer = Consumer(consumer_configuration(settings, **{"group.id": group}))
-    every = [TopicPartition(topic, partition) for partition in range(partitions)]
-    try:
-        committed: list[TopicPartition] = _retrying(
-            lambda: call_kafka(lambda: consumer.committed(every, timeout=REQUEST_SECONDS))
-        )
-    finally:
-        consumer.close()
-    for position in committed:
-        if position.error is not None:
-            raise KafkaException(position.error)
-    return {position.partition: position.offset for position in committed if position.offset >= 0}
+    """The committed offsets of a group by partition; asked again while a new cluster creates its coordinators."""
+    return _retrying(lambda: offsets.committed_offsets(settings, group, topic, partitions))
 
 
 def _retrying(question: Callable[[], T]) -> T:
