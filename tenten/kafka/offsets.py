@@ -4,7 +4,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
-from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.client_errors import ErrorListener, call_kafka
 from tenten.kafka.topics_admin import ask
 from tenten.runtime.settings import Settings
 
@@ -42,10 +42,19 @@ def committed_offsets(
     # The administrative question for the same crashes the process while a new cluster has no coordinator of the group
     # (confluent-kafka 2.16).
     own = {"group.id": group, "isolation.level": "read_committed" if wait else "read_uncommitted"}
-    consumer = Consumer(consumer_configuration(settings, **own))
+    errors = ErrorListener()
+    consumer = Consumer(consumer_configuration(settings, **own, error_cb=errors))
     try:
         asked = [TopicPartition(topic, partition) for partition in range(partitions)]
         found = call_kafka(lambda: consumer.committed(asked, timeout=REQUEST_SECONDS), group)
+    except KafkaException:
+        # A missing privilege is reported only here, as an error of the client or as one instead of a record.
+        message = consumer.poll(0)
+        error = None if message is None else message.error()
+        if error is not None:
+            errors(error)
+        errors.check()
+        raise
     finally:
         consumer.close()
     for position in found:
