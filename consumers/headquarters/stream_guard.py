@@ -103,7 +103,7 @@ class StreamGuard:
                 self._on_other_database()
 
     def check_again(self) -> bool:
-        """The check of every minute; whether reading must begin anew, since the topic was recreated.
+        """Check the topics and the database, once a minute; true if the topic was recreated and must be read anew.
 
         Raises: as `check_connections`; for a missing topic only the second time, since it may be on the way.
         """

@@ -44,7 +44,9 @@ _DELETE_ENTRIES: Final = text(
 def foldable(
     connection: Connection, customer_id: str, events: Collection[OutboxEvent], operator: str | None
 ) -> list[OutboxEvent]:
-    """The newest of a customer's overlay events, oldest first, that a change by this operator can take in.
+    """The newest events of a customer that a change by this operator can take in, oldest first.
+
+    `events` are all of its overlay.
 
     The customer's row must be locked. Until the transaction ends, the relay does not read these events.
     """

@@ -25,7 +25,7 @@ _NOT_APPLIED: Final = frozenset((Outcome.REJECTED, Outcome.HELD))
 
 @dataclass(slots=True)
 class EventLog:
-    """What was logged before and what this transaction logs; `write` writes it."""
+    """The log entries of a transaction: those that it has read, and those that `write` adds or changes."""
 
     headquarters: Connection
     positions: RecordPositions

@@ -1,1 +1,1 @@
-"""`tenten headquarters recover`: what a restored database lost, taken back from the topics."""
+"""`tenten headquarters recover`: bring a restored database to what the topics prove."""

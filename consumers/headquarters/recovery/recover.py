@@ -37,7 +37,7 @@ GROUPS: Final = (CUSTOMERS_GROUP, TRANSACTIONS_GROUP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What a recovery has taken back, and what it could not."""
+    """The result of a recovery: what was taken back, and what could not be."""
 
     customers: int
     """Customers that were missing in the database, or had an older version there."""
