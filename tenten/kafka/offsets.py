@@ -1,6 +1,9 @@
 """The first and last offsets of a topic's partitions, and those that a consumer group has committed."""
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
@@ -8,28 +11,69 @@ from tenten.kafka.client_errors import ErrorListener, call_kafka
 from tenten.kafka.topics_admin import ask
 from tenten.runtime.settings import Settings
 
+Partition: TypeAlias = tuple[str, int]
+"""A topic with prefix, and the number of one of its partitions."""
+
 
 def last_stable_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
     """The last stable offset of each partition of a topic (name with prefix): the end for readers of committed
     records.
     """
-    return _offsets(settings, topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # its stubs lack it
+    return _of_topic(end_offsets(settings, _parts(topic, partitions)))
 
 
 def earliest_offsets(settings: Settings, topic: str, partitions: int) -> dict[int, int]:
     """The first readable offset of each partition of a topic (name with prefix)."""
-    return _offsets(settings, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # as above
+    return _of_topic(begin_offsets(settings, _parts(topic, partitions)))
 
 
-def _offsets(settings: Settings, topic: str, partitions: int, which: OffsetSpec) -> dict[int, int]:
-    partitions_asked = {TopicPartition(topic, partition): which for partition in range(partitions)}
+def end_offsets(settings: Settings, parts: Sequence[Partition]) -> dict[Partition, int]:
+    """As `last_stable_offsets`, for partitions of existing topics. One request to each broker.
+
+    Raises: `KafkaRefused`; `KafkaException`, also while a partition has no leader.
+    """
+    return _offsets(settings, parts, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # its stubs lack it
+
+
+def begin_offsets(settings: Settings, parts: Sequence[Partition]) -> dict[Partition, int]:
+    """As `earliest_offsets`, for partitions of existing topics. One request to each broker.
+
+    Raises: as `end_offsets`.
+    """
+    return _offsets(settings, parts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]  # as above
+
+
+def _parts(topic: str, partitions: int) -> list[Partition]:
+    return [(topic, partition) for partition in range(partitions)]
+
+
+def _of_topic(offsets: Mapping[Partition, int]) -> dict[int, int]:
+    return {partition: offset for (_, partition), offset in offsets.items()}
+
+
+def _offsets(settings: Settings, parts: Sequence[Partition], which: OffsetSpec) -> dict[Partition, int]:
+    if not parts:
+        return {}
+    asked = {TopicPartition(*part): which for part in parts}
     answers = ask(
         settings,
         lambda admin: admin.list_offsets(
-            partitions_asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
         ),
     )
-    return {asked.partition: call_kafka(future.result, topic).offset for asked, future in answers.items()}
+    try:
+        return {(at.topic, at.partition): call_kafka(future.result, at.topic).offset for at, future in answers.items()}
+    except KafkaException as error:
+        # The client's answer while no partition has a leader, as after a broker was frozen.
+        if _code_of(error) == KafkaError._NOENT:
+            raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)) from error
+        raise
+
+
+def _code_of(error: KafkaException) -> int | None:
+    """The code of the client's error; None for our own exceptions."""
+    carried = error.args[0] if error.args else None
+    return carried.code() if isinstance(carried, KafkaError) else None
 
 
 def committed_offsets(

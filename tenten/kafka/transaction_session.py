@@ -300,9 +300,9 @@ class TransactionSession:
         if not self._unchecked:
             return
         asked = [TopicPartition(self._topic, partition) for partition in sorted(self._unchecked)]
-        answered = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
-        committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
         try:
+            answered = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
+            committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
             starts = self._on_assigned(committed)
         except Exception:
             self._stay_a_member()
@@ -319,7 +319,9 @@ class TransactionSession:
         self._unchecked.clear()
 
     def _stay_a_member(self) -> None:
-        """Poll, since the group evicts a member that does not; a record of another partition is read again."""
+        """Poll, since the group evicts a member that does not, and one that it has evicted learns of it, and gets an
+        answer, only after a poll. A record of another partition is read again.
+        """
         message = self._consumer.poll(0)
         if message is not None and message.error() is None:
             self._rewind.add(record_position(message)[0])

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import call_kafka
+from tenten.kafka.offsets import Partition, begin_offsets, end_offsets
 from tenten.kafka.topics_admin import TopicInfo, admin_client, ask
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.errors import KafkaRefused
@@ -16,7 +16,6 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CHANNEL_STATUS, CUSTOMERS, Topic
 from tenten.status.fleet import Heard, read_heartbeats
 from tenten.status.lag import committed_offsets, records_behind
-from tenten.status.reading import Partition
 from tenten.workers import AT_HEADQUARTERS, Worker
 
 
@@ -83,22 +82,8 @@ def _read_topics(settings: Settings, names: Sequence[str], state: KafkaState) ->
         if isinstance(info, TopicInfo)
         for partition in range(info.partitions)
     ]
-    state.starts.update(_offsets(settings, parts, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]  # its stubs lack it
-    state.ends.update(_offsets(settings, parts, OffsetSpec.latest()))  # type: ignore[no-untyped-call]  # as above
-
-
-def _offsets(settings: Settings, parts: Sequence[Partition], which: OffsetSpec) -> dict[Partition, int]:
-    """The first or last readable offset of every partition, in one request to each broker."""
-    if not parts:
-        return {}
-    asked = {TopicPartition(*part): which for part in parts}
-    answers = ask(
-        settings,
-        lambda admin: admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_SECONDS
-        ),
-    )
-    return {(at.topic, at.partition): call_kafka(future.result, at.topic).offset for at, future in answers.items()}
+    state.starts.update(begin_offsets(settings, parts))
+    state.ends.update(end_offsets(settings, parts))
 
 
 def _read_members(settings: Settings, admin: AdminClient, state: KafkaState) -> None:

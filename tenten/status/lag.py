@@ -9,12 +9,12 @@ from confluent_kafka import KafkaException
 
 from tenten.kafka import offsets
 from tenten.kafka.client_config import REQUEST_SECONDS
-from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.offsets import Partition, earliest_offsets, last_stable_offsets
 from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import Topic
-from tenten.status.reading import Partition, count_records
+from tenten.status.reading import count_records
 from tenten.workers import AT_HEADQUARTERS, IN_CHANNEL, SETTLEMENT, Worker
 
 _ASK_AGAIN_SECONDS: Final = 0.2

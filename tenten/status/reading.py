@@ -8,15 +8,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.offsets import Partition
 from tenten.kafka.records import record_position
 from tenten.runtime.settings import Settings
 
 _GROUP = "status"
 _RECORDS = 1_000
 _WAIT_SECONDS = 0.1
-
-Partition = tuple[str, int]
-"""A topic (name with prefix) and the number of a partition."""
 
 
 def read_parts(
