@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 
 from tenten.avro.wire import Json, Unreadable, WriterSchemas, contract
 from tenten.consumers.headquarters.positions import Stream, create_positions, raise_positions
-from tenten.kafka.newest_records import Place, newest_records
-from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.newest_records import newest_records
+from tenten.kafka.offsets import Partition, last_stable_offsets
 from tenten.kafka.records import headers_of
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.rules.limits import is_guid
@@ -90,7 +90,7 @@ _ACCEPTED: Final = "SELECT partition, next_offset FROM positions WHERE consumer_
 
 
 def _read_newest(
-    settings: Settings, writers: WriterSchemas, partitions: Mapping[str, int], accepted: Mapping[Place, int]
+    settings: Settings, writers: WriterSchemas, partitions: Mapping[str, int], accepted: Mapping[Partition, int]
 ) -> NewestOutputs:
     """Read the newest records behind the accepted ones; `partitions` has the number of each topic's."""
     newest = NewestOutputs()

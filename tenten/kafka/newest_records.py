@@ -6,29 +6,25 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration
-from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
+from tenten.kafka.offsets import Partition, begin_offsets, end_offsets
 from tenten.kafka.records import record_position
 from tenten.runtime.settings import Settings
 
 _DEPTHS: Final = (20, 1_000, 50_000)
 """Offsets before the end: the next depth is read where the last one has only markers and aborted records."""
 
-Place = tuple[str, int]
-"""Topic (with prefix) and partition."""
 
-
-def newest_records(settings: Settings, topics: Mapping[str, int], not_before: Mapping[Place, int]) -> Iterator[Message]:
+def newest_records(
+    settings: Settings, topics: Mapping[str, int], not_before: Mapping[Partition, int]
+) -> Iterator[Message]:
     """The newest committed records of each partition, oldest first; `topics` has partition counts by name with prefix.
 
     Records before the offsets `not_before` are left out.
     Raises: `KafkaRefused`; `KafkaException`.
     """
-    begins: dict[Place, int] = {}
-    ends: dict[Place, int] = {}
-    for topic, partitions in topics.items():
-        begins.update(((topic, number), at) for number, at in earliest_offsets(settings, topic, partitions).items())
-        ends.update(((topic, number), at) for number, at in last_stable_offsets(settings, topic, partitions).items())
-    begins = {place: max(begin, not_before.get(place, 0)) for place, begin in begins.items()}
+    places = [(topic, number) for topic, partitions in topics.items() for number in range(partitions)]
+    ends = end_offsets(settings, places)
+    begins = {place: max(at, not_before.get(place, 0)) for place, at in begin_offsets(settings, places).items()}
     silent = {place for place, end in ends.items() if begins[place] < end}
     if not silent:
         return
@@ -47,11 +43,17 @@ def newest_records(settings: Settings, topics: Mapping[str, int], not_before: Ma
 
 
 def _options(settings: Settings) -> dict[str, object]:
-    # It is assigned its partitions, so it never joins this group.
-    return {"group.id": settings.group("newest"), "auto.offset.reset": "error", "enable.partition.eof": True}
+    return {
+        # It is assigned its partitions, so it never joins this group.
+        "group.id": settings.group("newest"),
+        "auto.offset.reset": "error",
+        # Only the end of a partition has an offset past the control markers. A broker reports it after this time.
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 20,
+    }
 
 
-def _read(consumer: Consumer, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> Iterator[Message]:
+def _read(consumer: Consumer, starts: Mapping[Partition, int], ends: Mapping[Partition, int]) -> Iterator[Message]:
     """Every record from `starts` to before `ends`. Raises: `KafkaException` when no broker answers."""
     consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in starts.items()])
     unfinished = set(starts)

@@ -4,10 +4,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from pydantic import ValidationError
 
 from tenten.kafka import topics_admin
+from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.topics_admin import TopicChange, admin_client, apply_topics, topic_ids
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.settings import Settings
@@ -69,6 +70,15 @@ def test_another_partition_count_is_refused_with_advice(bootstrap_servers: str, 
     )
     assert changes[settings.topic(SCHEMAS)].action == "keep"
     assert topic_ids(settings, [name])[name].partitions == 2
+
+
+def test_offsets_of_partitions_without_a_leader_are_worth_asking_for_again(bootstrap_servers: str, prefix: str) -> None:
+    """The client's answer names no reason. A broker that was frozen knows no leaders for a moment, as of this topic."""
+    settings = _settings(bootstrap_servers, prefix)
+    with pytest.raises(KafkaException) as raised:
+        last_stable_offsets(settings, f"{prefix}of-no-leader", 3)
+    assert raised.value.args[0].code() == KafkaError.LEADER_NOT_AVAILABLE
+    assert is_transient(raised.value)
 
 
 def test_second_run_changes_nothing(bootstrap_servers: str, prefix: str) -> None:
