@@ -51,6 +51,10 @@ def _print_status(whole: "WholeStatus") -> None:
         names = ("code", "subject", "events", "oldest_seconds")
         print_table(("held", *names), [("", *(getattr(cause, name) for name in names)) for cause in hq.held.causes])
         print_line("")
+    if hq.verification is not None:
+        verification = asdict(hq.verification)
+        print_table(("verification", *verification), [("", *verification.values())])
+        print_line("")
     if hq.transactions is not None:
         columns = ("waiting", "blocked", "rejected", "oldest_waiting_seconds", "open_statements", "lag")
         values = asdict(hq.transactions)

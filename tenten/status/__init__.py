@@ -14,6 +14,7 @@ from tenten.status.values import (
     NumberSequenceStatus,
     Problem,
     TopicStatus,
+    VerificationStatus,
     WholeStatus,
 )
 from tenten.status.whole import channel_status, whole_status
@@ -27,6 +28,7 @@ __all__ = [
     "NumberSequenceStatus",
     "Problem",
     "TopicStatus",
+    "VerificationStatus",
     "WholeStatus",
     "channel_status",
     "fleet",

@@ -30,7 +30,7 @@ from tenten.sql.channel_state import (
 )
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
-from tenten.status.values import ChannelStatus, HeadquartersStatus, NumberSequenceStatus
+from tenten.status.values import ChannelStatus, HeadquartersStatus, NumberSequenceStatus, VerificationStatus
 
 _REJECTED: Final = "rejected"
 _COUNT_MILLISECONDS: Final = 500
@@ -74,8 +74,16 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
             rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
             number_sequences=sequences,
             held=held_status(connection),
+            verification=_last_verification(connection),
         )
     return HeadquartersRead(status=status, transactions=transactions, blocked=blocked)
+
+
+def _last_verification(connection: Connection) -> VerificationStatus | None:
+    """The newest comparison of database and topic."""
+    query = select(headquarters.verifications).order_by(headquarters.verifications.c.finished_at.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else VerificationStatus(**row)
 
 
 def read_channel(settings: Settings, name: str) -> ChannelRead:

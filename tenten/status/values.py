@@ -40,6 +40,17 @@ class NumberSequenceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationStatus:
+    """The last comparison of database and topic, by the schedule or by a command."""
+
+    finished_at: datetime
+    customers: int
+    missing: int
+    surplus: int
+    different: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HeadquartersStatus:
     """Counts of headquarters' database, its lag in records, and its running workers."""
 
@@ -54,6 +65,8 @@ class HeadquartersStatus:
     number_sequences: dict[str, NumberSequenceStatus] = field(default_factory=dict)
     held: HeldStatus | None = None
     """The customer events that headquarters cannot judge yet, by cause."""
+    verification: VerificationStatus | None = None
+    """None if database and topic have never been compared."""
     transactions: TransactionsStatus | None = None
     problem: str | None = None
 

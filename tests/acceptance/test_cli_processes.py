@@ -1,6 +1,7 @@
 """Starting, monitoring and stopping the processes."""
 
 import signal
+from datetime import UTC, datetime, timedelta
 
 from tests.acceptance.cli import Tenten, end, status_of_all, wait_until
 
@@ -35,8 +36,13 @@ def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
         "unsettled": 0,
         "lag": 0,
     }
+    assert status_of_all(company).json["headquarters"]["verification"] is None
     verified = company.ok("headquarters", "verify", "--json").json
     assert verified == {"customers": 1, "missing": [], "surplus": [], "different": []}
+    verification = status_of_all(company).json["headquarters"]["verification"]
+    assert datetime.now(UTC) - datetime.fromisoformat(verification.pop("finished_at")) < timedelta(minutes=10)
+    assert verification == {"customers": 1, "missing": 0, "surplus": 0, "different": 0}
+    assert "VERIFICATION" in company.run("status").out
     lags = company.ok("lag", "--json").json
     assert {lag["lag"] for lag in lags if lag["group"].endswith("headquarters")} == {0}
 
