@@ -17,11 +17,13 @@ Its correctness relies on (see docs/decisions/0003-exactly-once-session.md):
 - Rebalances are noticed only while polling; records collected before one are dropped and read again.
 - Committed offsets are requested only after the broker has decided the previous transaction.
 - The client never chooses where reading begins: partitions are paused until `on_assigned` has decided it.
+- A client that has lost its membership is replaced: librdkafka may ask a coordinator that it does not know any more,
+  without end (its issues 5511 and 5456).
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Final
@@ -40,6 +42,7 @@ from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import refusal_of
 from tenten.kafka.records import record_position
 from tenten.kafka.transactional_producer import TRANSACTION_SECONDS, Outputs, TransactionalProducer
+from tenten.runtime.deadline import CallsWithDeadline
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry
 from tenten.schemas.messages import HEADQUARTERS
@@ -55,6 +58,9 @@ BATCHES_TOGETHER: Final = 4
 SLOW_SECONDS: Final = 5.0
 """An attempt that fails after a longer time is repeated with half as many records: they may not fit into the time that
 the database and the broker allow."""
+
+JOIN_SECONDS_MAX: Final = 30.0
+"""A member that has no answer of its group for this time joins with a new client."""
 
 _COOPERATIVE: Final = "cooperative-sticky"
 
@@ -134,6 +140,8 @@ class TransactionSession:
         self._rebalanced = False
         self._rewind: set[int] = set()
         self._begin_again = Event()
+        self._joining_since: float | None = None
+        self._closing = CallsWithDeadline("close-consumer")
         self._retry = Retry(name, HEADQUARTERS, stop)
 
     def __enter__(self) -> "TransactionSession":
@@ -156,10 +164,9 @@ class TransactionSession:
             configuration["partition.assignment.strategy"] == _COOPERATIVE
             or configuration.get("group.protocol") == "consumer"
         )
+        self._joining_since = time.monotonic()
         self._consumer = Consumer(configuration)
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
+        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def begin_again(self) -> None:
         """Leave the group and join it again before the next batch, for example because the topic was recreated. Any
@@ -169,15 +176,25 @@ class TransactionSession:
 
     def _rejoin(self) -> None:
         log.warning("group_rejoined", session=self._name)
+        self._close()
         self._begin_again.clear()
-        self._consumer.close()
         self._unchecked.clear()
         self._continue_at.clear()
         self._rewind.clear()
         self._join()
 
+    def _close(self) -> None:
+        """Leave the group. A client that does not answer is left behind: its group notices."""
+        with suppress(TimeoutError):
+            self._closing.call(self._consumer.close, REQUEST_SECONDS)
+
+    def _is_stuck(self) -> bool:
+        """Whether the group has not answered for a long time."""
+        return self._joining_since is not None and time.monotonic() - self._joining_since > JOIN_SECONDS_MAX
+
     def __exit__(self, *_: object) -> None:
-        self._consumer.close()
+        self._close()
+        self._closing.close()
         self._producer.discard()
 
     def batches(self) -> Iterator[Batch]:
@@ -188,7 +205,7 @@ class TransactionSession:
         while not self._stop.is_set():
             messages: list[Message] = []
             with self._retrying():
-                if self._begin_again.is_set():
+                if self._begin_again.is_set() or self._is_stuck():
                     self._rejoin()
                 self._recover()
                 self._check_assigned()
@@ -328,6 +345,7 @@ class TransactionSession:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalanced = True
+        self._joining_since = None
         self._group_metadata = consumer.consumer_group_metadata()
         # Paused at any offset, until `_check_assigned`.
         paused = [TopicPartition(self._topic, assigned.partition, OFFSET_BEGINNING) for assigned in partitions]
@@ -339,7 +357,15 @@ class TransactionSession:
         self._unchecked |= {partition.partition for partition in partitions}
         log.info("partitions_assigned", session=self._name, partitions=sorted(p.partition for p in partitions))
 
-    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """The group has ended this membership, for example because the broker was frozen."""
+        self._revoked(consumer, partitions)
+        if consumer is self._consumer:
+            self._begin_again.set()
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         failpoint(f"{self._name}.in_on_revoke")
         self._rebalanced = True
         for partition in partitions:

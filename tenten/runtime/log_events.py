@@ -50,8 +50,9 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "group_rejoined": LogEvent(
         level="warning",
         fields=("session",),
-        meaning="The topic does not have the position at which the worker was reading; it joins its group again and "
-        "reads from where the database says.",
+        meaning="The topic does not have the position at which the worker was reading, or its group has ended its "
+        "membership or has not answered for 30 seconds; it joins its group again with a new client and reads from "
+        "where the database says.",
     ),
     "group_offsets_moved": LogEvent(
         level="warning",
