@@ -17,20 +17,17 @@ Its correctness relies on (see docs/decisions/0003-exactly-once-session.md):
 - Rebalances are noticed only while polling; records collected before one are dropped and read again.
 - Committed offsets are requested only after the broker has decided the previous transaction.
 - The client never chooses where reading begins: partitions are paused until `on_assigned` has decided it.
-- A client that has lost its membership is replaced: librdkafka may ask a coordinator that it does not know any more,
-  without end (its issues 5511 and 5456).
+- A member that has lost its membership joins again with a new client (`group_member.py`).
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Final
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
     KafkaError,
     KafkaException,
     Message,
@@ -40,9 +37,9 @@ from structlog import get_logger
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.group_member import GroupMember
 from tenten.kafka.records import record_position
-from tenten.kafka.transactional_producer import TRANSACTION_SECONDS, Outputs, TransactionalProducer
-from tenten.runtime.deadline import CallsWithDeadline
+from tenten.kafka.transactional_producer import Outputs, TransactionalProducer
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry
 from tenten.schemas.messages import HEADQUARTERS
@@ -58,11 +55,6 @@ BATCHES_TOGETHER: Final = 4
 SLOW_SECONDS: Final = 5.0
 """An attempt that fails after a longer time is repeated with half as many records: they may not fit into the time that
 the database and the broker allow."""
-
-JOIN_SECONDS_MAX: Final = 30.0
-"""A member that has no answer of its group for this time joins with a new client."""
-
-_COOPERATIVE: Final = "cooperative-sticky"
 
 _POSITION_LOST: Final = frozenset(
     {
@@ -127,46 +119,23 @@ class TransactionSession:
     ) -> None:
         self._name = name
         self._topic = topic
-        self._consumer_configuration = dict(consumer)
+        self._consumer_configuration = consumer
         self._on_assigned = on_assigned
         self._limits = limits
         self._records_max = limits.records_max
         self._stop = stop
         self._producer = TransactionalProducer(name, producer, transactional_id)
-        self._group_metadata: object = None
         self._unchecked: set[int] = set()
         self._continue_at: dict[int, int] = {}
         """By assigned partition: the end of what has been processed."""
         self._rebalanced = False
         self._rewind: set[int] = set()
         self._begin_again = Event()
-        self._joining_since: float | None = None
-        self._closing = CallsWithDeadline("close-consumer")
         self._retry = Retry(name, HEADQUARTERS, stop)
 
     def __enter__(self) -> "TransactionSession":
-        self._join()
+        self._member = GroupMember(self._name, self._topic, self._consumer_configuration, self._assigned, self._revoked)
         return self
-
-    def _join(self) -> None:
-        configuration = {
-            # After this time a dead member's partitions are reassigned.
-            "session.timeout.ms": TRANSACTION_SECONDS * 1000,
-            # Members learn of a rebalance by a heartbeat, and one that moves partitions takes two rounds.
-            "heartbeat.interval.ms": 500,
-            # A rebalance interrupts only the partitions that move.
-            "partition.assignment.strategy": _COOPERATIVE,
-            # An offset that the topic does not have is an error: nothing is skipped or repeated silently.
-            "auto.offset.reset": "error",
-            **self._consumer_configuration,
-        }
-        self._is_cooperative = (
-            configuration["partition.assignment.strategy"] == _COOPERATIVE
-            or configuration.get("group.protocol") == "consumer"
-        )
-        self._joining_since = time.monotonic()
-        self._consumer = Consumer(configuration)
-        self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def begin_again(self) -> None:
         """Leave the group and join it again before the next batch, for example because the topic was recreated. Any
@@ -176,25 +145,15 @@ class TransactionSession:
 
     def _rejoin(self) -> None:
         log.warning("group_rejoined", session=self._name)
-        self._close()
         self._begin_again.clear()
+        self._member.leave()
         self._unchecked.clear()
         self._continue_at.clear()
         self._rewind.clear()
-        self._join()
-
-    def _close(self) -> None:
-        """Leave the group. A client that does not answer is left behind: its group notices."""
-        with suppress(TimeoutError):
-            self._closing.call(self._consumer.close, REQUEST_SECONDS)
-
-    def _is_stuck(self) -> bool:
-        """Whether the group has not answered for a long time."""
-        return self._joining_since is not None and time.monotonic() - self._joining_since > JOIN_SECONDS_MAX
+        self._member.join()
 
     def __exit__(self, *_: object) -> None:
-        self._close()
-        self._closing.close()
+        self._member.leave()
         self._producer.discard()
 
     def batches(self) -> Iterator[Batch]:
@@ -205,7 +164,7 @@ class TransactionSession:
         while not self._stop.is_set():
             messages: list[Message] = []
             with self._retrying():
-                if self._begin_again.is_set() or self._is_stuck():
+                if self._begin_again.is_set() or self._member.is_lost:
                     self._rejoin()
                 self._recover()
                 self._check_assigned()
@@ -258,20 +217,20 @@ class TransactionSession:
         """After a failure: let the broker decide the last transaction, then read from the committed offsets again."""
         self._producer.ready()
         if self._rewind:
-            self._unchecked |= self._rewind & {partition.partition for partition in self._consumer.assignment()}
+            self._unchecked |= self._rewind & {partition.partition for partition in self._member.consumer.assignment()}
             self._rewind.clear()
 
     def _collect(self) -> list[Message]:
         """Collect fetched records, at most a few batches; waits only for the first. Empty after a rebalance."""
         self._rebalanced = False
-        first = self._consumer.poll(POLL_SECONDS)
+        first = self._member.consumer.poll(POLL_SECONDS)
         if first is None:
             return []
         messages = [first]
         size = len(first)
         records_max = BATCHES_TOGETHER * self._records_max
         while len(messages) < records_max and size < self._limits.bytes_max:
-            more = self._consumer.consume(min(CONSUME_RECORDS, records_max - len(messages)), timeout=0)
+            more = self._member.consumer.consume(min(CONSUME_RECORDS, records_max - len(messages)), timeout=0)
             messages.extend(more)
             size += sum(map(len, more))
             if not more:
@@ -307,7 +266,7 @@ class TransactionSession:
                 starts=start,
                 next_offsets=reached,
                 topic=self._topic,
-                group_metadata=self._group_metadata,
+                group_metadata=self._member.group_metadata,
                 following=batch,
             )
         return batch
@@ -318,7 +277,7 @@ class TransactionSession:
             return
         asked = [TopicPartition(self._topic, partition) for partition in sorted(self._unchecked)]
         try:
-            answered = self._consumer.committed(asked, timeout=REQUEST_SECONDS)
+            answered = self._member.consumer.committed(asked, timeout=REQUEST_SECONDS)
             committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
             starts = self._on_assigned(committed)
         except Exception:
@@ -326,12 +285,12 @@ class TransactionSession:
             raise
         begin_at = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         for position in begin_at:
-            self._consumer.seek(position)
+            self._member.consumer.seek(position)
         unlike = {number: offset for number, offset in starts.items() if _is_before(offset, committed[number])}
         if unlike:
             # If the worker dies between its commits, the next one must find where this batch began.
-            self._producer.commit_offsets(self._topic, unlike, self._group_metadata)
-        self._consumer.resume(begin_at)
+            self._producer.commit_offsets(self._topic, unlike, self._member.group_metadata)
+        self._member.consumer.resume(begin_at)
         self._continue_at.update(starts)
         self._unchecked.clear()
 
@@ -339,39 +298,20 @@ class TransactionSession:
         """Poll, since the group evicts a member that does not, and one that it has evicted learns of it, and gets an
         answer, only after a poll. A record of another partition is read again.
         """
-        message = self._consumer.poll(0)
+        message = self._member.consumer.poll(0)
         if message is not None and message.error() is None:
             self._rewind.add(record_position(message)[0])
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assigned(self, partitions: set[int]) -> None:
         self._rebalanced = True
-        self._joining_since = None
-        self._group_metadata = consumer.consumer_group_metadata()
-        # Paused at any offset, until `_check_assigned`.
-        paused = [TopicPartition(self._topic, assigned.partition, OFFSET_BEGINNING) for assigned in partitions]
-        if self._is_cooperative:
-            consumer.incremental_assign(paused)
-        else:
-            consumer.assign(paused)
-        consumer.pause(paused)
-        self._unchecked |= {partition.partition for partition in partitions}
-        log.info("partitions_assigned", session=self._name, partitions=sorted(p.partition for p in partitions))
+        self._unchecked |= partitions
 
-    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """The group has ended this membership, for example because the broker was frozen."""
-        self._revoked(consumer, partitions)
-        if consumer is self._consumer:
-            self._begin_again.set()
-
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if consumer is not self._consumer:
-            return
+    def _revoked(self, partitions: set[int]) -> None:
         failpoint(f"{self._name}.in_on_revoke")
         self._rebalanced = True
         for partition in partitions:
-            self._unchecked.discard(partition.partition)
-            self._continue_at.pop(partition.partition, None)
-        log.info("partitions_revoked", session=self._name, partitions=sorted(p.partition for p in partitions))
+            self._unchecked.discard(partition)
+            self._continue_at.pop(partition, None)
 
     @contextmanager
     def _retrying(self) -> Generator[None]:

@@ -1,8 +1,9 @@
 """The exactly-once loop against a real broker: aborts, fencing, rebalances, and a broker that dies."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -13,9 +14,10 @@ import pytest
 from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from structlog.testing import capture_logs
 
 from tenten import local
-from tenten.kafka import transaction_session
+from tenten.kafka import group_member, transaction_session
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
@@ -27,6 +29,8 @@ from tests.waiting import wait_for
 
 PARTITIONS: Final = 2
 BATCH_RECORDS: Final = 20
+POLL_SECONDS_MAX: Final = 6
+"""A member that does not poll for this time is evicted: the shortest that the client allows."""
 
 Step = Callable[[Batch], None]
 
@@ -106,7 +110,13 @@ class Copier:
         self._stage = stage
         self._steps = before, within
         settings = Settings.model_validate(
-            {"kafka": {"bootstrap.servers": stage.bootstrap_servers, "session.timeout.ms": "6000"}}
+            {
+                "kafka": {
+                    "bootstrap.servers": stage.bootstrap_servers,
+                    "session.timeout.ms": "6000",
+                    "max.poll.interval.ms": str(POLL_SECONDS_MAX * 1000),
+                }
+            }
         )
         self._session = TransactionSession(
             name="copier",
@@ -338,6 +348,33 @@ def test_joining_and_leaving_members_copy_everything_once(stage: Stage) -> None:
 
     # then
     assert Counter(stage.copied) == Counter(values)
+
+
+def test_member_whose_membership_has_ended_joins_with_a_new_client(stage: Stage) -> None:
+    """As after a freeze: a batch took longer than the group allows; each record is copied once in the end."""
+    # given
+    values = stage.write(100)
+
+    # when
+    with capture_logs() as events, stage.copier(before=Once(2, lambda _: time.sleep(POLL_SECONDS_MAX + 1))):
+        wait_for(lambda: "group_rejoined" in [event["event"] for event in events], "a new client")
+        wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
+
+
+def test_member_without_partitions_waits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group with more members than partitions has answered all of them: none joins again."""
+    monkeypatch.setattr(group_member, "JOIN_SECONDS_MAX", 4.0)
+    values = stage.write(100)
+    with capture_logs() as events, ExitStack() as ends:
+        for slot in range(PARTITIONS + 1):
+            ends.enter_context(stage.copier(slot=slot))
+        wait_for(lambda: [] in [event.get("partitions") for event in events], "a member without partitions")
+        time.sleep(group_member.JOIN_SECONDS_MAX + 1)
+        wait_for(stage.copies(values), "copies")
+    assert "group_rejoined" not in [event["event"] for event in events]
 
 
 def test_session_recovers_after_a_restart_of_the_broker(prefix: str) -> None:
