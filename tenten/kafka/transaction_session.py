@@ -275,14 +275,19 @@ class TransactionSession:
         """Read the partitions of the last rebalance, and those of a failed batch, from where `on_assigned` says."""
         if not self._unchecked:
             return
-        asked = [TopicPartition(self._topic, partition) for partition in sorted(self._unchecked)]
         try:
-            answered = self._member.consumer.committed(asked, timeout=REQUEST_SECONDS)
-            committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
-            starts = self._on_assigned(committed)
+            self._begin_reading(sorted(self._unchecked))
         except Exception:
+            # A rebalance meanwhile has made the group's metadata old; the next attempt needs those that it brings.
             self._stay_a_member()
             raise
+
+    def _begin_reading(self, partitions: list[int]) -> None:
+        """Resume these partitions where `on_assigned` says."""
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        answered = self._member.consumer.committed(asked, timeout=REQUEST_SECONDS)
+        committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
+        starts = self._on_assigned(committed)
         begin_at = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         for position in begin_at:
             self._member.consumer.seek(position)

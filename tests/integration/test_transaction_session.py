@@ -48,6 +48,8 @@ class Stage:
     attempts: list[list[bytes]] = field(default_factory=list)
     """The values of each attempted batch, in order."""
     assigned: list[dict[int, int | None]] = field(default_factory=list)
+    before_reading: Callable[[], None] = lambda: None
+    """Called when reading is to begin, before the answer."""
 
     def set_up(self) -> None:
         """Create both topics."""
@@ -68,6 +70,7 @@ class Stage:
     def begin_reading(self, committed: dict[int, int | None]) -> dict[int, int]:
         """Record the call; reading begins at the committed offsets."""
         self.assigned.append(committed)
+        self.before_reading()
         return {partition: offset or 0 for partition, offset in committed.items()}
 
     @property
@@ -331,6 +334,29 @@ def _members(stage: Stage) -> int:
     (future,) = admin.describe_consumer_groups([f"{stage.prefix}group"]).values()
     group = future.result(DEADLINE_SECONDS)
     return len(group.members) if group.state == ConsumerGroupState.STABLE else 0
+
+
+def test_member_that_joins_before_the_first_offsets_are_committed_stops_nobody(stage: Stage) -> None:
+    """A new group commits where it begins; a rebalance at this moment makes its generation old, once."""
+    # given
+    values = stage.write(100)
+    began = Event()
+
+    def wait_for_other_member() -> None:
+        if not began.is_set():
+            began.set()
+            wait_for(lambda: _members(stage) == 2, "the other member")
+
+    stage.before_reading = wait_for_other_member
+
+    # when
+    with stage.copier():
+        assert began.wait(DEADLINE_SECONDS)
+        with stage.copier(slot=1):
+            wait_for(stage.copies(values), "copies")
+
+    # then
+    assert Counter(stage.copied) == Counter(values)
 
 
 def test_joining_and_leaving_members_copy_everything_once(stage: Stage) -> None:
