@@ -35,10 +35,12 @@ test: $(INSTALLED)
 packaging: $(INSTALLED)
 	$(BIN)/python -m benchmarks.packaging
 
-# Random faults, each test for SECONDS: make soak SECONDS=600 SEED=1
+# Random faults, all of them at once for SECONDS, each kind alone for a tenth: make soak SECONDS=3600 SEED=1
+# Only the run of everything at once, with its result in a file: make soak ONLY=tests/faults/test_soak_run.py RESULT=FILE
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=thorough
-	TENTEN_SOAK_SECONDS=$(SECONDS) TENTEN_SOAK_SEED=$(SEED) $(BIN)/python -m pytest -v -m soak -o faulthandler_timeout=0
+	$(if $(ONLY),,$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=thorough)
+	TENTEN_SOAK_SECONDS=$(SECONDS) TENTEN_SOAK_SEED=$(SEED) TENTEN_SOAK_RESULT=$(RESULT) \
+	$(BIN)/python -m pytest -v -m soak -o faulthandler_timeout=0 $(ONLY)
 
 demo: $(INSTALLED)
 	$(BIN)/tenten demo

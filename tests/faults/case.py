@@ -38,6 +38,8 @@ class Setting:
     """Whether the events violate no other rules than those of the model."""
     sales_orders: Sequence = Sequence(format="SO-########")
     """Of every legal entity."""
+    holes: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """By legal entity: the numbers of a continuous sequence of which `recover` has said that no customer has them."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class Case:
     """Replies to customer events."""
     snapshots: dict[str, list[tuple[Record, dict[str, Any] | None]]] = field(default_factory=lambda: defaultdict(list))
     """By customer id, oldest first; None is a tombstone."""
+    earlier_snapshots: dict[str, list[tuple[Record, dict[str, Any] | None]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """The same of topics that were deleted since."""
     transactions: dict[str, list[tuple[Record, dict[str, Any]]]] = field(default_factory=lambda: defaultdict(list))
     """By transaction id, from any channel, with repeats."""
     dead_transactions: dict[tuple[int, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
@@ -65,7 +71,7 @@ class Case:
 def read(case: Case) -> Iterator[str]:
     """Decode the topics. Outputs that cannot be decoded violate a promise themselves."""
     yield from _read_inputs(case)
-    for record in case.evidence.committed["channel-replies"]:
+    for record in (*case.evidence.earlier.get("channel-replies", ()), *case.evidence.committed["channel-replies"]):
         reply = decode("Reply", record.value or b"")
         if record.key != reply["channel_id"].encode():
             yield f"replies: {record.place} has a different channel than its key"
@@ -81,12 +87,16 @@ def read(case: Case) -> Iterator[str]:
         if record.key != reply["channel_id"].encode():
             yield f"replies: {record.place} has a different channel than its key"
         case.sales_replies.append((record, reply))
-    for record in case.evidence.committed["customers"]:
-        snapshot = None if record.value is None else decode("Customer", record.value)
-        customer_id = (record.key or b"").decode()
-        if snapshot is not None and snapshot["customer_id"] != customer_id:
-            yield f"snapshots: {record.place} has a different customer than its key"
-        case.snapshots[customer_id].append((record, snapshot))
+    for records, snapshots in (
+        (case.evidence.earlier.get("customers", ()), case.earlier_snapshots),
+        (case.evidence.committed["customers"], case.snapshots),
+    ):
+        for record in records:
+            snapshot = None if record.value is None else decode("Customer", record.value)
+            customer_id = (record.key or b"").decode()
+            if snapshot is not None and snapshot["customer_id"] != customer_id:
+                yield f"snapshots: {record.place} has a different customer than its key"
+            snapshots[customer_id].append((record, snapshot))
 
 
 def _read_inputs(case: Case) -> Iterator[str]:

@@ -53,8 +53,9 @@ def _numbers(case: Case) -> dict[str, set[str]]:
         numbers[str(row["customer_id"])].add(row["account_number"])
     for _, reply in case.replies:
         numbers[reply["customer_id"]].add(reply["account_number"])
-    for customer_id, history in case.snapshots.items():
-        numbers[customer_id] |= {snapshot["account_number"] for _, snapshot in history if snapshot is not None}
+    for snapshots in (case.earlier_snapshots, case.snapshots):
+        for customer_id, history in snapshots.items():
+            numbers[customer_id] |= {snapshot["account_number"] for _, snapshot in history if snapshot is not None}
     for channel in case.evidence.channels.values():
         for customer_id, row in channel.customers.items():
             numbers[customer_id].add(row["account_number"])
@@ -96,9 +97,12 @@ def _no_gap(case: Case) -> Iterator[str]:
         next_number = case.evidence.headquarters.sequences[entity]["next"]
         if taken and taken[-1] >= next_number:
             yield f"I2: {entity} has given out {taken[-1]} and would give out {next_number} next"
-        gaps = set(range(sequence.first, next_number)) - set(taken)
-        if sequence.continuous and gaps:
-            yield f"I3: the continuous sequence of {entity} lacks {sorted(gaps)[:10]} of its {next_number - 1} numbers"
+        gaps, holes = set(range(sequence.first, next_number)) - set(taken), {*case.setting.holes.get(entity, ())}
+        if sequence.continuous and gaps - holes:
+            lacks = sorted(gaps - holes)[:10]
+            yield f"I3: the continuous sequence of {entity} lacks {lacks} of its {next_number - 1} numbers"
+        if holes - gaps:
+            yield f"I3: nobody has {sorted(holes - gaps)[:10]} of {entity}, as was said, and now somebody does"
 
 
 def _nothing_lost(case: Case) -> Iterator[str]:

@@ -10,8 +10,9 @@ from tests.faults.states import State, parsed, state_of_avro
 
 
 def versions_ascend(case: Case) -> Iterator[str]:
-    """I5: per key of the topic, and in the observations of a channel."""
-    for customer_id, history in case.snapshots.items():
+    """I5: per key of the topic, also from a deleted topic to the next, and in the observations of a channel."""
+    for customer_id in case.earlier_snapshots.keys() | case.snapshots.keys():
+        history = [*case.earlier_snapshots.get(customer_id, ()), *case.snapshots.get(customer_id, ())]
         if len({record.partition for record, _ in history}) > 1:
             yield f"I5: customer {customer_id} is in several partitions of customers"
         newest: dict[str, Any] = {"version": 0}

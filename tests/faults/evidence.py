@@ -110,6 +110,8 @@ class Evidence:
     group_offsets: Mapping[str, Mapping[int, int]]
     """By group and partition: the committed offsets of headquarters' groups."""
     channels: Mapping[str, ChannelTables] = field(default_factory=dict)
+    earlier: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    """By topic without prefix: the committed records of topics of this name that the test has deleted, oldest first."""
 
 
 def gather(

@@ -213,7 +213,7 @@ def test_broker_frozen_under_load_ends_no_process_and_loses_nothing(
 def test_broker_frozen_again_and_again_ends_no_process_and_loses_nothing(
     tmp_path: Path, broker: local.LocalKafka, prefix: str, new_database: NewDatabase
 ) -> None:
-    """Ten times for a minute, and for `TENTEN_SOAK_SECONDS` at least."""
+    """Ten times for a minute, and for a tenth of `TENTEN_SOAK_SECONDS` at least."""
     with three_stores(tmp_path, broker, prefix, new_database) as company, company.opened() as tills:
         for number in soak_rounds():
             with selling(tills):

@@ -37,7 +37,7 @@ def test_workers_killed_at_random_times_lose_and_double_nothing(scene: Scene) ->
 
 @pytest.mark.soak
 def test_headquarters_killed_again_and_again_changes_nothing(scene: Scene) -> None:
-    """The same for `TENTEN_SOAK_SECONDS`."""
+    """The same for a tenth of `TENTEN_SOAK_SECONDS`."""
     story = headquarters_story.killed_at_random_times(scene, soak_rng(), soak_rounds())
     assert story.violations == []
     assert set(story.exit_codes[:-1]) == {-signal.SIGKILL}
@@ -46,7 +46,7 @@ def test_headquarters_killed_again_and_again_changes_nothing(scene: Scene) -> No
 
 @pytest.mark.soak
 def test_workers_killed_again_and_again_lose_and_double_nothing(scene: Scene) -> None:
-    """The same for `TENTEN_SOAK_SECONDS`."""
+    """The same for a tenth of `TENTEN_SOAK_SECONDS`."""
     story = transactions_story.killed_at_random_times(scene, soak_rng(), soak_rounds())
     assert story.violations == []
     assert set(story.exit_codes[:-2]) == {-signal.SIGKILL}

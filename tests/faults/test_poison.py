@@ -72,7 +72,7 @@ def test_each_unreadable_record_is_one_dead_letter(scene: Scene, houston: Store)
 
 @pytest.mark.soak
 def test_unreadable_records_of_every_kind_are_dead_letters(scene: Scene, houston: Store) -> None:
-    """The same for `TENTEN_SOAK_SECONDS`, with 2,000 unreadable records in each round."""
+    """The same for a tenth of `TENTEN_SOAK_SECONDS`, with 2,000 unreadable records in each round."""
     # given
     seed = soak_seed()
     undetected: list[str] = []

@@ -48,6 +48,7 @@ class Stage:
     attempts: list[list[bytes]] = field(default_factory=list)
     """The values of each attempted batch, in order."""
     assigned: list[dict[int, int | None]] = field(default_factory=list)
+    poll_seconds_max: int = POLL_SECONDS_MAX
     before_reading: Callable[[], None] = lambda: None
     """Called when reading is to begin, before the answer."""
 
@@ -117,7 +118,7 @@ class Copier:
                 "kafka": {
                     "bootstrap.servers": stage.bootstrap_servers,
                     "session.timeout.ms": "6000",
-                    "max.poll.interval.ms": str(POLL_SECONDS_MAX * 1000),
+                    "max.poll.interval.ms": str(stage.poll_seconds_max * 1000),
                 }
             }
         )
@@ -348,6 +349,8 @@ def test_member_that_joins_before_the_first_offsets_are_committed_stops_nobody(s
             wait_for(lambda: _members(stage) == 2, "the other member")
 
     stage.before_reading = wait_for_other_member
+    # The group's eviction of a member that does not poll would help, after minutes.
+    stage.poll_seconds_max = 2 * int(DEADLINE_SECONDS)
 
     # when
     with stage.copier():
