@@ -17,6 +17,7 @@ State = Literal["intact", "cut", "frozen", "slow"]
 _PIECE_BYTES: Final = 65_536
 _SLOW_BYTES: Final = 1_024
 _SLOW_SECONDS: Final = 0.05
+_CLOSED_SECONDS: Final = 0.1
 _SECONDS: Final = 10.0
 
 
@@ -67,6 +68,8 @@ class ConnectionProxy:
         if self._server is not None:
             self._server.close()
         await self._become("cut")
+        # Transports close in the next turn of the loop.
+        await asyncio.sleep(_CLOSED_SECONDS)
 
     async def _become(self, state: State) -> None:
         self._state = state
@@ -92,6 +95,8 @@ class ConnectionProxy:
         # `become("cut")` cancels connections.
         with suppress(OSError, asyncio.CancelledError):
             await self._connect(reader, writer)
+        # Also when the other side did not accept.
+        writer.transport.abort()
         self._connections.discard(connection)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -107,7 +112,6 @@ class ConnectionProxy:
             for direction in directions:
                 direction.cancel()
             far_writer.transport.abort()
-            writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

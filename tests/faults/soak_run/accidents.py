@@ -81,21 +81,32 @@ def _recreate_customers(company: Company) -> None:
         tenten = company.command()
         tenten.ok("topics", "apply")
         tenten.ok("headquarters", "republish")
+    _forbid_refusals(company)
     company.faults["customers recreated"] += 1
 
 
 def _recreate_replies(company: Company) -> None:
     """Delete and create `channel-replies` under running workers: stores send again whatever has no answer."""
     _recreate(company, CHANNEL_REPLIES, company.workers("headquarters"))
+    time.sleep(_SETTLING_SECONDS)
+    _forbid_refusals(company)
     company.faults["channel-replies recreated"] += 1
 
 
 def _recreate(company: Company, topic: Topic, writers: Sequence[Program]) -> None:
-    """The same, with its committed records kept for the checker."""
+    """The same, with its committed records kept for the checker. Programs that need it then may end and say so."""
     scene = company.scene
     with _frozen(writers):
         company.earlier[topic.name] += read_topic(scene.bootstrap_servers, scene.prefix, topic.name)
+        for program in company.programs.values():
+            program.may_refuse += ("tenten topics apply",)
         recreate(scene.settings, topic)
+
+
+def _forbid_refusals(company: Company) -> None:
+    for program in company.programs.values():
+        program.look_after()
+        program.may_refuse = ()
 
 
 @contextmanager
@@ -126,7 +137,7 @@ def _refusing(programs: Sequence[Program], command: str) -> Iterator[None]:
     """After the block, wait until each of these has refused to go on and named this command."""
     read_to = {program.name: program.log.stat().st_size if program.log.exists() else 0 for program in programs}
     for program in programs:
-        program.may_refuse = True
+        program.may_refuse = (command, *program.may_refuse)
     yield
     for program in programs:
 
@@ -140,7 +151,7 @@ def _refusing(programs: Sequence[Program], command: str) -> Iterator[None]:
     for program in programs:
         wait_for(lambda program=program: not program.is_running(), f"{program.name} to end", NOTICED_SECONDS_MAX)  # type: ignore[misc]
         program.look_after()
-        program.may_refuse = False
+        program.may_refuse = ()
 
 
 def _close_connections(company: Company) -> None:

@@ -48,8 +48,8 @@ class Program:
     is_spared: bool = False
     """Never killed, so that its memory can be watched; it is frozen as the others are."""
     is_wanted: bool = True
-    may_refuse: bool = False
-    """During an accident it may end with a message that names the way out."""
+    may_refuse: tuple[str, ...] = ()
+    """During an accident it may end with a message that names one of these commands."""
     ends: list[str] = field(default_factory=list)
     """Every end that was neither a kill nor an allowed refusal: there must be none."""
     kills: int = 0
@@ -149,8 +149,8 @@ class Program:
         self._start_at = time.monotonic() + PAUSE_SECONDS
         if self._is_killed and code == -signal.SIGKILL:
             return
-        if self.may_refuse and code == _REFUSED:
+        tail = self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
+        if code == _REFUSED and any(command in tail for command in self.may_refuse):
             self.refusals += 1
             return
-        tail = self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
         self.ends.append(f"{self.name} ended with {code}: {tail}")

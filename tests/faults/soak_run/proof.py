@@ -17,8 +17,8 @@ LIFE_SECONDS_MIN: Final = 300.0
 WARM_SECONDS: Final = 60.0
 """After this time a process has seen everything that it keeps."""
 
-GROWTH_BYTES_MAX: Final = 32 * 1024**2
-"""More than caches and queues still need after that; far less than an hour of lost objects."""
+GROWTH_BYTES_MAX: Final = 64 * 1024**2
+"""A first resync, long after the start, needs most of it; an hour of lost objects is more."""
 
 
 def gathered(company: Company) -> Evidence:
