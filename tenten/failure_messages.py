@@ -36,8 +36,10 @@ def _of_kafka(error: Exception) -> str:
 def _of_database(error: Exception) -> str:
     """The sentence without statement and server details, which may contain personal data."""
     from tenten.runtime.database_refusal import remedy_of
-    from tenten.runtime.error_codes import error_code
+    from tenten.runtime.error_codes import error_code, is_full
 
+    if is_full(error):
+        return "no space is left on the disk of the database: nothing was written; make room, then repeat the command"
     cause = getattr(error, "orig", None)
     code = error_code(error)
     if code is None:

@@ -30,9 +30,9 @@ from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
 from tenten.producers.relay.queue_feed import QueueFeed
 from tenten.producers.till.loyalty import issue_reserved_cards
 from tenten.producers.till.open_channel import OpenChannel, open_channel
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.error_codes import error_code, is_full, is_transient
 from tenten.runtime.errors import KafkaRefused, LockHeld, TentenError
-from tenten.runtime.retry import Retry
+from tenten.runtime.retry import FULL_ADVICE, Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Reason
 from tenten.sql.locks import relay_lock
@@ -207,6 +207,8 @@ def _log_failed(channel: str, error: Exception) -> None:
 
 def _advice(error: Exception) -> str:
     """The remedy, if there is one; never a database's own text, which may contain personal data."""
+    if is_full(error):
+        return FULL_ADVICE
     remedy = (refusal_of(error) if isinstance(error, KafkaException) else None) or error
     return str(remedy) if isinstance(remedy, TentenError) else "retrying automatically"
 

@@ -33,6 +33,9 @@ _DISK_FULL: Final = "53100"
 
 _SQLITE_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
+_SQLITE_NO_SHARED_MEMORY: Final = sqlite3.SQLITE_IOERR_SHMSIZE
+"""A file of 32 KiB, which the first connection creates, has no space on the disk."""
+
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed when it is retried: connections, locks, resources, shutdowns.
@@ -71,7 +74,7 @@ def is_full(error: BaseException) -> bool:
     """Whether the database has no space left. Workers retry; a till raises `DatabaseFull`."""
     return any(
         ((postgresql := _postgresql_error(inner)) is not None and postgresql.sqlstate == _DISK_FULL)
-        or (isinstance(inner, sqlite3.Error) and _sqlite_code(inner) == sqlite3.SQLITE_FULL)
+        or (isinstance(inner, sqlite3.Error) and _sqlite_is_full(inner))
         for inner in _chain(error)
     )
 
@@ -106,7 +109,7 @@ def _is_transient(error: BaseException) -> bool:
         case DisconnectionError() | NoConnectionFree():
             return True
         case sqlite3.Error():
-            return _sqlite_code(error) in _SQLITE_CODES
+            return _sqlite_code(error) in _SQLITE_CODES or _sqlite_is_full(error)
     postgresql = _postgresql_error(error)
     if postgresql is not None:
         return _postgresql_is_transient(postgresql)
@@ -132,6 +135,11 @@ def _sqlite_code(error: sqlite3.Error) -> int | None:
     """The primary result code; None for errors of Python's own module."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+def _sqlite_is_full(error: sqlite3.Error) -> bool:
+    extended = getattr(error, "sqlite_errorcode", None)
+    return _sqlite_code(error) == sqlite3.SQLITE_FULL or extended == _SQLITE_NO_SHARED_MEMORY
 
 
 def _kafka_error(error: BaseException) -> "KafkaError | None":

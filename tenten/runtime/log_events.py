@@ -24,8 +24,16 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("process", "channel", "error", "code"),
         meaning="A transient failure: the work is retried until it succeeds. Logged once per outage.",
     ),
+    "disk_full": LogEvent(
+        level="warning",
+        fields=("process", "channel", "code", "advice"),
+        meaning="No space is left on the disk of the database: make room. The work is retried until it succeeds; "
+        "nothing is lost. Logged once per outage, in place of `retry_started`.",
+    ),
     "retry_recovered": LogEvent(
-        level="info", fields=("process", "channel"), meaning="The work succeeds again; ends `retry_started`."
+        level="info",
+        fields=("process", "channel"),
+        meaning="The work succeeds again; ends `retry_started` and `disk_full`.",
     ),
     "kafka_error": LogEvent(
         level="warning",

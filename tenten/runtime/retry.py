@@ -9,13 +9,15 @@ from typing import Final, TypeVar
 
 from structlog import get_logger
 
-from tenten.runtime.error_codes import error_code, is_transient
+from tenten.runtime.error_codes import error_code, is_full, is_transient
 from tenten.runtime.errors import TransactionFailed, WriteConflict
 
 log = get_logger(__name__)
 
 _PAUSE_SECONDS_MIN: Final = 0.05
 _PAUSE_SECONDS_MAX: Final = 5.0
+
+FULL_ADVICE: Final = "no space is left on the disk of the database: make room; nothing is lost, the work is retried"
 
 _NOT_AN_OUTAGE: Final = (TransactionFailed, WriteConflict)
 """Retried without `retry_started`: the first is logged where it happens, the second is ordinary concurrency."""
@@ -99,6 +101,15 @@ class Retry:
         self._recovered_at = min(self._recovered_at, time.monotonic())
 
     def _log_retry_started(self, error: Exception) -> None:
+        if is_full(error):
+            log.warning(
+                "disk_full",
+                process=self._process,
+                channel=self._channel,
+                code=error_code(error),
+                advice=FULL_ADVICE,
+            )
+            return
         log.warning(
             "retry_started",
             process=self._process,

@@ -157,6 +157,21 @@ def test_full_sqlite_is_recognised(tmp_path: Path) -> None:
     assert error_code(refused.value) == "SQLITE_FULL"
 
 
+def test_sqlite_without_space_for_its_shared_memory_is_full() -> None:
+    """The first connection to a database on a full disk gets this error, before it could write or read anything."""
+    # given
+    refused = sqlite3.OperationalError("disk I/O error")
+    refused.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    other = sqlite3.OperationalError("disk I/O error")
+    other.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+
+    # then
+    assert is_full(OperationalError("SELECT", None, refused))
+    assert is_transient(refused)
+    assert not is_full(other)
+    assert not is_transient(other)
+
+
 def test_sqlite_data_errors_are_not_transient() -> None:
     """A violated constraint, a misspelt statement and an error of the module itself do not go away."""
     # given
