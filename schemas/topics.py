@@ -94,7 +94,7 @@ SCHEMAS: Final = Topic(
     key="fingerprint",
     value="Avro schema",
     partitions=1,
-    configuration={"cleanup.policy": "compact"},
+    configuration={"cleanup.policy": "compact", **_BROKER_CLOCK},
 )
 RETAIL_TRANSACTIONS: Final = Topic(
     name="retail-transactions",

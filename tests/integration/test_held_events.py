@@ -406,6 +406,25 @@ def test_create_of_another_channel_is_not_held_back(worker: Worker) -> None:
     assert worker.query("SELECT account_number FROM customers") == ["C-000001"]
 
 
+def test_touch_in_the_future_does_not_delay_the_next_one(worker: Worker) -> None:
+    """Headquarters' clock was an hour ahead when it touched the customer in vain, and is right again."""
+    # given
+    worker.empty()
+    held = Store().event(0, "create")
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process([held])
+    worker.start(ALL_CHANNELS)
+    touches = HeldTouches(
+        settings=NOT_SENT, engine=worker.engine, channels=ALL_CHANNELS, held=worker.at.held, headers={}
+    )
+
+    # when, then
+    assert touches.due() == [held.customer_id]
+    assert touches.due() == []
+    worker.connection.execute("UPDATE held_events SET touched_at = touched_at + interval '1 hour'")
+    assert touches.due() == [held.customer_id]
+
+
 def test_event_that_the_database_rejects_is_rejected_among_held_ones(worker: Worker) -> None:
     """The database does not accept the last of three held events: only this one is rejected."""
     # given

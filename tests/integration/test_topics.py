@@ -1,10 +1,11 @@
 """Creation and configuration of topics on a real broker."""
 
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pydantic import ValidationError
 
 from tenten.kafka import topics_admin
@@ -36,6 +37,27 @@ def test_keyed_topics_get_the_configured_number_of_partitions(bootstrap_servers:
     }
     assert found[settings.topic(ASYNC_CUSTOMERS)].partitions == 2
     assert found[settings.topic(SCHEMAS)].partitions == 1
+    # A broker refuses times that are more than an hour ahead, unless it writes its own.
+    assert refused_when_ahead(settings, hours=2) == {
+        settings.topic(topic) for topic in ALL if topic.name.endswith(".dlq")
+    }
+
+
+def refused_when_ahead(settings: Settings, hours: int) -> set[str]:
+    """The topics that refuse a record of a writer whose clock is so far ahead."""
+    producer = Producer({"bootstrap.servers": settings.kafka["bootstrap.servers"]})
+    refused: set[str] = set()
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            assert error.code() == KafkaError.INVALID_TIMESTAMP, error
+            refused.add(message.topic() or "")
+
+    ahead = round((time.time() + hours * 3600) * 1000)
+    for topic in ALL:
+        producer.produce(settings.topic(topic), b"{}", b"key", timestamp=ahead, on_delivery=delivered)
+    assert producer.flush(60) == 0
+    return refused
 
 
 def test_default_is_twelve_partitions(bootstrap_servers: str, prefix: str) -> None:

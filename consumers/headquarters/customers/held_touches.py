@@ -118,6 +118,7 @@ _TOUCH: Final = """
         SELECT customer_id FROM held_events
         WHERE {condition} AND (
             touched_at IS NULL
+            OR touched_at > :now + :pause * interval '1 second'
             OR touched_at < :now - :pause * power(2, least(touches - 1, :doublings_max)) * interval '1 second'
         )
         GROUP BY customer_id ORDER BY min(held_id) LIMIT :customers_max
@@ -126,6 +127,8 @@ _TOUCH: Final = """
     FROM due WHERE held_events.customer_id = due.customer_id
     RETURNING held_events.customer_id::text
 """
+"""A touch that lies in the future was noted with a wrong clock."""
+
 _TOUCH_CAUSE: Final = text(_TOUCH.format(condition="code = :code AND subject = :subject AND judged_at IS NULL"))
 """Note a touch of the customers held for this cause that are due, in the order in which their events arrived."""
 
