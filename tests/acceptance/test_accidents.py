@@ -1,48 +1,25 @@
 """The pages about accidents at headquarters: the accident happens, and the page's own commands lead out of it."""
 
-import shlex
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+
+from tenten.kafka.offsets import last_stable_offsets
+from tenten.kafka.topics_admin import admin_client
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import CUSTOMERS
-from tests.acceptance.cli import ROOT, Tenten, wait_until
-from tests.acceptance.test_readme import blocks_of
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
+from tests.acceptance.cli import Tenten, wait_until
+from tests.acceptance.pages import (
+    commands_of,
+    create,
+    headquarters_running,
+    numbers,
+    order,
+    sales_order,
+    trading,
+    type_in,
+)
 from tests.restores import back_up, delete_topic, restore
-
-
-def commands_of(page: str) -> list[list[str]]:
-    """The commands of each block of the page, in order."""
-    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
-    return [[command.text for command in block.commands] for block in blocks_of(text)]
-
-
-def type_in(company: Tenten, commands: list[str]) -> None:
-    """Type the commands of a block; each must succeed."""
-    for command in commands:
-        tenten, *words = shlex.split(command)
-        assert tenten == "tenten"
-        company.ok(*words)
-
-
-@contextmanager
-def trading(company: Tenten) -> Iterator[None]:
-    """Headquarters and the store houston run during the block."""
-    with (
-        company.running("headquarters", "run"),
-        company.running("transactions", "run"),
-        company.running("channel", "run", "houston"),
-    ):
-        yield
-
-
-def create(company: Tenten, name: str) -> str:
-    """Create a customer in houston; its account number."""
-    words = ("customer", "create", "houston", "--first-name", name, "--sync", "60", "--json")
-    number = company.ok(*words).json["account_number"]
-    assert isinstance(number, str)
-    return number
 
 
 def test_restored_database(ready_company: Tenten, headquarters_url: str) -> None:
@@ -55,8 +32,8 @@ def test_restored_database(ready_company: Tenten, headquarters_url: str) -> None
     backup = back_up(headquarters_url)
     with trading(company):
         create(company, "Ben")
-        order = company.ok("order", "create", "houston", "--line", "TEA:1:9", "--json").json["transaction_id"]
-        wait_until(lambda: _sales_order(company, order) is not None, "the sales order")
+        ordered = order(company)
+        wait_until(lambda: sales_order(company, ordered) is not None, "the sales order")
     restore(headquarters_url, backup)
     # when
     type_in(company, first)
@@ -64,27 +41,21 @@ def test_restored_database(ready_company: Tenten, headquarters_url: str) -> None
         # then
         assert create(company, "Cy") == "C-00000003"
         type_in(company, second)
-    assert _sales_order(company, order) == "SO-00000001"
-    names = [company.ok("customer", "search", "houston", name, "--json").json for name in ("ada", "ben", "cy")]
-    assert [found[0]["account_number"] for found in names] == ["C-00000001", "C-00000002", "C-00000003"]
+    assert sales_order(company, ordered) == "SO-00000001"
+    assert numbers(company, "ada", "ben", "cy") == ["C-00000001", "C-00000002", "C-00000003"]
 
 
-def _sales_order(company: Tenten, order: str) -> str | None:
-    number = company.ok("order", "show", "houston", order, "--json").json["sales_order"]
-    assert number is None or isinstance(number, str)
-    return number
-
-
-def test_recreated_topic(ready_company: Tenten) -> None:
-    """`customers` is deleted: no store loses a customer, and after the commands of the page all is as before."""
+def test_recreated_topic_and_moved_offsets(ready_company: Tenten) -> None:
+    """`customers` is deleted: no store loses a customer, and after the commands of the page all is as before. Then the
+    group's offsets are moved past an unread event, and to the beginning: no event is skipped or numbered twice.
+    """
     company = ready_company
     first, second = commands_of("recreated-topic.md")
     # given
     with trading(company):
         for name in ("Ada", "Ben"):
             create(company, name)
-    document = (company.directory / "tenten.toml").read_text()
-    settings = Settings.model_validate(tomllib.loads(document), context={"directory": company.directory})
+    settings = settings_of(company)
     delete_topic(settings, CUSTOMERS)
     # when
     type_in(company, first)
@@ -95,3 +66,47 @@ def test_recreated_topic(ready_company: Tenten) -> None:
     status = company.ok("channel", "status", "houston", "--json").json
     assert (status["customers"], status["pending"], status["unsettled"]) == (3, 0, 0)
     assert company.ok("headquarters", "verify", "--json").json["customers"] == 3
+
+    # given
+    (checks,) = commands_of("moved-offsets.md")
+    with company.running("channel", "run", "houston"):
+        company.ok("customer", "create", "houston", "--first-name", "Dee")
+        wait_until(lambda: _unsent(company) == 0, "the event to be sent")
+        # when
+        move_offsets(settings, to_end=True)
+        with headquarters_running(company):
+            # then
+            wait_until(lambda: numbers(company, "dee") == ["C-00000004"], "the account number")
+            type_in(company, checks)
+        assert "group_offsets_moved" in company.log
+        # when
+        move_offsets(settings, to_end=False)
+        with headquarters_running(company):
+            # then
+            assert create(company, "Eve") == "C-00000005"
+            type_in(company, checks)
+    assert numbers(company, "ada", "ben", "cy", "dee") == [f"C-0000000{number}" for number in (1, 2, 3, 4)]
+
+
+def settings_of(company: Tenten) -> Settings:
+    """The settings in the company's file."""
+    document = tomllib.loads((company.directory / "tenten.toml").read_text())
+    return Settings.model_validate(document, context={"directory": company.directory})
+
+
+def _unsent(company: Tenten) -> int:
+    count = company.ok("channel", "status", "houston", "--json").json["unsent"]
+    assert isinstance(count, int)
+    return count
+
+
+def move_offsets(settings: Settings, *, to_end: bool) -> None:
+    """Move the offsets of the group `headquarters` to the end, or to the beginning, as an operator does. It has no
+    members.
+    """
+    topic = settings.topic(ASYNC_CUSTOMERS)
+    ends = last_stable_offsets(settings, topic, settings.partitions)
+    moved = [TopicPartition(topic, number, end if to_end else 0) for number, end in ends.items()]
+    request = ConsumerGroupTopicPartitions(settings.group("headquarters"), moved)
+    (future,) = admin_client(settings).alter_consumer_group_offsets([request]).values()
+    assert {partition.error for partition in future.result(60).topic_partitions} == {None}
