@@ -57,7 +57,7 @@ def own_servers(
         os.environ.pop(name, None)
     directory = local.temporary_directory("tenten-bench-")
     try:
-        kafka = local.start_kafka(directory / "servers" / "kafka", report, broker_properties)
+        kafka = local.start_kafka(directory / "servers" / "kafka", report, broker_properties, java_options=())
         postgres = local.start_postgres(directory / "servers" / "postgres", report)
         yield Servers(
             bootstrap_servers=kafka.bootstrap_servers,

@@ -16,9 +16,6 @@ from tests.services import end_run, kafka_for_tests, postgresql_for_tests
 
 register_profiles()
 
-# Brokers of tests run for seconds: optimizing their code would take longer than it saves.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-
 LONG_FILES = (
     "test_readme",
     "test_outages",

@@ -23,6 +23,9 @@ STORES: Final = ("houston", "seattle", "boston")
 
 _SETTINGS: Final = """\
 # Three stores of one company; houston has a server of its own, the others a file each.
+# One machine needs no more: each transaction of Kafka writes to every partition that it touches.
+partitions = 3
+
 [legal_entities.usrt]
 country = "US"
 currency = "USD"

@@ -9,6 +9,8 @@ like this::
             with session.transaction(batch) as out:
                 out.send(topic, key, value)
 
+A batch without outputs needs no Kafka transaction: `session.commit_later(batch)` in its place.
+
 Its correctness relies on (see docs/decisions/0003-exactly-once-session.md):
 
 - The group metadata is captured when partitions are assigned and kept with each batch. The broker checks the group's
@@ -66,6 +68,9 @@ _POSITION_LOST: Final = frozenset(
 )
 """Errors of a topic that does not have the position: it was recreated, or its records have expired or were lost."""
 
+COMMIT_LATER_SECONDS: Final = 1.0
+"""How long the offsets of batches without outputs are not committed at most, while records arrive."""
+
 CONSUME_RECORDS: Final = 1_000
 """How many records are consumed per call while a batch fills."""
 
@@ -102,7 +107,7 @@ class TransactionSession:
     `transactional_id` is called whenever a new producer is created; it must return the id of a reserved slot.
     `on_assigned` receives partitions with the committed offset of each (None: no commit) and returns where reading of
     each begins. It is called after an assignment and after a failure, outside the client's callbacks; it may
-    block, and may raise to stop.
+    block, and may raise to stop. `linger_seconds`: a batch that is not full waits this long for more records.
     """
 
     def __init__(
@@ -116,18 +121,23 @@ class TransactionSession:
         on_assigned: Callable[[dict[int, int | None]], Mapping[int, int]],
         limits: BatchLimits,
         stop: Event,
+        linger_seconds: float = 0.0,
     ) -> None:
         self._name = name
         self._topic = topic
         self._consumer_configuration = consumer
         self._on_assigned = on_assigned
         self._limits = limits
+        self._linger_seconds = linger_seconds
         self._records_max = limits.records_max
         self._stop = stop
         self._producer = TransactionalProducer(name, producer, transactional_id)
         self._unchecked: set[int] = set()
         self._continue_at: dict[int, int] = {}
         """By assigned partition: the end of what has been processed."""
+        self._uncommitted: dict[int, int] = {}
+        """By assigned partition: the end of the batches without outputs since the last commit."""
+        self._committed_at = time.monotonic()
         self._rebalanced = False
         self._rewind: set[int] = set()
         self._begin_again = Event()
@@ -149,6 +159,7 @@ class TransactionSession:
         self._member.leave()
         self._unchecked.clear()
         self._continue_at.clear()
+        self._uncommitted.clear()
         self._rewind.clear()
         self._member.join()
 
@@ -169,8 +180,12 @@ class TransactionSession:
                 self._recover()
                 self._check_assigned()
                 messages = self._collect()
+                if not messages or time.monotonic() - self._committed_at > COMMIT_LATER_SECONDS:
+                    self._commit_uncommitted()
             if messages:
                 yield from self._in_turn(messages)
+        with self._retrying():
+            self._commit_uncommitted()
 
     def _in_turn(self, messages: list[Message]) -> Iterator[Batch]:
         """Yield these messages batch by batch while each succeeds."""
@@ -210,8 +225,25 @@ class TransactionSession:
 
         Raises: `TransactionFailed` after aborting, which the surrounding `attempt` retries; `KafkaRefused`.
         """
-        with self._producer.transaction(batch.topic, batch.next_offsets, batch.group_metadata) as outputs:
+        offsets = {**self._uncommitted, **batch.next_offsets}
+        with self._producer.transaction(batch.topic, offsets, batch.group_metadata) as outputs:
             yield outputs
+        self._are_committed()
+
+    def commit_later(self, batch: Batch) -> None:
+        """Have the offsets of a batch without outputs committed with the next transaction, or in about a second. After
+        a crash before that the batch is read again.
+        """
+        self._uncommitted.update(batch.next_offsets)
+
+    def _commit_uncommitted(self) -> None:
+        if self._uncommitted:
+            self._producer.commit_offsets(self._topic, self._uncommitted, self._member.group_metadata)
+        self._are_committed()
+
+    def _are_committed(self) -> None:
+        self._uncommitted.clear()
+        self._committed_at = time.monotonic()
 
     def _recover(self) -> None:
         """After a failure: let the broker decide the last transaction, then read from the committed offsets again."""
@@ -221,7 +253,9 @@ class TransactionSession:
             self._rewind.clear()
 
     def _collect(self) -> list[Message]:
-        """Collect fetched records, at most a few batches; waits only for the first. Empty after a rebalance."""
+        """Collect fetched records, at most a few batches; waits for the first, and then lingers. Empty after a
+        rebalance.
+        """
         self._rebalanced = False
         first = self._member.consumer.poll(POLL_SECONDS)
         if first is None:
@@ -229,8 +263,11 @@ class TransactionSession:
         messages = [first]
         size = len(first)
         records_max = BATCHES_TOGETHER * self._records_max
+        linger_seconds = self._linger_seconds
         while len(messages) < records_max and size < self._limits.bytes_max:
-            more = self._member.consumer.consume(min(CONSUME_RECORDS, records_max - len(messages)), timeout=0)
+            wanted = min(CONSUME_RECORDS, records_max - len(messages))
+            more = self._member.consumer.consume(wanted, linger_seconds)
+            linger_seconds = 0.0
             messages.extend(more)
             size += sum(map(len, more))
             if not more:
@@ -297,6 +334,9 @@ class TransactionSession:
             self._producer.commit_offsets(self._topic, unlike, self._member.group_metadata)
         self._member.consumer.resume(begin_at)
         self._continue_at.update(starts)
+        for partition in starts:
+            # It is read again from before them.
+            self._uncommitted.pop(partition, None)
         self._unchecked.clear()
 
     def _stay_a_member(self) -> None:
@@ -317,6 +357,7 @@ class TransactionSession:
         for partition in partitions:
             self._unchecked.discard(partition)
             self._continue_at.pop(partition, None)
+            self._uncommitted.pop(partition, None)
 
     @contextmanager
     def _retrying(self) -> Generator[None]:

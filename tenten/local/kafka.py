@@ -63,6 +63,9 @@ BROKER_PROPERTIES: Final[Mapping[str, str]] = {
 
 _LISTENER_PROTOCOLS = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
 _HEAP_MEGABYTES = 512
+
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""Java options of a broker that runs for minutes, or for little: optimizing its code would take more than it saves."""
 _START_SECONDS_MAX = 90.0
 _ANSWER_SECONDS_MAX = 20.0
 _STOP_SECONDS = 15.0
@@ -100,13 +103,16 @@ def start_kafka(
     report: Callable[[str], None] = lambda _: None,
     properties: Mapping[str, str] | None = None,
     listeners: Mapping[str, str] | None = None,
+    *,
     heap_megabytes: int = _HEAP_MEGABYTES,
+    java_options: Sequence[str] = QUICK_START,
 ) -> LocalKafka:
     """Start a broker in this directory and wait until it answers. A running broker is returned unchanged.
 
     A stopped broker is started with its data, on its port unless another program has taken it. `properties` override
     our server properties; `listeners` are additional listeners by name, each with security protocol and address, such
     as `SASL_PLAINTEXT://127.0.0.1:24093`. `heap_megabytes` is the largest heap of the broker.
+    `java_options` are further options of Java.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -117,7 +123,7 @@ def start_kafka(
             if not _wait_until_answering(before, _ANSWER_SECONDS_MAX):
                 raise LocalServiceFailure(f"Apache Kafka runs at {before.bootstrap_servers} but does not answer")
             return before
-        program = java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report)
+        program = [*java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report), *java_options]
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
         return _start_on_free_ports(
             directory, program, before, _Extra(properties or {}, listeners or {}, heap_megabytes)

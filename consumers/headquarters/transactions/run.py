@@ -18,7 +18,7 @@ once.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from threading import Event
@@ -33,8 +33,9 @@ from tenten.consumers.headquarters.known_channels import known_channels
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
-from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, decode_and_classify
+from tenten.consumers.headquarters.transactions.classify import ForwardedEvent, decode_and_classify
 from tenten.consumers.headquarters.transactions.ingest import ingest
+from tenten.consumers.headquarters.transactions.known_events import without_known
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
 from tenten.consumers.headquarters.transactions.unknown_channels import ACCEPT_SECONDS, accept_known_channels
@@ -58,6 +59,10 @@ from tenten.sql.slots import Slot
 log = get_logger(__name__)
 
 GROUP: Final = "transactions"
+
+LINGER_SECONDS: Final = 0.1
+"""A batch waits this long for more sales. Meanwhile most of their new customers get their numbers: an event that
+headquarters knows is not forwarded, and a batch without forwarded events needs no Kafka transaction."""
 
 FULL_SCAN_SECONDS: Final = 1.0
 """Interval of full scans: a transaction and its customer, committed at the same time, may both miss the queue."""
@@ -96,6 +101,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             on_assigned=guard.begin_reading,
             limits=BatchLimits(records_max=settings.headquarters.batch_records_max),
             stop=stop,
+            linger_seconds=LINGER_SECONDS,
         )
         stack.enter_context(session)
         watch = BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))
@@ -115,15 +121,19 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
                 unreadable = (*classified.unreadable, *ingest(engine, classified, reached))
                 failpoint("transactions.after_sql_commit")
-                with session.transaction(batch) as out:
-                    _forward_events(settings, out, classified)
-                    send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
+                forwarded = without_known(engine, classified.forwarded_events)
+                if forwarded or unreadable:
+                    with session.transaction(batch) as out:
+                        _forward_events(settings, out, forwarded)
+                        send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
+                else:
+                    session.commit_later(batch)
                 streak = new_streak
                 log.info(
                     "transactions_ingested",
                     sales=classified.sales.height,
                     ends_of_days=len(classified.ends_of_day),
-                    forwarded=len(classified.forwarded_events),
+                    forwarded=len(forwarded),
                     dead_letters=len(unreadable),
                     next_offsets=batch.next_offsets,
                 )
@@ -142,10 +152,10 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> None:
     guard.check_connections()
 
 
-def _forward_events(settings: Settings, out: Outputs, classified: ClassifiedBatch) -> None:
-    """Send the customer events inside the transactions, repeats included: headquarters knows an event by its id."""
+def _forward_events(settings: Settings, out: Outputs, events: Sequence[ForwardedEvent]) -> None:
+    """Send customer events that were inside transactions; headquarters knows a repeat by its id."""
     topic = settings.topic(ASYNC_CUSTOMERS)
-    for event in classified.forwarded_events:
+    for event in events:
         headers: list[tuple[str, str | bytes | None]] = [("id", event.event_id), ("type", "CustomerForwarded")]
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
