@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from io import BytesIO
 from typing import Any, Final
+from unittest.mock import patch
 
 import fastavro
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.consumers.headquarters.record_positions import RecordPositions
-from tenten.consumers.headquarters.transactions.classify import classify
+from tenten.consumers.headquarters.transactions import classify as classification
+from tenten.consumers.headquarters.transactions.classify import SMALL_BATCH, classify
 from tenten.rules.operator_rule import storable_operator
 from tenten.rules.transaction_rules import (
     content_of,
@@ -290,8 +292,8 @@ def transactions(draw: st.DrawFn) -> RetailTransaction:
 
 
 @examples(100)
-@given(st.lists(transactions(), min_size=1, max_size=20))
-def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransaction]) -> None:
+@given(st.lists(transactions(), min_size=1, max_size=20), st.sampled_from([0, SMALL_BATCH]))
+def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransaction], small_batch: int) -> None:
     """A sale passes the fast path if and only if it is valid, unless it is large. One whose channel is not known yet,
     and which is valid otherwise, waits; any other one that breaks a rule is rejected.
     """
@@ -303,7 +305,8 @@ def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransact
 
     # when
     passed = passes_fast_path(decoded.frame, CHANNELS)
-    classified = classify(decoded, CHANNELS, positions)
+    with patch.object(classification, "SMALL_BATCH", small_batch):
+        classified = classify(decoded, CHANNELS, positions)
 
     # then
     expected = [violations(sale) for sale in made]

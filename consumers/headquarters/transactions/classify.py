@@ -1,6 +1,6 @@
 """Classify a batch of transactions without I/O: sales as database rows, end-of-day events, customer events to forward.
 
-Sales stay in columns; only those that fail the fast path are checked individually.
+Sales stay in columns; those that fail the fast path are checked individually, and so are those of a small batch.
 """
 
 import json
@@ -31,6 +31,9 @@ from tenten.schemas.topics import RECORD_BYTES_MAX
 
 REASONS: Final = "reasons"
 """Column of classified sales: why it is rejected or blocked, as JSON; `[]` for a valid sale."""
+
+SMALL_BATCH: Final = 100
+"""Up to this many sales are checked one by one: less than the fast path costs for a single one."""
 
 UNKNOWN_CHANNEL: Final = "unknown_channel"
 """The code of the reason for which a sale is blocked until headquarters has its channel."""
@@ -147,7 +150,8 @@ def _reasons_by_row(
     blocked: dict[int, str] = {}
     if sales.is_empty():
         return rejected, blocked
-    for record in sales.filter(~passes_fast_path(sales, legal_entity_by_channel)).iter_rows(named=True):
+    slow = sales if sales.height <= SMALL_BATCH else sales.filter(~passes_fast_path(sales, legal_entity_by_channel))
+    for record in slow.iter_rows(named=True):
         violations = transaction_violations(transaction_from_avro(record), legal_entity_by_channel)
         if violations:
             waits = all(reason.code == UNKNOWN_CHANNEL for reason in violations)
