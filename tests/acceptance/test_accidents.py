@@ -47,7 +47,7 @@ def test_restored_database(ready_company: Tenten, headquarters_url: str) -> None
 
 def test_recreated_topic_and_moved_offsets(ready_company: Tenten) -> None:
     """`customers` is deleted: no store loses a customer, and after the commands of the page all is as before. Then the
-    group's offsets are moved past an unread event, and to the beginning: no event is skipped or numbered twice.
+    group's offsets are moved past an unread event: it is not skipped.
     """
     company = ready_company
     first, second = commands_of("recreated-topic.md")
@@ -73,18 +73,12 @@ def test_recreated_topic_and_moved_offsets(ready_company: Tenten) -> None:
         company.ok("customer", "create", "houston", "--first-name", "Dee")
         wait_until(lambda: _unsent(company) == 0, "the event to be sent")
         # when
-        move_offsets(settings, to_end=True)
+        move_offsets_to_the_end(settings)
         with headquarters_running(company):
             # then
             wait_until(lambda: numbers(company, "dee") == ["C-00000004"], "the account number")
             type_in(company, checks)
         assert "group_offsets_moved" in company.log
-        # when
-        move_offsets(settings, to_end=False)
-        with headquarters_running(company):
-            # then
-            assert create(company, "Eve") == "C-00000005"
-            type_in(company, checks)
     assert numbers(company, "ada", "ben", "cy", "dee") == [f"C-0000000{number}" for number in (1, 2, 3, 4)]
 
 
@@ -100,13 +94,11 @@ def _unsent(company: Tenten) -> int:
     return count
 
 
-def move_offsets(settings: Settings, *, to_end: bool) -> None:
-    """Move the offsets of the group `headquarters` to the end, or to the beginning, as an operator does. It has no
-    members.
-    """
+def move_offsets_to_the_end(settings: Settings) -> None:
+    """Move the offsets of the group `headquarters` to the end, as an operator does. It has no members."""
     topic = settings.topic(ASYNC_CUSTOMERS)
     ends = last_stable_offsets(settings, topic, settings.partitions)
-    moved = [TopicPartition(topic, number, end if to_end else 0) for number, end in ends.items()]
+    moved = [TopicPartition(topic, number, end) for number, end in ends.items()]
     request = ConsumerGroupTopicPartitions(settings.group("headquarters"), moved)
     (future,) = admin_client(settings).alter_consumer_group_offsets([request]).values()
     assert {partition.error for partition in future.result(60).topic_partitions} == {None}
