@@ -106,6 +106,7 @@ held_events: Final = Table(
     Column("touched_at", UtcTime, comment="when headquarters last sent a touch for it"),
     Column("touches", Integer, nullable=False, server_default="0"),
     Column("judged_at", UtcTime, comment="its reply may not be on the topic yet"),
+    Column("rejection", JSON, comment="[{field, code, text}]: a person has decided to reject it"),
     Index(None, "customer_id"),
     Index(None, "code", "subject"),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tenten.cli import held
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.options import Json, LogFormatOption, examples, noun
 from tenten.cli.output import print_fields, print_json, report
@@ -22,6 +23,7 @@ app = noun("Headquarters: the only writer of customers.", "tenten headquarters r
 
 
 add_headquarters_worker(app, HEADQUARTERS)
+app.add_typer(held.app, name="held")
 
 
 @app.command(epilog=examples("tenten headquarters verify", "tenten headquarters verify --json"))

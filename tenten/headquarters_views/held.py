@@ -1,7 +1,7 @@
-"""Held events at headquarters: how many, why, and since when."""
+"""Held events at headquarters: how many, which, why, and since when."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
@@ -33,6 +33,24 @@ class HeldStatus:
     """What to do about the first cause; None if nothing is held."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldEventView:
+    """One held event. Nothing of its customer but the id."""
+
+    event_id: str
+    customer_id: str
+    channel_id: str
+    code: str
+    """The code of the reason."""
+    subject: str
+    """The channel or the legal entity that must change."""
+    held_at: datetime
+    seconds: int
+    """How long it has been held."""
+    is_to_be_rejected: bool
+    """A person has decided so, and the worker has not done it yet."""
+
+
 _REMEDIES = {
     "unknown_channel": "add the channel {subject} to headquarters' settings, and restart its workers",
     "unknown_legal_entity": "add the legal entity {subject} to headquarters' settings, run `tenten database upgrade "
@@ -58,7 +76,7 @@ def held_status(headquarters: Connection) -> HeldStatus:
             code=row.code,
             subject=row.subject,
             events=row.events,
-            oldest_seconds=max(0, round((now - row.oldest).total_seconds())),
+            oldest_seconds=_seconds(row.oldest, now),
         )
         for row in headquarters.execute(query)
     )
@@ -69,6 +87,38 @@ def held_status(headquarters: Connection) -> HeldStatus:
         causes=causes,
         problem=_problem(events, causes[0]) if causes else None,
     )
+
+
+def list_held(
+    headquarters: Connection, *, channel: str | None, code: str | None, older_than_seconds: int, events_max: int
+) -> list[HeldEventView]:
+    """The held events that match, the oldest first."""
+    columns, now = held_events.c, datetime.now(UTC)
+    shown = ("event_id", "customer_id", "channel_id", "code", "subject", "held_at", "rejection")
+    query = select(*(columns[name] for name in shown)).where(
+        columns.judged_at.is_(None), columns.held_at <= now - timedelta(seconds=older_than_seconds)
+    )
+    if channel is not None:
+        query = query.where(columns.channel_id == channel)
+    if code is not None:
+        query = query.where(columns.code == code)
+    return [
+        HeldEventView(
+            event_id=row.event_id,
+            customer_id=row.customer_id,
+            channel_id=row.channel_id,
+            code=row.code,
+            subject=row.subject,
+            held_at=row.held_at,
+            seconds=_seconds(row.held_at, now),
+            is_to_be_rejected=row.rejection is not None,
+        )
+        for row in headquarters.execute(query.order_by(columns.held_id).limit(events_max))
+    ]
+
+
+def _seconds(since: datetime, now: datetime) -> int:
+    return max(0, round((now - since).total_seconds()))
 
 
 def _problem(events: int, first: HeldCause) -> str:

@@ -70,6 +70,11 @@ REASON_CODES: Final = catalogue(
         "Headquarters has rejected the customer or a listed transaction.",
         "Correct it and save or send again.",
     ),
+    (
+        "rejected_by_headquarters",
+        "A person at headquarters rejected a change that was held.",
+        "Correct or discard it: the text says why.",
+    ),
     ("required", "A required field is empty.", "Fill in the field."),
     ("taken", "Another customer of this channel has the loyalty card.", "Issue another card."),
     ("too_large", "The record is too large to be sent.", "Remove lines, addresses, contacts or attributes."),

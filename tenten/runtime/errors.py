@@ -20,6 +20,7 @@ TentenError
 ├── NoSuchCustomer              no customer has this id here
 ├── NoSuchTransaction           no order, cash-and-carry sale or end of day has this id here
 ├── NoSuchDeadLetter            no dead letter has this position
+├── NoSuchHeldEvent             headquarters does not hold an event with this id
 ├── InputRejected               the input violates rules; nothing was written
 │   ├── CustomerRejected        of customers
 │   └── TransactionRejected     of orders, sales or ends of day
@@ -96,6 +97,10 @@ class WriteConflict(TentenError):
 
 class NoSuchDeadLetter(TentenError):
     """No dead letter has this position."""
+
+
+class NoSuchHeldEvent(TentenError):
+    """Headquarters does not hold an event with this id."""
 
 
 class NoSuchCustomer(TentenError):

@@ -144,6 +144,36 @@ def test_statement_and_event_that_wait_too_long_at_headquarters_are_reported(
     assert set(problems(in_time)["headquarters"]) == {"not_running"}
 
 
+def test_held_events_are_listed_and_rejected(ready_company: Tenten, headquarters_url: str) -> None:
+    """Each is shown with what it waits for and no personal data; one that is not held cannot be rejected."""
+    company = ready_company
+    with psycopg.connect(headquarters_url) as connection:
+        connection.execute(
+            "INSERT INTO held_events (event_id, customer_id, channel_id, reasons, code, subject, topic, partition, "
+            "\"offset\", value, headers, bytes, held_at) SELECT gen_random_uuid(), gen_random_uuid(), channel, '[]', "
+            "'unknown_channel', channel, 'async-customers', 0, 0, '', '[]', 0, now() - interval '1 hour' "
+            "FROM unnest(ARRAY['dallas', 'boston']) AS channel"
+        )
+    held = ("headquarters", "held")
+    # when
+    (event,) = company.ok(*held, "list", "--channel", "dallas", "--older-than", "3000", "--json").json
+    nothing = company.ok(*held, "list", "--code", "number_sequence_used_up", "--json").json
+    unknown = company.run(*held, "reject", event["event_id"], event["customer_id"], "--reason", "A test")
+    unchanged = company.ok(*held, "list", "--json").json
+    without = company.run(*held, "reject", event["event_id"], "--reason", " ")
+    rejected = company.ok(*held, "reject", event["event_id"], "--reason", "A test store", "--json").json
+    # then
+    assert (event["code"], event["subject"], event["is_to_be_rejected"]) == ("unknown_channel", "dallas", False)
+    assert nothing == []
+    assert (unknown.code, without.code) == (1, 2)
+    assert "tenten headquarters held list" in unknown.err
+    assert [row["is_to_be_rejected"] for row in unchanged] == [False, False]
+    assert rejected == {"rejected": 1}
+    after = company.ok(*held, "list", "--json").json
+    assert {row["channel_id"]: row["is_to_be_rejected"] for row in after} == {"dallas": True, "boston": False}
+    assert event["event_id"] in company.ok(*held, "list").out
+
+
 def test_server_that_is_away_is_one_sentence_and_hides_nothing(tmp_path: Path, prefix: str) -> None:
     """Broker and PostgreSQL accept connections and are silent: status ends in time and shows what the store has."""
     with silent_server() as kafka, silent_server() as postgresql:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from tenten.avro.wire import WriterSchemas, contract, contracts, encode
 from tenten.consumers.headquarters.customers import classify, held_queue
+from tenten.consumers.headquarters.customers.held_decisions import reject_held
 from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
 from tenten.consumers.headquarters.customers.held_touches import HeldTouches, touch_of_held
 from tenten.consumers.headquarters.customers.numbering import Blocks
@@ -24,7 +25,9 @@ from tenten.consumers.headquarters.customers.synchronize import Headquarters, sy
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.positions import Stream, StreamPositions
 from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.headquarters_views.held import HeldEventView, list_held
 from tenten.rules.customer import changed_paths
+from tenten.runtime.errors import NoSuchHeldEvent
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import CustomerEvent, CustomerState, EventKind, SupersededEvent, to_avro
 from tenten.sql.engine import open_database
@@ -423,6 +426,50 @@ def test_touch_in_the_future_does_not_delay_the_next_one(worker: Worker) -> None
     assert touches.due() == []
     worker.connection.execute("UPDATE held_events SET touched_at = touched_at + interval '1 hour'")
     assert touches.due() == [held.customer_id]
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_held_event_that_a_person_rejects_is_answered_once_and_for_good(worker: Worker, crash: bool) -> None:
+    """Its cause does not matter any more; a later event of the same store and customer is judged alone."""
+    # given
+    worker.empty()
+    store = Store(supersedes=False)
+    held = [in_unknown_entity(store.event(customer, "create")) for customer in (0, 1)]
+    later = store.event(1, "edit")
+    worker.process([*held, later])
+    listed = [(event.event_id, event.code, event.is_to_be_rejected) for event in held_of(worker)]
+    assert listed == [(event.event_id, "unknown_legal_entity", False) for event in (*held, later)]
+
+    # when
+    ids = [event.event_id for event in held]
+    reject_held(worker.engine, ids, "The company was sold", "Ann Lee")
+    assert [event.is_to_be_rejected for event in held_of(worker)] == [True, True, False]
+    worker.touch(crash=crash)
+    replies_before = dict(worker.replies)
+    worker.process(held)
+
+    # then
+    text = "Headquarters rejected this change (Ann Lee): The company was sold"
+    for reply in (worker.replies[event_id] for event_id in ids):
+        assert reply == replies_before[reply["event_id"]]
+        assert (reply["outcome"], reply["judgement"]) == ("REJECTED", 2)
+        assert [(reason["code"], reason["text"]) for reason in reply["reasons"]] == [("rejected_by_headquarters", text)]
+    assert worker.replies[later.event_id]["outcome"] == "SYNCHRONIZED"
+    assert worker.query("SELECT event_id FROM held_events") == []
+    with pytest.raises(NoSuchHeldEvent):
+        reject_held(worker.engine, ids, "Too late", None)
+
+
+def in_unknown_entity(event: CustomerEvent) -> CustomerEvent:
+    """The event of a customer whose legal entity does not exist."""
+    assert event.customer is not None
+    return replace(event, customer=replace(event.customer, legal_entity="frrt"))
+
+
+def held_of(worker: Worker) -> list[HeldEventView]:
+    """The held events, as the command shows them."""
+    with worker.engine.begin() as connection:
+        return list_held(connection, channel=None, code=None, older_than_seconds=0, events_max=10)
 
 
 def test_event_that_the_database_rejects_is_rejected_among_held_ones(worker: Worker) -> None:

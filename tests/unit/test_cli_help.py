@@ -36,6 +36,7 @@ channel distribute, channel relay, channel resync, channel run, channel settle, 
 customer create, customer discard, customer edit, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
+headquarters held list, headquarters held reject,
 headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
 local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
 sale create, sale list, sale resend, sale show, statement list, statement show, status, topics apply,
@@ -151,8 +152,8 @@ def test_every_command_that_writes_logs_has_a_log_format() -> None:
     assert with_option == with_logs
 
 
-def test_commands_that_record_an_event_take_an_operator() -> None:
-    """Only these: `resend` keeps the operator, and the others write no event. All have the variable."""
+def test_commands_that_record_an_event_or_a_decision_take_an_operator() -> None:
+    """Only these: `resend` keeps the operator, and the others record neither. All have the variable."""
     options = {
         path: parameter
         for path, command in COMMANDS.items()
@@ -164,6 +165,7 @@ def test_commands_that_record_an_event_take_an_operator() -> None:
         "customer edit",
         "customer import",
         "day close",
+        "headquarters held reject",
         "loyalty issue",
         "order create",
         "sale create",

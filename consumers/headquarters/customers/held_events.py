@@ -54,6 +54,8 @@ class HeldEvent:
     judged: bool
     event: CustomerEvent | None
     """None if its customer is erased."""
+    rejection: tuple[Reason, ...]
+    """The reasons of a person who has decided to reject it; empty if nobody has."""
 
 
 class HeldCustomers:
@@ -95,7 +97,7 @@ class HeldCustomers:
         columns = held_events.c
         query = select(
             *(columns.held_id, columns.event_id, columns.customer_id),
-            *(columns.reasons, columns.value, columns.judged_at),
+            *(columns.reasons, columns.value, columns.judged_at, columns.rejection),
         ).where(is_one_of(headquarters, columns.customer_id, ids))
         found = [
             HeldEvent(
@@ -105,6 +107,7 @@ class HeldCustomers:
                 reasons=reasons_from_json(row.reasons),
                 judged=row.judged_at is not None,
                 event=self._decoded(row.event_id, row.value) if row.value else None,
+                rejection=reasons_from_json(row.rejection),
             )
             for row in headquarters.execute(query.order_by(columns.held_id))
         ]

@@ -2,8 +2,9 @@
 
 The touch goes through `async-customers`, so the owner of the customer's partition judges the held events in its SQL
 transaction. It is sent when the channel or the legal entity is in this worker's settings, or when the number sequence
-has numbers; and for judged events whose replies may have been lost. A customer that is touched in vain, because a
-worker with older settings owns it, is touched again after a pause that doubles.
+has numbers; for events that a person has decided to reject; and for judged events whose replies may have been lost. A
+customer that is touched in vain, because a worker with older settings owns it, is touched again after a pause that
+doubles.
 """
 
 import random
@@ -77,7 +78,7 @@ class HeldTouches:
         with self.engine.begin() as headquarters:
             if not headquarters.scalar(_ANY_HELD) or not headquarters.scalar(_LOCK):
                 return []
-            due = list(headquarters.scalars(_TOUCH_JUDGED, _parameters(now, TOUCHES_MAX)))
+            due = list(headquarters.scalars(_TOUCH_DECIDED, _parameters(now, TOUCHES_MAX)))
             for code, subject in headquarters.execute(_CAUSES).all():
                 customers_max = min(TOUCHES_MAX - len(due), self._judgeable(headquarters, code, subject))
                 if customers_max > 0:
@@ -132,5 +133,10 @@ _TOUCH: Final = """
 _TOUCH_CAUSE: Final = text(_TOUCH.format(condition="code = :code AND subject = :subject AND judged_at IS NULL"))
 """Note a touch of the customers held for this cause that are due, in the order in which their events arrived."""
 
-_TOUCH_JUDGED: Final = text(_TOUCH.format(condition="judged_at < :now - :pause * interval '1 second'"))
-"""The same for customers with judged events whose replies are probably not on the topic."""
+_TOUCH_DECIDED: Final = text(
+    _TOUCH.format(
+        condition="(judged_at < :now - :pause * interval '1 second' OR (judged_at IS NULL AND rejection IS NOT NULL))"
+    )
+)
+"""The same for customers with judged events whose replies are probably not on the topic, and with events that a person
+has decided to reject."""

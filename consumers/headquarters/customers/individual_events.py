@@ -108,12 +108,19 @@ class IndividualEvents:
         self._write(before)
 
     def _judge_held(self, held: HeldEvent) -> None:
-        """Judge a stored event, if its cause is gone; repeat the reply to one that was judged before."""
+        """Judge a stored event, if its cause is gone; repeat the reply to one that was judged before.
+
+        One that a person has decided to reject is rejected, whatever its cause.
+        """
         if held.judged:
             self.held.answered.append(held.held_id)
             self.log.reply_again(held.event_id, held.event)
         elif held.event is not None and self.held.has(held.event_id):
-            self._judge(IndividualEvent(row=_STORED, event=held.event))
+            individual = IndividualEvent(row=_STORED, event=held.event)
+            if held.rejection:
+                self._log(individual, Outcome.REJECTED, held.rejection)
+            else:
+                self._judge(individual)
             self._touch(held.event)
 
     def _apply_event(self, individual: IndividualEvent) -> None:
