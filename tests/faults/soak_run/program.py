@@ -59,6 +59,8 @@ class Program:
     _started_at: float = 0.0
     _start_at: float = 0.0
     _is_killed: bool = False
+    _logged_before: int = 0
+    """The bytes that earlier processes have logged."""
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -134,6 +136,7 @@ class Program:
 
     def _start(self) -> None:
         environment = dict(self.environment)
+        self._logged_before = self.log.stat().st_size if self.log.exists() else 0
         if self.code is None:
             self._process = fork(self.words, directory=self.directory, log=self.log, environment=environment)
         else:
@@ -149,7 +152,8 @@ class Program:
         self._start_at = time.monotonic() + PAUSE_SECONDS
         if self._is_killed and code == -signal.SIGKILL:
             return
-        tail = self.log.read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
+        own = self.log.read_bytes()[self._logged_before :]
+        tail = own.decode(errors="replace")[-_LOG_TAIL_CHARACTERS:]
         if code == _REFUSED and any(command in tail for command in self.may_refuse):
             self.refusals += 1
             return

@@ -1,6 +1,6 @@
 """The proof at the end of a run: what is wrong, as sentences."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Final
@@ -9,7 +9,7 @@ from tests.faults.checker import violations
 from tests.faults.evidence import Evidence, gather
 from tests.faults.soak_run.clerks import LAST_NAME, Books
 from tests.faults.soak_run.company import STORES, Company
-from tests.faults.soak_run.program import Life
+from tests.faults.soak_run.program import Life, Program
 
 LIFE_SECONDS_MIN: Final = 300.0
 """The memory of a process that was killed earlier is not judged."""
@@ -35,16 +35,16 @@ def found_wrong(company: Company, books: Mapping[str, Books], erased: Collection
     setting = replace(company.setting, holes=company.holes)
     return [
         *violations(evidence, company.scene.journal, setting),
-        *_holes_are_explained(company),
-        *_customers_are_as_entered(books, erased, evidence),
-        *_sales_are_recorded(books, evidence),
+        *holes_are_explained(company),
+        *customers_are_as_entered(books, erased, evidence),
+        *sales_are_recorded(books, evidence),
         *_personal_data_in_logs(company),
         *company.ends(),
-        *_memory_that_grows(company),
+        *memory_that_grows(company.programs.values()),
     ]
 
 
-def _holes_are_explained(company: Company) -> Iterator[str]:
+def holes_are_explained(company: Company) -> Iterator[str]:
     """I3: a number without a customer was assigned, and no store was ever told about it."""
     for entity, holes in company.holes.items():
         unexplained = sorted(holes - company.lost_numbers[entity])
@@ -52,7 +52,7 @@ def _holes_are_explained(company: Company) -> Iterator[str]:
             yield f"I3: {entity} has lost the numbers {unexplained[:10]}, which the database before did not have alone"
 
 
-def _customers_are_as_entered(books: Mapping[str, Books], erased: Collection[str], evidence: Evidence) -> Iterator[str]:
+def customers_are_as_entered(books: Mapping[str, Books], erased: Collection[str], evidence: Evidence) -> Iterator[str]:
     """I7: at headquarters and in every store of the legal entity: the last value of each field that a clerk entered.
 
     The checker has compared the customers that were erased.
@@ -74,7 +74,7 @@ def _customers_are_as_entered(books: Mapping[str, Books], erased: Collection[str
                     yield f"I7: {place} has customer {customer_id} with other {wrong} than {store} has entered"
 
 
-def _sales_are_recorded(books: Mapping[str, Books], evidence: Evidence) -> Iterator[str]:
+def sales_are_recorded(books: Mapping[str, Books], evidence: Evidence) -> Iterator[str]:
     """T1, T2, T4: each order is one sales order, and each sale in one statement."""
     sales = evidence.headquarters.sales
     ordered = [str(row["transaction_id"]) for row in sales.orders]
@@ -95,8 +95,9 @@ def _personal_data_in_logs(company: Company) -> Iterator[str]:
             yield f"I12: the log of {program.name} has the name of a customer"
 
 
-def _memory_that_grows(company: Company) -> Iterator[str]:
-    for program in company.programs.values():
+def memory_that_grows(programs: Iterable[Program]) -> Iterator[str]:
+    """A process whose memory grows after its first minute."""
+    for program in programs:
         for life in program.lives:
             if life.seconds >= LIFE_SECONDS_MIN:
                 first, last = first_and_last(life)
