@@ -25,6 +25,9 @@ PROCESS_FROZEN_SECONDS_MAX: Final = 15.0
 """Longer than a session lasts: peers take the partitions over, and the frozen worker returns as a zombie."""
 
 NETWORK_LOST_SECONDS_MAX: Final = 20.0
+CALM_SECONDS: Final = 10.0
+"""After a server was restarted: work goes on between two outages."""
+
 _BROKER_GRACE_SECONDS: Final = 15.0
 _STEP_SECONDS: Final = 0.1
 
@@ -42,6 +45,8 @@ FAULTS: Final = {
 }
 """The faults, with their shares in percent."""
 
+_RESTARTS: Final = ("broker stopped", "broker killed", "PostgreSQL stopped", "PostgreSQL crashed")
+
 
 @dataclass(slots=True, kw_only=True)
 class Killer:
@@ -57,12 +62,13 @@ class Killer:
         """Do harm until this time of the monotonic clock; then repair everything."""
         try:
             while time.monotonic() < end:
-                self._strike()
-                self._pause(min(self.rng.expovariate(1 / PAUSE_SECONDS), end - time.monotonic()))
+                calm = CALM_SECONDS if self._strike() in _RESTARTS else 0.0
+                self._pause(min(calm + self.rng.expovariate(1 / PAUSE_SECONDS), end - time.monotonic()))
         finally:
             self._repair_until(None)
 
-    def _strike(self) -> None:
+    def _strike(self) -> str:
+        """Do one fault; its name."""
         (fault,) = self.rng.choices([*FAULTS], [*FAULTS.values()])
         servers = self.company.servers
         match fault:
@@ -86,6 +92,7 @@ class Killer:
             case _:
                 self._lose_network("slow")
         self.company.faults[fault] += 1
+        return fault
 
     def _freeze(self) -> None:
         process = self.rng.choice([*self.company.programs.values()]).freeze()
