@@ -58,15 +58,18 @@ class StreamPositions:
         }
 
 
-def advance_positions(headquarters: Connection, reached: StreamPositions) -> None:
-    """Advance the positions, never lowering one. Locks their rows, so this is the first step of a transaction.
+def advance_positions(headquarters: Connection, reached: StreamPositions) -> dict[int, int]:
+    """Advance the positions, never lowering one; return those before, by partition: records before them were stored by
+    an earlier transaction. Locks their rows, so this is the first step of a transaction.
 
     Raises: `DatabaseOlderThanStream` when the database is behind the start of the batch.
     """
     parameters = reached.parameters()
-    if headquarters.scalar(_COUNT_SOUND, parameters) != len(reached.starts):
+    before = {row.partition: row.next_offset for row in headquarters.execute(_SOUND, parameters)}
+    if len(before) != len(reached.starts):
         raise older_than_stream(reached.stream)
     headquarters.execute(_ADVANCE_POSITIONS, parameters)
+    return before
 
 
 _POSITION_AND_REACHED: Final = """
@@ -78,13 +81,14 @@ _REACHED: Final = """
     AS reached (partition, start, next_offset)
 """
 
-_COUNT_SOUND: Final = text(
+_SOUND: Final = text(
     f"""
-    SELECT count(*) FROM positions JOIN {_REACHED} ON {_POSITION_AND_REACHED}
+    SELECT positions.partition, positions.next_offset
+    FROM positions JOIN {_REACHED} ON {_POSITION_AND_REACHED}
     WHERE positions.next_offset >= reached.start
     """  # noqa: S608 - constants of this module
 )
-"""The number of partitions of which the database has everything before the batch."""
+"""The partitions of which the database has everything before the batch."""
 
 _ADVANCE_POSITIONS: Final = text(
     f"""

@@ -10,12 +10,16 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tests.faults.avro import decode, encode
 from tests.faults.evidence import read_topic
+from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, Transaction, put, reply_with_status, send, status, wait_until
 from tests.scenes import Scene
+from tests.settings_file import PARTITIONS
 from tests.waiting import wait_for
 
 NUMBER: Final = "C-00000001"
@@ -691,6 +695,37 @@ def test_rejected_end_of_day_has_reasons(scene: Scene, till: Till) -> None:
 
     # then
     assert [row["reasons"][0]["code"] for row in replies] == ["duplicate", "invalid_id"]
+
+
+def test_rejected_records_that_are_read_again_get_the_same_reply_again(scene: Scene, till: Till) -> None:
+    """A higher number would make their store take it for the reply to what a clerk has sent again meanwhile."""
+    # given
+    order = till.order(currency="XXY")
+    day = till.end_of_day([]) | {"listed": ["x"]}
+    with scene.transactions():
+        send(scene, order, day)
+        rejections = [reply_with_status(scene, sent, "rejected") for sent in (order, day)]
+        wait_until_settled(scene, "transactions")
+    read_from_the_beginning(scene)
+
+    # when
+    with scene.transactions():
+        wait_for(lambda: all(status(scene, sent)["repeats"] for sent in (order, day)), "the same records again")
+        wait_until_settled(scene, "transactions")
+
+    # then
+    again = [reply_with_status(scene, sent, "rejected") for sent in (order, day)]
+    assert [reply["sequence"] for reply in (*rejections, *again)] == [1] * 4
+
+
+def read_from_the_beginning(scene: Scene) -> None:
+    """Set the group's offsets to the beginning of the topic. The group has no members."""
+    topic = f"{scene.prefix}retail-transactions"
+    beginnings = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)]
+    group = ConsumerGroupTopicPartitions(f"{scene.prefix}transactions", beginnings)
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    (future,) = admin.alter_consumer_group_offsets([group]).values()
+    future.result(20)
 
 
 def test_operator_is_stored_with_transactions_and_statements(scene: Scene, till: Till) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
+from tenten.consumers.headquarters.record_positions import is_read_again
 from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ClassifiedEndOfDay
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, id_conflict_reply
 from tenten.rules.operator_rule import storable_operator
@@ -22,8 +23,13 @@ END_OF_DAY: Final = "end_of_day"
 ADJUSTMENT: Final = "adjustment"
 
 
-def record_ends_of_day(headquarters: Connection, batch: ClassifiedBatch, now: datetime) -> list[QueuedReply]:
-    """Insert the new ones as statements, in order; return the immediate replies."""
+def record_ends_of_day(
+    headquarters: Connection, batch: ClassifiedBatch, stored_to: Mapping[int, int], now: datetime
+) -> list[QueuedReply]:
+    """Insert the new ones as statements, in order; return the immediate replies.
+
+    `stored_to`: the positions before the batch.
+    """
     replies: list[QueuedReply] = []
     for end_of_day in batch.ends_of_day:
         event = end_of_day.event
@@ -33,7 +39,10 @@ def record_ends_of_day(headquarters: Connection, batch: ClassifiedBatch, now: da
         if before is not None and before.channel_id != event.channel_id:
             partition, offset = batch.positions.partitions[end_of_day.row], batch.positions.offsets[end_of_day.row]
             replies.append(id_conflict_reply(event.transaction_id, event.channel_id, partition, offset))
-        elif before is not None and before.status != TransactionStatus.REJECTED:
+        elif before is not None and (
+            before.status != TransactionStatus.REJECTED
+            or is_read_again(batch.positions, end_of_day.row, (before.partition, before.offset), stored_to)
+        ):
             replies.extend(_repeated(headquarters, before))
         else:
             replies.extend(_new_statement(headquarters, batch, end_of_day, before, now))

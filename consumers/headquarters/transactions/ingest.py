@@ -19,7 +19,7 @@ from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions, notify_batch_committed
-from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.consumers.headquarters.record_positions import is_read_again
 from tenten.consumers.headquarters.release_queue import enqueue_new
 from tenten.consumers.headquarters.transactions.classify import REASONS, ClassifiedBatch, halves
 from tenten.consumers.headquarters.transactions.end_of_day import record_ends_of_day
@@ -72,8 +72,11 @@ def _ingest_in_one_transaction(engine: Engine, batch: ClassifiedBatch, reached: 
     now = datetime.now(UTC)
     try:
         with engine.begin() as headquarters:
-            advance_positions(headquarters, reached)
-            replies = [*_ingest_sales(headquarters, batch, now), *record_ends_of_day(headquarters, batch, now)]
+            stored_to = advance_positions(headquarters, reached)
+            replies = [
+                *_ingest_sales(headquarters, batch, stored_to, now),
+                *record_ends_of_day(headquarters, batch, stored_to, now),
+            ]
             enqueue_replies(headquarters, replies, now)
             notify_batch_committed(headquarters)
             failpoint("transactions.before_sql_commit")
@@ -83,8 +86,13 @@ def _ingest_in_one_transaction(engine: Engine, batch: ClassifiedBatch, reached: 
         raise WriteConflict("another worker is ingesting one of these transactions") from error
 
 
-def _ingest_sales(headquarters: Connection, batch: ClassifiedBatch, now: datetime) -> list[QueuedReply]:
-    """Insert new sales, count repeats, replace rejected sales; return the immediate replies."""
+def _ingest_sales(
+    headquarters: Connection, batch: ClassifiedBatch, stored_to: Mapping[int, int], now: datetime
+) -> list[QueuedReply]:
+    """Insert new sales, count repeats, replace rejected sales; return the immediate replies.
+
+    `stored_to`: the positions before the batch.
+    """
     sales = batch.sales
     if sales.is_empty():
         return []
@@ -93,7 +101,7 @@ def _ingest_sales(headquarters: Connection, batch: ClassifiedBatch, now: datetim
         _insert(headquarters, batch, sales, {}, now)
         _enqueue(headquarters, sales)
         return _immediate_replies(batch, sales, {})
-    chosen = _choose(batch, stored)
+    chosen = _choose(batch, stored, stored_to)
     new = sales.filter(pl.col(ROW).is_in(list(chosen.rows.values())))
     rejected = {key: row for key, row in stored.items() if row.status == TransactionStatus.REJECTED}
     replaced = {key: rejected[key] for key in new["transaction_id"] if key in rejected}
@@ -127,18 +135,19 @@ class _Choice:
     """Replies to rows with the id of another channel's transaction."""
 
 
-def _choose(batch: ClassifiedBatch, stored: Mapping[str, Any]) -> _Choice:
-    """Decide which rows of a batch are inserted, given the stored rows of its transactions."""
+def _choose(batch: ClassifiedBatch, stored: Mapping[str, Any], stored_to: Mapping[int, int]) -> _Choice:
+    """Decide which rows of a batch are inserted, given the stored rows of its transactions and the positions before."""
     choice = _Choice()
     positions = batch.positions
     channels = {key: row.channel_id for key, row in stored.items()}
     accepted = {key for key, row in stored.items() if row.status != TransactionStatus.REJECTED}
+    stored_at = {key: (row.partition, row.offset) for key, row in stored.items()}
     columns = batch.sales.select(ROW, "transaction_id", "channel_id", "status")
     for row, transaction_id, channel_id, status in columns.iter_rows():
         if channels.setdefault(transaction_id, channel_id) != channel_id:
             partition, offset = positions.partitions[row], positions.offsets[row]
             choice.id_conflicts.append(id_conflict_reply(transaction_id, channel_id, partition, offset))
-        elif transaction_id in accepted or _is_same_record(stored.get(transaction_id), positions, row):
+        elif transaction_id in accepted or is_read_again(positions, row, stored_at.get(transaction_id), stored_to):
             choice.repeats[transaction_id] += 1
         else:
             # A rejected sale is replaced by a later one, also within the batch.
@@ -147,12 +156,6 @@ def _choose(batch: ClassifiedBatch, stored: Mapping[str, Any]) -> _Choice:
             if status != TransactionStatus.REJECTED:
                 accepted.add(transaction_id)
     return choice
-
-
-def _is_same_record(before: Any, positions: RecordPositions, row: int) -> bool:
-    """Whether the stored row is of this very record: it was read again, not sent again, so it is not replaced."""
-    at = (positions.topic, positions.partitions[row], positions.offsets[row])
-    return before is not None and (before.topic, before.partition, before.offset) == at
 
 
 def _enqueue(headquarters: Connection, new: pl.DataFrame) -> None:
@@ -165,7 +168,7 @@ def _stored(headquarters: Connection, ids: Iterable[str]) -> dict[str, Any]:
     table = retail_transactions.c
     query = select(
         *(table.transaction_id, table.channel_id, table.status, table.answer, table.repeats),
-        *(table.topic, table.partition, table.offset),
+        *(table.partition, table.offset),
     )
     rows = headquarters.execute(query.where(is_one_of(headquarters, table.transaction_id, ids)))
     return {row.transaction_id: row for row in rows}
