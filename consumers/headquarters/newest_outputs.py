@@ -19,7 +19,7 @@ from tenten.kafka.records import headers_of
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.rules.limits import is_guid
 from tenten.runtime.settings import Settings
-from tenten.schemas.messages import Outcome, TransactionStatus
+from tenten.schemas.messages import UNREADABLE_SEQUENCE, Outcome, TransactionStatus
 from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS, TRANSACTION_REPLIES
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _add_reply(newest: NewestOutputs, writers: WriterSchemas, message: Message) 
     if reply is None or not is_guid(reply["event_id"]):
         return
     # Release 0.1.0 has replied to transactions here.
-    if reply["outcome"] not in _UNLOGGED and not reply["transaction_status"]:
+    if reply["outcome"] not in _UNLOGGED and not reply["transaction_status"] and not _has_duplicate_id(reply):
         event_id = reply["event_id"]
         newest.judgements[event_id] = max(reply["judgement"], newest.judgements.get(event_id, 0))
 
@@ -132,6 +132,8 @@ def _add_reply(newest: NewestOutputs, writers: WriterSchemas, message: Message) 
 def _add_transaction_reply(newest: NewestOutputs, writers: WriterSchemas, message: Message) -> None:
     reply = _decoded(message, "TransactionReply", writers)
     if reply is None or not is_guid(reply["transaction_id"]) or _is_id_conflict(reply):
+        return
+    if reply["sequence"] == UNREADABLE_SEQUENCE:
         return
     transaction_id = reply["transaction_id"]
     newest.sequences[transaction_id] = max(reply["sequence"], newest.sequences.get(transaction_id, 0))
@@ -141,8 +143,15 @@ def _add_transaction_reply(newest: NewestOutputs, writers: WriterSchemas, messag
 
 def _is_id_conflict(reply: Json) -> bool:
     """Whether the transaction has the id of another channel's: its number is not that of a stored reply."""
-    is_rejected = str(reply["status"]).lower() == TransactionStatus.REJECTED
-    return is_rejected and any(reason["code"] == "duplicate" for reason in reply["reasons"])
+    return str(reply["status"]).lower() == TransactionStatus.REJECTED and _has_duplicate_id(reply)
+
+
+def _has_duplicate_id(reply: Json) -> bool:
+    """Whether the record has the id of another one, which is stored in its place."""
+    return any(
+        reason["code"] == "duplicate" and reason["field"] in ("event_id", "transaction_id")
+        for reason in reply["reasons"]
+    )
 
 
 def _decoded(message: Message, name: str, writers: WriterSchemas) -> Json | None:

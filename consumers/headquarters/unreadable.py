@@ -1,14 +1,24 @@
-"""Records that a consumer group cannot read: send them as dead letters, or stop when there are too many in a row."""
+"""Records that a consumer group cannot read: send them as dead letters, or stop when there are too many in a row.
 
-from collections.abc import Collection
+Their stores are told, as far as they can be told from the beginning of the record: without a reply a store would send
+the record again and again, and each time it would become another dead letter.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from confluent_kafka import Message
+
 from tenten.avro.batches import UnreadableRow
+from tenten.avro.primitives import leading_texts
+from tenten.avro.wire import Unreadable, WriterSchemas, header_bytes
 from tenten.consumers.headquarters.dead_letters import dead_letter_headers
+from tenten.kafka.records import headers_of
 from tenten.kafka.transaction_session import Batch
 from tenten.kafka.transactional_producer import Outputs
+from tenten.rules.limits import is_guid
 from tenten.runtime.errors import TooManyDeadLetters
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import Topic
@@ -55,3 +65,27 @@ def send_dead_letters(
         headers = dead_letter_headers(message, bad, now)
         _, timestamp_ms = message.timestamp()
         out.send(settings.topic(dead_letters), message.key(), message.value(), headers, timestamp_ms)
+
+
+def leading_fields(
+    message: Message, writers: WriterSchemas, names: Sequence[str], id_field: str
+) -> Mapping[str, str] | None:
+    """The first fields of a record, whose end may be damaged; None if they cannot be told.
+
+    All are texts. `id_field` is a GUID, and the header `id` does not name another one.
+    """
+    value = bytes(message.value() or b"")
+    try:
+        start = header_bytes(value)
+        fields = writers.find(value[:start]).json.get("fields", ())
+    except Unreadable:
+        return None
+    if [field["name"] for field in fields[: len(names)]] != list(names):
+        return None
+    texts = leading_texts(value[start:], len(names))
+    if texts is None:
+        return None
+    found = dict(zip(names, texts, strict=True))
+    named = dict(headers_of(message)).get("id")
+    is_named = named is None or named == found[id_field].encode()
+    return found if is_guid(found[id_field]) and is_named else None

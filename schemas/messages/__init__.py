@@ -38,6 +38,7 @@ from tenten.schemas.messages.reason import (
 )
 from tenten.schemas.messages.topic_status import TopicStatus, topic_status_from_avro
 from tenten.schemas.messages.transaction import (
+    UNREADABLE_SEQUENCE,
     CodedAmount,
     ControlTotal,
     DeliveryAddress,
@@ -57,6 +58,7 @@ __all__ = [
     "HEADQUARTERS",
     "PHONE",
     "ROW",
+    "UNREADABLE_SEQUENCE",
     "Address",
     "Attribute",
     "CodedAmount",

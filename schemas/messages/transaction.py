@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from tenten.schemas.messages.reason import Reason
 
@@ -117,6 +117,10 @@ class RetailTransaction:
     """The person who recorded it, or closed the day."""
 
 
+UNREADABLE_SEQUENCE: Final = -1
+"""The number of a reply to a record that headquarters could not read: lower than that of any other reply."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionReply:
     """The status of one order, cash-and-carry sale or end of day at headquarters."""
@@ -128,7 +132,8 @@ class TransactionReply:
     sales_order: str | None = None
     reasons: tuple[Reason, ...] = ()
     sequence: int
-    """The number of the reply among those to its transaction, counted from 1. The highest one counts."""
+    """The number of the reply among those to its transaction, counted from 1, or `UNREADABLE_SEQUENCE`. The highest one
+    counts."""
     answered_at: datetime
     input_partition: int | None = None
     """The partition and offset of the record that is answered, in `retail-transactions`."""

@@ -103,8 +103,8 @@ REASON_CODES: Final = catalogue(
     ("unreadable", "The line of the file cannot be read.", "Correct the line."),
     (
         "unreadable_event",
-        "Headquarters cannot read the change: it is too large, damaged, or of a newer release.",
-        "Correct the change; headquarters has kept it among its dead letters.",
+        "Headquarters cannot read the change or the transaction: it is too large, damaged, or of a newer release.",
+        "Correct it and save or send it again; headquarters has kept it among its dead letters.",
     ),
     ("waiting", "A transaction on the statement is waiting for its customer.", "Wait, or correct the customer."),
 )

@@ -3,11 +3,14 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tests.faults.avro import decode
 from tests.faults.evidence import Evidence, Record, headers_of
 from tests.faults.journal import Journal
+
+UNREADABLE: Final = -1
+"""The number of a reply to a transaction that is a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class Case:
     """As `dead`, of retail-transactions."""
     sales_replies: list[tuple[Record, dict[str, Any]]] = field(default_factory=list)
     """Replies to transactions."""
+    unreadable_sales: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    """Replies that a transaction is unreadable, by the partition and offset of its record."""
 
 
 def read(case: Case) -> Iterator[str]:
@@ -82,11 +87,7 @@ def read(case: Case) -> Iterator[str]:
                 yield f"replies: {record.place} calls a record unreadable that is not a dead letter"
         else:
             case.replies.append((record, reply))
-    for record in case.evidence.committed["transaction-replies"]:
-        reply = decode("TransactionReply", record.value or b"")
-        if record.key != reply["channel_id"].encode():
-            yield f"replies: {record.place} has a different channel than its key"
-        case.sales_replies.append((record, reply))
+    yield from _read_transaction_replies(case)
     for records, snapshots in (
         (case.evidence.earlier.get("customers", ()), case.earlier_snapshots),
         (case.evidence.committed["customers"], case.snapshots),
@@ -97,6 +98,19 @@ def read(case: Case) -> Iterator[str]:
             if snapshot is not None and snapshot["customer_id"] != customer_id:
                 yield f"snapshots: {record.place} has a different customer than its key"
             snapshots[customer_id].append((record, snapshot))
+
+
+def _read_transaction_replies(case: Case) -> Iterator[str]:
+    for record in case.evidence.committed["transaction-replies"]:
+        reply = decode("TransactionReply", record.value or b"")
+        if record.key != reply["channel_id"].encode():
+            yield f"replies: {record.place} has a different channel than its key"
+        if reply["sequence"] != UNREADABLE:
+            case.sales_replies.append((record, reply))
+        elif (reply["input_partition"], reply["input_offset"]) not in case.dead_transactions:
+            yield f"replies: {record.place} calls a transaction unreadable that is not a dead letter"
+        else:
+            case.unreadable_sales[reply["input_partition"], reply["input_offset"]] = reply
 
 
 def _read_inputs(case: Case) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from tests.faults.avro import decode
 from tests.faults.case import Case
 from tests.faults.states import Row, parsed
 
@@ -183,6 +184,22 @@ def _replies(case: Case, who: str, row: Row, replies: list[dict[str, Any]]) -> I
 def _content(reply: Mapping[str, Any]) -> tuple[Any, ...]:
     names = ("status", "reasons", "sales_order", "input_partition", "input_offset")
     return tuple(reply[name] for name in names)
+
+
+def unreadable_transactions_are_answered(case: Case) -> Iterator[str]:
+    """T5: a channel receives a reply for each of its transactions that is a dead letter."""
+    for origin, letters in case.dead_transactions.items():
+        try:
+            sent = decode("RetailTransaction", letters[0].value or b"")
+        except ValueError:
+            continue
+        is_own = letters[0].key == sent["channel_id"].encode()
+        if (
+            is_own
+            and sent["channel_id"] in case.setting.legal_entity_by_channel
+            and origin not in case.unreadable_sales
+        ):
+            yield f"T5: {sent['channel_id']} was not told that transaction {sent['transaction_id']} is unreadable"
 
 
 def _names_its_record(case: Case, reply: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from tests.faults.avro import declaration, encode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
 from tests.faults.journal import Operation, Writer
+from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Event, Store
 from tests.sales import Till, reply_with_status
 from tests.scenes import SETTING, Scene
@@ -282,6 +283,52 @@ def test_store_is_told_which_of_its_events_cannot_be_read(scene: Scene, houston:
     assert len(read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")) == 3
     evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
     assert violations(evidence, scene.journal, SETTING) == []
+
+
+def test_store_is_told_which_of_its_transactions_cannot_be_read(scene: Scene, engine: Engine) -> None:
+    """A transaction is answered if its beginning names a known channel, as its key does, and a transaction, as its
+    header does; a replay that succeeds is answered with a higher number.
+    """
+    # given
+    till = Till(channel_id="houston")
+    damaged, refused, renamed, strange, misplaced = till.order(), till.order(), till.order(), till.order(), till.sale()
+    refused["lines"][0]["sku"] = "REFUSED"
+    strange["channel_id"] = "nowhere"
+    scene.query("ALTER TABLE retail_transactions ADD CONSTRAINT c CHECK (position('REFUSED' IN content::text) = 0)")
+    writer = Writer(scene.bootstrap_servers, scene.prefix, scene.journal)
+
+    def write_transaction(key: bytes, transaction: dict[str, Any], end: int | None, name: str) -> None:
+        value = encode("RetailTransaction", transaction)[:end]
+        writer.write(Operation(topic="retail-transactions", key=key, value=value, headers=(("id", name.encode()),)))
+
+    write_transaction(b"houston", damaged, -3, damaged["transaction_id"])
+    write_transaction(b"houston", refused, None, refused["transaction_id"])
+    write_transaction(b"houston", renamed, -3, strange["transaction_id"])
+    write_transaction(b"nowhere", strange, -3, strange["transaction_id"])
+    write_transaction(b"dallas", misplaced, None, misplaced["transaction_id"])
+    writer.write(Operation(topic="retail-transactions", key=b"houston", value=b"broken"))
+    writer.flush()
+
+    # when
+    with scene.transactions():
+        told = [reply_with_status(scene, transaction, "rejected") for transaction in (damaged, refused)]
+        wait_until_settled(scene, "transactions")
+        evidence = gather(scene.bootstrap_servers, scene.prefix, scene.url)
+        scene.query("ALTER TABLE retail_transactions DROP CONSTRAINT c")
+        letters = list(list_dead_letters(scene.settings, engine, RETAIL_TRANSACTIONS_DLQ))
+        replay(scene.settings, engine, [letter for letter in letters if letter.reason == "database_refused"])
+        read = reply_with_status(scene, refused, "synchronized")
+
+    # then
+    assert len(letters) == 6
+    assert [(reply["sequence"], reply["reasons"][0]["code"]) for reply in told] == [(-1, "unreadable_event")] * 2
+    assert [(reply["input_partition"], reply["input_offset"]) for reply in told] == [
+        (operation.partition, operation.offset) for operation in scene.journal.operations[:2]
+    ]
+    assert "is refused by headquarters' database" in told[1]["reasons"][0]["text"]
+    assert len(evidence.committed["transaction-replies"]) == 2
+    assert violations(evidence, scene.journal, SETTING) == []
+    assert (read["sequence"], read["sales_order"]) == (1, "SO-00000001")
 
 
 def test_transaction_outside_the_partition_of_its_channel_is_a_dead_letter(scene: Scene, engine: Engine) -> None:

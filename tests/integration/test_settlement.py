@@ -577,6 +577,40 @@ def test_old_reply_does_not_prevent_a_resend(scene: ChannelScene) -> None:
     assert scene.outbox()[order]["settled_at"] is not None
 
 
+def test_transaction_that_headquarters_cannot_read_is_shown_as_rejected(scene: ChannelScene) -> None:
+    """The clerk sees the reason, and nothing is sent again by itself; a reply to a record that headquarters read in the
+    end counts, and the one that it could not read comes too late to change it.
+    """
+    # given
+    order, end, resent = scene.sell(), scene.close(), scene.sell(is_sent=False)
+    with scene.engine.begin() as connection:
+        is_resent = channel.transactions.c.transaction_id == resent
+        connection.execute(update(channel.transactions).where(is_resent).values(answer=-1))
+    unreadable = {
+        transaction_id: transaction_reply(transaction_id, "rejected", -1, reasons=(REASON,))
+        for transaction_id in (order, end, resent)
+    }
+    # when
+    with scene.running(run):
+        scene.headquarters.reply(*unreadable.values())
+        scene.wait_until_replies_read()
+        # then
+        rows = scene.outbox()
+        assert (scene.sale(order), scene.sale(end)) == (("rejected", None, -1), ("rejected", None, -1))
+        assert [row["reasons"][0]["code"] for row in scene.rows(channel.end_of_days)] == [REASON.code]
+        assert rows[order]["settled_at"] is not None
+        assert rows[end]["settled_at"] is not None
+        # A clerk has sent it again since the first reply, and the relay has not.
+        assert scene.sale(resent) == ("pending", None, -1)
+        assert rows[resent]["settled_at"] is None
+        # when
+        read = (transaction_reply(order, "waiting", 1), transaction_reply(resent, "synchronized", 1))
+        scene.headquarters.reply(*read, unreadable[order])
+        scene.wait_until_replies_read()
+    # then
+    assert (scene.sale(order), scene.sale(resent)) == (("waiting", None, 1), ("synchronized", None, 1))
+
+
 def test_reply_to_an_unknown_transaction_changes_nothing(scene: ChannelScene) -> None:
     """The database was restored from a backup; customers' replies in the same batch are settled as usual."""
     # given

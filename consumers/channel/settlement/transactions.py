@@ -1,20 +1,21 @@
 """Replies to orders, cash-and-carry sales and ends of day: store their status and settle the outbox rows.
 
 A reply has a number among those to its transaction, and only a higher one than the stored counts: replies may arrive
-twice, and in any order, since those of release 0.1.0 and of later ones are on different topics.
+twice, and in any order, since those of release 0.1.0 and of later ones are on different topics. A reply to a record
+that headquarters could not read has no number of its own: it counts while the transaction is pending.
 
 Runs within settlement's SQL transaction.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from tenten.schemas.messages import TransactionReply, TransactionStatus, reasons_as_json
-from tenten.schemas.tables.channel import end_of_days, transactions
+from tenten.schemas.messages import UNREADABLE_SEQUENCE, TransactionReply, TransactionStatus, reasons_as_json
+from tenten.schemas.tables.channel import end_of_days, outbox, outbox_queue, transactions
 from tenten.sql.arrays import is_one_of
 
 
@@ -29,25 +30,42 @@ def settle_transactions(connection: Connection, replies: Sequence[TransactionRep
     newest: dict[str, TransactionReply] = {}
     for reply in sorted(replies, key=lambda reply: reply.sequence, reverse=True):
         newest.setdefault(reply.transaction_id, reply)
-    stored_numbers: dict[str, int] = {}
-    for key, number in _STORED_NUMBERS:
-        query = select(key, number).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
-        stored_numbers.update((row[0], row[1]) for row in connection.execute(query))
-    rows = [
-        _row(newest[transaction_id], stored_numbers[transaction_id], at) for transaction_id in sorted(stored_numbers)
-    ]
+    unreadable = [reply.transaction_id for reply in newest.values() if reply.sequence == UNREADABLE_SEQUENCE]
+    queued = _queued(connection, unreadable) if unreadable else frozenset()
+    rows = []
+    for key, number, status in _STORED:
+        query = select(key, number, status).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
+        for transaction_id, stored_number, stored_status in connection.execute(query):
+            reply = newest[transaction_id]
+            is_new = (
+                _counts(stored_number, stored_status, is_queued=transaction_id in queued)
+                if reply.sequence == UNREADABLE_SEQUENCE
+                else reply.sequence > stored_number
+            )
+            rows.append(_row(reply, stored_number, is_new, at))
     for change, where in _CHANGES:
         statement = " ".join((change, _REPLIES[connection.dialect.name], where))
         connection.execute(text(statement), {"replies": json.dumps(rows)})
 
 
-_STORED_NUMBERS: Final = (
-    (transactions.c.transaction_id, transactions.c.answer),
-    (end_of_days.c.end_of_day_id, end_of_days.c.answer),
+_STORED: Final = (
+    (transactions.c.transaction_id, transactions.c.answer, transactions.c.status),
+    (end_of_days.c.end_of_day_id, end_of_days.c.answer, end_of_days.c.status),
 )
 
 
-def _row(reply: TransactionReply, stored_number: int, at: datetime) -> dict[str, object]:
+def _queued(connection: Connection, transaction_ids: Iterable[str]) -> Container[str]:
+    """Those of these transactions that are queued to be sent."""
+    query = select(outbox.c.id).join(outbox_queue, outbox_queue.c.sequence == outbox.c.sequence)
+    return set(connection.scalars(query.where(is_one_of(connection, outbox.c.id, transaction_ids))))
+
+
+def _counts(stored_number: int, stored_status: str, *, is_queued: bool) -> bool:
+    """Whether the reply that a record is unreadable counts: not when a later one was sent, or is going to be."""
+    return stored_status == TransactionStatus.PENDING and (stored_number == 0 or not is_queued)
+
+
+def _row(reply: TransactionReply, stored_number: int, is_new: bool, at: datetime) -> dict[str, object]:
     """A reply as the statements below read it; `stored_number` is that of the newest reply in the channel."""
     return {
         "id": reply.transaction_id,
@@ -55,8 +73,8 @@ def _row(reply: TransactionReply, stored_number: int, at: datetime) -> dict[str,
         "status": reply.status,
         "sales_order": reply.sales_order,
         "reasons": reasons_as_json(reply.reasons) or None,
-        "answer": reply.sequence,
-        "is_new": reply.sequence > stored_number,
+        "answer": max(reply.sequence, stored_number or reply.sequence),
+        "is_new": is_new,
         "at": at.isoformat(timespec="microseconds"),
     }
 

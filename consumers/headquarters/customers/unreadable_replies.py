@@ -1,7 +1,4 @@
-"""Replies to events that are dead letters, as far as their channel, customer and id can be told.
-
-Without a reply the store would send the event again and again, and each time it would become another dead letter.
-"""
+"""Replies to events that are dead letters, as far as their channel, customer and id can be told."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,11 +7,11 @@ from typing import Final
 from confluent_kafka import Message
 
 from tenten.avro.batches import UnreadableRow
-from tenten.avro.primitives import leading_texts
-from tenten.avro.wire import Unreadable, WriterSchemas, contract, encode, header_bytes
+from tenten.avro.wire import WriterSchemas, contract, encode
 from tenten.consumers.headquarters.customers.outputs import Output, output_headers
 from tenten.consumers.headquarters.known_channels import KnownChannels
-from tenten.kafka.records import headers_of, record_position
+from tenten.consumers.headquarters.unreadable import leading_fields
+from tenten.kafka.records import record_position
 from tenten.rules.limits import is_guid
 from tenten.schemas.messages import Outcome, Reason, Reply, to_avro
 
@@ -70,18 +67,5 @@ def unreadable_replies(
 
 def _origin(message: Message, writers: WriterSchemas) -> Mapping[str, str] | None:
     """Customer, event and channel of a record, whose end may be damaged; None if they cannot be told."""
-    value = bytes(message.value() or b"")
-    try:
-        start = header_bytes(value)
-        fields = writers.find(value[:start]).json.get("fields", ())
-    except Unreadable:
-        return None
-    if tuple(field["name"] for field in fields[: len(_ORIGIN)]) != _ORIGIN:
-        return None
-    texts = leading_texts(value[start:], len(_ORIGIN))
-    if texts is None:
-        return None
-    origin = dict(zip(_ORIGIN, texts, strict=True))
-    named = dict(headers_of(message)).get("id")
-    is_named = named is None or named == origin["event_id"].encode()
-    return origin if is_guid(origin["customer_id"]) and is_guid(origin["event_id"]) and is_named else None
+    origin = leading_fields(message, writers, _ORIGIN, "event_id")
+    return origin if origin is not None and is_guid(origin["customer_id"]) else None

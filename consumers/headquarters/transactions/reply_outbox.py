@@ -81,9 +81,7 @@ def enqueue_replies(headquarters: Connection, replies: Sequence[QueuedReply], at
     if not replies:
         return
     without_reasons = iter(_encode([reply for reply in replies if not reply.reasons], at))
-    payloads = [
-        encode(_CONTRACT, to_avro(_message(reply, at))) if reply.reasons else next(without_reasons) for reply in replies
-    ]
+    payloads = [framed_reply(reply, at) if reply.reasons else next(without_reasons) for reply in replies]
     for start, end in _rows(payloads):
         part = replies[start:end]
         row = {
@@ -119,8 +117,9 @@ _ROW_SCHEMA: Final = pl.Schema(
 _CONTRACT: Final = contract("TransactionReply")
 
 
-def _message(reply: QueuedReply, at: datetime) -> TransactionReply:
-    return TransactionReply(
+def framed_reply(reply: QueuedReply, at: datetime) -> bytes:
+    """The value of a reply's record."""
+    message = TransactionReply(
         channel_id=reply.channel_id,
         transaction_id=reply.transaction_id,
         status=reply.status,
@@ -131,6 +130,12 @@ def _message(reply: QueuedReply, at: datetime) -> TransactionReply:
         input_partition=reply.input_partition,
         input_offset=reply.input_offset,
     )
+    return encode(_CONTRACT, to_avro(message))
+
+
+def reply_headers(transaction_id: str) -> Headers:
+    """The headers of a reply's record."""
+    return [("id", transaction_id), ("type", _CONTRACT.name)]
 
 
 def _encode(replies: Sequence[QueuedReply], at: datetime) -> list[bytes]:
@@ -191,8 +196,8 @@ def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, st
             failures.append(error)
 
     for _, channel_id, transaction_id, payload in queued:
-        headers: Headers = [("id", transaction_id), ("type", _CONTRACT.name)]
-        produce(producer, topic, channel_id, _in_this_form(payload), headers=headers, on_delivery=delivered)
+        value, headers = _in_this_form(payload), reply_headers(transaction_id)
+        produce(producer, topic, channel_id, value, headers=headers, on_delivery=delivered)
     unacknowledged = producer.flush(REQUEST_SECONDS)
     for failure in failures:
         raise KafkaException(failure)

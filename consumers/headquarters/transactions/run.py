@@ -5,7 +5,8 @@ Output: headquarters' database; `async-customers` (the customer events inside tr
 `retail-transactions.dlq`.
 Guarantee: each transaction in exactly one sales order or statement, none with a customer that is not synchronized.
 
-The main thread ingests batches: the database commits first, then Kafka with the offsets and the customer events.
+The main thread ingests batches: the database commits first, then Kafka with the offsets, the customer events, the dead
+letters and the replies to these.
 
     crash                            effect
     before the SQL commit            nothing is stored; the batch is read again
@@ -20,6 +21,7 @@ once.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 from typing import Any, Final
@@ -39,6 +41,7 @@ from tenten.consumers.headquarters.transactions.known_events import without_know
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
 from tenten.consumers.headquarters.transactions.unknown_channels import ACCEPT_SECONDS, accept_known_channels
+from tenten.consumers.headquarters.transactions.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
 from tenten.consumers.headquarters.watch import watch_repeatedly
@@ -120,12 +123,17 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 failpoint("transactions.while_judging")
                 reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
                 unreadable = (*classified.unreadable, *ingest(engine, classified, reached))
+                replies = unreadable_replies(
+                    batch.messages, unreadable, writers=writers, channels=channels, now=datetime.now(UTC)
+                )
                 failpoint("transactions.after_sql_commit")
                 forwarded = without_known(engine, classified.forwarded_events)
                 if forwarded or unreadable:
                     with session.transaction(batch) as out:
                         _forward_events(settings, out, forwarded)
                         send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
+                        for reply in replies:
+                            out.send(settings.topic(TRANSACTION_REPLIES), reply.key, reply.value, reply.headers)
                 else:
                     session.commit_later(batch)
                 streak = new_streak

@@ -1,0 +1,59 @@
+"""Replies to orders, sales and ends of day that are dead letters, as far as their channel and id can be told."""
+
+from collections.abc import Container, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from confluent_kafka import Message
+
+from tenten.avro.batches import UnreadableRow
+from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, framed_reply, reply_headers
+from tenten.consumers.headquarters.unreadable import leading_fields
+from tenten.kafka.records import Headers, record_position
+from tenten.schemas.messages import UNREADABLE_SEQUENCE, Reason, TransactionStatus
+
+_ORIGIN: Final = ("channel_id", "transaction_id")
+"""The first fields of every transaction."""
+
+
+class UnreadableReply(NamedTuple):
+    """One record to send."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+def unreadable_replies(
+    messages: Sequence[Message],
+    unreadable: Sequence[UnreadableRow],
+    *,
+    writers: WriterSchemas,
+    channels: Container[str],
+    now: datetime,
+) -> list[UnreadableReply]:
+    """The replies to these rows of a batch.
+
+    A record is answered to a known channel only, and only if its key and its header `id` do not name others.
+    """
+    replies = []
+    for bad in unreadable:
+        message = messages[bad.row]
+        origin = leading_fields(message, writers, _ORIGIN, "transaction_id")
+        if origin is None or origin["channel_id"] not in channels or message.key() != origin["channel_id"].encode():
+            continue
+        partition, offset = record_position(message)
+        text = f"Headquarters cannot read this transaction: it {bad.text}."
+        reply = QueuedReply(
+            channel_id=origin["channel_id"],
+            transaction_id=origin["transaction_id"],
+            status=TransactionStatus.REJECTED,
+            sequence=UNREADABLE_SEQUENCE,
+            input_partition=partition,
+            input_offset=offset,
+            reasons=(Reason(field="", code="unreadable_event", text=text),),
+        )
+        headers = reply_headers(reply.transaction_id)
+        replies.append(UnreadableReply(reply.channel_id.encode(), framed_reply(reply, now), headers))
+    return replies
