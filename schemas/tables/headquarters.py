@@ -79,6 +79,8 @@ synchronization_log: Final = Table(
     Column("operator", Text, comment="who made the change; null if unknown"),
     Column("repeats", Integer, nullable=False, server_default="0"),
     Column("judgement", Integer, nullable=False, server_default="1", comment="counts the judgements of the event"),
+    Column("content_hash", BigInteger, comment="null if its content never arrived, or was not hashed"),
+    Column("conflicts", Integer, nullable=False, server_default="0", comment="rejected: its id with other content"),
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),

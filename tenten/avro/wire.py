@@ -186,6 +186,20 @@ def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
     return dict(record)  # type: ignore[arg-type]  # the stubs allow any Avro value; a record schema gives a dict
 
 
+def resolved_body(record: Json, writer: AvroSchema, reader: AvroSchema) -> bytes | None:
+    """The Avro bytes of a record of the reader's schema as a writer of another one encodes it; None if they do not hold
+    all of it.
+    """
+    out = BytesIO()
+    try:
+        fastavro.schemaless_writer(out, writer.parsed, record)
+        resolved = decode_body(out.getvalue(), writer, reader)
+        in_reader, resolved_in_reader = (encode(reader, given, header=b"") for given in (record, resolved))
+    except (Unreadable, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):  # fastavro's
+        return None
+    return out.getvalue() if in_reader == resolved_in_reader else None
+
+
 class WriterSchemas:
     """The schemas that values were written with, by header; each is looked up once.
 
@@ -203,6 +217,10 @@ class WriterSchemas:
         self._by_id = by_id
         packaged = (*map(released_contract, RELEASED_CONTRACTS), *contracts())
         self._known: dict[bytes, AvroSchema] = {schema.header: schema for schema in packaged}
+
+    def known(self, reader: AvroSchema) -> list[AvroSchema]:
+        """The schemas of the reader's name that are built in, or were looked up."""
+        return [schema for schema in self._known.values() if schema.name == reader.name]
 
     def find(self, header: bytes) -> AvroSchema:
         """The schema that this header names. Raises: `Unreadable` if there is none, or it is not a record schema."""

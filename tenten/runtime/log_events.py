@@ -115,6 +115,13 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="The database rejected a batch of customer events; its halves are tried until the events that cause "
         "it are known.",
     ),
+    "event_id_conflicted": LogEvent(
+        level="warning",
+        fields=("event_id", "channel", "first_channel"),
+        meaning="A customer event has the id of another event: that of another channel or customer, or one with other "
+        "content. It was rejected, and the first one stands. Two stores derive ids from the same data, or a store was "
+        "restored and gives its ids again: let every event have an id of its own.",
+    ),
     "batch_halved": LogEvent(
         level="warning",
         fields=("session", "records_max"),

@@ -2,8 +2,8 @@
 
 It imports nothing of the product but its Avro files. The invariants are those of the fault plan; each violation is a
 sentence that begins with the invariant's number. `evidence.py` reads, `case.py` decodes, `model.py` has the
-expected result of the events, `contents.py` checks customers, `sold.py` and `closed.py` check transactions and ends of
-day; this module checks numbers, events and offsets.
+expected result of the events, `contents.py` checks customers, `identity.py` event ids, `sold.py` and `closed.py` check
+transactions and ends of day; this module checks numbers, events and offsets.
 """
 
 from collections import defaultdict
@@ -20,6 +20,7 @@ from tests.faults.contents import (
     versions_ascend,
 )
 from tests.faults.evidence import READ_BY, Evidence, Record, headers_of
+from tests.faults.identity import conflicts_are_rejected, is_conflict
 from tests.faults.journal import Journal, Result
 from tests.faults.sold import (
     customers_are_synchronized,
@@ -27,6 +28,7 @@ from tests.faults.sold import (
     replies_are_sent,
     sales_orders_match_orders,
     transactions_are_stored,
+    unreadable_transactions_are_answered,
 )
 from tests.faults.states import parsed
 
@@ -106,18 +108,9 @@ def _no_gap(case: Case) -> Iterator[str]:
 
 
 def _nothing_lost(case: Case) -> Iterator[str]:
-    rejected = {
-        (reply["event_id"], reply["customer_id"]) for _, reply in case.replies if reply["outcome"] == "REJECTED"
-    }
     for record, event in case.events:
-        row = case.evidence.headquarters.log.get(event["event_id"])
-        if row is None:
+        if event["event_id"] not in case.evidence.headquarters.log:
             yield f"I4: event {event['event_id']} at {record.place} is neither in the log nor a dead letter"
-        elif (
-            str(row["customer_id"]) != event["customer_id"]
-            and (event["event_id"], event["customer_id"]) not in rejected
-        ):
-            yield f"I4: event {event['event_id']} is in the log of another customer"
     for letters in case.dead.values():
         yield from _not_logged_too(case, letters[0])
     yield from _repeats_counted(case)
@@ -182,8 +175,8 @@ def _not_logged_too(case: Case, letter: Record) -> Iterator[str]:
 
 def _repeats_counted(case: Case) -> Iterator[str]:
     arrivals: dict[str, int] = defaultdict(int)
-    for _, event in case.events:
-        arrivals[event["event_id"]] += 1
+    for record, event in case.events:
+        arrivals[event["event_id"]] += not is_conflict(case, record, event)
     for event_id, count in arrivals.items():
         row = case.evidence.headquarters.log.get(event_id)
         # At least: a batch that is read again after a crash is counted, too.
@@ -265,6 +258,7 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     _acknowledged_records_exist,
     _dead_letters_equal_their_records,
     _nothing_lost,
+    conflicts_are_rejected,
     _nothing_is_final_by_misconfiguration,
     versions_ascend,
     channels_match_topic,
@@ -279,5 +273,6 @@ _CHECKS: Final[tuple[Callable[[Case], Iterator[str]], ...]] = (
     statements_match_ends_of_day,
     totals_are_exact,
     replies_are_sent,
+    unreadable_transactions_are_answered,
     no_transaction_waits_needlessly,
 )

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from tests.faults.case import Case
 from tests.faults.evidence import ChannelTables
+from tests.faults.identity import is_conflict, is_conflict_reply
 from tests.faults.model import Model
 from tests.faults.states import State, parsed, state_of_avro
 
@@ -135,8 +136,11 @@ def results_match_model(case: Case) -> Iterator[str]:
     if not case.setting.judge_content:
         return
     model = Model(case.setting.legal_entity_by_channel)
-    for _, event in case.events:
-        model.ingest(event)
+    for record, event in case.events:
+        if is_conflict(case, record, event):
+            model.reject_conflict(event)
+        else:
+            model.ingest(event)
     tables = case.evidence.headquarters
     for customer_id, expected in model.customers.items():
         row = tables.customers.get(customer_id)
@@ -157,7 +161,9 @@ def results_match_model(case: Case) -> Iterator[str]:
 
 
 def _replies_of_the_model(case: Case, model: Model) -> Iterator[str]:
-    last = {(reply["channel_id"], reply["event_id"]): reply for _, reply in case.replies}
+    last = {
+        (reply["channel_id"], reply["event_id"]): reply for _, reply in case.replies if not is_conflict_reply(reply)
+    }
     for event_id, expected_reply in model.replies.items():
         row = case.evidence.headquarters.log.get(event_id)
         if row is None or row["outcome"] != expected_reply.outcome:

@@ -34,6 +34,7 @@ class ExpectedReply:
     customer_id: str
     channels: set[str]
     """The channels that must have received it."""
+    first_channel: str
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class Model:
     legal_entity_by_channel: Mapping[str, str]
     customers: dict[str, Expected] = field(default_factory=dict)
     replies: dict[str, ExpectedReply] = field(default_factory=dict)
+    conflicts: set[str] = field(default_factory=set)
+    """The ids that another event has, too."""
 
     def ingest(self, event: Mapping[str, Any]) -> None:
         """Apply an event; a repeat changes nothing, and is replied to again."""
@@ -52,6 +55,10 @@ class Model:
             return
         outcome = self._outcome(event)
         self._reply(event, event["event_id"], outcome)
+
+    def reject_conflict(self, event: Mapping[str, Any]) -> None:
+        """Reject an event with the id of another event, of which nothing changes."""
+        self.conflicts.add(event["event_id"])
 
     def _outcome(self, event: Mapping[str, Any]) -> str:
         customer = self.customers.get(event["customer_id"])
@@ -88,7 +95,7 @@ class Model:
             customer.state, customer.version = None, customer.version + 1
 
     def _merge(self, event: Mapping[str, Any], customer: Expected | None) -> str:
-        superseded = [earlier for earlier in event["supersedes"] if not self._was_applied(earlier["event_id"])]
+        superseded = [earlier for earlier in event["supersedes"] if not self._was_applied(earlier["event_id"], event)]
         given = state_of_avro(event["customer"])
         if customer is None:
             merged = given
@@ -106,16 +113,31 @@ class Model:
         elif merged != customer.state:
             customer.state, customer.version = merged, customer.version + 1
         for earlier in superseded:
-            self._reply(event, earlier["event_id"], "superseded")
+            if not self._means_conflict(earlier["event_id"], event):
+                self._reply(event, earlier["event_id"], "superseded")
         return "synchronized"
 
-    def _was_applied(self, event_id: str) -> bool:
-        return event_id in self.replies and self.replies[event_id].outcome not in ("rejected", "held")
+    def _was_applied(self, event_id: str, by: Mapping[str, Any]) -> bool:
+        logged = self.replies.get(event_id)
+        is_applied = logged is not None and logged.outcome not in ("rejected", "held")
+        return is_applied and not self._means_conflict(event_id, by)
+
+    def _means_conflict(self, event_id: str, by: Mapping[str, Any]) -> bool:
+        """Whether an event supersedes one that was rejected for its id, rather than the logged one."""
+        logged = self.replies.get(event_id)
+        if logged is None or logged.customer_id != by["customer_id"]:
+            return logged is not None
+        is_other = logged.first_channel != by["channel_id"] or logged.outcome not in ("rejected", "held")
+        return event_id in self.conflicts and is_other
 
     def _reply(self, event: Mapping[str, Any], event_id: str, outcome: str) -> None:
         before = self.replies.get(event_id)
-        channels = {event["channel_id"], *(before.channels if before else ())}
-        self.replies[event_id] = ExpectedReply(outcome=outcome, customer_id=event["customer_id"], channels=channels)
+        self.replies[event_id] = ExpectedReply(
+            outcome=outcome,
+            customer_id=event["customer_id"],
+            channels={event["channel_id"], *(before.channels if before else ())},
+            first_channel=before.first_channel if before else event["channel_id"],
+        )
 
 
 def _merged(base: State, given: State, paths: Iterable[str]) -> State:

@@ -19,6 +19,7 @@ from psycopg.types.json import Json
 
 from tests.faults.avro import decode, encode
 from tests.faults.evidence import READ_BY, TOPICS, Evidence, Record, gather, read_topic
+from tests.faults.identity import content_hash
 from tests.faults.journal import Journal, Operation, Writer
 from tests.faults.traffic import Event, Store
 from tests.faults.world_sales import WorldSales
@@ -44,6 +45,8 @@ class World:
     events: list[Event] = field(default_factory=list)
     places: dict[str, Record] = field(default_factory=dict)
     """By event id: its first record."""
+    conflict_place: Record | None = None
+    """The record with the id of another event."""
     poison: Record | None = None
     customers: dict[str, Row] = field(default_factory=dict)
     """By customer id: the snapshot at headquarters and in the channel; with `erased`."""
@@ -62,15 +65,16 @@ class World:
     held: list[Row] = field(default_factory=list)
 
     def live(self) -> None:
-        """The history: three creates, an edit, a repeat, a rejection, an erasure, an unreadable record; and sales, some
-        with these events inside.
+        """The history: three creates, an edit, a repeat, a rejection, an erasure, an event with the id of another one,
+        an unreadable record; and sales, some with these events inside.
         """
         self._create_topics()
         first, second, third = (self.store.create(last_name=f"Lee {number}") for number in range(3))
         edit = self.store.edit(first["customer_id"], title="Dr.")
         wrong = self.store.create(first_name="", last_name="")
         erasure = self.store.erase(third["customer_id"])
-        self.events = [first, second, third, edit, edit, wrong, erasure, first, wrong]
+        conflict = second | {"changed": ["title"]}
+        self.events = [first, second, third, edit, edit, wrong, erasure, first, wrong, conflict]
         self.sales.sell(first, second, third, wrong)
         writer = Writer(self.bootstrap_servers, self.prefix, self.journal)
         for event in self.events:
@@ -84,6 +88,7 @@ class World:
         self._replied(edit)
         self._rejected(wrong)
         self._erased(erasure)
+        self._conflicted(conflict)
         numbers = {key: customer["account_number"] for key, customer in self.customers.items()}
         self.sales.ingest(numbers, self.log[wrong["event_id"]]["reasons"])
         self.channel_customers = {
@@ -103,7 +108,9 @@ class World:
                 self.poison = record
                 self.dead_letters.append((record, record.value))
             else:
-                self.places.setdefault(decode("CustomerEvent", record.value or b"")["event_id"], record)
+                first = self.places.setdefault(decode("CustomerEvent", record.value or b"")["event_id"], record)
+                if first.value != record.value:
+                    self.conflict_place = record
         assert self.sales.poison is not None
         self.dead_letters.append((self.sales.poison, self.sales.poison.value))
 
@@ -134,6 +141,19 @@ class World:
     def _rejected(self, event: Event) -> None:
         self._settled(event, "rejected", [{"field": "last_name", "code": "required", "text": "A name is needed."}])
 
+    def _conflicted(self, event: Event) -> None:
+        self.log[event["event_id"]]["conflicts"] += 1
+        self._replied(event)
+        assert self.conflict_place is not None
+        self.replies[-1] |= {
+            "outcome": "REJECTED",
+            "reasons": [{"field": "event_id", "code": "duplicate", "text": "Another event has this id."}],
+            "account_number": None,
+            "version": None,
+            "input_partition": self.conflict_place.partition,
+            "input_offset": self.conflict_place.offset,
+        }
+
     def _settled(self, event: Event, outcome: str, reasons: list[Row] | None = None) -> None:
         customer = self.customers.get(event["customer_id"], {"account_number": None, "version": None})
         self.log[event["event_id"]] = {
@@ -143,6 +163,8 @@ class World:
             "account_number": customer["account_number"],
             "version": customer["version"],
             "repeats": self.events.count(event) - 1,
+            "content_hash": content_hash(self.places[event["event_id"]].value or b"", event),
+            "conflicts": 0,
         }
         if "customer" in customer:
             self.snapshots.append((event["customer_id"], None if customer["erased"] else deepcopy(customer)))
@@ -243,6 +265,8 @@ class World:
             "account_number": row["account_number"],
             "version": row["version"],
             "repeats": row["repeats"],
+            "content_hash": row["content_hash"],
+            "conflicts": row["conflicts"],
             "topic": "async-customers",
             "partition": place.partition,
             "offset": place.offset,

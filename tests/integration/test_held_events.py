@@ -118,7 +118,7 @@ class Worker:
                 return outputs, []
         done = synchronize(
             self.at,
-            classify.individually(decoded, positions),
+            classify.individually(decoded, values, positions),
             reached,
             now=NOW,
             encode=partial(created_outputs, values=values, headers=HEADERS),
@@ -341,6 +341,49 @@ def test_erasure_deletes_held_events(worker: Worker) -> None:
     # then
     assert {worker.replies[event.event_id]["outcome"] for event in (create, edit)} == {"ERASED"}
     assert worker.query("SELECT event_id FROM held_events") == []
+
+
+@pytest.mark.parametrize("channel", ["houston", "dallas"])
+def test_event_with_the_id_of_a_held_event_is_rejected(worker: Worker, channel: str) -> None:
+    """The held event is judged when its cause is gone, as if there had been no other."""
+    # given
+    worker.empty()
+    held = Store().event(0, "create")
+    assert held.customer is not None
+    other = replace(held, channel_id=channel, customer=replace(held.customer, first_name="Bob"))
+    worker.start(CAUSES["unknown channel"][0])
+    worker.process([held])
+
+    # when
+    worker.process([other, held], crash=True)
+    rejected = worker.replies[held.event_id]
+    worker.start(ALL_CHANNELS)
+    worker.touch()
+
+    # then
+    assert (rejected["outcome"], rejected["reasons"][0]["code"]) == ("REJECTED", "duplicate")
+    assert [customer["first_name"] for customer in worker.customers().values()] == ["Ann"]
+    assert worker.replies[held.event_id]["outcome"] == "SYNCHRONIZED"
+    assert worker.query("SELECT conflicts FROM synchronization_log WHERE event_id = %s", held.event_id) == [2]
+
+
+def test_event_whose_content_is_not_known_is_repeated_by_its_own_channel_only(worker: Worker) -> None:
+    """The last release logged events without their content."""
+    # given
+    worker.empty()
+    logged = Store().event(0, "create")
+    assert logged.customer is not None
+    other = replace(logged, customer=replace(logged.customer, first_name="Bob"))
+    worker.process([logged])
+    worker.connection.execute("UPDATE synchronization_log SET content_hash = NULL")
+
+    # when
+    worker.process([other, replace(other, channel_id="dallas")])
+
+    # then
+    counts = "SELECT (repeats, conflicts)::text FROM synchronization_log WHERE event_id = %s"
+    assert worker.query(counts, logged.event_id) == ["(1,1)"]
+    assert worker.query("SELECT first_name FROM customers") == ["Ann"]
 
 
 def test_correction_of_a_wrong_legal_entity_does_not_wait_behind_the_held_event(worker: Worker) -> None:

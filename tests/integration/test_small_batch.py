@@ -172,7 +172,7 @@ def classified(events: Sequence[CustomerEvent]) -> ClassifiedBatch:
     decoded = decode_batch(contract("CustomerEvent"), keys, values, WriterSchemas(), EVENT_BYTES_MAX)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(classify, "SMALL_BATCH_MAX", 0)
-        return classify.classify(decoded, CHANNELS, positions)
+        return classify.classify(decoded, values, CHANNELS, positions)
 
 
 def in_columns(on: Headquarters, events: Sequence[CustomerEvent]) -> BatchOutputs:

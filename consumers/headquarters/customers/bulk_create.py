@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 from tenten.consumers.headquarters.customers.classify import ClassifiedBatch
 from tenten.consumers.headquarters.customers.numbering import Allotment
 from tenten.consumers.headquarters.customers.synchronization_log import copy_log
-from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.schemas.messages import ROW
 from tenten.sql.bulk_copy import copy_into
 from tenten.sql.customer_frames import headquarters_frames
@@ -42,7 +41,7 @@ def create_in_bulk(
     creates = batch.simple_creates
     if creates.is_empty():
         return encode(creates)
-    pending = _with_positions(creates, batch.positions).with_columns(
+    pending = _with_positions_and_hashes(creates, batch).with_columns(
         pl.lit(None, dtype=pl.String).alias("account_number"),
         pl.lit(1, dtype=pl.Int64).alias("version"),
         pl.lit(now, dtype=pl.Datetime("us", "UTC")).alias("updated_at"),
@@ -69,12 +68,13 @@ def legal_entities(creates: pl.DataFrame) -> set[str]:
     return set(creates.select(pl.col("customer").struct.field("legal_entity").unique()).to_series())
 
 
-def _with_positions(creates: pl.DataFrame, positions: RecordPositions) -> pl.DataFrame:
-    """The creates with the position of the record of each."""
-    rows = creates[ROW]
+def _with_positions_and_hashes(creates: pl.DataFrame, batch: ClassifiedBatch) -> pl.DataFrame:
+    """The creates with the position and the content hash of the record of each."""
+    rows, positions = creates[ROW], batch.positions
     return creates.with_columns(
         pl.Series("input_partition", positions.partitions, dtype=pl.Int32).gather(rows),
         pl.Series("input_offset", positions.offsets, dtype=pl.Int64).gather(rows),
+        pl.Series("content_hash", batch.content_hashes, dtype=pl.Int64).gather(rows),
     )
 
 

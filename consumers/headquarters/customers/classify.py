@@ -14,6 +14,7 @@ import polars as pl
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
+from tenten.consumers.headquarters.customers.content_hash import content_hashes
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
@@ -44,6 +45,8 @@ class ClassifiedBatch:
     individual_events: tuple[IndividualEvent, ...]
     unreadable: tuple[UnreadableRow, ...]
     positions: RecordPositions
+    content_hashes: Sequence[int | None]
+    """By row."""
     rejection: tuple[Reason, ...] = ()
     """Reasons that reject the only event of the batch whatever it contains: the database does not accept it."""
     only_one: bool = False
@@ -70,8 +73,8 @@ def decode_small(
     )
 
 
-def individually(events: Sequence[Json], positions: RecordPositions) -> ClassifiedBatch:
-    """A small batch with every event an individual event: columns would cost more."""
+def individually(events: Sequence[Json], values: Sequence[bytes | None], positions: RecordPositions) -> ClassifiedBatch:
+    """A small batch with every event an individual event: columns would cost more. `values` are the framed events."""
     return ClassifiedBatch(
         simple_creates=empty_frame(contract("CustomerEvent")),
         individual_events=tuple(
@@ -79,6 +82,7 @@ def individually(events: Sequence[Json], positions: RecordPositions) -> Classifi
         ),
         unreadable=(),
         positions=positions,
+        content_hashes=content_hashes(values),
     )
 
 
@@ -96,11 +100,13 @@ def decode_and_classify(
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
-    return classify(without_misplaced(decoded, keys, positions, partitions), channels, positions)
+    return classify(without_misplaced(decoded, keys, positions, partitions), values, channels, positions)
 
 
-def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPositions) -> ClassifiedBatch:
-    """Divide the readable events of a batch into simple creates and individual events."""
+def classify(
+    decoded: DecodedBatch, values: Sequence[bytes | None], channels: KnownChannels, positions: RecordPositions
+) -> ClassifiedBatch:
+    """Divide the readable events of a batch into simple creates and individual events. `values` are all framed ones."""
     frame = decoded.frame
     if frame.height <= SMALL_BATCH_MAX:
         simple = pl.repeat(False, frame.height, eager=True)
@@ -112,6 +118,7 @@ def classify(decoded: DecodedBatch, channels: KnownChannels, positions: RecordPo
         individual_events=_individual_events(frame.filter(~simple)),
         unreadable=decoded.unreadable,
         positions=positions,
+        content_hashes=content_hashes(values),
     )
 
 
@@ -160,6 +167,7 @@ def as_individual(batch: ClassifiedBatch, customer_ids: Collection[str] | None =
         individual_events=tuple(sorted(events, key=lambda individual: individual.row)),
         unreadable=batch.unreadable,
         positions=batch.positions,
+        content_hashes=batch.content_hashes,
     )
 
 
@@ -173,11 +181,13 @@ def halves(batch: ClassifiedBatch) -> tuple[ClassifiedBatch, ClassifiedBatch]:
         individual_events=tuple(individual for individual in events if individual.row < middle),
         unreadable=(),
         positions=batch.positions,
+        content_hashes=batch.content_hashes,
     )
     second = ClassifiedBatch(
         simple_creates=creates.filter(pl.col(ROW) >= middle),
         individual_events=tuple(individual for individual in events if individual.row >= middle),
         unreadable=batch.unreadable,
         positions=batch.positions,
+        content_hashes=batch.content_hashes,
     )
     return first, second

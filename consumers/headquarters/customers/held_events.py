@@ -66,7 +66,7 @@ class HeldCustomers:
     """
 
     def __init__(self, writers: WriterSchemas) -> None:
-        self._writers = writers
+        self.writers = writers
         self._ids: set[str] = set()
 
     def load(self, engine: Engine) -> None:
@@ -116,7 +116,7 @@ class HeldCustomers:
 
     def _decoded(self, event_id: str, value: bytes) -> CustomerEvent:
         try:
-            return event_from_avro(self._writers.decode(bytes(value), contract("CustomerEvent")))
+            return event_from_avro(self.writers.decode(bytes(value), contract("CustomerEvent")))
         except Unreadable as error:
             raise DatabaseRefused(
                 f"the held event {event_id} {error.text}: the schema that it was written with is missing. Run `tenten "

@@ -69,7 +69,13 @@ class IndividualEvents:
     _erased_ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.log = EventLog(self.headquarters, self.batch.positions, self.now)
+        self.log = EventLog(
+            headquarters=self.headquarters,
+            positions=self.batch.positions,
+            content_hashes=self.batch.content_hashes,
+            writers=self.held_customers.writers,
+            now=self.now,
+        )
 
     def read(self) -> None:
         """Read the log and the held events of the customers."""
@@ -126,11 +132,11 @@ class IndividualEvents:
     def _apply_event(self, individual: IndividualEvent) -> None:
         event = individual.event
         logged = self.log.reply_of(event.event_id)
-        if logged is not None and logged.customer_id != event.customer_id:
-            self.log.reject_duplicate_id(event, individual.row)
+        if logged is not None and not self.log.is_repeat(event, individual.row):
+            self.log.reject_conflict(event, individual.row)
             return
         if logged is not None:
-            self.log.count_repeat(event.event_id)
+            self.log.count_repeat(event, individual.row)
         if logged is None or (logged.outcome is Outcome.HELD and not self.held.has(event.event_id)):
             self._judge(individual)
         else:
@@ -243,7 +249,7 @@ class IndividualEvents:
         """
         event = individual.event
         assert event.customer is not None  # envelope_errors rejects the event otherwise
-        unapplied = [old for old in event.supersedes if not self.log.is_applied(old.event_id, event.customer_id)]
+        unapplied = [old for old in event.supersedes if not self.log.is_applied(old.event_id, event)]
         paths = {*event.changed, *(path for old in unapplied for path in old.changed)}
         edited = event.customer
         merged = canonical(edited) if customer is None else apply_paths(customer.state, edited, paths)
@@ -264,8 +270,10 @@ class IndividualEvents:
             self._audit_rows += audit_rows(event, customer.state, merged, version, self.now)
             self._store(event, customer.account_number, version, merged)
         for old in unapplied:
-            self._log(individual, Outcome.SUPERSEDED, event_id=old.event_id)
+            if not self.log.means_conflict(old.event_id, event):
+                self._log(individual, Outcome.SUPERSEDED, event_id=old.event_id)
         self._log(individual, Outcome.SYNCHRONIZED)
+        self.log.reply_to_superseded_conflicts(event)
 
     def _store(self, event: CustomerEvent, number: str | None, version: int, state: CustomerState) -> None:
         self._customers[event.customer_id] = StoredCustomer(

@@ -236,7 +236,7 @@ class _ReadBatch:
     def classified(self) -> ClassifiedBatch:
         """The batch for the general path: new customers, too, where the database did not accept them together."""
         if self._events is not None:
-            return individually(self._events, self._positions)
+            return individually(self._events, self.values, self._positions)
         return decode_and_classify(
             self._keys, self.values, self._writers, self._channels, self._positions, partitions=self._partitions
         )

@@ -17,6 +17,7 @@ from structlog import get_logger
 
 from tenten.avro.last_field import encode_all_but_last, last_field
 from tenten.avro.wire import Json, WriterSchemas, contract, encode
+from tenten.consumers.headquarters.customers.content_hash import content_hash
 from tenten.consumers.headquarters.customers.create_function import (
     CALL,
     CREATE_FUNCTION,
@@ -48,6 +49,7 @@ class NewCustomer(NamedTuple):
     """The decoded `CustomerEvent`."""
     customer_bytes: bytes
     """The customer, encoded as in the event."""
+    content_hash: int
     partition: int
     offset: int
 
@@ -67,9 +69,10 @@ def new_customers(
         return None
     if any(len({event[name] for event in events}) < len(events) for name in ("customer_id", "event_id")):
         return None
+    framed = [value or b"" for value in values]
     return [
-        NewCustomer(event, _customer_bytes(event, value or b"", writers), partition, offset)
-        for event, value, partition, offset in zip(events, values, positions.partitions, positions.offsets, strict=True)
+        NewCustomer(event, _customer_bytes(event, value, writers), content_hash(value), partition, offset)
+        for event, value, partition, offset in zip(events, framed, positions.partitions, positions.offsets, strict=True)
     ]
 
 
@@ -206,6 +209,8 @@ def _log_row(new: NewCustomer, topic: str, now: datetime) -> Row:
         "operator": event["operator"],
         "repeats": 0,
         "judgement": FIRST_JUDGEMENT,
+        "content_hash": new.content_hash,
+        "conflicts": 0,
         "topic": topic,
         "partition": new.partition,
         "offset": new.offset,

@@ -30,20 +30,27 @@ class LogEntry:
     operator: str | None
     occurred_at: datetime
     new: bool
+    content_hash: int | None = None
+    """None if the content of the event never arrived, or an earlier release has logged it."""
     repeats: int = 0
     """The repeats in this batch."""
+    conflicts: int = 0
+    """In this batch: events with this id that are not this event."""
+    conflicts_before: int = 0
     overturned: bool = False
     """It was logged as rejected or held, and has another outcome now, or other reasons."""
 
 
-def new_entry(event: CustomerEvent, reply: Reply) -> LogEntry:
-    """The first entry of an event, or of one that this event superseded, whose operator is not known."""
+def new_entry(event: CustomerEvent, reply: Reply, content_hash: int | None) -> LogEntry:
+    """The first entry of an event, or of one that this event superseded, whose operator and content are not known."""
+    is_own = reply.event_id == event.event_id
     return LogEntry(
         reply=reply,
         kind=event.kind.lower(),
-        operator=storable_operator(event.operator) if reply.event_id == event.event_id else None,
+        operator=storable_operator(event.operator) if is_own else None,
         occurred_at=event.occurred_at,
         new=True,
+        content_hash=content_hash if is_own else None,
     )
 
 
@@ -79,11 +86,19 @@ def _entry(row: Row[Any]) -> LogEntry:
         input_partition=row.partition,
         input_offset=row.offset,
     )
-    return LogEntry(reply=reply, kind=row.kind, operator=row.operator, occurred_at=row.occurred_at, new=False)
+    return LogEntry(
+        reply=reply,
+        kind=row.kind,
+        operator=row.operator,
+        occurred_at=row.occurred_at,
+        new=False,
+        content_hash=row.content_hash,
+        conflicts_before=row.conflicts,
+    )
 
 
 def write_log(headquarters: Connection, entries: Sequence[LogEntry], topic: str) -> None:
-    """Insert the new entries, update the overturned ones, and add the repeats of the others."""
+    """Insert the new entries, update the overturned ones, and add repeats and conflicts of the others."""
     new = [_log_row(entry, topic) for entry in entries if entry.new]
     if new:
         headquarters.execute(insert(synchronization_log), new)
@@ -115,20 +130,33 @@ def write_log(headquarters: Connection, entries: Sequence[LogEntry], topic: str)
                 for reply in overturned
             ],
         )
-    repeated = {entry.reply.event_id: entry.repeats for entry in entries if entry.repeats and not entry.new}
+    repeated = [entry for entry in entries if (entry.repeats or entry.conflicts) and not entry.new]
     if repeated:
-        headquarters.execute(_COUNT_REPEATS, {"ids": list(repeated), "counts": list(repeated.values())})
+        headquarters.execute(
+            _COUNT_REPEATS,
+            {
+                "ids": [entry.reply.event_id for entry in repeated],
+                "repeats": [entry.repeats for entry in repeated],
+                "conflicts": [entry.conflicts for entry in repeated],
+                "hashes": [entry.content_hash for entry in repeated],
+            },
+        )
 
 
 _COUNT_REPEATS: Final = text(
     """
     UPDATE synchronization_log AS logged
-    SET repeats = logged.repeats + again.count
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:counts AS integer[])) AS again (event_id, count)
+    SET repeats = logged.repeats + again.repeats, conflicts = logged.conflicts + again.conflicts,
+        content_hash = coalesce(logged.content_hash, again.content_hash)
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:repeats AS integer[]), CAST(:conflicts AS integer[]), CAST(:hashes AS bigint[])
+    ) AS again (event_id, repeats, conflicts, content_hash)
     WHERE logged.event_id = again.event_id
     """
 )
-"""Add the repeats of events that were logged before; their other columns stay."""
+"""Add repeats and conflicts of events that were logged before; their other columns stay. A superseded event whose
+content arrives late gets its hash.
+"""
 
 
 def _log_row(entry: LogEntry, topic: str) -> Mapping[str, Any]:
@@ -145,6 +173,8 @@ def _log_row(entry: LogEntry, topic: str) -> Mapping[str, Any]:
         "operator": entry.operator,
         "repeats": entry.repeats,
         "judgement": reply.judgement,
+        "content_hash": entry.content_hash,
+        "conflicts": entry.conflicts,
         "topic": topic,
         "partition": reply.input_partition,
         "offset": reply.input_offset,
@@ -167,6 +197,8 @@ def copy_log(headquarters: Connection, created: pl.DataFrame, topic: str, now: d
         "operator",
         pl.lit(0, dtype=pl.Int32).alias("repeats"),
         pl.lit(FIRST_JUDGEMENT, dtype=pl.Int32).alias("judgement"),
+        "content_hash",
+        pl.lit(0, dtype=pl.Int32).alias("conflicts"),
         pl.lit(topic).alias("topic"),
         pl.col("input_partition").alias("partition"),
         pl.col("input_offset").alias("offset"),

@@ -1,17 +1,19 @@
 """The events that the group had processed: they were decided, whatever else is known of them.
 
-The log entries that come from replies get kind, time and operator from the events. An event without a reply, because
-`channel-replies` has lost it, is logged without being applied again if its customer exists: the customer's snapshot
-contains what became of it. Otherwise an edit of then would be applied over later ones.
+The log entries that come from replies get kind, time, operator and content hash from the events. An event without a
+reply, because `channel-replies` has lost it, is logged without being applied again if its customer exists: the
+customer's snapshot contains what became of it. Otherwise an edit of then would be applied over later ones.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from confluent_kafka import Message
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.consumers.headquarters.customers.content_hash import content_hash, content_hash_of
 from tenten.consumers.headquarters.input_positions import Input
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between
 from tenten.kafka.partitioner import partition_of
@@ -25,8 +27,25 @@ from tenten.schemas.tables.headquarters import customers, synchronization_log
 from tenten.schemas.topics import EVENT_BYTES_MAX
 from tenten.sql.arrays import is_one_of
 
-_Events = dict[str, tuple[CustomerEvent, int, int]]
-"""By event id: the event with its partition and offset."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """An event with its content hash and the position of its record."""
+
+    event: CustomerEvent
+    content_hash: int | None
+    partition: int
+    offset: int
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The events of some records."""
+
+    first: dict[str, _Read] = field(default_factory=dict)
+    """By event id: the first one with this id."""
+    others: list[_Read] = field(default_factory=list)
+    """Repeats, and events with the id of another event."""
 
 
 def log_decided_events(
@@ -40,15 +59,16 @@ def log_decided_events(
     writers, without_reply = writer_schemas(settings), 0
     starts, targets = read.starts(), read.processed()
     for messages in records_between(settings, read.name, starts, targets, progress):
-        events = {
-            key: event for key, event in _decoded(messages, writers, len(starts)).items() if key not in unreadable
-        }
+        batch = _decoded(messages, writers, len(starts))
+        events = {key: event for key, event in batch.first.items() if key not in unreadable}
         if events:
             with engine.begin() as headquarters:
                 logged = set(headquarters.scalars(_logged(headquarters, events)))
-                _complete(headquarters, {key: event for key, event in events.items() if key in logged})
-                missing = {key: event for key, event in events.items() if key not in logged}
+                known = [event for key, event in events.items() if key in logged] + batch.others
+                _complete(headquarters, known)
+                missing = [event for key, event in events.items() if key not in logged]
                 without_reply += _log_unproved(headquarters, read.name, missing)
+                _note_conflicts(headquarters, known)
     return without_reply
 
 
@@ -71,11 +91,11 @@ _FORGET_HELD: Final = text(
 )
 
 
-def _decoded(messages: Iterable[Message], writers: WriterSchemas, partitions: int) -> _Events:
-    """The events that the worker accepts, each by its first record; all others are dead letters."""
-    events: _Events = {}
+def _decoded(messages: Iterable[Message], writers: WriterSchemas, partitions: int) -> _Batch:
+    """The events that the worker accepts; all other records are dead letters."""
+    batch = _Batch()
     for message in messages:
-        value, (partition, offset) = message.value() or b"", record_position(message)
+        value, (partition, offset) = bytes(message.value() or b""), record_position(message)
         try:
             event = event_from_avro(writers.decode(value, contract("CustomerEvent")))
         except (Unreadable, ValueError):
@@ -83,25 +103,29 @@ def _decoded(messages: Iterable[Message], writers: WriterSchemas, partitions: in
         if not (is_guid(event.event_id) and is_guid(event.customer_id)) or len(value) > EVENT_BYTES_MAX:
             continue
         if message.key() == event.customer_id.encode() and partition_of(event.customer_id, partitions) == partition:
-            events.setdefault(event.event_id, (event, partition, offset))
-    return events
+            given = content_hash_of(event, content_hash(value))
+            read = _Read(event=event, content_hash=given, partition=partition, offset=offset)
+            if batch.first.setdefault(event.event_id, read) is not read:
+                batch.others.append(read)
+    return batch
 
 
 def _logged(headquarters: Connection, events: Iterable[str]) -> Any:
     return select(synchronization_log.c.event_id).where(is_one_of(headquarters, synchronization_log.c.event_id, events))
 
 
-def _complete(headquarters: Connection, events: _Events) -> None:
+def _complete(headquarters: Connection, events: Iterable[_Read]) -> None:
     """Give log entries that come from a reply what the event itself says."""
     rows = [
         {
-            "event_id": event.event_id,
-            "customer_id": event.customer_id,
-            "kind": event.kind.lower(),
-            "operator": storable_operator(event.operator),
-            "occurred_at": event.occurred_at,
+            "event_id": read.event.event_id,
+            "customer_id": read.event.customer_id,
+            "kind": read.event.kind.lower(),
+            "operator": storable_operator(read.event.operator),
+            "occurred_at": read.event.occurred_at,
+            "content_hash": read.content_hash,
         }
-        for event, _, _ in events.values()
+        for read in events
     ]
     if rows:
         headquarters.execute(_COMPLETE, rows)
@@ -109,16 +133,36 @@ def _complete(headquarters: Connection, events: _Events) -> None:
 
 _COMPLETE: Final = text(
     f"""
-    UPDATE synchronization_log SET kind = :kind, operator = :operator, occurred_at = :occurred_at
+    UPDATE synchronization_log
+    SET kind = :kind, operator = :operator, occurred_at = :occurred_at, content_hash = :content_hash
     WHERE event_id = :event_id AND customer_id = :customer_id AND kind = '{EventKind.UNKNOWN.lower()}'
     """  # noqa: S608 - a constant
 )
 
 
-def _log_unproved(headquarters: Connection, topic: str, events: _Events) -> int:
+def _note_conflicts(headquarters: Connection, events: Iterable[_Read]) -> None:
+    """Note in the log that there are other events with the id of a logged one. Idempotent."""
+    rows = [(read.event.event_id, read.event.customer_id, read.content_hash) for read in events]
+    if rows:
+        ids, customer_ids, hashes = (list(column) for column in zip(*rows, strict=True))
+        headquarters.execute(_NOTE_CONFLICTS, {"ids": ids, "customer_ids": customer_ids, "hashes": hashes})
+
+
+_NOTE_CONFLICTS: Final = text(
+    """
+    UPDATE synchronization_log AS logged SET conflicts = 1
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:customer_ids AS uuid[]), CAST(:hashes AS bigint[]))
+        AS read (event_id, customer_id, content_hash)
+    WHERE logged.event_id = read.event_id AND logged.conflicts = 0
+      AND (logged.customer_id <> read.customer_id OR logged.content_hash <> read.content_hash)
+    """
+)
+
+
+def _log_unproved(headquarters: Connection, topic: str, events: Collection[_Read]) -> int:
     """Log these events of existing customers as part of their current version; their number."""
     table = customers.c
-    ids = {event.customer_id for event, _, _ in events.values()}
+    ids = {read.event.customer_id for read in events}
     query = select(table.customer_id, table.account_number, table.version, table.erased_at, table.updated_at)
     existing = {
         row.customer_id: row
@@ -126,25 +170,26 @@ def _log_unproved(headquarters: Connection, topic: str, events: _Events) -> int:
     }
     rows: list[Mapping[str, Any]] = [
         {
-            "event_id": event.event_id,
-            "customer_id": event.customer_id,
-            "channel_id": event.channel_id,
-            "kind": event.kind.lower(),
+            "event_id": read.event.event_id,
+            "customer_id": read.event.customer_id,
+            "channel_id": read.event.channel_id,
+            "kind": read.event.kind.lower(),
             "outcome": (Outcome.ERASED if customer.erased_at is not None else Outcome.SYNCHRONIZED).lower(),
             "reasons": [],
             "account_number": customer.account_number,
             "version": customer.version,
-            "operator": storable_operator(event.operator),
+            "operator": storable_operator(read.event.operator),
             "repeats": 0,
             "judgement": 1,
+            "content_hash": read.content_hash,
             "topic": topic,
-            "partition": partition,
-            "offset": offset,
-            "occurred_at": event.occurred_at,
+            "partition": read.partition,
+            "offset": read.offset,
+            "occurred_at": read.event.occurred_at,
             "received_at": customer.updated_at,
         }
-        for event, partition, offset in events.values()
-        if (customer := existing.get(event.customer_id)) is not None
+        for read in events
+        if (customer := existing.get(read.event.customer_id)) is not None
     ]
     if rows:
         headquarters.execute(insert(synchronization_log), rows)

@@ -69,7 +69,7 @@ class ClassifiedBatch:
     """The columns of `retail_transactions` that come from the record, with `row`, `status` and `reasons`."""
     ends_of_day: tuple[ClassifiedEndOfDay, ...]
     forwarded_events: tuple[ForwardedEvent, ...]
-    """In the order of the batch, each event once."""
+    """In the order of the batch, each event once; events with one id and other bytes are other events."""
     unreadable: tuple[UnreadableRow, ...]
     positions: RecordPositions
 
@@ -221,6 +221,6 @@ def _forwarded_events(sales: pl.DataFrame) -> tuple[ForwardedEvent, ...]:
         & pl.col("customer_event_id").str.contains(GUID_PATTERN)
         & pl.col("customer_event").is_not_null()
     )
-    distinct = events.unique("customer_event_id", keep="first", maintain_order=True)
-    rows = distinct.select("customer_id", "customer_event_id", "customer_event").iter_rows()
+    forwarded = events.select("customer_id", "customer_event_id", "customer_event")
+    rows = forwarded.unique(keep="first", maintain_order=True).iter_rows()
     return tuple(map(ForwardedEvent._make, rows))

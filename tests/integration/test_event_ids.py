@@ -1,0 +1,139 @@
+"""An event is identified by its id, its customer and its content: the same id with another content is no repeat."""
+
+import random
+from copy import deepcopy
+from typing import Any, Final
+
+import pytest
+
+from tests.faults.avro import decode
+from tests.faults.checker import violations
+from tests.faults.evidence import gather, read_topic
+from tests.faults.identity import is_conflict_reply
+from tests.faults.settled import wait_until_settled
+from tests.faults.traffic import Event, Store
+from tests.sales import Till, send, wait_until
+from tests.scenes import SETTING, Scene
+
+LARGE: Final = 200
+"""Events of a batch that headquarters handles in columns."""
+
+
+@pytest.fixture
+def dallas() -> Store:
+    """Another store of the same company."""
+    return Store(channel_id="dallas", legal_entity="usrt", rng=random.Random(2))
+
+
+def changed(event: Event, **fields: Any) -> Event:
+    """Another event with the id of this one: its customer has these values."""
+    other = deepcopy(event)
+    other["customer"] |= fields
+    return other
+
+
+def conflict_replies(scene: Scene) -> list[dict[str, Any]]:
+    """The rejections of events with the id of another event."""
+    records = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    return [reply for record in records if is_conflict_reply(reply := decode("Reply", record.value or b""))]
+
+
+def assert_sound(scene: Scene) -> None:
+    """The checker finds that each conflict was rejected, and nothing else has changed."""
+    assert violations(gather(scene.bootstrap_servers, scene.prefix, scene.url), scene.journal, SETTING) == []
+
+
+def test_same_id_with_other_content_is_rejected_and_its_correction_is_applied(
+    scene: Scene, houston: Store, dallas: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first event stands. The second store's next event brings the changes along, as after any rejection."""
+    # given
+    first = houston.create(last_name="Lee", title="")
+    customer_id = first["customer_id"]
+    dallas.adopt(houston, customer_id)
+    second = changed(first, title="Dr.") | {"channel_id": "dallas", "changed": ["title"]}
+    dallas.customers[customer_id]["title"] = "Dr."
+    correction = dallas.edit(customer_id, [second], middle_name="M")
+
+    # when
+    with scene.headquarters():
+        scene.ask(first)
+        scene.send(second, first)
+        scene.ask(houston.touch(customer_id))
+        rejected = scene.tables()
+        scene.ask(correction)
+        scene.send(correction)
+        scene.ask(houston.touch(customer_id))
+
+    # then
+    row = rejected.log[first["event_id"]]
+    assert (row["channel_id"], row["outcome"], row["repeats"], row["conflicts"]) == ("houston", "synchronized", 1, 1)
+    assert rejected.states[customer_id]["title"] == ""
+    to_second = [
+        (reply["channel_id"], reply["outcome"], reply["judgement"], reply["account_number"])
+        for reply in conflict_replies(scene)
+    ]
+    assert to_second == [("dallas", "REJECTED", 1, None), *[("dallas", "SUPERSEDED", 2, None)] * 2]
+    state = scene.tables().states[customer_id]
+    assert (state["title"], state["middle_name"]) == ("Dr.", "M")
+    assert scene.tables().log[first["event_id"]]["outcome"] == "synchronized"
+    (alarm,) = [line for line in capsys.readouterr().out.splitlines() if "event_id_conflicted" in line]
+    assert "channel=dallas" in alarm
+    assert "first_channel=houston" in alarm
+    assert_sound(scene)
+
+
+def test_conflicts_are_found_in_batches_of_any_size(scene: Scene, houston: Store) -> None:
+    """Within a large batch, between large ones, and between a small one and a large one; all others are created."""
+    # given
+    alone = houston.create()
+    batches = [[houston.create() for _ in range(LARGE)] for _ in range(2)]
+    conflicts = [changed(event, last_name="Other") for event in (alone, batches[0][0], batches[0][1])]
+    inside = changed(batches[0][2], last_name="Other")
+
+    # when
+    with scene.headquarters():
+        scene.ask(alone)
+    scene.send(*batches[0], inside)
+    with scene.headquarters():
+        scene.replies(*batches[0])
+    scene.send(*batches[1], *conflicts, alone, batches[0][0])
+    with scene.headquarters():
+        scene.replies(*batches[1])
+        wait_until_settled(scene, "headquarters")
+
+    # then
+    rejected = [reply["event_id"] for reply in conflict_replies(scene)]
+    assert sorted(rejected) == sorted(event["event_id"] for event in (inside, *conflicts))
+    tables = scene.tables()
+    assert len(tables.customers) == 2 * LARGE + 1
+    assert [tables.log[event["event_id"]]["repeats"] for event in (alone, batches[0][0])] == [1, 1]
+    assert_sound(scene)
+
+
+def test_embedded_events_with_one_id_and_other_content_are_both_judged(
+    scene: Scene, houston: Store, dallas: Store
+) -> None:
+    """Two orders of one batch bring events with the same id: both are forwarded, and one is rejected."""
+    # given
+    first = houston.create(last_name="Lee")
+    second = changed(first, last_name="Li") | {"channel_id": "dallas"}
+    orders = [
+        Till(channel_id="houston").order(first),
+        Till(channel_id="dallas", rng=random.Random(3)).order(second),
+        Till(channel_id="houston", rng=random.Random(4)).order(first),
+    ]
+
+    # when
+    send(scene, *orders)
+    with scene.headquarters(), scene.transactions():
+        for order in orders:
+            wait_until(scene, order, "synchronized")
+        wait_until_settled(scene, "headquarters")
+
+    # then
+    (rejected,) = conflict_replies(scene)
+    (customer,) = scene.tables().states.values()
+    expected = {"dallas": "Lee", "houston": "Li"}
+    assert customer["last_name"] == expected[rejected["channel_id"]]
+    assert_sound(scene)
