@@ -16,7 +16,7 @@ from tenten.avro.wire import (
     released_contract,
     resolved_body,
 )
-from tenten.consumers.headquarters.customers.content_hash import (
+from tenten.consumers.headquarters.content_hash import (
     NO_CONTENT,
     content_hash,
     content_hash_of,

@@ -14,7 +14,7 @@ import polars as pl
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
-from tenten.consumers.headquarters.customers.content_hash import content_hashes
+from tenten.consumers.headquarters.content_hash import content_hashes
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from structlog import get_logger
 
 from tenten.avro.wire import WriterSchemas
-from tenten.consumers.headquarters.customers.content_hash import content_hash_of, has_content
+from tenten.consumers.headquarters.content_hash import content_hash_of, has_content
 from tenten.consumers.headquarters.customers.synchronization_log import (
     FIRST_JUDGEMENT,
     LogEntry,

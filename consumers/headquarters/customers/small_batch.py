@@ -17,7 +17,7 @@ from structlog import get_logger
 
 from tenten.avro.last_field import encode_all_but_last, last_field
 from tenten.avro.wire import Json, WriterSchemas, contract, encode
-from tenten.consumers.headquarters.customers.content_hash import content_hash
+from tenten.consumers.headquarters.content_hash import content_hash
 from tenten.consumers.headquarters.customers.create_function import (
     CALL,
     CREATE_FUNCTION,

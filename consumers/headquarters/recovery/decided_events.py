@@ -13,7 +13,7 @@ from confluent_kafka import Message
 from sqlalchemy import Connection, Engine, insert, select, text
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
-from tenten.consumers.headquarters.customers.content_hash import content_hash, content_hash_of
+from tenten.consumers.headquarters.content_hash import content_hash, content_hash_of
 from tenten.consumers.headquarters.input_positions import Input
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between
 from tenten.kafka.partitioner import partition_of
