@@ -154,7 +154,8 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "transactions_ingested": LogEvent(
         level="info",
         fields=("sales", "ends_of_days", "forwarded", "dead_letters", "next_offsets"),
-        meaning="A batch of orders, sales and ends of day was committed. `forwarded` are embedded customer events.",
+        meaning="A batch of orders, sales and ends of day was committed. `forwarded` are the embedded customer events "
+        "that headquarters did not know.",
     ),
     "transactions_rejected_by_database": LogEvent(
         level="warning",
