@@ -1,6 +1,6 @@
 """Checks of transactions: each is stored once, with its customer, its lines and its replies.
 
-T1  a transaction is in the database, rejected by a reply, or a dead letter; and its customer event is forwarded
+T1  a transaction is in the database, rejected by a reply, or a dead letter; and headquarters knows its customer event
 T2  a synchronized order is one sales order with the content that was sent; numbers have no gap
 T3  no synchronized transaction has a customer without the account number that headquarters gave
 T4  an end of day is one statement, and a sale of that day in one at most; its sums are to the cent (`closed.py`)
@@ -57,16 +57,21 @@ def transactions_are_stored(case: Case) -> Iterator[str]:
         if sent_as(case, row) is None:
             place = f"{row['partition']}/{row['offset']}"
             yield f"I8: transaction {transaction_id} is in the database as {place}, where no committed record has it"
-    yield from _customer_events_are_forwarded(case)
+    yield from _customer_events_are_known(case)
 
 
-def _customer_events_are_forwarded(case: Case) -> Iterator[str]:
-    forwarded = {(record.key, record.value) for record in case.evidence.committed["async-customers"]}
+def _customer_events_are_known(case: Case) -> Iterator[str]:
+    """Each is on the topic as it is inside, or was logged before: then the topic has it in no other form."""
+    on_topic = {(record.key, record.value) for record in case.evidence.committed["async-customers"]}
+    ids_on_topic = {event["event_id"] for _, event in case.events}
     for transaction_id, sent in case.transactions.items():
         for _, transaction in sent:
-            event = transaction["customer_event"]
-            if event is not None and ((transaction["customer_id"] or "").encode(), event) not in forwarded:
-                event_id = transaction["customer_event_id"]
+            event, event_id = transaction["customer_event"], transaction["customer_event_id"]
+            if event is None or ((transaction["customer_id"] or "").encode(), event) in on_topic:
+                continue
+            logged = case.evidence.headquarters.log.get(event_id)
+            is_known = logged is not None and str(logged["customer_id"]) == transaction["customer_id"]
+            if not is_known or event_id in ids_on_topic:
                 yield f"T1: event {event_id} of transaction {transaction_id} is not on async-customers"
 
 
