@@ -31,10 +31,14 @@ class BackgroundReader(Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Waits for the last call of `read`."""
+        self.end()
+        self._thread.join()
+
+    def end(self) -> None:
+        """End reading. Does not wait for the last call of `read`. Idempotent."""
         self._ended.set()
         with self._arrived:
             self._arrived.notify_all()
-        self._thread.join()
 
     def has_arrived(self) -> bool:
         """Whether `take` returns an item, or raises. Does not block."""

@@ -162,6 +162,12 @@ class _Streams:
         for stream in self.all():
             stream.show_lag()
 
+    def end(self) -> None:
+        """End reading in all threads, so that none is waited for before the others know."""
+        for stream in (*self.replies, self.snapshots):
+            if stream is not None:
+                stream.end()
+
     def must_reopen(self) -> bool:
         """Whether the streams must be opened again. Does not block. Raises: as `TopicWatch.topics_changed`."""
         away = self.snapshots is not None and self.snapshots.was_away()
@@ -183,6 +189,7 @@ def _follow(loop: _Loop, position: ReadPosition | None, resync: BackgroundResync
         _connection(loop.engine) as connection,
     ):
         streams = _open(loop, position, stack, with_replies=with_replies)
+        stack.callback(streams.end)
         while not loop.stop.is_set() and not (resync is not None and resync.has_ended()):
             _wait(loop, streams)
             if streams.must_reopen():

@@ -125,14 +125,14 @@ class AssignedReader:
         self._paused.clear()
         self._consumer.assign([self._at(partition, offset) for partition, offset in self._next_offsets.items()])
 
-    def read(self, limits: BatchLimits, seconds: float = POLL_SECONDS, linger_seconds: float = 0.0) -> Records:
-        """Return fetched records up to the limits; waits at most `seconds` for the first.
+    def read(self, limits: BatchLimits, seconds: float | None = None, linger_seconds: float = 0.0) -> Records:
+        """Return fetched records up to the limits; waits at most `seconds` (None: `POLL_SECONDS`) for the first.
 
         A small batch waits `linger_seconds` for more.
         """
         self._commit_when_due()
         # Unlike `poll`, which wakes up five times a second, it waits for the whole time.
-        messages = self._consumer.consume(1, seconds)
+        messages = self._consumer.consume(1, POLL_SECONDS if seconds is None else seconds)
         if not messages:
             return Records()
         self._collect(messages, limits)

@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from tenten.consumers.channel.distribution import snapshot_stream
+from tenten.kafka import assigned_reader
 from tests.faults.traffic import Store as SeededStore
 from tests.producer_scene import Store, set_store
 from tests.scenes import Scene, set_scene
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_readers() -> Iterator[None]:
+    """Readers in this process that end within a tenth of a second, and get every snapshot at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assigned_reader, "POLL_SECONDS", 0.1)
+        patch.setattr(snapshot_stream, "FETCH_BYTES_MIN", 1)
+        yield
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])

@@ -82,6 +82,10 @@ class SnapshotStream:
     ) -> None:
         self._stack.close()
 
+    def end(self) -> None:
+        """End reading. Does not wait for the reading thread."""
+        self._background.end()
+
     @property
     def topic(self) -> TopicRead:
         """The topic."""
