@@ -326,8 +326,10 @@ class TransactionSession:
         committed = {found.partition: None if found.offset < 0 else found.offset for found in answered}
         starts = self._on_assigned(committed)
         begin_at = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
-        for position in begin_at:
-            self._member.consumer.seek(position)
+        if not self._seek(begin_at):
+            self._begin_again.set()
+            self._retry.pause()
+            return
         unlike = {number: offset for number, offset in starts.items() if _is_before(offset, committed[number])}
         if unlike:
             # If the worker dies between its commits, the next one must find where this batch began.
@@ -338,6 +340,19 @@ class TransactionSession:
             # It is read again from before them.
             self._uncommitted.pop(partition, None)
         self._unchecked.clear()
+
+    def _seek(self, begin_at: list[TopicPartition]) -> bool:
+        """Whether the client has moved to these positions. It cannot while it does not know the topic, for example
+        because that was deleted.
+        """
+        try:
+            for position in begin_at:
+                self._member.consumer.seek(position)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            return False
+        return True
 
     def _stay_a_member(self) -> None:
         """Poll, since the group evicts a member that does not, and one that it has evicted learns of it, and gets an
