@@ -5,6 +5,7 @@ tests/acceptance/test_documentation.py compares the pages in the repository with
 """
 
 import ast
+import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from tenten.runtime.log_events import LOG_EVENTS
 from tenten.schemas import topics
 
 REFERENCE: Final = Path(__file__).parent / "reference"
+SOAK_RESULT: Final = Path(__file__).parents[1] / "tests" / "faults" / "soak_result.json"
 
 
 def _page(title: str, source: str, *parts: str) -> str:
@@ -142,12 +144,54 @@ def log_event_page() -> str:
     return _page("Log events", "tenten/runtime/log_events.py", text, _table(columns, rows))
 
 
+def soak_page() -> str:
+    """The last long soak run, from its result."""
+    result = json.loads(SOAK_RESULT.read_text(encoding="utf-8"))
+    text = (
+        "A company works while everything is done to it (`tests/faults/test_soak_run.py`): three customers workers, "
+        "two transactions workers and four stores, two on PostgreSQL and two on SQLite, each with a clerk who creates "
+        "and edits customers, takes orders, sells and closes days. Headquarters erases a customer now and then. "
+        "Processes are killed and frozen; broker and PostgreSQL are stopped, killed and frozen; the stores' network is "
+        "cut, frozen and slowed. Headquarters' database is put back to an older copy under running workers, and the "
+        "topics `customers` and `channel-replies` are deleted and created again."
+    )
+    proof = (
+        "In the end everything must settle without a hand. Then an independent checker reads all topics and "
+        "databases, and compares them with each other, with a model of headquarters, and with the books of the clerks. "
+        "A violation is: a customer with two numbers, a number of two customers, a gap, an event or a sale that is "
+        "lost or applied twice, a value that a clerk entered last and that is not in every store, a process that ended "
+        "by itself, a customer's name in a log, memory that grows by more than 64 MiB."
+    )
+    figures = [(name.replace("_", " "), _figure(value)) for name, value in result.items() if name != "memory_mib"]
+    memory = [
+        (f"`{name}`", str(life["seconds"]), str(life["first"]), str(life["last"]))
+        for name, life in result["memory_mib"].items()
+        if life
+    ]
+    return _page(
+        "The soak run",
+        "tests/faults/soak_result.json",
+        text,
+        proof,
+        _table(("of the last long run", "figure"), figures),
+        "The memory of the process of each name that was watched for the longest time, warm and at its end:",
+        _table(("process", "seconds", "MiB when warm", "MiB at the end"), memory),
+    )
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    return str(value)
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "dead-letter-headers.md": dead_letter_header_page,
     "exit-codes.md": exit_code_page,
     "log-events.md": log_event_page,
     "processes.md": process_page,
     "reason-codes.md": reason_codes,
+    "soak.md": soak_page,
     "topics.md": topic_page,
     "unreadable-records.md": unreadable_reason_page,
 }
