@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
-from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS, Topic
+from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS, TRANSACTION_REPLIES, Topic
 from tests.faults.avro import decode
 from tests.faults.evidence import read_topic
 from tests.faults.soak_run.company import Company
@@ -47,17 +47,24 @@ class _Database:
 
     def __init__(self) -> None:
         self._copy = ""
+        self._told: dict[str, int] = {}
 
     def back_up(self, company: Company) -> None:
         """Copy the database, while the workers of headquarters are stopped."""
         with _stopped(company, company.workers()):
             _close_connections(company)
+            self._told = _told(company)
             self._copy = back_up(company.scene.url)
         company.faults["database copied"] += 1
 
     def restore(self, company: Company) -> None:
         """Put the copy in its place under running workers; then what docs/how-to/restored-database.md says."""
         workers = company.workers()
+        # A database that lacks nothing that headquarters has told its channels is none the worse for it.
+        wait_for(
+            lambda: all(count > self._told[name] for name, count in _told(company).items()),
+            "headquarters to tell its channels something new",
+        )
         with _refusing(workers, "tenten headquarters recover"), _frozen(workers):
             _note_lost_numbers(company)
             restore(company.scene.url, self._copy)
@@ -70,6 +77,13 @@ class _Database:
         for hole in recovered["holes"]:
             company.holes[hole["legal_entity"]] |= _numbers_of(company, hole)
         company.faults["database restored"] += 1
+
+
+def _told(company: Company) -> dict[str, int]:
+    """By topic: the records that prove what headquarters has told its channels."""
+    scene = company.scene
+    topics = (CUSTOMERS.name, TRANSACTION_REPLIES.name)
+    return {name: len(read_topic(scene.bootstrap_servers, scene.prefix, name)) for name in topics}
 
 
 def _recreate_customers(company: Company) -> None:
