@@ -1,4 +1,4 @@
-"""An event is identified by its id, its customer and its content: the same id with another content is no repeat."""
+"""An event is identified by its id, its customer and its content: the same id with other content is not a repeat."""
 
 import random
 from copy import deepcopy
@@ -136,4 +136,17 @@ def test_embedded_events_with_one_id_and_other_content_are_judged(scene: Scene, 
     expected = [(event["event_id"], event["channel_id"]) for event in conflicts]
     assert sorted((reply["event_id"], reply["channel_id"]) for reply in conflict_replies(scene)) == sorted(expected)
     assert [state["last_name"] for state in scene.tables().states.values()] == ["Lee", "Lee"]
+    assert_sound(scene)
+
+
+def test_embedded_event_that_is_known_is_not_forwarded(scene: Scene, houston: Store) -> None:
+    """Its order is synchronized all the same, and the offset of a batch that sends nothing is committed."""
+    known = houston.create()
+    order = Till(channel_id="houston").order(known)
+    with scene.headquarters(), scene.transactions():
+        scene.ask(known)
+        send(scene, order)
+        wait_until(scene, order, "synchronized")
+        wait_until_settled(scene, "transactions", "headquarters")
+    assert len(read_topic(scene.bootstrap_servers, scene.prefix, "async-customers")) == 1
     assert_sound(scene)

@@ -55,7 +55,7 @@ class HeldEvent:
     event: CustomerEvent | None
     """None if its customer is erased."""
     rejection: tuple[Reason, ...]
-    """The reasons of a person who has decided to reject it; empty if nobody has."""
+    """The reasons with which a person has rejected it; empty for an event that may be judged."""
 
 
 class HeldCustomers:
