@@ -17,20 +17,13 @@ from tenten.avro.wire import contract, encode, header_bytes
 from tenten.consumers.headquarters.customers.individual_events import CustomerAfter
 from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.customers.synchronize import Synchronized
+from tenten.consumers.headquarters.output import Output
 from tenten.kafka.records import Headers
 from tenten.schemas.messages import ROW, Customer, Erasure, Outcome, Reply, to_avro
 from tenten.sql.customer_rows import StoredCustomer
 
 _GUID_BYTES: Final = 37
 """A GUID in Avro: one byte of length and 36 characters."""
-
-
-class Output(NamedTuple):
-    """One record to send."""
-
-    key: bytes
-    value: bytes | None
-    headers: Headers
 
 
 class BatchOutputs(NamedTuple):

@@ -17,10 +17,11 @@ from structlog import get_logger
 
 from tenten.consumers.headquarters.accepted_topics import accept_topic
 from tenten.consumers.headquarters.alone import alone
-from tenten.consumers.headquarters.customers.outputs import Output, erasure_output, snapshot_output
+from tenten.consumers.headquarters.customers.outputs import erasure_output, snapshot_output
 from tenten.consumers.headquarters.customers.run import GROUP
 from tenten.consumers.headquarters.input_positions import read_input
 from tenten.consumers.headquarters.newest_outputs import OUTPUTS, outputs_lacking
+from tenten.consumers.headquarters.output import Output
 from tenten.consumers.headquarters.refusals import database_older
 from tenten.consumers.headquarters.unfinished_commands import (
     REPUBLISH,

@@ -25,9 +25,10 @@ from tenten.consumers.headquarters.customers.create_function import (
     OLDER_THAN_STREAM,
 )
 from tenten.consumers.headquarters.customers.numbering import warn_when_nearly_used_up
-from tenten.consumers.headquarters.customers.outputs import BatchOutputs, Output, output_headers
+from tenten.consumers.headquarters.customers.outputs import BatchOutputs, output_headers
 from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.output import Output
 from tenten.consumers.headquarters.positions import StreamPositions, older_than_stream
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import is_path

@@ -8,8 +8,9 @@ from confluent_kafka import Message
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas, contract, encode
-from tenten.consumers.headquarters.customers.outputs import Output, output_headers
+from tenten.consumers.headquarters.customers.outputs import output_headers
 from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.output import Output
 from tenten.consumers.headquarters.unreadable import leading_fields
 from tenten.kafka.records import record_position
 from tenten.rules.limits import is_guid

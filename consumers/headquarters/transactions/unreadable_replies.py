@@ -2,27 +2,20 @@
 
 from collections.abc import Container, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from confluent_kafka import Message
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.output import Output
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, framed_reply, reply_headers
 from tenten.consumers.headquarters.unreadable import leading_fields
-from tenten.kafka.records import Headers, record_position
+from tenten.kafka.records import record_position
 from tenten.schemas.messages import UNREADABLE_SEQUENCE, Reason, TransactionStatus
 
 _ORIGIN: Final = ("channel_id", "transaction_id")
 """The first fields of every transaction."""
-
-
-class UnreadableReply(NamedTuple):
-    """One record to send."""
-
-    key: bytes
-    value: bytes
-    headers: Headers
 
 
 def unreadable_replies(
@@ -32,7 +25,7 @@ def unreadable_replies(
     writers: WriterSchemas,
     channels: Container[str],
     now: datetime,
-) -> list[UnreadableReply]:
+) -> list[Output]:
     """The replies to these rows of a batch.
 
     A record is answered to a known channel only, and only if its key and its header `id` do not name others.
@@ -55,5 +48,5 @@ def unreadable_replies(
             reasons=(Reason(field="", code="unreadable_event", text=text),),
         )
         headers = reply_headers(reply.transaction_id)
-        replies.append(UnreadableReply(reply.channel_id.encode(), framed_reply(reply, now), headers))
+        replies.append(Output(reply.channel_id.encode(), framed_reply(reply, now), headers))
     return replies
