@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Condition
 from typing import Final, Self
 
 import pytest
@@ -16,12 +17,16 @@ from sqlalchemy import insert, select, text
 
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.channel import loop, topic_watch
+from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution import snapshot_stream
+from tenten.consumers.channel.distribution.read_position import load_read_position
 from tenten.consumers.channel.distribution.run import run as distribute
+from tenten.consumers.channel.distribution.snapshot_stream import SnapshotStream
 from tenten.consumers.channel.loop import run
 from tenten.consumers.channel.settlement.reply_stream import ReplyStream
 from tenten.kafka import assigned_reader
 from tenten.kafka.partitioner import partition_of
+from tenten.kafka.schema_registry import writer_schemas
 from tenten.runtime.errors import RegistryUnavailable
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CHANNEL_REPLIES, CUSTOMERS
@@ -270,6 +275,27 @@ def test_lag_returns_to_zero(scene: ChannelScene, monkeypatch: pytest.MonkeyPatc
         scene.headquarters.send(*(customer(f"Bob {number}") for number in range(20)))
         # then
         scene.wait(lambda: _lag(scene) == 0, "no lag")
+
+
+def test_check_of_ends_does_not_hide_a_newer_end(scene: ChannelScene) -> None:
+    """Kafka tells an end once. A check whose answer is older must not replace it, or the channel would show a lag until
+    the partition's next record.
+    """
+    # given
+    name = scene.settings.topic(CUSTOMERS)
+    before = scene.headquarters.ends(name)
+    position, _ = load_read_position(scene.settings, scene.engine)
+    view = ChannelView.of(scene.settings, CHANNEL, writer_schemas(scene.settings))
+    with SnapshotStream(scene.settings, scene.engine, view, position, Condition()) as stream:
+        # Only an end behind what nobody reads: an aborted record and its marker.
+        scene.headquarters.raw(CUSTOMERS.name, (guid(), None), abort=True)
+        ends = scene.headquarters.ends(name)
+        (partition,) = (partition for partition, end in ends.items() if end != before[partition])
+        scene.wait(lambda: stream.moves().offsets.get(partition) == (0, ends[partition]), "the end")
+        # when
+        stream.confirm(before)
+        # then
+        assert stream.moves().offsets[partition] == (0, ends[partition])
 
 
 def _lag(scene: ChannelScene) -> int:

@@ -182,9 +182,13 @@ class SnapshotStream:
         return None
 
     def _note_ends(self, ends: Mapping[int, int]) -> None:
-        """Record ends behind everything that was taken. The reading thread calls it only where no records wait."""
+        """Record ends behind everything that was taken. The reading thread calls it only where no records wait.
+
+        Kafka tells an end once: an earlier one that is noted after it, by another thread, does not replace it.
+        """
         with self._arrived:
-            self._ends.update(ends)
+            for partition, end in ends.items():
+                self._ends[partition] = max(end, self._ends.get(partition, end))
             self._reached.update(ends)
 
     def _log_applied(self, fetched: PrefetchedBatch) -> None:

@@ -222,7 +222,8 @@ class ReplyStream:
         """
         with self._arrived:
             self._position.passed_to = max(self._position.passed_to, read_to, end or 0)
-            self._position.end = self._position.end if end is None else end
+            if end is not None:
+                self._position.end = max(end, self._position.end or 0)
 
     def _wait_before(self, unreadable_at: int) -> None:
         """Stop reading for a while before an unreadable reply; log it once."""

@@ -17,8 +17,8 @@ from tenten.local.ports import free_port
 from tests.faults.connection_proxy import ConnectionProxy, proxied_connection
 from tests.services import directory_for_server
 
-BROKER_FROZEN_SECONDS_MAX: Final = 3.0
-"""The longest time for which the broker is frozen: every worker still has its session then."""
+BROKER_FROZEN_SECONDS_MAX: Final = 20.0
+"""The longest time for which the broker is frozen: workers lose their sessions, and transactions their time."""
 
 _BROKER_STARTS_MAX: Final = 3
 
