@@ -1,5 +1,6 @@
 """Which customers a channel has, by its configuration."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ class ChannelFilter:
     def of(cls, channel: Channel) -> "ChannelFilter":
         """The filter of a channel, as configured."""
         return cls(legal_entity=channel.legal_entity, address_books=channel.address_books)
+
+    def text(self) -> str:
+        """The filter as JSON; equal for filters that accept the same customers."""
+        return json.dumps({"legal_entity": self.legal_entity, "address_books": sorted({*self.address_books})})
 
     def accepts(self, legal_entity: str, address_books: Sequence[str]) -> bool:
         """Whether a customer of this legal entity and with these address books is accepted."""

@@ -92,7 +92,7 @@ def run(
                 check_version(engine, "channel")
                 position: ReadPosition | None = None
                 if with_snapshots and resync is None:
-                    position, new_reason = load_read_position(settings, engine)
+                    position, new_reason = load_read_position(settings, engine, view.filter)
                     resync_reason = resync_reason or new_reason
                 if position is not None and resync_reason is not None:
                     log.warning("resync_needed", channel=channel_name, because=resync_reason)

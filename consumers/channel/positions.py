@@ -1,7 +1,8 @@
 """The channel's positions in the topics it reads, in its own database, moved in the same SQL transaction as the rows.
 
 A position is the offset of the next record to read. It is moved by compare-and-set, so that of two readers of one
-channel only one succeeds. It belongs to the topic's id: a recreated topic has positions of its own.
+channel only one succeeds. It belongs to the topic's id: a recreated topic has positions of its own. The filter by which
+customers were chosen stands beside it: a process with another filter moves nothing.
 """
 
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from tenten.kafka.topics_admin import TopicInfo, check_partitions
 from tenten.runtime.errors import WriteConflict
@@ -27,6 +28,8 @@ class TopicRead:
     name: str
     topic_id: str
     partitions: int
+    filter: str | None = None
+    """The filter by which rows are chosen from its records; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +39,11 @@ class Position:
     next_offset: int
     confirmed_at: datetime | None
     """The last time when the channel had read to the end."""
+    filter: str | None
+    """The filter by which the rows were chosen; None before a release that stored it."""
 
 
-def register_topic(connection: Connection, name: str, info: TopicInfo) -> TopicRead:
+def register_topic(connection: Connection, name: str, info: TopicInfo, channel_filter: str | None = None) -> TopicRead:
     """The topic as the channel reads it. Stores its number of partitions when it is first read. Idempotent.
 
     Raises: `TopicChanged` when the number differs from the stored one.
@@ -48,14 +53,23 @@ def register_topic(connection: Connection, name: str, info: TopicInfo) -> TopicR
     is_this_topic = (topics.c.topic == name, topics.c.topic_id == info.topic_id)
     stored_partitions = connection.execute(select(topics.c.partitions).where(*is_this_topic)).scalar_one()
     check_partitions(name, stored_partitions, info.partitions)
-    return TopicRead(name=name, topic_id=info.topic_id, partitions=info.partitions)
+    return TopicRead(name=name, topic_id=info.topic_id, partitions=info.partitions, filter=channel_filter)
+
+
+def store_filter(connection: Connection, topic: TopicRead) -> None:
+    """Store the filter where an earlier release has stored none. Idempotent."""
+    without = update(positions).where(*_is_in(topic), positions.c.filter.is_(None))
+    connection.execute(without.values(filter=topic.filter))
 
 
 def read_positions(connection: Connection, topic: TopicRead) -> dict[int, Position]:
     """The channel's positions in this topic, by partition; empty before the first read."""
-    query = select(positions.c.partition, positions.c.next_offset, positions.c.confirmed_at)
+    query = select(positions.c.partition, positions.c.next_offset, positions.c.confirmed_at, positions.c.filter)
     rows = connection.execute(query.where(*_is_in(topic)).order_by(positions.c.partition))
-    return {row.partition: Position(next_offset=row.next_offset, confirmed_at=row.confirmed_at) for row in rows}
+    return {
+        row.partition: Position(next_offset=row.next_offset, confirmed_at=row.confirmed_at, filter=row.filter)
+        for row in rows
+    }
 
 
 def was_recreated(connection: Connection, topic: TopicRead) -> bool:
@@ -113,7 +127,7 @@ class Moves:
 def move_positions(connection: Connection, moves: Sequence[Moves], at: datetime) -> None:
     """Move positions, and note at which time partitions were read to their end. One statement.
 
-    Raises: `WriteConflict` when a stored offset differs; the transaction must be rolled back.
+    Raises: `WriteConflict` when a stored offset or filter differs; the transaction must be rolled back.
     """
     rows = [
         {
@@ -123,13 +137,14 @@ def move_positions(connection: Connection, moves: Sequence[Moves], at: datetime)
             "old": old,
             "new": new,
             "at": at.isoformat(timespec="microseconds") if partition in move.at_end else None,
+            "filter": move.topic.filter,
         }
         for move in moves
         for partition, (old, new) in sorted(move.offsets.items())
     ]
     if rows and _move(connection, rows) != len(rows):
         names = ", ".join(move.topic.name for move in moves)
-        raise WriteConflict(f"another process reads {names} for this channel and has moved its positions")
+        raise WriteConflict(f"another process reads {names} for this channel and has moved its positions or its filter")
 
 
 def _move(connection: Connection, rows: Sequence[Mapping[str, object]]) -> int:
@@ -146,13 +161,14 @@ _MOVE: Final = {
     "postgresql": """
         UPDATE positions SET next_offset = m.new, confirmed_at = coalesce(m.at, positions.confirmed_at)
         FROM json_to_recordset(%s::json) AS m
-            (topic text, topic_id text, partition integer, old bigint, new bigint, at timestamptz)
+            (topic text, topic_id text, partition integer, old bigint, new bigint, at timestamptz, filter text)
         WHERE positions.topic = m.topic AND positions.topic_id = m.topic_id AND positions.partition = m.partition
-              AND positions.next_offset = m.old
+              AND positions.next_offset = m.old AND positions.filter IS NOT DISTINCT FROM m.filter
         """,
     "sqlite": """
         UPDATE positions SET next_offset = :new, confirmed_at = coalesce(:at, confirmed_at)
         WHERE topic = :topic AND topic_id = :topic_id AND partition = :partition AND next_offset = :old
+              AND filter IS :filter
         """,
 }
 
@@ -164,7 +180,7 @@ def replace_positions(connection: Connection, topic: TopicRead, next_offsets: Ma
     upsert = insert_into(connection, positions)
     upsert = upsert.on_conflict_do_update(
         index_elements=list(positions.primary_key),
-        set_={"next_offset": upsert.excluded.next_offset, "confirmed_at": upsert.excluded.confirmed_at},
+        set_={name: upsert.excluded[name] for name in ("next_offset", "confirmed_at", "filter")},
     )
     connection.execute(upsert, [_position(topic, partition, offset, at) for partition, offset in next_offsets.items()])
 
@@ -176,6 +192,7 @@ def _position(topic: TopicRead, partition: int, next_offset: int, at: datetime) 
         "partition": partition,
         "next_offset": next_offset,
         "confirmed_at": at,
+        "filter": topic.filter,
     }
 
 

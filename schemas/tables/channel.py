@@ -105,6 +105,7 @@ positions: Final = Table(
     Column("partition", Integer, primary_key=True),
     Column("next_offset", BigInteger, nullable=False),
     Column("confirmed_at", UtcTime, comment="when the channel was last at the end of this partition"),
+    Column("filter", Text, comment="by which the rows were chosen, as JSON; null where all records are read"),
 )
 
 topics: Final = topic_table(metadata)

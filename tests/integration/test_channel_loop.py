@@ -284,8 +284,8 @@ def test_check_of_ends_does_not_hide_a_newer_end(scene: ChannelScene) -> None:
     # given
     name = scene.settings.topic(CUSTOMERS)
     before = scene.headquarters.ends(name)
-    position, _ = load_read_position(scene.settings, scene.engine)
     view = ChannelView.of(scene.settings, CHANNEL, writer_schemas(scene.settings))
+    position, _ = load_read_position(scene.settings, scene.engine, view.filter)
     with SnapshotStream(scene.settings, scene.engine, view, position, Condition()) as stream:
         # Only an end behind what nobody reads: an aborted record and its marker.
         scene.headquarters.raw(CUSTOMERS.name, (guid(), None), abort=True)

@@ -10,6 +10,7 @@ from confluent_kafka.admin._resource import ResourceType
 from sqlalchemy import Connection, Engine, exists, select
 from structlog import get_logger
 
+from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.positions import (
     Position,
     TopicRead,
@@ -17,6 +18,7 @@ from tenten.consumers.channel.positions import (
     read_positions,
     register_topic,
     requested_resync,
+    store_filter,
     waits_for_completeness,
     was_recreated,
 )
@@ -86,7 +88,9 @@ class ReadPosition:
         self.next_offsets.update({partition: new for partition, (_, new) in moves.items()})
 
 
-def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition, str | None]:
+def load_read_position(
+    settings: Settings, engine: Engine, channel_filter: ChannelFilter
+) -> tuple[ReadPosition, str | None]:
     """The channel's position, and the reason for a resync where one is needed. A new channel starts at offset 0.
 
     Raises: `TopicChanged`, `KafkaRefused`, `KafkaException`, and the errors of the database.
@@ -96,7 +100,8 @@ def load_read_position(settings: Settings, engine: Engine) -> tuple[ReadPosition
     away_max = AWAY_SHARE_MAX * _tombstone_retention(settings, name)
     now = datetime.now(UTC)
     with engine.begin() as connection:
-        topic = register_topic(connection, name, info)
+        topic = register_topic(connection, name, info, channel_filter.text())
+        store_filter(connection, topic)
     complete = is_complete_at_last(settings, engine, topic)
     with engine.begin() as connection:
         positions = read_positions(connection, topic)
@@ -144,6 +149,9 @@ def _resync_reason(
     connection: Connection, topic: TopicRead, positions: Mapping[int, Position], *, is_complete: bool
 ) -> str | None:
     if positions:
+        others = {position.filter for position in positions.values()} - {topic.filter}
+        if others:
+            return f"its filter has changed from {others.pop()} to {topic.filter}"
         return requested_resync(connection, is_complete=is_complete)
     if was_recreated(connection, topic):
         return "the topic was recreated, so the channel's positions are invalid"

@@ -28,6 +28,7 @@ from tenten.consumers.channel.distribution.deferred_records import DeferredRecor
 from tenten.consumers.channel.distribution.read_position import customers_are_complete
 from tenten.consumers.channel.distribution.replay import Replay, apply_deferred, check_readable, replay_up_to
 from tenten.consumers.channel.distribution.surplus import forget_kept_surplus, settle_surplus
+from tenten.consumers.channel.filter import ChannelFilter
 from tenten.consumers.channel.positions import (
     TopicRead,
     forget_requested_resyncs,
@@ -92,7 +93,7 @@ def resync(
     try:
         retry.run_until_success(lambda: check_version(engine, "channel"))
         with resync_lock(engine):
-            topic = retry.run_until_success(lambda: _topic(settings, engine))
+            topic = retry.run_until_success(lambda: _topic(settings, engine, view.filter))
             group = settings.channel_group(channel_name)
             with AssignedReader(settings, topic.name, group, {}, QUEUE_KBYTES) as reader, DeferredRecords() as deferred:
                 replay = Replay(
@@ -115,11 +116,11 @@ def resync(
     return True
 
 
-def _topic(settings: Settings, engine: Engine) -> TopicRead:
+def _topic(settings: Settings, engine: Engine, channel_filter: ChannelFilter) -> TopicRead:
     name = settings.topic(CUSTOMERS)
     info = topic_ids(settings, [name])[name]
     with engine.begin() as connection:
-        return register_topic(connection, name, info)
+        return register_topic(connection, name, info, channel_filter.text())
 
 
 def _read_to_tail(settings: Settings, replay: Replay, progress: Progress) -> None:
