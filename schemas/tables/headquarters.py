@@ -86,6 +86,7 @@ synchronization_log: Final = Table(
     Column("offset", BigInteger, nullable=False),
     Column("occurred_at", UtcTime, nullable=False),
     Column("received_at", UtcTime, nullable=False),
+    Index("ix_synchronization_log_conflicts", "event_id", postgresql_where=text("conflicts > 0")),
 )
 
 held_events: Final = Table(

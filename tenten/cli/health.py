@@ -41,7 +41,7 @@ def _print_status(whole: "WholeStatus") -> None:
     print_line("")
     hq = whole.headquarters
     if hq.workers:
-        counts = ("customers", "events", "rejected", "lag")
+        counts = ("customers", "events", "rejected", "conflicts", "lag")
         print_table(
             ("headquarters", *counts, *(f"{worker}_workers" for worker in hq.workers)),
             [("", *(getattr(hq, name) for name in counts), *hq.workers.values())],

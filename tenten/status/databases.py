@@ -72,6 +72,7 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
             customers=_count_in_time(connection, select(func.count()).where(customers.c.erased_at.is_(None))),
             events=_count_in_time(connection, select(func.count()).select_from(log)),
             rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
+            conflicts=_count(connection, select(func.count()).where(log.c.conflicts > 0)),
             number_sequences=sequences,
             held=held_status(connection),
             verification=_last_verification(connection),

@@ -58,6 +58,8 @@ class HeadquartersStatus:
     """None if counting takes too long, as are the next two."""
     events: int | None = None
     rejected: int | None = None
+    conflicts: int | None = None
+    """Events whose id has come again with other content, which was rejected: somebody uses an id twice."""
     lag: int | None = None
     """None if Kafka did not answer."""
     workers: dict[str, int | None] = field(default_factory=dict)

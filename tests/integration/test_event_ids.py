@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from tenten.status.databases import read_headquarters
 from tests.faults.avro import decode
 from tests.faults.checker import violations
 from tests.faults.evidence import gather, read_topic
@@ -80,6 +81,7 @@ def test_same_id_with_other_content_is_rejected_and_its_correction_is_applied(
     (alarm,) = [line for line in capsys.readouterr().out.splitlines() if "event_id_conflicted" in line]
     assert "channel=dallas" in alarm
     assert "first_channel=houston" in alarm
+    assert read_headquarters(scene.settings).status.conflicts == 1
     assert_sound(scene)
 
 
