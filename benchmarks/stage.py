@@ -16,6 +16,8 @@ from benchmarks.measuring import Database
 from benchmarks.servers import Servers
 from tenten.kafka.topics_admin import admin_client, apply_topics
 from tenten.local import create_database
+from tenten.registry.apply import add_to_registry
+from tenten.registry.values import registry_of_settings
 from tenten.runtime.settings import Settings, load_settings
 from tenten.schemas.topics import ALL
 from tenten.sql.engine import open_database
@@ -110,7 +112,8 @@ def _database_url(servers: Servers, name: str) -> str:
 
 def _upgrade(settings: Settings) -> None:
     engine = open_database(settings.headquarters_database())
-    upgrade_headquarters(engine, settings.legal_entities)
+    upgrade_headquarters(engine)
+    add_to_registry(engine, registry_of_settings(settings), source="benchmark")
     engine.dispose()
     for channel in settings.channels.values():
         engine = open_database(channel.database)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, text
 
 from tenten.consumers.channel.status import stopped_partitions
 from tenten.failure_messages import explain
@@ -16,9 +16,10 @@ from tenten.headquarters_views.transactions import transactions_status
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.schema_registry import Registry
 from tenten.kafka.topics_admin import admin_client, apply_topics
+from tenten.registry.tables import read_registry
+from tenten.registry.values import differences, registry_of_settings
 from tenten.runtime.errors import SettingsError, TentenError
 from tenten.runtime.settings import Settings
-from tenten.schemas.tables.headquarters import number_sequences, sales_order_sequences
 from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
@@ -173,7 +174,8 @@ def _headquarters(settings: Settings) -> Iterator[Check]:
     check = _look("database of headquarters", lambda: _database(address, "headquarters"))
     yield check
     if check.ok:
-        yield _look("number sequences", lambda: _with(address, lambda engine: _sequences(settings, engine)))
+        yield _look("settings of headquarters", lambda: _with(address, lambda engine: _settings(settings, engine)))
+        yield _look("number sequences", lambda: _with(address, _sequences))
         yield _look("transactions", lambda: _with(address, lambda engine: _transactions(settings, engine)))
         yield _look("clock", lambda: _with(address, _clock))
 
@@ -207,27 +209,31 @@ def _distribution(settings: Settings, name: str) -> str:
     return "no partition is stopped"
 
 
-def _sequences(settings: Settings, engine: Engine) -> str:
-    """Check that every legal entity has its sequences as configured, with enough numbers left."""
+def _settings(settings: Settings, engine: Engine) -> str:
+    """Check that headquarters has settings, and that those of tenten.toml are the same."""
     with consistent_view(engine) as connection:
-        rows = {row.legal_entity: row for row in connection.execute(select(number_sequences))}
-        orders = {row.legal_entity: row for row in connection.execute(select(sales_order_sequences))}
-    for name, legal_entity in settings.legal_entities.items():
-        numbers = legal_entity.account_numbers
-        row = rows.get(name)
-        if row is None or (row.format, row.continuous) != (numbers.format, numbers.continuous):
-            raise TentenError(
-                f"the sequence of {name} differs from tenten.toml: run `tenten database upgrade headquarters`"
-            )
-        _check_left(name, row.format, row.next, "account numbers")
-        order = orders.get(name)
-        if order is None or order.format != legal_entity.sales_orders.format:
-            raise TentenError(
-                f"the sequence of sales orders of {name} differs from tenten.toml: "
-                "run `tenten database upgrade headquarters`"
-            )
-        _check_left(name, order.format, order.next, "sales order numbers")
-    return f"{len(settings.legal_entities)} each of account numbers and sales orders, numbers are left in each"
+        registry = read_registry(connection)
+    if registry.is_empty:
+        raise TentenError("headquarters has no legal entity and no channel: run `tenten settings apply FILE`")
+    changes = differences(registry, registry_of_settings(settings), with_removed=False)
+    if not changes.none:
+        raise TentenError(
+            f"those of tenten.toml differ, and are not used by headquarters ({changes}): `tenten settings diff "
+            "tenten.toml` shows the differences; apply the file, or correct it"
+        )
+    return f"{len(registry.legal_entities):,} legal entities, {len(registry.channels):,} channels"
+
+
+def _sequences(engine: Engine) -> str:
+    """Check that every legal entity has its sequences, with enough numbers left."""
+    with consistent_view(engine) as connection:
+        legal_entities = read_registry(connection).legal_entities
+    for name, entry in legal_entities.items():
+        for sequence, what in (("account_numbers", "account numbers"), ("sales_orders", "sales order numbers")):
+            if f"{sequence}.format" not in entry:
+                raise TentenError(f"{name} has no sequence of {what}: run `tenten settings apply FILE`")
+            _check_left(name, str(entry[f"{sequence}.format"]), int(str(entry[f"{sequence}.next"])), what)
+    return f"{len(legal_entities)} each of account numbers and sales orders, numbers are left in each"
 
 
 def _check_left(name: str, written: str, following: int, what: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, get_args
 from zlib import crc32
@@ -15,7 +15,9 @@ from sqlalchemy.engine import make_url
 
 from tenten.local import create_database
 from tenten.local.postgres import address_of
-from tenten.runtime.settings import LegalEntity
+from tenten.registry.apply import apply_registry, compare_registry
+from tenten.registry.values import registry_of_settings
+from tenten.runtime.settings import Settings
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
 
@@ -52,10 +54,16 @@ def channel_tables(url: str) -> None:
     engine.dispose()
 
 
-def headquarters_tables(url: str, legal_entities: Mapping[str, LegalEntity]) -> None:
-    """Create the tables of headquarters' database, if missing, and the sequences of these legal entities."""
+def headquarters_tables(url: str, settings: Settings) -> None:
+    """Create the tables of headquarters' database, if missing, with the legal entities and channels of these settings.
+
+    Those that the settings lack are removed.
+    """
+    wanted = registry_of_settings(settings)
     engine = open_database(url)
-    upgrade_headquarters(engine, legal_entities)
+    upgrade_headquarters(engine)
+    to_remove = [change.setting for change in compare_registry(engine, wanted).removed]
+    apply_registry(engine, wanted, source="test", to_remove=to_remove)
     engine.dispose()
 
 
@@ -89,7 +97,7 @@ def _make_template(server: str, name: str, kind: Kind) -> None:
     if kind == "channel":
         upgrade_channel(engine)
     else:
-        upgrade_headquarters(engine, {})
+        upgrade_headquarters(engine)
     engine.dispose()
 
 

@@ -59,6 +59,10 @@ class Scene:
         """The settings in the file, without those that the environment has for the servers shared by all tests."""
         return Settings.model_validate(tomllib.loads(self.toml.read_text()), context={"directory": self.toml.parent})
 
+    def apply_settings(self) -> None:
+        """Give headquarters' database the legal entities and channels of the file, and no others."""
+        headquarters_tables(self.url, self.settings)
+
     def send(self, *events: dict[str, Any]) -> None:
         """Write events and wait for the broker's acknowledgements."""
         writer = Writer(self.bootstrap_servers, self.prefix, self.journal)
@@ -213,5 +217,5 @@ def set_scene(
     scene.toml.write_text("\n".join(parts))
     apply_topics(scene.settings)
     if not has_tables:
-        headquarters_tables(url, scene.settings.legal_entities)
+        scene.apply_settings()
     return scene

@@ -1,9 +1,29 @@
 """The channels and legal entities that headquarters accepts records from and for."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from threading import Lock
+from typing import Final
 
+from sqlalchemy import Engine, select
+from structlog import get_logger
+
+from tenten.registry.apply import compare_registry, fill_new_registry
+from tenten.registry.tables import Version, registry_version
+from tenten.registry.values import registry_of_settings
 from tenten.runtime.settings import Settings
+from tenten.schemas.messages import HEADQUARTERS
+from tenten.schemas.tables.headquarters import channels, legal_entities
+from tenten.sql.engine import consistent_view
+
+log = get_logger(__name__)
+
+LOOK_UP_SECONDS: Final = 1.0
+"""The shortest time between two look-ups of unknown channels."""
+
+_NAMES_MAX: Final = 20
+"""The most settings that a log event names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,9 +34,66 @@ class KnownChannels:
     legal_entities: frozenset[str]
 
 
-def known_channels(settings: Settings) -> KnownChannels:
-    """The channels and legal entities of the settings."""
-    return KnownChannels(
-        legal_entity_by_channel={name: channel.legal_entity for name, channel in settings.channels.items()},
-        legal_entities=frozenset(settings.legal_entities),
-    )
+class ChannelRegistry:
+    """The channels and legal entities of headquarters' database, in the memory of a worker. Any thread may use it.
+
+    They are read again after a change: a worker is notified of it (`SETTINGS_CHANNEL`), and asks when a record names a
+    channel that it does not know. `known` is replaced as a whole, never changed.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = Lock()
+        self._version: Version | None = None
+        self._has_read = False
+        self._looked_up_at = -LOOK_UP_SECONDS
+        self.known = KnownChannels(legal_entity_by_channel={}, legal_entities=frozenset())
+
+    def refresh(self) -> bool:
+        """Read the registry if it has changed since it was read; whether it has. Raises: errors of the database."""
+        with self._lock, consistent_view(self._engine) as headquarters:
+            version = registry_version(headquarters)
+            if self._has_read and version == self._version:
+                return False
+            columns = select(channels.c.channel_id, channels.c.legal_entity)
+            self.known = KnownChannels(
+                legal_entity_by_channel={row.channel_id: row.legal_entity for row in headquarters.execute(columns)},
+                legal_entities=frozenset(headquarters.scalars(select(legal_entities.c.legal_entity))),
+            )
+            self._version, is_first, self._has_read = version, not self._has_read, True
+        if not is_first:
+            known = self.known
+            log.info(
+                "settings_reloaded",
+                channels=len(known.legal_entity_by_channel),
+                legal_entities=len(known.legal_entities),
+            )
+        return True
+
+    def look_up(self, channel_ids: Iterable[str], *, now: bool = False) -> KnownChannels:
+        """What is known, after the database was asked for channels that are not: at most once a second, or `now`.
+
+        Known channels cost nothing. Raises: errors of the database.
+        """
+        names = self.known.legal_entity_by_channel
+        if now or any(channel_id not in names and channel_id != HEADQUARTERS for channel_id in channel_ids):
+            asked_at = time.monotonic()
+            if now or asked_at - self._looked_up_at >= LOOK_UP_SECONDS:
+                self._looked_up_at = asked_at
+                self.refresh()
+        return self.known
+
+
+def begin_with_settings(settings: Settings, engine: Engine, worker: str) -> None:
+    """Store the legal entities and channels of tenten.toml if headquarters has none yet; otherwise log differences.
+
+    Raises: `SettingsError` for settings that are refused; errors of the database.
+    """
+    wanted = registry_of_settings(settings)
+    stored = fill_new_registry(engine, wanted, source=worker)
+    if not stored.none:
+        log.info("settings_stored", channels=len(wanted.channels), legal_entities=len(wanted.legal_entities))
+        return
+    names = compare_registry(engine, wanted, with_removed=False).settings()
+    if any(names.values()):
+        log.warning("settings_differ", added=names["added"][:_NAMES_MAX], changed=names["changed"][:_NAMES_MAX])

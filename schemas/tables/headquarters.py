@@ -26,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 
+from tenten.schemas.tables.registry import channel_table, legal_entity_table, settings_history_table
 from tenten.schemas.tables.types import (
     IDENTITY,
     NAMING,
@@ -336,3 +337,7 @@ verifications: Final = Table(
     Column("different", BigInteger, nullable=False),
 )
 """The newest comparisons of database and topic."""
+
+legal_entities: Final = legal_entity_table(metadata)
+channels: Final = channel_table(metadata)
+settings_history: Final = settings_history_table(metadata)

@@ -1,5 +1,6 @@
 """`tenten database`: create and migrate the databases."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,7 +10,11 @@ from tenten.cli.output import report
 from tenten.cli.wiring import connected, make_local_database
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from tenten.runtime.settings import Settings
+
+    StoreSettings = Callable[[Engine, Settings], None]
 
 app = noun("The databases of headquarters and of the channels.", "tenten database upgrade all")
 upgrade = noun(
@@ -21,9 +26,10 @@ app.add_typer(upgrade, name="upgrade")
 
 @upgrade.command("headquarters", epilog=examples("tenten database upgrade headquarters"))
 def upgrade_headquarters_command(context: typer.Context) -> None:
-    """Headquarters' tables, and the number sequences of the legal entities.
+    """Headquarters' tables.
 
-    A number sequence that exists takes its format and continuity from tenten.toml, and never the next number.
+    A database that never had settings takes the legal entities and channels of tenten.toml. Later only `tenten settings
+    apply` changes them: differences are reported here.
     """
     upgrade_headquarters_database(connected(context))
 
@@ -40,18 +46,18 @@ def upgrade_all_command(context: typer.Context) -> None:
     upgrade_all(connected(context))
 
 
-def upgrade_all(settings: "Settings") -> None:
-    """Upgrade headquarters' database, if it is configured, and every channel's."""
+def upgrade_all(settings: "Settings", store: "StoreSettings | None" = None) -> None:
+    """Upgrade headquarters' database, if it is configured, and every channel's. `store`: see below."""
     if settings.headquarters.database is not None:
-        upgrade_headquarters_database(settings)
+        upgrade_headquarters_database(settings, store)
     else:
         report("headquarters: no database is configured here, nothing to do")
     for name in settings.channels:
         upgrade_channel_database(settings, name)
 
 
-def upgrade_headquarters_database(settings: "Settings") -> None:
-    """Create or migrate headquarters' tables."""
+def upgrade_headquarters_database(settings: "Settings", store: "StoreSettings | None" = None) -> None:
+    """Create or migrate headquarters' tables; `store` takes the settings, by default into a new registry only."""
     from tenten.sql.engine import open_database
     from tenten.sql.migrations import upgrade_headquarters
 
@@ -59,10 +65,28 @@ def upgrade_headquarters_database(settings: "Settings") -> None:
     make_local_database(settings)
     engine = open_database(address)
     try:
-        upgrade_headquarters(engine, settings.legal_entities)
+        upgrade_headquarters(engine)
+        (store or _store_first_settings)(engine, settings)
     finally:
         engine.dispose()
     report("headquarters: up to date")
+
+
+def _store_first_settings(engine: "Engine", settings: "Settings") -> None:
+    """Store the legal entities and channels of tenten.toml if there never were any; otherwise report differences."""
+    from tenten.registry.apply import compare_registry, fill_new_registry
+    from tenten.registry.values import registry_of_settings
+
+    wanted = registry_of_settings(settings)
+    if not fill_new_registry(engine, wanted, source="database upgrade").none:
+        report(f"headquarters: has the settings of tenten.toml, channels: {len(wanted.channels):,}")
+        return
+    changes = compare_registry(engine, wanted, with_removed=False)
+    if not changes.none:
+        report(
+            f"headquarters: its settings are not those of tenten.toml ({changes}). `tenten settings diff tenten.toml` "
+            "shows the differences, `tenten settings apply tenten.toml` applies the file"
+        )
 
 
 def upgrade_channel_database(settings: "Settings", name: str) -> None:

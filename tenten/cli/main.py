@@ -24,6 +24,7 @@ from tenten.cli import (
     local,
     loyalty,
     selling,
+    settings,
     statement,
     topics,
     transactions,
@@ -46,6 +47,7 @@ app = noun(
     completion=True,
 )
 app.add_typer(local.app, name="local")
+app.add_typer(settings.app, name="settings")
 app.add_typer(topics.app, name="topics")
 app.add_typer(database.app, name="database")
 app.add_typer(headquarters.app, name="headquarters")

@@ -13,6 +13,8 @@ from tenten.cli.wiring import configured, needs_local_servers, with_local_server
 from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from tenten.runtime.settings import Settings
     from tenten.supervisor import Program
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     """Start everything on this machine, and keep it running until SIGTERM.
 
-    Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables, and
-    runs headquarters' workers and every channel, each as a process. A process that dies is restarted after a pause
+    Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables,
+    gives headquarters the legal entities and channels of tenten.toml, and runs headquarters' workers and every channel,
+    each as a process. A process that dies is restarted after a pause
     that grows; one that ends because its settings are wrong is not. SIGTERM or Ctrl-C drains all of them; local servers
     keep running until `tenten local stop`.
     """
@@ -37,7 +40,7 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     _apply_topics(settings)
     from tenten.cli.database import upgrade_all
 
-    upgrade_all(settings)
+    upgrade_all(settings, _apply_settings)
     if not settings.channels:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
     more = () if log_format is None else ("--log-format", log_format)
@@ -75,6 +78,23 @@ def _apply_topics(settings: "Settings") -> None:
             report(f"Topic {change.topic}: {change.action}, {change.detail}")
     if any(change.action == "refuse" for change in changes):
         raise typer.Exit(FAILED)
+
+
+def _apply_settings(engine: "Engine", settings: "Settings") -> None:
+    """Give headquarters the legal entities and channels of tenten.toml; nothing is removed. Raises: `SettingsError`."""
+    from tenten.registry.apply import add_to_registry, compare_registry
+    from tenten.registry.values import registry_of_settings
+
+    wanted = registry_of_settings(settings)
+    changes = add_to_registry(engine, wanted, source="up")
+    if not changes.none:
+        report(f"headquarters: takes from tenten.toml {changes}")
+    others = compare_registry(engine, wanted)
+    if others.removed:
+        report(
+            f"headquarters: also has {others}, which tenten.toml does not have: `tenten settings apply tenten.toml` "
+            "with --remove removes them"
+        )
 
 
 def _programs(settings: "Settings", before: tuple[str, ...], after: tuple[str, ...]) -> "list[Program]":

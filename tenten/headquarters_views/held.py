@@ -52,12 +52,10 @@ class HeldEventView:
 
 
 _REMEDIES = {
-    "unknown_channel": "add the channel {subject} to headquarters' settings, and restart its workers",
-    "unknown_legal_entity": "add the legal entity {subject} to headquarters' settings, run `tenten database upgrade "
-    "headquarters`, and restart its workers",
-    "no_number_sequence": "run `tenten database upgrade headquarters` with the legal entity {subject} in its settings",
-    "number_sequence_used_up": "give the account numbers of {subject} a longer format, and run `tenten database "
-    "upgrade headquarters`",
+    "unknown_channel": "add the channel {subject} to headquarters' settings (`tenten settings apply FILE`)",
+    "unknown_legal_entity": "add the legal entity {subject} to headquarters' settings (`tenten settings apply FILE`)",
+    "no_number_sequence": "run `tenten settings apply FILE` with the legal entity {subject} in the file",
+    "number_sequence_used_up": "give the account numbers of {subject} a longer format (`tenten settings apply FILE`)",
 }
 
 

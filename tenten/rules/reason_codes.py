@@ -84,7 +84,7 @@ REASON_CODES: Final = catalogue(
     (
         "unknown_channel",
         "Headquarters has no channel of this name yet; the record is held.",
-        "Add the channel to headquarters' settings, and restart its workers.",
+        "Add the channel to headquarters' settings (`tenten settings apply`).",
     ),
     ("unknown_choice", "A cell holds none of the values that its field accepts.", "Use one of the values in the text."),
     ("unknown_country", "The country is not an ISO 3166-1 alpha-2 code.", "Use a code such as US."),
@@ -95,7 +95,7 @@ REASON_CODES: Final = catalogue(
     (
         "unknown_legal_entity",
         "Headquarters has no such legal entity yet; the event is held.",
-        "Add it to headquarters' settings, upgrade its database and restart its workers.",
+        "Add it to headquarters' settings (`tenten settings apply`).",
     ),
     ("unknown_path", "The event changes a field that a customer does not have.", "Correct the program that sent it."),
     ("unknown_purpose", "The purpose of the address does not exist.", "Use one of the purposes in the text, or none."),

@@ -44,6 +44,22 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "slot_acquired": LogEvent(
         level="info", fields=("slot",), meaning="The worker reserved this slot, which is part of its transactional id."
     ),
+    "settings_stored": LogEvent(
+        level="info",
+        fields=("channels", "legal_entities"),
+        meaning="The database never had settings, and has taken the legal entities and channels of tenten.toml.",
+    ),
+    "settings_differ": LogEvent(
+        level="warning",
+        fields=("added", "changed"),
+        meaning="Legal entities or channels of tenten.toml are missing in the database or have other settings there, "
+        "which count: see `tenten settings diff tenten.toml`. Names of at most 20 settings each.",
+    ),
+    "settings_reloaded": LogEvent(
+        level="info",
+        fields=("channels", "legal_entities"),
+        meaning="Headquarters' settings were changed, and this worker uses the new ones.",
+    ),
     "partitions_assigned": LogEvent(
         level="info", fields=("session", "partitions"), meaning="The consumer group gave partitions to this worker."
     ),

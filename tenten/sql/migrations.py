@@ -1,17 +1,13 @@
 """Bring a database to this release's tables, and check that it has them."""
 
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.dialects.postgresql import insert
 
 from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.private_files import create_private_directory
-from tenten.runtime.settings import LegalEntity
-from tenten.schemas.tables.headquarters import number_sequences, sales_order_sequences
 from tenten.sql.engine import consistent_view
 
 Which = Literal["headquarters", "channel"]
@@ -19,31 +15,13 @@ Which = Literal["headquarters", "channel"]
 _MIGRATIONS: Final = Path(str(files("tenten.schemas"))) / "migrations"
 
 
-def upgrade_headquarters(engine: Engine, legal_entities: Mapping[str, LegalEntity]) -> None:
-    """Bring headquarters' tables to this release, and its number sequences to the settings. Idempotent.
+def upgrade_headquarters(engine: Engine) -> None:
+    """Bring headquarters' tables to this release. Idempotent.
 
-    An existing sequence takes format and continuity from the settings, never the next number.
     Raises: `DatabaseRefused` for a channel's database, or one of a newer release.
     """
     with engine.begin() as connection:
         _upgrade(connection, "headquarters")
-        for name, legal_entity in legal_entities.items():
-            numbers = legal_entity.account_numbers
-            sequence = insert(number_sequences).values(
-                legal_entity=name, format=numbers.format, next=numbers.next, continuous=numbers.continuous
-            )
-            connection.execute(
-                sequence.on_conflict_do_update(
-                    index_elements=["legal_entity"],
-                    set_={"format": sequence.excluded.format, "continuous": sequence.excluded.continuous},
-                )
-            )
-            orders = insert(sales_order_sequences).values(
-                legal_entity=name, format=legal_entity.sales_orders.format, next=legal_entity.sales_orders.next
-            )
-            connection.execute(
-                orders.on_conflict_do_update(index_elements=["legal_entity"], set_={"format": orders.excluded.format})
-            )
 
 
 def upgrade_channel(engine: Engine) -> None:

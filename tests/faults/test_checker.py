@@ -32,7 +32,7 @@ def world(tmp_path: Path, bootstrap_servers: str, prefix: str, headquarters_url:
         if engine.dialect.name == "sqlite":
             upgrade_channel(engine)
         else:
-            upgrade_headquarters(engine, {})
+            upgrade_headquarters(engine)
         engine.dispose()
     store = Store(channel_id="houston", legal_entity="usrt", rng=random.Random(7))
     clean = World(bootstrap_servers, prefix, headquarters_url, channel, store)

@@ -39,6 +39,7 @@ def test_everything_goes_through_once_headquarters_is_corrected(scene: Scene) ->
     # given
     correct = scene.toml.read_text()
     scene.toml.write_text(correct.replace(channel("houston"), ""))
+    scene.apply_settings()
     send_steps(scene, trade(shops(random.Random(28)), CHOICES))
 
     # when: a privilege is missing
@@ -54,17 +55,14 @@ def test_everything_goes_through_once_headquarters_is_corrected(scene: Scene) ->
             with worker_process(scene) as headquarters:
                 wait_until_read(scene, "headquarters")
                 held = causes(scene)
-                assert [headquarters.stop(), transactions.stop()] == [0, 0]
 
-    # when: the channel is known, and then there are numbers
-    scene.toml.write_text(correct)
-    with worker_process(scene) as headquarters, worker_process(scene, group="transactions") as transactions:
-        wait_for(partial(has_only, scene, "number_sequence_used_up"), "the events of the new channel to be judged")
-        scene.toml.write_text(correct.replace('"C-#"', '"C-########"'))
-        upgrade(scene)
-        wait_for(partial(has_only, scene), "all held events to be judged")
-        wait_until_settled(scene, "transactions", "headquarters", released=True)
-        assert [headquarters.stop(), transactions.stop()] == [0, 0]
+                # when: the channel is known, and then there are numbers
+                apply_settings(scene, correct)
+                wait_for(partial(has_only, scene, "number_sequence_used_up"), "the events of the new channel")
+                apply_settings(scene, correct.replace('"C-#"', '"C-########"'))
+                wait_for(partial(has_only, scene), "all held events to be judged")
+                wait_until_settled(scene, "transactions", "headquarters", released=True)
+                assert [headquarters.stop(), transactions.stop()] == [0, 0]
 
     # then
     assert exit_code == 1
@@ -92,15 +90,16 @@ def has_only(scene: Scene, *codes: str) -> bool:
     return causes(scene) <= {*codes}
 
 
-def upgrade(scene: Scene) -> None:
-    """Run `tenten database upgrade headquarters`."""
+def apply_settings(scene: Scene, toml: str) -> None:
+    """Write the file, and run `tenten settings apply`; no worker is restarted."""
+    scene.toml.write_text(toml)
     environment = {
         **os.environ,
         "TENTEN_CONFIG": str(scene.toml),
         "TENTEN_HEADQUARTERS_URL": scene.url,
         "KAFKA_BOOTSTRAP_SERVERS": scene.bootstrap_servers,
     }
-    log = scene.toml.with_name("upgrade.log")
-    words = ["database", "upgrade", "headquarters"]
+    log = scene.toml.with_name("apply.log")
+    words = ["settings", "apply", str(scene.toml)]
     with ended_with_block(fork(words, directory=scene.toml.parent, log=log, environment=environment)) as process:
         assert process.wait(DEADLINE_SECONDS) == 0, log.read_text()

@@ -17,7 +17,6 @@ from tenten.headquarters_views.held import held_status
 from tenten.kafka.partitioner import partition_of
 from tenten.runtime.errors import DatabaseOlderThanStream, DatabaseRefused
 from tenten.sql.engine import open_database
-from tenten.sql.migrations import upgrade_headquarters
 from tests.faults.checker import Sequence, Setting, violations
 from tests.faults.evidence import gather
 from tests.faults.traffic import Store
@@ -144,8 +143,7 @@ def test_exhausted_sequence_holds_further_creates_until_it_is_widened(
         replies = scene.replies(*events)
         (edited,) = scene.ask(houston.edit(synchronized_customer(replies), title="Dr."))
         scene.toml.write_text(scene.toml.read_text().replace("C-#", "C-####"))
-        with closing_engine(scene.url) as engine:
-            upgrade_headquarters(engine, scene.settings.legal_entities)
+        scene.apply_settings()
         wait_for(lambda: not scene.query("SELECT event_id FROM held_events"), "the held events to be judged")
 
     # then
@@ -203,7 +201,7 @@ def test_lowered_sequence_stops_headquarters(scene: Scene, houston: Store) -> No
 
 
 def test_events_are_held_until_the_legal_entity_has_a_number_sequence(scene: Scene, houston: Store) -> None:
-    """The legal entity was configured after the last upgrade; the store is told so, and the upgrade resolves it."""
+    """Its row is missing; the store is told so, and the settings, applied again, resolve it."""
     # given
     scene.query("DELETE FROM number_sequences")
     event = houston.create()
@@ -211,16 +209,15 @@ def test_events_are_held_until_the_legal_entity_has_a_number_sequence(scene: Sce
     # when
     with scene.headquarters():
         (held,) = scene.ask(event)
-        with closing_engine(scene.url) as engine:
-            with engine.begin() as connection:
-                status = held_status(connection)
-            upgrade_headquarters(engine, scene.settings.legal_entities)
+        with closing_engine(scene.url) as engine, engine.begin() as connection:
+            status = held_status(connection)
+        scene.apply_settings()
         wait_for(lambda: not scene.query("SELECT event_id FROM held_events"), "the held event to be judged")
 
     # then
     assert (held["outcome"], [reason["code"] for reason in held["reasons"]]) == ("HELD", ["no_number_sequence"])
     assert [(cause.code, cause.subject, cause.events) for cause in status.causes] == [("no_number_sequence", "usrt", 1)]
-    assert "tenten database upgrade headquarters" in (status.problem or "")
+    assert "tenten settings apply" in (status.problem or "")
     assert scene.tables().customers[event["customer_id"]]["account_number"] == "C-00000001"
 
 

@@ -22,7 +22,7 @@ from tenten.consumers.headquarters.customers.numbering import Blocks
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, created_outputs, replies, snapshots
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
-from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.consumers.headquarters.positions import Stream, StreamPositions
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.headquarters_views.held import HeldEventView, list_held
@@ -39,31 +39,37 @@ NOW: Final = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 HEADERS: Final = {schema.name: schema.header for schema in contracts()}
 EMPTY: Final = """
     TRUNCATE customers, customer_addresses, customer_contacts, customer_audit, number_sequences, synchronization_log,
-        positions, release_due, held_events;
+        positions, release_due, held_events, legal_entities, channels;
+    INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now());
+    INSERT INTO channels SELECT name, 'usrt', '[]', 'async', 2, 'UTC', '{}', now()
+        FROM unnest(ARRAY['houston', 'dallas']) AS name;
     INSERT INTO number_sequences VALUES ('usrt', 'C-######', 1, true);
     INSERT INTO positions VALUES ('headquarters', 'topic', 0, 0);
 """
 NOT_SENT: Final = Settings()
 """Touches are taken from the database here, and not sent."""
 
-ALL_CHANNELS: Final = KnownChannels(
-    legal_entity_by_channel={"houston": "usrt", "dallas": "usrt"}, legal_entities=frozenset({"usrt"})
-)
-CAUSES: Final[dict[str, tuple[KnownChannels, str, str]]] = {
-    "unknown channel": (replace(ALL_CHANNELS, legal_entity_by_channel={"dallas": "usrt"}), "", ""),
-    "unknown legal entity": (replace(ALL_CHANNELS, legal_entities=frozenset()), "", ""),
+CAUSES: Final[dict[str, tuple[str, str]]] = {
+    "unknown channel": (
+        "DELETE FROM channels WHERE channel_id = 'houston'",
+        "INSERT INTO channels VALUES ('houston', 'usrt', '[]', 'async', 2, 'UTC', '{}', now())",
+    ),
+    "unknown legal entity": (
+        "DELETE FROM legal_entities",
+        "INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now())",
+    ),
     "no sequence": (
-        ALL_CHANNELS,
         "DELETE FROM number_sequences",
         "INSERT INTO number_sequences SELECT 'usrt', 'C-######', 1 + count(account_number), true FROM customers",
     ),
     "used up": (
-        ALL_CHANNELS,
         "UPDATE number_sequences SET format = 'C-#', next = 10",
         "UPDATE number_sequences SET format = 'C-######'",
     ),
 }
-"""The settings of a headquarters that cannot judge, and the statements that begin and end the cause."""
+"""The statements that begin and end a cause for which headquarters cannot judge."""
+
+UNKNOWN_CHANNEL: Final = CAUSES["unknown channel"]
 
 
 class Worker:
@@ -81,20 +87,23 @@ class Worker:
         self.offset = 0
         self.replies: dict[str, dict[str, Any]] = {}
         """By event id: the reply that counts in its store."""
-        self.start(ALL_CHANNELS)
+        self.start()
 
-    def start(self, channels: KnownChannels) -> None:
-        """Start with these settings."""
+    def start(self, statement: str = "") -> None:
+        """Start after this change of the database, of which no notification tells."""
+        self.connection.execute(statement.encode() or b"SELECT 1")
         held = HeldCustomers(WriterSchemas())
         held.load(self.engine)
-        self.at = Headquarters(engine=self.engine, blocks=Blocks(self.engine), channels=channels, held=held)
+        self.registry = ChannelRegistry(self.engine)
+        self.registry.refresh()
+        self.at = Headquarters(engine=self.engine, blocks=Blocks(self.engine), channels=self.registry.known, held=held)
 
     def process(self, events: Sequence[CustomerEvent], *, crash: bool = False) -> None:
         """Process a batch. After a crash between the commits the batch is read again, and no reply was sent."""
         start, self.offset = self.offset, self.offset + len(events)
         if crash:
             self._write(events, start)
-            self.start(self.at.channels)
+            self.start()
         outputs, answered = self._write(events, start)
         self.at.held.delete_answered(self.engine, answered)
         for output in outputs.replies:
@@ -140,7 +149,7 @@ class Worker:
     def touch(self, *, crash: bool = False) -> None:
         """Touch the held customers whose cause is gone, until there are none."""
         touches = HeldTouches(
-            settings=NOT_SENT, engine=self.engine, channels=self.at.channels, held=self.at.held, headers={}
+            settings=NOT_SENT, engine=self.engine, registry=self.registry, held=self.at.held, headers={}
         )
         for _ in range(10):
             self.connection.execute("UPDATE held_events SET touched_at = NULL")
@@ -276,19 +285,15 @@ def test_history_with_held_events_ends_as_if_nothing_had_been_held(
 
     # when
     worker.empty()
-    settings, begin, end = CAUSES[cause]
+    begin, end = CAUSES[cause]
     for number, batch in enumerate(history):
         if number == begins:
-            worker.connection.execute(begin.encode() or b"SELECT 1")
-            worker.start(settings)
+            worker.start(begin)
         if number == ends:
-            worker.connection.execute(end.encode() or b"SELECT 1")
-            worker.start(ALL_CHANNELS)
+            worker.start(end)
             worker.touch(crash=crash)
         worker.process(batch, crash=crash)
-    if begins < len(history) <= ends:
-        worker.connection.execute(end.encode() or b"SELECT 1")
-    worker.start(ALL_CHANNELS)
+    worker.start(end if begins < len(history) <= ends else "")
     worker.touch(crash=crash)
 
     # then
@@ -310,14 +315,14 @@ def test_event_that_is_not_stored_is_judged_when_its_store_sends_it_again(
     worker.empty()
     store = Store()
     first, second = store.event(0, "create"), store.event(1, "create")
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process([first])
     worker.process([second])
     assert [worker.replies[event.event_id]["outcome"] for event in (first, second)] == ["HELD", "HELD"]
     assert worker.query("SELECT count(*) FROM held_events") == [1]
 
     # when
-    worker.start(ALL_CHANNELS)
+    worker.start(UNKNOWN_CHANNEL[1])
     worker.touch()
     worker.process([second])
 
@@ -332,7 +337,7 @@ def test_erasure_deletes_held_events(worker: Worker) -> None:
     worker.empty()
     store, other = Store(), Store(channel_id="dallas")
     create, edit = store.event(0, "create"), store.event(0, "edit")
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process([create, edit])
 
     # when
@@ -351,13 +356,13 @@ def test_event_with_the_id_of_a_held_event_is_rejected(worker: Worker, channel: 
     held = Store().event(0, "create")
     assert held.customer is not None
     other = replace(held, channel_id=channel, customer=replace(held.customer, first_name="Bob"))
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process([held])
 
     # when
     worker.process([other, held], crash=True)
     rejected = worker.replies[held.event_id]
-    worker.start(ALL_CHANNELS)
+    worker.start(UNKNOWN_CHANNEL[1])
     worker.touch()
 
     # then
@@ -423,8 +428,7 @@ def test_event_that_does_not_supersede_the_held_one_waits_behind_it(worker: Work
     waiting = worker.replies[later.event_id]
     assert (waiting["outcome"], waiting["reasons"][0]["code"]) == ("HELD", "unknown_legal_entity")
     # when
-    both = frozenset({"usrt", "derm"})
-    worker.start(KnownChannels(legal_entity_by_channel={"houston": "usrt"}, legal_entities=both))
+    worker.start("INSERT INTO legal_entities VALUES ('derm', 'DE', 'EUR', 'de-DE', now())")
     worker.touch()
     # then
     assert worker.replies[held.event_id]["outcome"] == "REJECTED"
@@ -437,14 +441,14 @@ def test_create_of_another_channel_is_not_held_back(worker: Worker) -> None:
     worker.empty()
     houston, dallas = Store(), Store(channel_id="dallas")
     held = houston.event(0, "create")
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process([held])
 
     # when
     created = dallas.event(0, "create")
     worker.process([created])
     assert worker.replies[created.event_id]["outcome"] == "SYNCHRONIZED"
-    worker.start(ALL_CHANNELS)
+    worker.start(UNKNOWN_CHANNEL[1])
     worker.touch()
 
     # then
@@ -457,11 +461,11 @@ def test_touch_in_the_future_does_not_delay_the_next_one(worker: Worker) -> None
     # given
     worker.empty()
     held = Store().event(0, "create")
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process([held])
-    worker.start(ALL_CHANNELS)
+    worker.start(UNKNOWN_CHANNEL[1])
     touches = HeldTouches(
-        settings=NOT_SENT, engine=worker.engine, channels=ALL_CHANNELS, held=worker.at.held, headers={}
+        settings=NOT_SENT, engine=worker.engine, registry=worker.registry, held=worker.at.held, headers={}
     )
 
     # when, then
@@ -521,13 +525,13 @@ def test_event_that_the_database_rejects_is_rejected_among_held_ones(worker: Wor
     worker.empty()
     store = Store(supersedes=False)
     events = [store.event(0, kind) for kind in ("create", "edit", "edit")]
-    worker.start(CAUSES["unknown channel"][0])
+    worker.start(UNKNOWN_CHANNEL[0])
     worker.process(events)
     worker.connection.execute("ALTER TABLE customers ADD CONSTRAINT no CHECK (title <> 't3')")
 
     # when
     try:
-        worker.start(ALL_CHANNELS)
+        worker.start(UNKNOWN_CHANNEL[1])
         worker.touch()
     finally:
         worker.connection.execute("ALTER TABLE customers DROP CONSTRAINT no")

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, MetaData, Table, insert, inspect, select, text
 
 from tenten import schemas
 from tenten.runtime.errors import DatabaseRefused
-from tenten.runtime.settings import LegalEntity
 from tenten.schemas.tables import channel, headquarters
 from tenten.sql.migrations import check_version, upgrade_channel, upgrade_headquarters
 from tests.conftest import NewDatabase
@@ -27,17 +26,6 @@ from tests.threads import errors_of_threads
 from tests.waiting import wait_for
 
 __all__ = ["new_url", "store"]
-
-
-def _legal_entity(number_format: str, next_number: int, continuous: bool) -> LegalEntity:
-    return LegalEntity.model_validate(
-        {
-            "country": "US",
-            "currency": "USD",
-            "language": "en-US",
-            "account_numbers": {"format": number_format, "next": next_number, "continuous": continuous},
-        }
-    )
 
 
 def _assert_equal_to_metadata(upgraded: Engine, made: Engine, metadata: MetaData, version_table: str) -> None:
@@ -52,7 +40,7 @@ def test_headquarters_migrations_create_the_declared_tables(new_database: NewDat
     """All migrations together create the tables and indexes of `schemas/tables/headquarters.py`."""
     with opened(new_database()) as upgraded, opened(new_database()) as made:
         # when
-        upgrade_headquarters(upgraded, {})
+        upgrade_headquarters(upgraded)
 
         # then
         _assert_equal_to_metadata(upgraded, made, headquarters.metadata, "headquarters_version")
@@ -183,7 +171,7 @@ def test_headquarters_rows_of_the_last_release_have_no_operator(new_database: Ne
                 connection.execute(insert(table).values(row))
 
         # when
-        upgrade_headquarters(engine, {})
+        upgrade_headquarters(engine)
 
         # then
         _assert_without_operator(engine, rows)
@@ -251,7 +239,7 @@ def test_upgrade_keeps_unsent_replies(new_database: NewDatabase) -> None:
         # when
         with engine.begin() as writing:
             writing.execute(due, rows[-1:])
-            upgrading = background.submit(upgrade_headquarters, engine, {})
+            upgrading = background.submit(upgrade_headquarters, engine)
             waits = text(
                 "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'replies_due'::regclass)"
             )
@@ -328,34 +316,6 @@ def test_upgrade_creates_the_directory_of_a_sqlite_file(tmp_path: Path) -> None:
         check_version(engine, "channel")
 
 
-def test_number_sequences_follow_the_settings_but_keep_their_next_number(headquarters_url: str) -> None:
-    """A new legal entity gets its sequence; an existing one takes format and continuity from the settings."""
-    with opened(headquarters_url) as engine:
-        # given
-        upgrade_headquarters(engine, {"usrt": _legal_entity("C-####", 1, continuous=True)})
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE number_sequences SET next = 42"))
-
-        # when
-        upgrade_headquarters(
-            engine,
-            {
-                "usrt": _legal_entity("US-########", 7, continuous=False),
-                "demf": _legal_entity("DE-######", 1000, continuous=True),
-            },
-        )
-
-        # then
-        with engine.begin() as connection:
-            sequences = connection.execute(
-                text("SELECT legal_entity, format, next, continuous FROM number_sequences ORDER BY legal_entity")
-            ).all()
-        assert [tuple(sequence) for sequence in sequences] == [
-            ("demf", "DE-######", 1000, True),
-            ("usrt", "US-########", 42, False),
-        ]
-
-
 def test_database_that_was_not_upgraded_is_refused(new_url: Callable[[], str]) -> None:
     """A process that starts too early names the command to run, and creates no empty file."""
     # given
@@ -391,7 +351,7 @@ def test_database_of_the_other_kind_is_refused(headquarters_url: str) -> None:
     """A channel with the address of headquarters' database does not change it."""
     with opened(headquarters_url) as engine:
         # given
-        upgrade_headquarters(engine, {})
+        upgrade_headquarters(engine)
 
         # when
         with pytest.raises(DatabaseRefused) as at_upgrade:

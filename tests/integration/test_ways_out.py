@@ -450,6 +450,7 @@ def test_held_event_that_was_judged_since_the_backup_is_not_judged_again(scene: 
         (first,) = scene.ask(held)
     backup = back_up(scene.url)
     scene.toml.write_text(scene.toml.read_text() + channel("paris"))
+    scene.apply_settings()
     houston.adopt(paris, customer_id)
     with scene.headquarters():
         wait_for(lambda: scene.replies(held)[0]["outcome"] == "SYNCHRONIZED", "the judgement")

@@ -1,10 +1,10 @@
 """Have held events judged again when their cause may be gone: headquarters sends itself a touch for each customer.
 
 The touch goes through `async-customers`, so the owner of the customer's partition judges the held events in its SQL
-transaction. It is sent when the channel or the legal entity is in this worker's settings, or when the number sequence
-has numbers; for events that a person has decided to reject; and for judged events whose replies may have been lost. A
-customer that is touched in vain, because a worker with older settings owns it, is touched again after a pause that
-doubles.
+transaction. It is sent when headquarters has the channel or the legal entity, or when the number sequence has numbers;
+for events that a person has decided to reject; and for judged events whose replies may have been lost. The causes are
+checked as soon as `tenten settings apply` has changed something. A customer that is touched in vain is touched again
+after a pause that doubles.
 """
 
 import random
@@ -26,12 +26,14 @@ from tenten.consumers.headquarters.customers.held_events import (
     HeldCustomers,
 )
 from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
-from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
+from tenten.registry.apply import SETTINGS_CHANNEL
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import CustomerEvent
 from tenten.schemas.tables.headquarters import number_sequences
+from tenten.sql.notifications import listening
 
 log = get_logger(__name__)
 
@@ -51,26 +53,29 @@ _PAUSE_DOUBLINGS_MAX: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldTouches:
-    """The settings of this worker, with which it decides whether a cause is gone."""
+    """Touches customers with held events. Keeps the registry of the worker up to date as well."""
 
     settings: Settings
     engine: Engine
-    channels: KnownChannels
+    registry: ChannelRegistry
     held: HeldCustomers
     headers: Mapping[str, bytes]
     """The framing by contract name."""
 
     def run(self, retry: Retry, stop: Event) -> None:
         """Touch the customers whose held events can be judged, until `stop` is set. Raises: transient errors."""
-        for check in count():
-            if stop.is_set():
-                return
-            customer_ids = self.due() if self.held.are_known() or check % IDLE_CHECKS == 0 else []
-            if customer_ids:
-                send_touches(self.settings, map(touch_of_held, customer_ids), self.headers["CustomerEvent"])
-                log.info("held_customers_touched", customers=len(customer_ids))
-            retry.recovered()
-            stop.wait(CHECK_SECONDS * random.uniform(0.8, 1.2))
+        with listening(self.engine, SETTINGS_CHANNEL) as notification:
+            for check in count():
+                if stop.is_set():
+                    return
+                has_changed = self.registry.refresh()
+                must_look = has_changed or self.held.are_known() or check % IDLE_CHECKS == 0
+                customer_ids = self.due() if must_look else []
+                if customer_ids:
+                    send_touches(self.settings, map(touch_of_held, customer_ids), self.headers["CustomerEvent"])
+                    log.info("held_customers_touched", customers=len(customer_ids))
+                retry.recovered()
+                notification.wait(CHECK_SECONDS * random.uniform(0.8, 1.2), stop)
 
     def due(self) -> list[str]:
         """The customers to touch now; notes that they are touched. None while another worker is looking."""
@@ -86,12 +91,11 @@ class HeldTouches:
                     due += headquarters.scalars(_TOUCH_CAUSE, cause)
         return list(dict.fromkeys(due))
 
-    def _judgeable(self, headquarters: Connection, code: str, subject: str) -> int:
+    @staticmethod
+    def _judgeable(headquarters: Connection, code: str, subject: str) -> int:
         """How many customers could be judged that are held for this cause; 0 while it exists."""
-        if code == UNKNOWN_CHANNEL:
-            return TOUCHES_MAX if subject in self.channels.legal_entity_by_channel else 0
-        if code == UNKNOWN_LEGAL_ENTITY:
-            return TOUCHES_MAX if subject in self.channels.legal_entities else 0
+        if code in _IS_KNOWN:
+            return TOUCHES_MAX if headquarters.scalar(_IS_KNOWN[code], {"subject": subject}) else 0
         assert code in NUMBERS_MISSING
         sequence = select(number_sequences).where(number_sequences.c.legal_entity == subject)
         row = headquarters.execute(sequence).first()
@@ -106,6 +110,12 @@ def touch_of_held(customer_id: str) -> CustomerEvent:
 def _parameters(now: datetime, customers_max: int) -> dict[str, object]:
     return {"now": now, "customers_max": customers_max, "pause": _PAUSE_SECONDS, "doublings_max": _PAUSE_DOUBLINGS_MAX}
 
+
+_IS_KNOWN: Final = {
+    UNKNOWN_CHANNEL: text("SELECT EXISTS (SELECT FROM channels WHERE channel_id = :subject)"),
+    UNKNOWN_LEGAL_ENTITY: text("SELECT EXISTS (SELECT FROM legal_entities WHERE legal_entity = :subject)"),
+}
+"""By the code of the cause: whether it is gone."""
 
 _ANY_HELD: Final = text("SELECT EXISTS (SELECT FROM held_events)")
 

@@ -44,7 +44,7 @@ from tenten.consumers.headquarters.customers.scheduled_verification import verif
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
 from tenten.consumers.headquarters.customers.unreadable_replies import unreadable_replies
-from tenten.consumers.headquarters.known_channels import KnownChannels, known_channels
+from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownChannels, begin_with_settings
 from tenten.consumers.headquarters.misplaced import any_misplaced
 from tenten.consumers.headquarters.positions import StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
@@ -91,14 +91,13 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         writers = writer_schemas(settings)
         blocks = Blocks(engine)
         guard = StreamGuard(settings, engine, writers, GROUP, on_other_database=blocks.forget)
-        begin = partial(_begin, settings, engine, guard)
+        registry = ChannelRegistry(engine)
+        begin = partial(_begin, settings, engine, guard, registry)
         try:
             headers = Retry("headquarters", HEADQUARTERS, stop).run_until_success(begin)
         except Stopped:
             return
-        channels = known_channels(settings)
         held = HeldCustomers(writers)
-        at = Headquarters(engine=engine, blocks=blocks, channels=channels, held=held)
         small_batches = SmallBatches(engine)
         stack.callback(small_batches.close)
         session = TransactionSession(
@@ -112,14 +111,14 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stop=stop,
         )
         stack.enter_context(session)
-        touches = HeldTouches(settings=settings, engine=engine, channels=channels, held=held, headers=headers)
+        touches = HeldTouches(settings=settings, engine=engine, registry=registry, held=held, headers=headers)
         threads = [
             stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))),
             stack.enter_context(BackgroundThread("verification", stop, partial(verify_when_due, settings, engine))),
             stack.enter_context(BackgroundThread("held", stop, touches.run)),
         ]
         prefetcher = stack.enter_context(
-            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, channels, guard.partitions))
+            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, registry.known, guard.partitions))
         )
         streak = UnreadableStreak()
         for batch in session.batches():
@@ -135,6 +134,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     outputs = small_batches.create(read.new_customers, batch.topic, reached, now, headers)
                 if outputs is None:
                     classified = read.classified
+                    channels = _channels_for(classified, registry, held)
+                    at = Headquarters(engine=engine, blocks=blocks, channels=channels, held=held)
                     encode = partial(created_outputs, values=read.values, headers=headers)
                     synchronized = synchronize(
                         at, classified, reached, now=now, encode=encode, originals=partial(_original, batch)
@@ -149,7 +150,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     batch.messages,
                     read.unreadable,
                     writers=writers,
-                    channels=channels,
+                    channels=registry.known,
                     header=headers["Reply"],
                     now=now,
                 )
@@ -185,14 +186,24 @@ def _begin_reading(
     return begins
 
 
+def _channels_for(classified: ClassifiedBatch, registry: ChannelRegistry, held: HeldCustomers) -> KnownChannels:
+    """The known channels for this batch: asks the database if an event is of an unknown one, or if events of its
+    customers are held, perhaps for a channel that is known since.
+    """
+    events = [individual.event for individual in classified.individual_events]
+    is_held = bool(held.among(event.customer_id for event in events))
+    return registry.look_up((event.channel_id for event in events), now=is_held)
+
+
 def _original(batch: Batch, row: int) -> Original:
     """A record of the batch as it was received."""
     message = batch.messages[row]
     return Original(message.value() or b"", headers_of(message))
 
 
-def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> Mapping[str, bytes]:
-    """Check the database and the topics, and publish the schemas; return the wire header of each contract.
+def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: ChannelRegistry) -> Mapping[str, bytes]:
+    """Check the database and the topics, read the registry, and publish the schemas; return the wire header of each
+    contract.
 
     Raises: `KafkaRefused` for a topic that does not exist: a broker would create it, with properties of its own.
     """
@@ -201,6 +212,8 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> Mapping[st
     topic_ids(settings, map(settings.topic, (ERASURES, HEADQUARTERS_STATUS)))
     headers = publish_schemas(settings)
     guard.check_connections()
+    begin_with_settings(settings, engine, "headquarters run")
+    registry.refresh()
     declare_new_topic_complete(settings, engine)
     return headers
 

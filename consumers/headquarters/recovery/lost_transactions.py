@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, select, text, update
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.headquarters.input_positions import Input
-from tenten.consumers.headquarters.known_channels import known_channels
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between, topic_batches
@@ -51,11 +51,11 @@ def recover_transactions(settings: Settings, engine: Engine, read: Input, progre
     _ingest_again(settings, engine, read, progress)
     lost, writers = LostTransactions(), writer_schemas(settings)
     largest: dict[str, int] = {}
-    formats = _formats(engine)
+    formats, channels = _formats(engine), _legal_entity_by_channel(engine)
     for messages in topic_batches(settings, TRANSACTION_REPLIES, progress):
         told = _told(messages, writers)
         for reply in told.values():
-            _note_number(settings, formats, largest, reply)
+            _note_number(channels, formats, largest, reply)
         with engine.begin() as headquarters:
             _apply(headquarters, lost, told)
     with engine.begin() as headquarters:
@@ -67,7 +67,7 @@ def _ingest_again(settings: Settings, engine: Engine, read: Input, progress: Pro
     """Ingest the records between the database's positions and the committed offsets; move the positions there."""
     starts, targets = read.starts(), read.processed()
     writers = writer_schemas(settings)
-    channels = known_channels(settings).legal_entity_by_channel
+    channels = _legal_entity_by_channel(engine)
     for messages in records_between(settings, read.name, starts, targets, progress):
         classified = decode_and_classify(
             [message.key() for message in messages],
@@ -104,17 +104,24 @@ def _formats(engine: Engine) -> dict[str, NumberFormat]:
         return {row.legal_entity: number_format(row.format) for row in headquarters.execute(query)}
 
 
+def _legal_entity_by_channel(engine: Engine) -> Mapping[str, str]:
+    """The legal entity of each channel of the registry, which may be older than the records, too."""
+    registry = ChannelRegistry(engine)
+    registry.refresh()
+    return registry.known.legal_entity_by_channel
+
+
 def _note_number(
-    settings: Settings, formats: Mapping[str, NumberFormat], largest: dict[str, int], reply: TransactionReply
+    channels: Mapping[str, str], formats: Mapping[str, NumberFormat], largest: dict[str, int], reply: TransactionReply
 ) -> None:
     """Remember the number of a sales order if it is the largest of its legal entity."""
-    channel = settings.channels.get(reply.channel_id)
-    if reply.sales_order is None or channel is None or channel.legal_entity not in formats:
+    entity = channels.get(reply.channel_id, "")
+    if reply.sales_order is None or entity not in formats:
         return
-    written = formats[channel.legal_entity]
+    written = formats[entity]
     digits = reply.sales_order.removeprefix(written.before).removesuffix(written.after)
     if digits.isascii() and digits.isdigit():
-        largest[channel.legal_entity] = max(largest.get(channel.legal_entity, 0), int(digits))
+        largest[entity] = max(largest.get(entity, 0), int(digits))
 
 
 def _apply(headquarters: Connection, lost: LostTransactions, told: Mapping[str, TransactionReply]) -> None:

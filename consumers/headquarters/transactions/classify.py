@@ -74,6 +74,11 @@ class ClassifiedBatch:
     positions: RecordPositions
 
     @property
+    def unknown_channels(self) -> set[str]:
+        """The channels of the sales that are blocked because headquarters does not know them."""
+        return set(self.sales.filter(pl.col("status") == TransactionStatus.BLOCKED.value)["channel_id"])
+
+    @property
     def transactions(self) -> int:
         """The number of sales and ends of day."""
         return self.sales.height + len(self.ends_of_day)

@@ -19,7 +19,7 @@ once.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.consumers.headquarters.background_thread import BackgroundThread
-from tenten.consumers.headquarters.known_channels import known_channels
+from tenten.consumers.headquarters.known_channels import ChannelRegistry, begin_with_settings
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
@@ -40,7 +40,7 @@ from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.known_events import without_known
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
-from tenten.consumers.headquarters.transactions.unknown_channels import ACCEPT_SECONDS, accept_known_channels
+from tenten.consumers.headquarters.transactions.unknown_channels import accept_repeatedly
 from tenten.consumers.headquarters.transactions.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
@@ -85,14 +85,14 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         stack.callback(engine.dispose)
         writers = writer_schemas(settings)
         guard = StreamGuard(settings, engine, writers, GROUP)
+        registry = ChannelRegistry(engine)
         try:
-            Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine, guard))
+            Retry(GROUP, HEADQUARTERS, stop).run_until_success(partial(_begin, settings, engine, guard, registry))
         except Stopped:
             return
-        channels = known_channels(settings).legal_entity_by_channel
-        release_thread = partial(release_repeatedly, settings, engine, channels)
         threads = [
-            stack.enter_context(BackgroundThread("release", stop, release_thread)),
+            stack.enter_context(BackgroundThread("settings", stop, partial(accept_repeatedly, registry, engine))),
+            stack.enter_context(BackgroundThread("release", stop, partial(release_repeatedly, settings, engine))),
             stack.enter_context(BackgroundThread("replies", stop, partial(publish_repeatedly, settings, engine))),
         ]
         session = TransactionSession(
@@ -115,9 +115,13 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 values = [message.value() for message in batch.messages]
                 keys = [message.key() for message in batch.messages]
                 positions = record_positions(batch.topic, batch.messages)
-                classified = decode_and_classify(
-                    keys, values, writers, channels, positions, partitions=guard.partitions
+                classify = partial(
+                    decode_and_classify, keys, values, writers, positions=positions, partitions=guard.partitions
                 )
+                classified = classify(registry.known.legal_entity_by_channel)
+                channels = registry.look_up(classified.unknown_channels).legal_entity_by_channel
+                if not channels.keys().isdisjoint(classified.unknown_channels):
+                    classified = classify(channels)
                 new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
                 stop_when_too_many(new_streak, settings)
                 failpoint("transactions.while_judging")
@@ -149,8 +153,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             thread.check()
 
 
-def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> None:
-    """Check the database and the topics, and publish the schemas.
+def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: ChannelRegistry) -> None:
+    """Check the database and the topics, read the registry, and publish the schemas.
 
     Raises: `KafkaRefused` when a topic does not exist: a broker would create it, with partitions of its own.
     """
@@ -158,6 +162,8 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard) -> None:
     refuse_half_recovered(engine)
     publish_schemas(settings)
     guard.check_connections()
+    begin_with_settings(settings, engine, "transactions run")
+    registry.refresh()
 
 
 def _forward_events(settings: Settings, out: Outputs, events: Sequence[ForwardedEvent]) -> None:
@@ -168,24 +174,15 @@ def _forward_events(settings: Settings, out: Outputs, events: Sequence[Forwarded
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
 
-def release_repeatedly(
-    settings: Settings, engine: Engine, channels: Mapping[str, str], retry: Retry, stop: Event
-) -> None:
+def release_repeatedly(settings: Settings, engine: Engine, retry: Retry, stop: Event) -> None:
     """Make release passes until `stop` is set: after each commit of either worker, and at least once a second.
-
-    `channels` has the legal entity of each channel: about once a minute sales of new channels are accepted.
 
     Raises: the errors of the database.
     """
     with listening(engine, BATCH_COMMITTED_CHANNEL) as notification:
-        scan_at, scanned_at, accept_at, queue_is_full = 0.0, 0.0, 0.0, False
+        scan_at, scanned_at, queue_is_full = 0.0, 0.0, False
         while not stop.is_set():
             began = time.monotonic()
-            if began >= accept_at:
-                accepted = accept_known_channels(engine, channels)
-                accept_at = began + ACCEPT_SECONDS
-                if accepted:
-                    log.info("transactions_of_new_channels_accepted", transactions=accepted)
             # While the queue is full, a full scan would read a lot and find the same transactions.
             full_scan = began >= (scanned_at + FULL_SCAN_SECONDS_MAX if queue_is_full else scan_at)
             result = release(engine, settings.headquarters.waiting_seconds_max, full_scan=full_scan)

@@ -67,7 +67,7 @@ _USED_UP: Final = Reason(
 _NO_SEQUENCE: Final = Reason(
     field="legal_entity",
     code="no_sequence",
-    text="This legal entity has no sequence of sales order numbers: run `tenten database upgrade headquarters`.",
+    text="This legal entity has no sequence of sales order numbers: run `tenten settings apply FILE`.",
 )
 
 

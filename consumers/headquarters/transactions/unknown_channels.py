@@ -1,24 +1,47 @@
-"""Sales of channels that headquarters did not know when it ingested them: blocked until the settings have them."""
+"""Sales of channels that headquarters did not know when it ingested them: blocked until it knows them."""
 
-import json
-from collections.abc import Mapping
+import random
 from datetime import UTC, datetime
+from threading import Event
 from typing import Final
 
 from sqlalchemy import JSON, Engine, bindparam, text
+from structlog import get_logger
 
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.consumers.headquarters.transactions.blocking import replies_of
 from tenten.consumers.headquarters.transactions.reply_outbox import enqueue_replies
+from tenten.registry.apply import SETTINGS_CHANNEL
+from tenten.runtime.retry import Retry
 from tenten.schemas.messages import Reason, reasons_as_json
+from tenten.sql.notifications import listening
+
+log = get_logger(__name__)
 
 ACCEPT_SECONDS: Final = 60.0
-"""How often the blocked sales are compared with the settings; a worker also does it when it starts."""
+"""How often the blocked sales are compared with the known channels; a worker also does it when it starts, and when the
+settings have changed."""
 
 _TRANSACTIONS_MAX: Final = 10_000
 """Maximum number of transactions in one SQL transaction."""
 
 
-def accept_known_channels(engine: Engine, legal_entity_by_channel: Mapping[str, str]) -> int:
+def accept_repeatedly(registry: ChannelRegistry, engine: Engine, retry: Retry, stop: Event) -> None:
+    """Accept the blocked sales of new channels, and keep the registry up to date, until `stop` is set.
+
+    Raises: the errors of the database.
+    """
+    with listening(engine, SETTINGS_CHANNEL) as notification:
+        while not stop.is_set():
+            registry.refresh()
+            accepted = accept_known_channels(engine)
+            if accepted:
+                log.info("transactions_of_new_channels_accepted", transactions=accepted)
+            retry.recovered()
+            notification.wait(ACCEPT_SECONDS * random.uniform(0.8, 1.2), stop)
+
+
+def accept_known_channels(engine: Engine) -> int:
     """Let the blocked sales of channels that are known now wait for their customers; return how many there were.
 
     A sale of another legal entity than its channel's is rejected. Replies to each. Idempotent.
@@ -28,7 +51,6 @@ def accept_known_channels(engine: Engine, legal_entity_by_channel: Mapping[str, 
         with engine.begin() as headquarters:
             now = datetime.now(UTC)
             values = {
-                "channels": json.dumps(dict(legal_entity_by_channel)),
                 "why": reasons_as_json([_OTHER_LEGAL_ENTITY]),
                 "now": now,
                 "rows_max": _TRANSACTIONS_MAX,
@@ -51,9 +73,8 @@ _ACCEPT: Final = text(
         reasons = CASE WHEN known.legal_entity = blocked.legal_entity THEN CAST('[]' AS json) ELSE :why END,
         changed_at = :now, answer = answer + 1
     FROM (
-        SELECT transaction_id, channel.legal_entity
-        FROM retail_transactions JOIN json_each_text(CAST(:channels AS json)) AS channel (channel_id, legal_entity)
-             USING (channel_id)
+        SELECT transaction_id, channels.legal_entity
+        FROM retail_transactions JOIN channels USING (channel_id)
         WHERE status = 'blocked' AND reasons::text LIKE '%"unknown_channel"%'
         LIMIT :rows_max
         FOR UPDATE OF retail_transactions SKIP LOCKED

@@ -47,7 +47,7 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
     """
     named = path or (Path(configured) if (configured := os.environ.get("TENTEN_CONFIG")) else None)
     file = (named or Path(FILE_NAME)).absolute()
-    document = _read(file) if named is not None or file.exists() else {}
+    document = read_document(file) if named is not None or file.exists() else {}
     document["kafka"] = {
         **dict(flatten(_table(document, "kafka"))),
         **{key: value for name, key in _KAFKA.items() if (value := os.environ.get(name))},
@@ -60,10 +60,11 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
     try:
         return Settings.model_validate(document, context={"directory": file.parent})
     except ValidationError as error:
-        raise SettingsError(f"{'; '.join(_problems(error))} ({file})") from None
+        raise SettingsError(f"{'; '.join(problems(error))} ({file})") from None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_document(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises: `SettingsError`."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -79,7 +80,7 @@ def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def problems(error: ValidationError) -> Iterator[str]:
     """Yield a clause for each error: where, and what to write. Never the value, which may be secret."""
     for problem in error.errors(include_url=False, include_input=False):
         path = ".".join(str(part) for part in problem["loc"] if part != "[key]")

@@ -1,5 +1,6 @@
 """The settings as values; one class for each table of tenten.toml."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -29,13 +30,13 @@ from tenten.schemas.topics import Topic
 FILE_NAME: Final = "tenten.toml"
 
 
-class _Table(BaseModel):
+class SettingsTable(BaseModel):
     """A table of the file: rejects unknown settings; immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-class AccountNumbers(_Table):
+class AccountNumbers(SettingsTable):
     """How a legal entity numbers its customers."""
 
     format: NumberFormat
@@ -52,7 +53,7 @@ class AccountNumbers(_Table):
         return self
 
 
-class SalesOrderNumbers(_Table):
+class SalesOrderNumbers(SettingsTable):
     """How a legal entity numbers its sales orders; there is never a gap."""
 
     format: NumberFormat = "SO-########"
@@ -67,7 +68,7 @@ class SalesOrderNumbers(_Table):
         return self
 
 
-class LegalEntity(_Table):
+class LegalEntity(SettingsTable):
     """A company of the retailer. Its country, currency and language are the defaults of its customers."""
 
     country: Country
@@ -77,7 +78,7 @@ class LegalEntity(_Table):
     sales_orders: SalesOrderNumbers = SalesOrderNumbers()
 
 
-class DefaultCustomer(_Table):
+class DefaultCustomer(SettingsTable):
     """Defaults of a channel's new customers. None: the legal entity's value."""
 
     customer_type: Annotated[CustomerType, BeforeValidator(uppercase)] = CustomerType.PERSON
@@ -88,13 +89,12 @@ class DefaultCustomer(_Table):
     affiliations: tuple[str, ...] = ()
 
 
-class Channel(_Table):
-    """A store, web shop or call centre with a database of its own."""
+class ChannelProfile(SettingsTable):
+    """A store, web shop or call centre as headquarters knows it: everything but its database."""
 
     legal_entity: str
     address_books: tuple[str, ...] = ()
     """Empty: all customers of the legal entity."""
-    database: DatabaseAddress = Field(repr=False)
     default_customer: DefaultCustomer = DefaultCustomer()
     creation: Literal["async", "sync"] = "async"
     """async: a new customer is pending. sync: wait for the account number; pending only after `sync_seconds`."""
@@ -104,7 +104,26 @@ class Channel(_Table):
     """Where the channel's business days begin and end."""
 
 
-class HeadquartersSettings(_Table):
+class Channel(ChannelProfile):
+    """A channel with its database, as the machine needs it on which the channel runs."""
+
+    database: DatabaseAddress = Field(repr=False)
+
+
+def check_channels(channels: Mapping[str, ChannelProfile], legal_entities: Mapping[str, LegalEntity]) -> None:
+    """Raises: `ValueError` for a channel with a reserved name, or of a legal entity that is not among these."""
+    for name, channel in channels.items():
+        if name == HEADQUARTERS:
+            raise ValueError("channels.headquarters: headquarters is not a channel; choose another name")
+        if channel.legal_entity not in legal_entities:
+            known = ", ".join(legal_entities) or "none"
+            raise ValueError(
+                f"channels.{name}.legal_entity: unknown legal entity {channel.legal_entity} (known: {known}); "
+                f"add [legal_entities.{channel.legal_entity}]"
+            )
+
+
+class HeadquartersSettings(SettingsTable):
     """Headquarters' database and limits."""
 
     database: HeadquartersAddress | None = Field(default=None, repr=False)
@@ -116,7 +135,7 @@ class HeadquartersSettings(_Table):
     """How often a customers worker compares database and topic; 0: never."""
 
 
-class Alarms(_Table):
+class Alarms(SettingsTable):
     """The limits after which `tenten status` and `tenten fleet` report a problem."""
 
     silent_seconds_max: int = Field(default=90, ge=90)
@@ -133,7 +152,7 @@ class Alarms(_Table):
     """The oldest event that headquarters holds."""
 
 
-class Settings(_Table):
+class Settings(SettingsTable):
     """The effective settings."""
 
     prefix: Prefix = ""
@@ -154,15 +173,8 @@ class Settings(_Table):
     def _fits_together(self, info: ValidationInfo) -> Self:
         object.__setattr__(self, "data", (settings_directory(info) / self.data).resolve())
         owners = {self.headquarters.database: HEADQUARTERS}
+        check_channels(self.channels, self.legal_entities)
         for name, channel in self.channels.items():
-            if name == HEADQUARTERS:
-                raise ValueError("channels.headquarters: headquarters is not a channel; choose another name")
-            if channel.legal_entity not in self.legal_entities:
-                known = ", ".join(self.legal_entities) or "none"
-                raise ValueError(
-                    f"channels.{name}.legal_entity: unknown legal entity {channel.legal_entity} (known: {known}); "
-                    f"add [legal_entities.{channel.legal_entity}]"
-                )
             owner = owners.setdefault(channel.database, name)
             if owner != name:
                 raise ValueError(f"channels.{name}.database: {owner} has the same database; each needs its own")

@@ -139,6 +139,7 @@ def _scene(servers: Servers, directory: Path) -> Scene:
         assert written in toml
         toml = toml.replace(written, create_database(servers.postgresql, store))
     scene.toml.write_text(toml)
+    scene.apply_settings()
     make_topics(scene.settings)
     return scene
 

@@ -1,0 +1,47 @@
+"""The tables of headquarters' settings: legal entities, channels, and who has changed them."""
+
+from sqlalchemy import JSON, Column, Double, MetaData, Table, Text
+
+from tenten.schemas.tables.types import IDENTITY, UtcTime
+
+
+def legal_entity_table(metadata: MetaData) -> Table:
+    """One row per legal entity; the formats of its numbers are in the tables of its sequences."""
+    return Table(
+        "legal_entities",
+        metadata,
+        Column("legal_entity", Text, primary_key=True),
+        Column("country", Text, nullable=False),
+        Column("currency", Text, nullable=False),
+        Column("language", Text, nullable=False),
+        Column("changed_at", UtcTime, nullable=False),
+    )
+
+
+def channel_table(metadata: MetaData) -> Table:
+    """One row per channel, with everything but its database."""
+    return Table(
+        "channels",
+        metadata,
+        Column("channel_id", Text, primary_key=True),
+        Column("legal_entity", Text, nullable=False),
+        Column("address_books", JSON, nullable=False, comment="sorted; empty: all customers of the legal entity"),
+        Column("creation", Text, nullable=False, comment="async or sync"),
+        Column("sync_seconds", Double, nullable=False),
+        Column("time_zone", Text, nullable=False),
+        Column("default_customer", JSON, nullable=False, comment="defaults of new customers"),
+        Column("changed_at", UtcTime, nullable=False),
+    )
+
+
+def settings_history_table(metadata: MetaData) -> Table:
+    """One row per change of the two tables above, written in its transaction."""
+    return Table(
+        "settings_history",
+        metadata,
+        Column("change_id", IDENTITY, primary_key=True),
+        Column("applied_at", UtcTime, nullable=False),
+        Column("operator", Text, comment="null if unknown"),
+        Column("source", Text, nullable=False, comment="the command that applied it"),
+        Column("changes", JSON, nullable=False, comment="{added, changed, removed}, each [{setting, before, after}]"),
+    )

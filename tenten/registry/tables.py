@@ -1,0 +1,160 @@
+"""The registry's tables in headquarters' database: reading and writing them."""
+
+import json
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, text
+
+from tenten.registry.values import Differences, Entry, Registry, entry_of, table_of
+from tenten.schemas.tables.headquarters import channels, legal_entities, settings_history
+from tenten.sql.postgresql_driver import driver_cursor
+from tenten.sql.recordset import insert_document
+
+
+class Version(NamedTuple):
+    """The last change of the registry. A restored database may count the same changes again, at other times."""
+
+    change_id: int
+    applied_at: datetime
+
+
+def registry_version(headquarters: Connection) -> Version | None:
+    """The last change; None if settings were never applied."""
+    columns = settings_history.c
+    query = select(columns.change_id, columns.applied_at).order_by(columns.change_id.desc()).limit(1)
+    row = headquarters.execute(query).first()
+    return None if row is None else Version(row.change_id, row.applied_at)
+
+
+def read_registry(headquarters: Connection) -> Registry:
+    """All legal entities and channels, with the formats and next numbers of the sequences."""
+    entities = {row.legal_entity: _legal_entity(row) for row in headquarters.execute(_LEGAL_ENTITIES)}
+    stores = {row.channel_id: _channel(row) for row in headquarters.execute(select(channels))}
+    return Registry(legal_entities=entities, channels=stores)
+
+
+def _legal_entity(row: Any) -> Entry:
+    table = {
+        **{name: getattr(row, name) for name in ("country", "currency", "language")},
+        "account_numbers": {"format": row.account_format, "next": row.account_next, "continuous": row.continuous},
+        "sales_orders": {"format": row.order_format, "next": row.order_next},
+    }
+    return entry_of(table)
+
+
+def _channel(row: Any) -> Entry:
+    columns = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "default_customer")
+    return entry_of({name: getattr(row, name) for name in columns})
+
+
+def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:
+    """Write the entries that these changes name."""
+    names = _Touched.of(changes)
+    for name in names.written("legal_entities"):
+        _write_legal_entity(headquarters, name, wanted.legal_entities[name], now)
+    _write_channels(headquarters, {name: wanted.channels[name] for name in names.written("channels")}, now)
+    for table, column in ((channels, channels.c.channel_id), (legal_entities, legal_entities.c.legal_entity)):
+        gone = names.removed(table.name)
+        if gone:
+            headquarters.execute(delete(table).where(column.in_(gone)))
+
+
+def write_history(
+    headquarters: Connection, changes: Differences, *, operator: str | None, source: str, now: datetime
+) -> None:
+    """Add the changes to the history."""
+    values = {"applied_at": now, "operator": operator, "source": source, "changes": changes.as_json()}
+    headquarters.execute(insert(settings_history).values(values))
+
+
+class _Touched(NamedTuple):
+    """The entries that changes name, as section and name."""
+
+    kept: Collection[tuple[str, str]]
+    gone: Collection[tuple[str, str]]
+
+    @classmethod
+    def of(cls, changes: Differences) -> "_Touched":
+        kept = {entry_named(change.setting) for change in (*changes.added, *changes.changed)}
+        return cls(kept, {entry_named(change.setting) for change in changes.removed})
+
+    def written(self, section: str) -> list[str]:
+        """Sorted: sequences are locked in this order everywhere."""
+        return sorted(name for of, name in self.kept if of == section)
+
+    def removed(self, section: str) -> list[str]:
+        return sorted(name for of, name in self.gone if of == section)
+
+
+def entry_named(setting: str) -> tuple[str, str]:
+    """The section and the name of the entry of a setting, such as `channels.houston.address_books`."""
+    section, name, *_ = setting.split(".")
+    return section, name
+
+
+def _write_legal_entity(headquarters: Connection, name: str, entry: Entry, now: datetime) -> None:
+    columns = ("country", "currency", "language")
+    headquarters.execute(
+        _WRITE_LEGAL_ENTITY, {"name": name, "now": now, **{column: entry[column] for column in columns}}
+    )
+    headquarters.execute(
+        _WRITE_ACCOUNT_NUMBERS,
+        {
+            "name": name,
+            "format": entry["account_numbers.format"],
+            "next": entry["account_numbers.next"],
+            "continuous": entry["account_numbers.continuous"],
+        },
+    )
+    orders = {"format": entry["sales_orders.format"], "next": entry["sales_orders.next"]}
+    headquarters.execute(_WRITE_SALES_ORDERS, {"name": name, **orders})
+
+
+def _write_channels(headquarters: Connection, written: Mapping[str, Entry], now: datetime) -> None:
+    """Write the rows in one statement: there may be thousands."""
+    if not written:
+        return
+    rows = [{"channel_id": name, "changed_at": now.isoformat(), **table_of(entry)} for name, entry in written.items()]
+    others = [column.name for column in channels.c if not column.primary_key]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in others)
+    statement = f"{insert_document(channels)} ON CONFLICT (channel_id) DO UPDATE SET {updates}"
+    driver_cursor(headquarters).execute(statement.encode(), (json.dumps(rows),))
+
+
+_LEGAL_ENTITIES: Final = text(
+    """
+    SELECT entity.*, numbers.format AS account_format, numbers.next AS account_next, continuous,
+           orders.format AS order_format, orders.next AS order_next
+    FROM legal_entities AS entity
+    LEFT JOIN number_sequences AS numbers USING (legal_entity)
+    LEFT JOIN sales_order_sequences AS orders USING (legal_entity)
+    """
+)
+"""A sequence may be missing: it is written again with the next change of its legal entity."""
+
+_WRITE_LEGAL_ENTITY: Final = text(
+    """
+    INSERT INTO legal_entities (legal_entity, country, currency, language, changed_at)
+    VALUES (:name, :country, :currency, :language, :now)
+    ON CONFLICT (legal_entity) DO UPDATE SET country = excluded.country, currency = excluded.currency,
+        language = excluded.language, changed_at = excluded.changed_at
+    """
+)
+
+_WRITE_ACCOUNT_NUMBERS: Final = text(
+    """
+    INSERT INTO number_sequences (legal_entity, format, next, continuous) VALUES (:name, :format, :next, :continuous)
+    ON CONFLICT (legal_entity) DO UPDATE SET format = excluded.format, continuous = excluded.continuous
+    """
+)
+"""An existing sequence keeps its next number, which only numbering changes."""
+
+_WRITE_SALES_ORDERS: Final = text(
+    """
+    INSERT INTO sales_order_sequences (legal_entity, format, next) VALUES (:name, :format, :next)
+    ON CONFLICT (legal_entity) DO UPDATE SET format = excluded.format
+    """
+)
+"""As above."""
