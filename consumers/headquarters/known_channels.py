@@ -34,6 +34,11 @@ class KnownChannels:
     legal_entities: frozenset[str]
 
 
+def entities_of(channel_ids: Iterable[str], legal_entity_by_channel: Mapping[str, str]) -> dict[str, str]:
+    """The part of the mapping for these channels: a column expression with thousands of channels costs milliseconds."""
+    return {name: legal_entity_by_channel[name] for name in channel_ids if name in legal_entity_by_channel}
+
+
 class ChannelRegistry:
     """The channels and legal entities of headquarters' database, in the memory of a worker. Any thread may use it.
 

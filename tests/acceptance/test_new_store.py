@@ -29,19 +29,16 @@ def test_new_store_and_exhausted_numbers(
     company.ok("database", "upgrade", "headquarters")
     stores.ok("database", "upgrade", "all")
     of_dallas = ("customer", "create", "dallas", "--first-name")
-    (upgrade, (status, of_channel)), (widen, (status_again,)) = map(
-        commands_of, ("new-store.md", "exhausted-numbers.md")
-    )
+    (apply, (status, of_channel)), (widen, (status_again,)) = map(commands_of, ("new-store.md", "exhausted-numbers.md"))
     with stores.running("channel", "run", "houston"), stores.running("channel", "run", "dallas"):
         # given: a store that headquarters does not know, and one number
         stores.ok(*of_dallas, "Ada")
         with headquarters_running(company):
             wait_until(lambda: held(headquarters_url) == {"unknown_channel": 1}, "the held event")
-        # when
-        toml = company.directory / "tenten.toml"
-        toml.write_text(toml.read_text() + DALLAS)
-        type_in(company, upgrade)
-        with headquarters_running(company):
+            # when
+            toml = company.directory / "tenten.toml"
+            toml.write_text(toml.read_text() + DALLAS)
+            type_in(company, apply)
             # then
             wait_until(lambda: numbers(stores, "ada", channel="dallas") == ["usrt-8"], "the account number")
             assert held(headquarters_url) == {}

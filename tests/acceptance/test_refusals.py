@@ -67,6 +67,7 @@ def test_headquarters_names_the_unknown_channel_or_legal_entity(
     # when
     known["dallas"] = "usrt"
     hq = make(tmp_path / "hq", prefix=prefix, kafka=kafka, headquarters=headquarters_url, channels=known)
+    hq.ok("settings", "apply", "tenten.toml")
     # then
     with hq.running("headquarters", "run"), stores.running("channel", "run", "dallas"):
         wait_for(lambda: status_of(stores, "dallas", made["dallas"]) == "synchronized", "the account number")

@@ -39,7 +39,8 @@ day show, dead-letters discard, dead-letters list, dead-letters replay, dead-let
 headquarters held list, headquarters held reject,
 headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
 local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
-sale create, sale list, sale resend, sale show, statement list, statement show, status, topics apply,
+sale create, sale list, sale resend, sale show, settings apply, settings diff, settings history, settings show,
+statement list, statement show, status, topics apply,
 transactions list, transactions run, transactions show, up
 """
 
@@ -169,6 +170,7 @@ def test_commands_that_record_an_event_or_a_decision_take_an_operator() -> None:
         "loyalty issue",
         "order create",
         "sale create",
+        "settings apply",
     ]
     assert {option.envvar for option in options.values()} == {"TENTEN_OPERATOR"}
 

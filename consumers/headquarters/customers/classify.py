@@ -5,7 +5,7 @@ in the batch with its customer and its event id. Simple creates stay in columns 
 is an `IndividualEvent`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.content_hash import content_hashes
-from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.known_channels import KnownChannels, entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import PARTS, PATH_CHARACTERS_MAX, SCALARS
@@ -111,7 +111,8 @@ def classify(
     if frame.height <= SMALL_BATCH_MAX:
         simple = pl.repeat(False, frame.height, eager=True)
     else:
-        simple_create = _is_simple_create(channels) & has_known_paths() & passes_fast_path(frame)
+        entities = entities_of(frame["channel_id"].unique(), channels.legal_entity_by_channel)
+        simple_create = _is_simple_create(entities) & has_known_paths() & passes_fast_path(frame)
         simple = frame.select(simple_create).to_series().fill_null(False)
     return ClassifiedBatch(
         simple_creates=frame.filter(simple),
@@ -122,12 +123,12 @@ def classify(
     )
 
 
-def _is_simple_create(channels: KnownChannels) -> pl.Expr:
+def _is_simple_create(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
     """One boolean a row: creates a customer of its channel's legal entity, has a valid operator, and is alone with the
     customer in the batch.
     """
     channel = pl.col("channel_id")
-    entity = channel.replace_strict(dict(channels.legal_entity_by_channel), default=None, return_dtype=pl.String)
+    entity = channel.replace_strict(dict(legal_entity_by_channel), default=None, return_dtype=pl.String)
     return (
         (pl.col("kind") == EventKind.CREATED)
         & (pl.col("based_on_version") == 0)

@@ -12,6 +12,7 @@ import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
+from tenten.consumers.headquarters.known_channels import entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.limits import GUID_PATTERN
@@ -155,7 +156,10 @@ def _reasons_by_row(
     blocked: dict[int, str] = {}
     if sales.is_empty():
         return rejected, blocked
-    slow = sales if sales.height <= SMALL_BATCH else sales.filter(~passes_fast_path(sales, legal_entity_by_channel))
+    slow = sales
+    if sales.height > SMALL_BATCH:
+        entities = entities_of(sales["channel_id"].unique(), legal_entity_by_channel)
+        slow = sales.filter(~passes_fast_path(sales, entities))
     for record in slow.iter_rows(named=True):
         violations = transaction_violations(transaction_from_avro(record), legal_entity_by_channel)
         if violations:

@@ -6,8 +6,8 @@ A migration is frozen: it declares its types itself, so that later releases of `
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 TIME = sa.DateTime(timezone=True)
 
