@@ -70,7 +70,7 @@ def _print_status(whole: "WholeStatus") -> None:
 
 
 def fleet(context: typer.Context, json: Json = False) -> None:
-    """Show every channel as its last heartbeat reports it. Reads the topic of heartbeats only.
+    """Show every channel as its last heartbeat reports it. Reads the topic of heartbeats, and the names of channels.
 
     Times are seconds since the oldest change that has not been sent, or not been answered by headquarters, was made.
     Exit code 1 if Kafka does not answer.

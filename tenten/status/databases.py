@@ -1,6 +1,6 @@
 """What the databases of headquarters and of channels tell."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -39,9 +39,10 @@ _QUERY_CANCELED: Final = "57014"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadquartersRead:
-    """The status from headquarters' database, and its oldest blocked statement."""
+    """The status from headquarters' database, its channels, and its oldest blocked statement."""
 
     status: HeadquartersStatus = field(default_factory=HeadquartersStatus)
+    channels: Sequence[str] = ()
     transactions: TransactionsStatus | None = None
     blocked: OldestBlocked | None = None
 
@@ -77,7 +78,18 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
             held=held_status(connection),
             verification=_last_verification(connection),
         )
-    return HeadquartersRead(status=status, transactions=transactions, blocked=blocked)
+        channels = _channels(connection)
+    return HeadquartersRead(status=status, channels=channels, transactions=transactions, blocked=blocked)
+
+
+def read_channel_names(settings: Settings) -> list[str]:
+    """The channels of headquarters' settings. Raises: `SettingsError`, `DatabaseRefused`, `DBAPIError`."""
+    with _opened(settings.headquarters_database(), "headquarters") as connection:
+        return _channels(connection)
+
+
+def _channels(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(headquarters.channels.c.channel_id).order_by("channel_id")))
 
 
 def _last_verification(connection: Connection) -> VerificationStatus | None:

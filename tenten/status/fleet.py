@@ -1,10 +1,12 @@
-"""The fleet: every channel as its last heartbeat reports it. Reads `channel-status` only, once."""
+"""The fleet: every channel as its last heartbeat reports it. Reads `channel-status` once, and at
+headquarters the names of its channels.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Message
 
@@ -15,6 +17,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas import messages
 from tenten.schemas.messages import Heartbeat, heartbeat_from_avro
 from tenten.schemas.topics import CHANNEL_STATUS
+from tenten.status.databases import read_channel_names
 from tenten.status.lateness import Ages, channel_problems
 from tenten.status.reading import read_parts
 from tenten.status.servers import kafka_problem
@@ -55,22 +58,30 @@ class ChannelOfFleet:
 
 
 def fleet(settings: Settings) -> list[ChannelOfFleet]:
-    """Every channel of the settings and every other one that has sent a heartbeat, by name.
+    """Every channel of headquarters and of the settings, and every other one that has sent a heartbeat, by name.
 
     Ends within a few seconds. Raises: `TentenError` if Kafka does not answer or refuses.
     """
-    answer = ask_side_by_side({"Kafka": partial(read_heartbeats, settings)})["Kafka"]
+    calls: dict[str, Callable[[], Any]] = {"Kafka": partial(read_heartbeats, settings)}
+    if settings.headquarters.database is not None:
+        calls["headquarters"] = partial(read_channel_names, settings)
+    results: dict[str, Any] = ask_side_by_side(calls)
+    answer, registered = results["Kafka"], results.get("headquarters")
     if isinstance(answer, TentenError):
         raise answer
     if isinstance(answer, Exception):
         raise TentenError(kafka_problem(settings, answer))
     now = datetime.now(UTC)
-    return [_channel(settings, name, answer.get(name), now) for name in sorted({*settings.channels, *answer})]
+    expected = {*settings.channels, *(registered if isinstance(registered, list) else ())}
+    return [
+        _channel(settings, name, answer.get(name), now, is_expected=name in expected)
+        for name in sorted({*expected, *answer})
+    ]
 
 
-def _channel(settings: Settings, name: str, heard: Heard | None, now: datetime) -> ChannelOfFleet:
+def _channel(settings: Settings, name: str, heard: Heard | None, now: datetime, *, is_expected: bool) -> ChannelOfFleet:
     ages = heard_ages(heard, now)
-    found = channel_problems(settings.alarms, name, ages, is_expected=name in settings.channels)
+    found = channel_problems(settings.alarms, name, ages, is_expected=is_expected)
     problems = [messages.Problem(code=problem.code, text=problem.text) for problem in found]
     if heard is None:
         return ChannelOfFleet(

@@ -31,11 +31,12 @@ class _Answers:
     kafka: KafkaState
     headquarters: HeadquartersRead | Exception | None
     """None: it is elsewhere."""
-    channels: Mapping[str, ChannelRead | Exception]
+    channels: Mapping[str, ChannelRead | Exception | None]
+    """None: this machine's settings do not have it, its database is elsewhere."""
 
 
 def whole_status(settings: Settings) -> WholeStatus:
-    """Topics, headquarters and channels. Ends within five seconds, whatever does not answer.
+    """Topics, headquarters, and the channels of the settings and of headquarters. Ends within five seconds.
 
     Where no database of headquarters is configured, headquarters is elsewhere: only the channels are looked at.
     """
@@ -49,23 +50,25 @@ def whole_status(settings: Settings) -> WholeStatus:
     if at_headquarters:
         calls[AT] = partial(read_headquarters, settings)
     results: dict[str, Any] = ask_side_by_side(calls)
+    read = results.get(AT)
+    names = dict.fromkeys([*settings.channels, *(read.channels if isinstance(read, HeadquartersRead) else ())])
     answers = _Answers(
         settings=settings,
         now=datetime.now(UTC),
         kafka=state,
-        headquarters=results.get(AT),
-        channels={name: results[f"channel {name}"] for name in settings.channels},
+        headquarters=read,
+        channels={name: results.get(f"channel {name}") for name in names},
     )
     problems = [
         *_kafka_problems(settings, state, results[KAFKA]),
         *_headquarters_problems(answers),
-        *(problem for name in settings.channels for problem in _channel_problems(answers, name)),
+        *(problem for name in names for problem in _channel_problems(answers, name)),
     ]
     problems = _each_once(problems)
     return WholeStatus(
         topics=[_topic_status(settings, state, topic) for topic in topics],
         headquarters=_headquarters_status(answers, problems),
-        channels={name: _channel_status(answers, name, problems) for name in settings.channels},
+        channels={name: _channel_status(answers, name, problems) for name in names},
         problems=problems,
     )
 
@@ -174,7 +177,7 @@ def _is_fresh(answers: _Answers, heard: Heard | None) -> bool:
 def _ages(answers: _Answers, name: str) -> Ages:
     """The ages from the channel's database; from its heartbeat if the database is elsewhere."""
     read, ages = answers.channels[name], heard_ages(_heard(answers, name), answers.now)
-    if isinstance(read, Exception):
+    if not isinstance(read, ChannelRead):
         return ages
     return Ages(
         heard=ages.heard,
