@@ -277,19 +277,3 @@ def test_worker_that_missed_the_notification_looks_an_unknown_channel_up(
     monkeypatch.setattr(known_channels, "LOOK_UP_SECONDS", 0.0)
     assert registry.look_up(["paris"]).legal_entity_by_channel["paris"] == "usrt"
     assert refreshed == [False, True]
-
-
-def test_ten_thousand_channels_cost_little(engine: Engine, wanted: Any) -> None:
-    """They are applied and read in bounded time, and a worker keeps two names for each."""
-    # given
-    file = USRT + "".join(
-        channel(f"store{number:05}", address_books=["US", f"B{number % 50}"]) for number in range(10_000)
-    )
-    many = wanted(file)
-    # when
-    apply_registry(engine, many, source="settings apply")
-    registry = ChannelRegistry(engine)
-    registry.refresh()
-    # then
-    assert len(registry.known.legal_entity_by_channel) == 10_000
-    assert compare_registry(engine, many).none
