@@ -16,6 +16,7 @@ from threading import Event
 from typing import Final
 from uuid import UUID, uuid5
 
+import psycopg
 from sqlalchemy import Connection, Engine, select, text
 from structlog import get_logger
 
@@ -75,7 +76,13 @@ class HeldTouches:
                     send_touches(self.settings, map(touch_of_held, customer_ids), self.headers["CustomerEvent"])
                     log.info("held_customers_touched", customers=len(customer_ids))
                 retry.recovered()
-                notification.wait(CHECK_SECONDS * random.uniform(0.8, 1.2), stop)
+                seconds = CHECK_SECONDS * random.uniform(0.8, 1.2)
+                try:
+                    notification.wait(seconds, stop)
+                except psycopg.OperationalError:
+                    # Perhaps the database is being replaced: a worker without batches does not connect meanwhile.
+                    stop.wait(seconds)
+                    raise
 
     def due(self) -> list[str]:
         """The customers to touch now; notes that they are touched. None while another worker is looking."""
