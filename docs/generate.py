@@ -7,6 +7,7 @@ tests/acceptance/test_documentation.py compares the pages in the repository with
 import ast
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from tenten.consumers.headquarters.dead_letters import DEAD_LETTER_HEADERS
 from tenten.rules.reason_codes import REASON_CODES
 from tenten.rules.unreadable_reasons import UNREADABLE_REASONS
 from tenten.runtime.log_events import LOG_EVENTS
-from tenten.schemas import topics
+from tenten.schemas import privileges, topics
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 SOAK_RESULT: Final = Path(__file__).parents[1] / "tests" / "faults" / "soak_result.json"
@@ -79,6 +80,35 @@ def topic_page() -> str:
     )
     columns = ("topic", "key", "value", "partitions", "configuration", "written by", "read by")
     return _page("Topics", "schemas/topics.py and tenten/workers.py", text, _table(columns, rows))
+
+
+def privilege_page() -> str:
+    """Every privilege of each role, and the quotas of channels."""
+    rows = [
+        (
+            role.value,
+            privilege.resource.value,
+            f"`{privilege.name}{'*' if privilege.is_prefix else ''}`",
+            ", ".join(sorted(privilege.operations)),
+        )
+        for role in topics.Role
+        for privilege in privileges.privileges(role, "NAME")
+    ]
+    text = (
+        "What Kafka must allow each role, and nothing else; `tenten topics acls` prints and creates the access control "
+        "lists for the channels of an installation ([secure Kafka](../how-to/secure-kafka.md)). Every name carries the "
+        "`prefix` of the settings; `*` stands for any ending. Whoever may READ or WRITE may also DESCRIBE."
+    )
+    quota = asdict(privileges.CHANNEL_QUOTA)
+    return _page(
+        "Privileges",
+        "schemas/topics.py and schemas/privileges.py",
+        text,
+        _table(("role", "resource", "name", "operations"), rows),
+        "## Quotas",
+        "Of the user of each channel, at each broker. Headquarters needs none.",
+        _table(("quota", "value"), [(f"`{name}`", str(value)) for name, value in quota.items()]),
+    )
 
 
 def process_page() -> str:
@@ -189,6 +219,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "dead-letter-headers.md": dead_letter_header_page,
     "exit-codes.md": exit_code_page,
     "log-events.md": log_event_page,
+    "privileges.md": privilege_page,
     "processes.md": process_page,
     "reason-codes.md": reason_codes,
     "soak.md": soak_page,

@@ -1,7 +1,7 @@
 """Check an installation and advise on problems. Changes nothing."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,15 +15,17 @@ from tenten.failure_messages import explain
 from tenten.headquarters_views.transactions import transactions_status
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.schema_registry import Registry
-from tenten.kafka.topics_admin import admin_client, apply_topics
+from tenten.kafka.topics_admin import admin_client, allowed_operations, check_topics
 from tenten.registry.tables import read_registry
 from tenten.registry.values import differences, registry_of_settings
 from tenten.runtime.errors import SettingsError, TentenError
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import CUSTOMERS
+from tenten.schemas.privileges import topic_operations
+from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
 from tenten.status import CODES_OF_RUNNING, whole_status
+from tenten.status.fleet import heard_ages, read_heartbeats
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """No decision depends on a clock, but people compare the times that clocks write."""
@@ -57,13 +59,29 @@ def examine(load: Callable[[], Settings]) -> Iterator[Check]:
     if settings.schema_registry_url is not None:
         yield _look("schema registry", lambda: _registry(settings))
     yield from _headquarters(settings)
+    heard = _heard_channels(settings) if reachable and settings.headquarters.database is not None else {}
     for name in settings.channels:
         check = _look(f"database of {name}", partial(_database, settings.channel(name).database, "channel"))
+        if not check.ok and name in heard:
+            text = f"elsewhere: the channel was heard from {heard[name]:.0f} s ago"
+            yield Check(what=check.what, ok=True, text=text)
+            continue
         yield check
         if check.ok and reachable:
             yield _look(f"distribution to {name}", partial(_distribution, settings, name))
     if reachable:
         yield from _running(settings)
+
+
+def _heard_channels(settings: Settings) -> Mapping[str, float]:
+    """The channels that headquarters has heard from lately, with the age of the last heartbeat in seconds."""
+    now, limit = datetime.now(UTC), settings.alarms.silent_seconds_max
+    try:
+        ages = {name: heard_ages(heard, now).heard for name, heard in read_heartbeats(settings).items()}
+    except (TentenError, KafkaException):
+        # The check of what is running reports it.
+        return {}
+    return {name: age for name, age in ages.items() if age is not None and age <= limit}
 
 
 def _look(what: str, look: Callable[[], str]) -> Check:
@@ -144,11 +162,40 @@ def _advertised(cluster: Any) -> Check:
 
 
 def _topics(settings: Settings) -> str:
-    changes = apply_topics(settings, dry_run=True)
+    """Check the topics, as far as this user needs them, and that it may do with each what it needs."""
+    at_headquarters = settings.headquarters.database is not None
+    allowed = allowed_operations(settings, [topic for topic in ALL if at_headquarters or _is_of_channel(topic)])
+    if at_headquarters:
+        # The user is that of the workers, or a person's.
+        lacking = _lacking(allowed, Role.CUSTOMERS_WORKER, Role.TRANSACTIONS_WORKER)
+        if not _lacking(allowed, Role.OPERATOR):
+            lacking = []
+    else:
+        lacking = _lacking(allowed, Role.CHANNEL)
+    if lacking:
+        raise TentenError(
+            f"Kafka does not allow this user {'; '.join(lacking)}: grant it these privileges, for example with "
+            "`tenten topics acls --apply` at headquarters"
+        )
+    changes = check_topics(settings, Role.OPERATOR if at_headquarters else Role.CHANNEL)
     wrong = [f"{change.topic}: {change.action}, {change.detail}" for change in changes if change.action != "keep"]
     if wrong:
         raise TentenError(f"not as declared ({'; '.join(wrong)}): run `tenten topics apply`")
-    return f"{len(changes)}, all as declared"
+    return f"{len(changes)}, all as declared; this user has the privileges that it needs"
+
+
+def _is_of_channel(topic: Topic) -> bool:
+    return bool(topic_operations(Role.CHANNEL, topic))
+
+
+def _lacking(allowed: Mapping[str, set[str]], *roles: Role) -> list[str]:
+    """The operations of these roles on existing topics that are not allowed, as phrases."""
+    lacking = []
+    for topic in ALL:
+        needed = {operation.value for role in roles for operation in topic_operations(role, topic)}
+        if topic.name in allowed and (missing := needed - allowed[topic.name]):
+            lacking.append(f"{', '.join(sorted(missing))} on {topic.name}")
+    return lacking
 
 
 def _registry(settings: Settings) -> str:

@@ -76,6 +76,7 @@ def run(
     Raises, each with a remedy: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`, and
     `SnapshotUnreadable` from a resync that was necessary.
     """
+    settings = settings.for_channel(channel_name)
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
     if with_snapshots:

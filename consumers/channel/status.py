@@ -90,6 +90,7 @@ def stopped_partitions(settings: Settings, channel_name: str) -> list[Unreadable
     Reads the first record at each position, so it does not need the process that distributes. Takes some seconds.
     Raises: as `status`.
     """
+    settings = settings.for_channel(channel_name)
     engine = open_database(settings.channel(channel_name).database)
     name = settings.topic(CUSTOMERS)
     try:

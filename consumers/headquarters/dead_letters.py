@@ -124,7 +124,7 @@ def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -
         consumer_configuration(
             settings,
             **{
-                "group.id": settings.group("dead-letters"),
+                "group.id": settings.reader_group(),
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
             },

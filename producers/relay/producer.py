@@ -13,7 +13,7 @@ from tenten.avro.wire import WriterSchemas, contract, encode, reframe
 from tenten.kafka.client_config import producer_configuration
 from tenten.kafka.client_errors import ErrorListener
 from tenten.kafka.records import Headers, produce
-from tenten.kafka.schema_registry import publish_schemas
+from tenten.kafka.schema_registry import value_headers
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.producers.outbox.queue import QueuedRow
 from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX
@@ -109,7 +109,7 @@ class RelayProducer:
         self._producer.close()
 
     def connect(self, stop: Event) -> bool:
-        """Wait for the broker, then read topic ids and publish the schemas; False when `stop` is set before that.
+        """Wait for the broker, then read topic ids and the headers of values; False when `stop` is set before that.
 
         Raises: `KafkaRefused`, `KafkaException`, `RegistryUnavailable`, `RegistryRefused`.
         """
@@ -123,7 +123,7 @@ class RelayProducer:
                 self._error_listener.check()
                 continue
             self.refresh_topics()
-            headers = publish_schemas(self.settings)
+            headers = value_headers(self.settings)
             self._routes = {
                 CUSTOMER: self._route(ASYNC_CUSTOMERS, headers, key=None),
                 RETAIL_TRANSACTION: self._route(RETAIL_TRANSACTIONS, headers, key=self.channel),

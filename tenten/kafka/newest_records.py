@@ -45,7 +45,7 @@ def newest_records(
 def _options(settings: Settings) -> dict[str, object]:
     return {
         # It is assigned its partitions, so it never joins this group.
-        "group.id": settings.group("newest"),
+        "group.id": settings.reader_group(),
         "auto.offset.reset": "error",
         # Only the end of a partition has an offset past the control markers. A broker reports it after this time.
         "enable.partition.eof": True,

@@ -1,8 +1,8 @@
 """Exchange of Avro schemas: through the `schemas` topic, or through a registry if one is configured.
 
-Without a registry every writer writes its schemas to the compacted `schemas` topic when it starts; a reader reads that
-topic to its end before it treats a fingerprint as unknown. With a registry (Confluent's HTTP interface, which Apicurio
-and Karapace implement too) writers register at start and values carry the registry's id.
+Without a registry headquarters writes the schemas to the compacted `schemas` topic when it starts, and nobody else may;
+a reader reads that topic to its end before it treats a fingerprint as unknown. With a registry (Confluent's HTTP
+interface, which Apicurio and Karapace implement too) writers register at start and values carry the registry's id.
 Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 
@@ -29,16 +29,25 @@ _SUBJECTS: Final = {topic.value: topic for topic in ALL if topic.value in CONTRA
 
 
 def publish_schemas(settings: Settings) -> dict[str, bytes]:
-    """Publish this release's schemas; return the header for each contract's values, by contract name. Idempotent.
+    """Publish this release's schemas, as headquarters; return the header for each contract's values, by contract name.
 
-    Raises: `RegistryUnavailable`, `RegistryRefused`, `KafkaRefused`, `KafkaException`.
+    Idempotent. Raises: `RegistryUnavailable`, `RegistryRefused`, `KafkaRefused`, `KafkaException`.
     """
-    if settings.schema_registry_url is not None:
-        registry = Registry(settings.schema_registry_url)
-        ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
-        return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
-    _write_to_topic(settings)
-    return {schema.name: schema.header for schema in contracts()}
+    if settings.schema_registry_url is None:
+        _write_to_topic(settings)
+    return value_headers(settings)
+
+
+def value_headers(settings: Settings) -> dict[str, bytes]:
+    """The header for each contract's values, by contract name. Registers the schemas if a registry is configured.
+
+    Writes nothing to the topic `schemas`: a store may not. Raises: `RegistryUnavailable`, `RegistryRefused`.
+    """
+    if settings.schema_registry_url is None:
+        return {schema.name: schema.header for schema in contracts()}
+    registry = Registry(settings.schema_registry_url)
+    ids = {schema.name: registry.register(_subject(settings, schema), schema) for schema in contracts()}
+    return {name: confluent_header(schema_id) for name, schema_id in ids.items()}
 
 
 def _write_to_topic(settings: Settings) -> None:
@@ -94,7 +103,7 @@ class SchemasTopic:
 
     def _read_to_end(self) -> None:
         if self._consumer is None:
-            own = {"group.id": self._settings.group("schemas"), "auto.offset.reset": "earliest"}
+            own = {"group.id": self._settings.reader_group(), "auto.offset.reset": "earliest"}
             self._consumer = Consumer(consumer_configuration(self._settings, **own, **{"enable.partition.eof": True}))
             self._consumer.assign([TopicPartition(self._topic, 0, self._next[0])])
         consumer = self._consumer

@@ -34,7 +34,7 @@ def read_topic_status(settings: Settings, topic: Topic) -> TopicStatus | None:
     # The client would ask for the offsets of a topic that does not exist until its timeout.
     topic_ids(settings, [name])
     starts, ends = earliest_offsets(settings, name, 1), last_stable_offsets(settings, name, 1)
-    options = {"group.id": settings.group("topic-status"), "auto.offset.reset": "error", "enable.partition.eof": True}
+    options = {"group.id": settings.reader_group(), "auto.offset.reset": "error", "enable.partition.eof": True}
     consumer = Consumer(consumer_configuration(settings, **options))
     newest: bytes | None = None
     try:

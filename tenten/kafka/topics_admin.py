@@ -3,7 +3,7 @@
 import atexit
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from tenten.kafka.client_config import REQUEST_SECONDS, client_configuration
 from tenten.kafka.client_errors import ErrorListener, call_kafka, refusal_of
 from tenten.runtime.errors import KafkaRefused, SettingsError, TopicChanged
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ALL, CUSTOMERS, Topic
+from tenten.schemas.privileges import Operation, topic_operations
+from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
 
 _POLL_SECONDS: Final = 0.02
 """How often asynchronous errors are checked while a request is pending."""
@@ -205,13 +206,58 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
     Idempotent. With `dry_run` it changes nothing.
     Raises: `KafkaRefused`; `KafkaException` when no broker answers.
     """
+    return _apply(settings, ALL, ALL, dry_run=dry_run)
+
+
+def check_topics(settings: Settings, role: Role) -> list[TopicChange]:
+    """As `apply_topics` with `dry_run`, as far as this role may see the topics and their configuration.
+
+    Raises: as `apply_topics`.
+    """
+    visible = [topic for topic in ALL if topic_operations(role, topic)]
+    configured = [topic for topic in visible if Operation.DESCRIBE_CONFIGS in topic_operations(role, topic)]
+    return _apply(settings, visible, configured, dry_run=True)
+
+
+def allowed_operations(settings: Settings, topics: Iterable[Topic]) -> dict[str, set[str]]:
+    """The operations that the brokers allow this user, by topic (name without prefix) that exists. One request.
+
+    Raises: `KafkaRefused`; `KafkaException` when no broker answers.
+    """
+    names = {settings.topic(topic): topic.name for topic in topics}
+    asked = TopicCollection([*names])
+    answers = ask(
+        settings,
+        lambda admin: admin.describe_topics(asked, include_authorized_operations=True, request_timeout=REQUEST_SECONDS),
+    )
+    allowed: dict[str, set[str]] = {}
+    for name, future in answers.items():
+        try:
+            operations = future.result().authorized_operations
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                allowed[names[name]] = set()
+            elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise refusal_of(error, name) or error from error
+        else:
+            # A broker that does not tell its privileges is believed to allow everything.
+            if operations is not None:
+                allowed[names[name]] = {operation.name for operation in operations}
+    return allowed
+
+
+def _apply(
+    settings: Settings, topics: Sequence[Topic], configured: Collection[Topic], *, dry_run: bool
+) -> list[TopicChange]:
+    """Create and correct these topics, of `configured` also the configuration. Raises: as `apply_topics`."""
     admin = admin_client(settings)
-    existing = _partition_counts(admin, [settings.topic(topic) for topic in ALL])
-    missing = [topic for topic in ALL if settings.topic(topic) not in existing]
+    existing = _partition_counts(admin, [settings.topic(topic) for topic in topics])
+    missing = [topic for topic in topics if settings.topic(topic) not in existing]
     if missing and not dry_run:
         _create(admin, {settings.topic(topic): topic for topic in missing}, settings)
     changes = []
-    for topic in ALL:
+    for topic in topics:
         name, partitions = settings.topic(topic), settings.partitions_of(topic)
         if topic in missing:
             changes.append(TopicChange(topic=name, action="create", detail=f"{partitions} partitions"))
@@ -222,6 +268,8 @@ def apply_topics(settings: Settings, dry_run: bool = False) -> list[TopicChange]
                 "another prefix"
             )
             changes.append(TopicChange(topic=name, action="refuse", detail=detail))
+        elif topic not in configured:
+            changes.append(TopicChange(topic=name, action="keep", detail=f"{existing[name]} partitions"))
         else:
             changes.append(_configure(admin, name, topic, dry_run))
     return changes

@@ -12,7 +12,6 @@ from tenten.kafka.offsets import Partition
 from tenten.kafka.records import record_position
 from tenten.runtime.settings import Settings
 
-_GROUP = "status"
 _RECORDS = 1_000
 _WAIT_SECONDS = 0.1
 
@@ -25,7 +24,7 @@ def read_parts(
     Raises: `KafkaRefused`; `KafkaException`, also if that takes longer than `seconds_max`.
     """
     own = {
-        "group.id": settings.group(_GROUP),
+        "group.id": settings.reader_group(),
         "auto.offset.reset": "earliest",
         # Only the end of a partition has an offset past the control markers.
         "enable.partition.eof": True,

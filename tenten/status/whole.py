@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ALL, CUSTOMERS, Topic
+from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
 from tenten.status.databases import ChannelRead, HeadquartersRead, read_channel, read_headquarters
 from tenten.status.fleet import Heard, heard_ages
 from tenten.status.kafka_state import KafkaState, customers_lag, read_kafka
@@ -16,7 +16,7 @@ from tenten.status.lateness import Ages, blocked_statement, channel_problems, mi
 from tenten.status.servers import database_problem, kafka_problem
 from tenten.status.side_by_side import NoAnswer, ask_side_by_side
 from tenten.status.values import ChannelStatus, HeadquartersStatus, Problem, TopicStatus, WholeStatus
-from tenten.workers import AT_HEADQUARTERS, HEADQUARTERS, IN_CHANNEL, TRANSACTIONS
+from tenten.workers import AT_HEADQUARTERS, HEADQUARTERS, TRANSACTIONS
 
 KAFKA: Final = "Kafka"
 AT: Final = "headquarters"
@@ -100,8 +100,7 @@ def channel_status(settings: Settings, name: str) -> ChannelStatus:
 
 def _topics_of_channels() -> list[Topic]:
     """The topics that channels read and write: a store's user may not see others."""
-    used = {topic.name for worker in IN_CHANNEL for topic in (*worker.reads, *worker.writes)}
-    return [topic for topic in ALL if topic.name in used]
+    return [topic for topic in ALL if Role.CHANNEL in topic.readers | topic.writers]
 
 
 def _kafka_problems(settings: Settings, state: KafkaState, result: object) -> Iterator[Problem]:

@@ -40,7 +40,7 @@ headquarters held list, headquarters held reject,
 headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
 local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
 sale create, sale list, sale resend, sale show, settings apply, settings diff, settings history, settings show,
-statement list, statement show, status, topics apply,
+statement list, statement show, status, topics acls, topics apply,
 transactions list, transactions run, transactions show, up
 """
 

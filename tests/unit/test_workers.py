@@ -16,7 +16,7 @@ import yaml
 from tenten import workers
 from tenten.cli.main import app
 from tenten.schemas import topics
-from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, IN_CHANNEL, STORE_FAILPOINTS, Worker
+from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, STORE_FAILPOINTS, Worker
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -187,14 +187,6 @@ def test_pages_about_starting_processes_have_every_process(page: str) -> None:
     commands = [worker.command for worker in AT_HEADQUARTERS] + [("channel", "run")]
     text = (ROOT / page).read_text()
     assert [command for command in commands if f"tenten {' '.join(command)}" not in text] == []
-
-
-def test_privileges_of_a_store_have_its_topics_and_groups() -> None:
-    """docs/how-to/secure-kafka.md names each topic and group of a channel's workers, and headquarters' groups."""
-    page = (ROOT / "docs" / "how-to" / "secure-kafka.md").read_text()
-    names = {topic.name for worker in IN_CHANNEL for topic in (*worker.reads, *worker.writes)}
-    names |= {group for worker in ALL if (group := worker.group_of("NAME")) is not None}
-    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_channel_process_passes_the_failpoints_of_its_parts() -> None:

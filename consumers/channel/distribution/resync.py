@@ -86,6 +86,7 @@ def resync(
     `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`.
     """
     stop = stop or Event()
+    settings = settings.for_channel(channel_name)
     view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     retry = Retry("resync", channel_name, stop)
     engine = open_database(settings.channel(channel_name).database)

@@ -45,7 +45,7 @@ class TopicPartitionDigests:
         self._writers = writer_schemas(settings)
         self._next: dict[int, int] = {}
         self._partition = 0
-        options = {"group.id": settings.group("verify"), "auto.offset.reset": "error", "enable.partition.eof": True}
+        options = {"group.id": settings.reader_group(), "auto.offset.reset": "error", "enable.partition.eof": True}
         self._consumer = Consumer(consumer_configuration(settings, **options))
 
     @property

@@ -42,7 +42,7 @@ def records_between(
     """
     source, first = name.removeprefix(settings.prefix), sum(starts.values())
     total = sum(ends.values()) - first
-    options = {"group.id": settings.group("recover"), "auto.offset.reset": "error", "enable.partition.eof": True}
+    options = {"group.id": settings.reader_group(), "auto.offset.reset": "error", "enable.partition.eof": True}
     consumer = Consumer(consumer_configuration(settings, **options))
     batch: list[Message] = []
     position = dict(starts)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.errors import SettingsError
@@ -23,7 +23,7 @@ from tenten.runtime.settings.values import (
     settings_directory,
     uppercase,
 )
-from tenten.schemas.consumer_groups import CHANNEL_GROUP
+from tenten.schemas.consumer_groups import CHANNEL_GROUP, HEADQUARTERS_GROUP
 from tenten.schemas.messages import HEADQUARTERS, CustomerType, ReceiptPreference
 from tenten.schemas.topics import Topic
 
@@ -168,6 +168,8 @@ class Settings(SettingsTable):
     alarms: Alarms = Alarms()
     legal_entities: dict[Id, LegalEntity] = {}
     channels: dict[Id, Channel] = {}
+    _reader: str | None = PrivateAttr(default=None)
+    """The channel whose process has these settings."""
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
@@ -195,6 +197,22 @@ class Settings(SettingsTable):
     def channel_group(self, channel: str) -> str:
         """The name in Kafka of the consumer group of a channel."""
         return self.group(CHANNEL_GROUP.format(channel=channel))
+
+    def for_channel(self, name: str) -> Self:
+        """The same settings in a process of this channel, whose user may see no other channel's consumer group."""
+        settings = self.model_copy()
+        settings._reader = name
+        return settings
+
+    def reader_group(self) -> str:
+        """The group, with prefix, of consumers that are assigned their partitions: they never join it.
+
+        The client looks for its coordinator all the same, so the user must be allowed to see it.
+        """
+        channel = self._reader
+        if channel is None and self.headquarters.database is None:
+            channel = next(iter(self.channels), None)
+        return self.group(HEADQUARTERS_GROUP) if channel is None else self.channel_group(channel)
 
     def transactional_id(self, group: str, slot: int) -> str:
         """The transactional id of a group's worker in this slot: `headquarters-3`."""

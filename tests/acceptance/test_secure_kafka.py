@@ -1,0 +1,258 @@
+"""docs/how-to/secure-kafka.md: its commands secure a broker; each user may do what its role needs, and no more."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+
+from tenten.runtime.settings import load_settings
+from tenten.schemas.topics import ALL
+from tests.acceptance.cli import Ended, Tenten, wait_until
+from tests.acceptance.secured import STRANGER, Secured, secured_broker
+
+TABLE: Final = "table."
+"""The prefix of topics that a test fills with rubbish."""
+
+USERS: Final = ("headquarters", "store-1", "store-10", STRANGER)
+
+EXPECTED: Final = {
+    # topic: headquarters, store-1, store-10, a stranger; r: read, w: write
+    "async-customers": ("rw", "w", "w", ""),
+    "customers": ("rw", "r", "r", ""),
+    "channel-replies": ("rw", "r", "r", ""),
+    "retail-transactions": ("r", "w", "w", ""),
+    "transaction-replies": ("rw", "r", "r", ""),
+    "channel-status": ("r", "w", "w", ""),
+    "headquarters-status": ("rw", "r", "r", ""),
+    "erasures": ("rw", "", "", ""),
+    "schemas": ("rw", "r", "r", ""),
+    "async-customers.dlq": ("w", "", "", ""),
+    "retail-transactions.dlq": ("w", "", "", ""),
+}
+EXPECTED_GROUPS: Final = {
+    # group: who may join it and commit
+    "headquarters": ("headquarters",),
+    "transactions": ("headquarters",),
+    "channel.store-1": ("store-1",),
+    "channel.store-10": ("store-10",),
+    "anything": (),
+}
+EXPECTED_TRANSACTIONAL_IDS: Final = {"headquarters-0": ("headquarters",), "transactions-7": ("headquarters",), "x": ()}
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[Secured]:
+    """The broker of the page."""
+    with secured_broker() as secured:
+        yield secured
+
+
+def client(secured: Secured, user: str, **more: Any) -> dict[str, Any]:
+    """The configuration of a plain client of this user."""
+    company = secured.tenten(user, prefix=TABLE)
+    kafka = dict(load_settings(company.directory / "tenten.toml").kafka)
+    if "KAFKA_SASL_PASSWORD" in company.environment:
+        kafka["sasl.password"] = company.environment["KAFKA_SASL_PASSWORD"]
+    return {**kafka, "log_level": 0, **more}
+
+
+def test_every_user_may_do_what_its_role_needs_and_no_more(secured: Secured) -> None:
+    """Topic x operation x user, groups and transactional ids: the broker's answers are those of the table."""
+    # given topics of their own, and the privileges of the same users for them
+    admin = secured.tenten("admin", prefix=TABLE)
+    admin.ok("topics", "acls", "--apply")
+    admin.ok("topics", "apply")
+    assert EXPECTED.keys() == {topic.name for topic in ALL}
+    # when
+    topics = {
+        user: {name: "r" * (name in read) + "w" * (name in written) for name in EXPECTED}
+        for user in USERS
+        for read, written in [(readable(secured, user), writable(secured, user))]
+    }
+    # then
+    assert {name: tuple(topics[user][name] for user in USERS) for name in EXPECTED} == EXPECTED
+    assert {name: tuple(filter(may_use_group(secured, name), USERS)) for name in EXPECTED_GROUPS} == EXPECTED_GROUPS
+    assert {
+        name: tuple(filter(may_begin_transactions(secured, name), USERS)) for name in EXPECTED_TRANSACTIONAL_IDS
+    } == EXPECTED_TRANSACTIONAL_IDS
+
+
+def writable(secured: Secured, user: str) -> set[str]:
+    """The topics to which the user can write a record."""
+    written: set[str] = set()
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            written.add((message.topic() or "").removeprefix(TABLE))
+        else:
+            assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, error
+
+    producer = Producer(client(secured, user, **{"enable.idempotence": False}))
+    for name in EXPECTED:
+        producer.produce(TABLE + name, b"rubbish", b"key", on_delivery=delivered)
+    assert producer.flush(60) == 0
+    return written
+
+
+def readable(secured: Secured, user: str) -> set[str]:
+    """The topics that the user may read, as the broker says."""
+    admin = AdminClient(client(secured, user))
+    topics = TopicCollection([TABLE + name for name in EXPECTED])
+    found = set()
+    for name, described in admin.describe_topics(topics, include_authorized_operations=True).items():
+        error = described.exception(60)
+        if error is not None:
+            not_allowed(error, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+        elif AclOperation.READ in described.result().authorized_operations:
+            found.add(name.removeprefix(TABLE))
+    return found
+
+
+def may_use_group(secured: Secured, group: str) -> Callable[[str], bool]:
+    """Whether a user may join the group, as the broker says."""
+
+    def asked(user: str) -> bool:
+        admin = AdminClient(client(secured, user))
+        described = admin.describe_consumer_groups([TABLE + group], include_authorized_operations=True)
+        error = described[TABLE + group].exception(60)
+        if error is not None:
+            return not_allowed(error, KafkaError.GROUP_AUTHORIZATION_FAILED)
+        return AclOperation.READ in described[TABLE + group].result().authorized_operations
+
+    return asked
+
+
+def may_begin_transactions(secured: Secured, transactional_id: str) -> Callable[[str], bool]:
+    """Whether a user may use a transactional id: it would fence headquarters' worker."""
+
+    def asked(user: str) -> bool:
+        producer = Producer(client(secured, user, **{"transactional.id": TABLE + transactional_id}))
+        try:
+            producer.init_transactions(60)
+        except KafkaException as error:
+            return not_allowed(error, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+        return True
+
+    return asked
+
+
+def not_allowed(error: BaseException, code: int) -> bool:
+    """False, because the broker has refused it with this code; fails for any other error."""
+    assert isinstance(error, KafkaException)
+    assert error.args[0].code() == code, error
+    return False
+
+
+def checks(ended: Ended) -> dict[str, str]:
+    """The failed checks of `tenten doctor --json`, with their advice."""
+    return {check["what"]: check["text"] for check in ended.json["checks"] if not check["ok"]}
+
+
+def test_stores_and_headquarters_work_with_exactly_their_privileges(secured: Secured, headquarters_url: str) -> None:
+    """A customer of store-1 (password) gets a number and reaches store-10 (certificate), an order its sales order;
+    the broker denies nothing; and in each place `tenten doctor` has nothing to say.
+    """
+    # given
+    hq = secured.tenten("headquarters", database=headquarters_url)
+    first, second = secured.tenten("store-1"), secured.tenten("store-10")
+    hq.ok("database", "upgrade", "headquarters")
+    for name, store in (("store-1", Tenten(directory=first.directory)), ("store-10", second)):
+        store.ok("database", "upgrade", "channel", name)
+    before = len(secured.denials())
+    # when
+    made = Tenten(directory=first.directory).ok("customer", "create", "store-1", "--first-name", "Ada", "--json").json
+    ordered = second.ok("order", "create", "store-10", "--line", "TEA:1:9", "--json").json
+    with (
+        hq.running("headquarters", "run"),
+        hq.running("transactions", "run"),
+        first.running("channel", "run", "store-1"),
+        second.running("channel", "run", "store-10"),
+    ):
+        wait_until(lambda: number_in(second, "store-10", made["customer_id"]) == "C-00000001", "the customer")
+        number = number_in(Tenten(directory=first.directory), "store-1", made["customer_id"])
+        wait_until(lambda: sales_order(second, ordered["transaction_id"]) == "SO-00000001", "the sales order")
+        # then
+        assert number == "C-00000001"
+        assert secured.denials()[before:] == []
+        operator = [f"{option}={path}" for option, path in certificate_of(secured, "operator").items()]
+        by_operator = hq.run("doctor", "--json", *(word for text in operator for word in ("--kafka", text)))
+        for ended in (first.run("doctor", "--json"), second.run("doctor", "--json"), by_operator):
+            assert (ended.code, checks(ended)) == (0, {})
+        secured.type_in(hq, 7)
+
+
+def certificate_of(secured: Secured, user: str) -> dict[str, str]:
+    """The properties that name the certificate of a user."""
+    return {
+        "ssl.certificate.location": str(secured.page.directory / f"{user}.pem"),
+        "ssl.key.location": str(secured.page.directory / f"{user}.key"),
+    }
+
+
+def number_in(store: Tenten, channel: str, customer_id: str) -> str | None:
+    """The account number of a customer in a store; None while the store does not have it."""
+    ended = store.run("customer", "show", channel, customer_id, "--json")
+    return None if ended.code else ended.json["account_number"]
+
+
+def sales_order(store: Tenten, transaction_id: str) -> str | None:
+    """The number of an order, None while it has none."""
+    number: str | None = store.ok("order", "show", "store-10", transaction_id, "--json").json["sales_order"]
+    return number
+
+
+def test_missing_and_surplus_privileges_are_shown(secured: Secured) -> None:
+    """A stranger and a store that lacks a privilege are told which; `--apply` creates that one, shows what nobody
+    needs, and deletes nothing.
+    """
+    # given
+    admin = AdminClient(client(secured, "admin"))
+    lost = ("channel-status", ResourcePatternType.LITERAL, "User:store-10", AclOperation.WRITE)
+    surplus = ("channel.store-1", ResourcePatternType.PREFIXED, "User:store-1", AclOperation.READ)
+    name, pattern, principal, operation = lost
+    (deletion,) = admin.delete_acls(
+        [AclBindingFilter(ResourceType.TOPIC, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)]
+    ).values()
+    assert len(deletion.result(60)) == 1
+    name, pattern, principal, operation = surplus
+    binding = AclBinding(ResourceType.GROUP, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)
+    (creation,) = admin.create_acls([binding]).values()
+    creation.result(60)
+    # when
+    store = secured.tenten("store-10")
+    store.ok("database", "upgrade", "channel", "store-10")
+    of_store, of_stranger = (checks(user.run("doctor", "--json")) for user in (store, secured.tenten(STRANGER)))
+    operator = secured.tenten("admin")
+    applied, again = (operator.ok("topics", "acls", "--apply", "--json").json for _ in range(2))
+    # then
+    assert of_store.keys() == {"topics"}
+    assert "WRITE on channel-status:" in of_store["topics"]
+    assert "tenten topics acls" in of_store["topics"]
+    assert all(name in of_stranger["topics"] for name in ("READ on channel-replies", "WRITE on retail-transactions"))
+    assert [(acl["principal"], acl["name"], acl["operation"]) for acl in applied["added"]] == [
+        ("User:store-10", "channel-status", "write")
+    ]
+    assert again["added"] == []
+    assert len(again["kept"]) == len(applied["kept"]) + 1
+    found = [(acl["principal"], acl["name"], acl["pattern"]) for acl in again["surplus"]]
+    assert found == [("User:store-1", "channel.store-1", "prefixed")]
+
+
+def test_quotas_are_set_by_the_printed_commands(secured: Secured) -> None:
+    """The page's pipe into a shell sets the quotas of both stores."""
+    block = secured.page.blocks["sh"][6]
+    words, pipe, shell = block.strip().rpartition(" | ")
+    assert (pipe, shell) == (" | ", "sh")
+    printed = secured.tenten("headquarters").ok(*words.split()[1:]).out
+    secured.page.shell(printed)
+    broker = f"--bootstrap-server 127.0.0.1:{secured.page.certificates_port} --command-config admin.properties"
+    secured.page.shell(f"kafka-configs.sh {broker} --describe --entity-type users > quotas")
+    lines = (secured.page.directory / "quotas").read_text().splitlines()
+    assert {line.partition("'store-")[2][:2].strip("'") for line in lines if "producer_byte_rate=2097152" in line} == {
+        "1",
+        "10",
+    }
