@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +41,8 @@ class Program:
     arguments: tuple[str, ...]
     failpoints: tuple[str, ...]
     """Only these are passed on to it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those of this process."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,7 +131,7 @@ def _start(child: _Child) -> None:
 
 def _environment(child: _Child) -> dict[str, str]:
     """This process's environment; a failpoint only for the process that passes it, and only at its first start."""
-    environment = dict(os.environ)
+    environment = {**os.environ, **child.program.environment}
     point = environment.get(VARIABLE, "").partition("@")[0]
     if point not in child.program.failpoints or child.starts > 0:
         environment.pop(VARIABLE, None)

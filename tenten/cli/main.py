@@ -31,7 +31,7 @@ from tenten.cli import (
     up,
 )
 from tenten.cli.exit_codes import FAILED, USAGE
-from tenten.cli.options import EverywhereOptions, examples, noun, pairs
+from tenten.cli.options import KAFKA_VARIABLE, EverywhereOptions, examples, noun, pairs
 from tenten.cli.output import report
 
 _EVERYWHERE: Final = ("--config", "--kafka")
@@ -103,7 +103,16 @@ def tenten(
     ] = False,
 ) -> None:
     """Keep the options for the command."""
-    context.obj = EverywhereOptions(config=config_file, kafka=pairs(kafka or [], "--kafka"))
+    properties = pairs(kafka or [], "--kafka")
+    if properties:
+        from tenten.runtime.settings.kafka_properties import is_secret
+
+        for name in filter(is_secret, properties):
+            report(
+                f"Warning: other users of this machine can read the {name} on the command line; set "
+                f"KAFKA_SASL_PASSWORD or {KAFKA_VARIABLE} in the environment, or write it into tenten.toml"
+            )
+    context.obj = EverywhereOptions(config=config_file, kafka=properties)
 
 
 def main() -> NoReturn:

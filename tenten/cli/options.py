@@ -1,5 +1,6 @@
 """Shared by all commands: declaring a noun, and options with the same meaning everywhere."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Annotated, Final, Literal
 import typer
 
 HELP_COLUMNS: Final = 110
+
+KAFKA_VARIABLE: Final = "TENTEN_KAFKA"
+"""Further properties of librdkafka, a JSON object: other users of the machine cannot read it, unlike a command line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +22,12 @@ class EverywhereOptions:
     kafka: dict[str, str] = field(default_factory=dict)
 
     def as_arguments(self) -> tuple[str, ...]:
-        """The same options for another process of this program."""
-        config = () if self.config is None else ("--config", str(self.config.absolute()))
-        return (*config, *(part for name, value in self.kafka.items() for part in ("--kafka", f"{name}={value}")))
+        """The arguments for another process of this program: without `--kafka`, which may hold a password."""
+        return () if self.config is None else ("--config", str(self.config.absolute()))
+
+    def as_environment(self) -> dict[str, str]:
+        """The environment that gives another process of this program the options of `--kafka`."""
+        return {KAFKA_VARIABLE: json.dumps(self.kafka)} if self.kafka else {}
 
 
 def everywhere(context: typer.Context) -> EverywhereOptions:

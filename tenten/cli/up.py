@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tenten.cli.exit_codes import FAILED, USAGE
-from tenten.cli.options import LogFormatOption, everywhere
+from tenten.cli.options import EverywhereOptions, LogFormatOption, everywhere
 from tenten.cli.output import report
 from tenten.cli.processes import stop_on_signals
 from tenten.cli.wiring import configured, needs_local_servers, with_local_servers
@@ -44,7 +44,7 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     if not settings.channels:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
     more = () if log_format is None else ("--log-format", log_format)
-    programs = _programs(settings, everywhere(context).as_arguments(), more)
+    programs = _programs(settings, everywhere(context), more)
     notices = Notices(started=lambda: _announce_when_ready(settings, stop), given_up=_report_given_up)
     has_run = supervise(programs, stop, notices, final_code=USAGE)
     if needs_local_servers(before):
@@ -97,16 +97,27 @@ def _apply_settings(engine: "Engine", settings: "Settings") -> None:
         )
 
 
-def _programs(settings: "Settings", before: tuple[str, ...], after: tuple[str, ...]) -> "list[Program]":
+def _programs(settings: "Settings", options: EverywhereOptions, after: tuple[str, ...]) -> "list[Program]":
     """The workers of headquarters, and every channel, each with its own failpoints."""
     from tenten.supervisor import Program
 
+    before, environment = options.as_arguments(), options.as_environment()
     headquarters = [
-        Program(name=worker.name, arguments=(*before, *worker.command, *after), failpoints=worker.failpoints)
+        Program(
+            name=worker.name,
+            arguments=(*before, *worker.command, *after),
+            failpoints=worker.failpoints,
+            environment=environment,
+        )
         for worker in AT_HEADQUARTERS
     ]
     channels = [
-        Program(name=name, arguments=(*before, "channel", "run", name, *after), failpoints=CHANNEL_FAILPOINTS)
+        Program(
+            name=name,
+            arguments=(*before, "channel", "run", name, *after),
+            failpoints=CHANNEL_FAILPOINTS,
+            environment=environment,
+        )
         for name in settings.channels
     ]
     return [*headquarters, *channels]

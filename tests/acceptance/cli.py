@@ -35,6 +35,7 @@ _ELSEWHERE = (
     "TENTEN_CONFIG",
     "TENTEN_FAILPOINT",
     "TENTEN_HEADQUARTERS_URL",
+    "TENTEN_KAFKA",
     "TENTEN_OPERATOR",
 )
 """Variables that could point the commands of a test to other servers."""

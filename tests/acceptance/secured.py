@@ -80,8 +80,8 @@ class Page:
             return self.blocks["toml"][names.index(user)]
         return self.blocks["toml"][2].replace("store-10", user)
 
-    def shell(self, command: str) -> None:
-        """Type a block of commands into a shell."""
+    def shell(self, command: str) -> str:
+        """Type a block of commands into a shell, and return its output."""
         environment = {**os.environ, "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(
             ["sh", "-e", "-c", command],
@@ -93,6 +93,7 @@ class Page:
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

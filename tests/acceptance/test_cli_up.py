@@ -1,6 +1,8 @@
 """`tenten up`: starts, restarts and ends all processes."""
 
+import json
 import re
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -10,9 +12,11 @@ from tests.acceptance.cli import Tenten, end, wait_until
 
 
 def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, headquarters_url: str) -> None:
-    """It creates topics and databases and runs all processes; a killed process is restarted; SIGTERM ends all."""
+    """It creates topics and databases and runs all processes; a killed process is restarted; SIGTERM ends all. No
+    process has a password on its command line.
+    """
     # given
-    with company.running("up") as up:
+    with company.running("up", "--kafka", "sasl.password=hunter2") as up:
         wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
         [first] = re.findall(r"process=houston pid=(\d+)", company.log)
         # when
@@ -21,11 +25,18 @@ def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, hea
         wait_until(lambda: "Ready. Try" in company.log, "readiness")
         created = company.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
         children = psutil.Process(up.pid).children()
+        descendants = psutil.Process(up.pid).children(recursive=True)
+        command_lines = [Path(f"/proc/{child.pid}/cmdline").read_bytes() for child in descendants]
+        passed_on = [json.loads(child.environ()["TENTEN_KAFKA"]) for child in children]
         code = end(up)
     # then
     assert created["account_number"] == "C-00000001"
     assert code == 0, company.log
     assert len(children) == 4
+    assert len(command_lines) >= 4
+    assert not any(b"hunter2" in line for line in command_lines)
+    assert passed_on == [{"sasl.password": "hunter2"}] * 4
+    assert "other users of this machine can read the sasl.password" in company.log
     assert not any(child.is_running() for child in children)
     with psycopg.connect(headquarters_url) as connection:
         assert connection.execute("SELECT count(*) FROM customers").fetchone() == (1,)

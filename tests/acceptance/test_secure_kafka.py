@@ -212,13 +212,13 @@ def test_missing_and_surplus_privileges_are_shown(secured: Secured) -> None:
     # given
     admin = AdminClient(client(secured, "admin"))
     lost = ("channel-status", ResourcePatternType.LITERAL, "User:store-10", AclOperation.WRITE)
-    surplus = ("channel.store-1", ResourcePatternType.PREFIXED, "User:store-1", AclOperation.READ)
+    foreign = ("channel.store-1", ResourcePatternType.PREFIXED, "User:store-1", AclOperation.READ)
     name, pattern, principal, operation = lost
     (deletion,) = admin.delete_acls(
         [AclBindingFilter(ResourceType.TOPIC, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)]
     ).values()
     assert len(deletion.result(60)) == 1
-    name, pattern, principal, operation = surplus
+    name, pattern, principal, operation = foreign
     binding = AclBinding(ResourceType.GROUP, name, pattern, principal, "*", operation, AclPermissionType.ALLOW)
     (creation,) = admin.create_acls([binding]).values()
     creation.result(60)
@@ -238,8 +238,11 @@ def test_missing_and_surplus_privileges_are_shown(secured: Secured) -> None:
     ]
     assert again["added"] == []
     assert len(again["kept"]) == len(applied["kept"]) + 1
-    found = [(acl["principal"], acl["name"], acl["pattern"]) for acl in again["surplus"]]
-    assert found == [("User:store-1", "channel.store-1", "prefixed")]
+    # The same users have privileges for the topics of the table, too.
+    surplus = [acl for acl in again["surplus"] if not acl["name"].startswith(TABLE)]
+    assert [(acl["principal"], acl["name"], acl["pattern"]) for acl in surplus] == [
+        ("User:store-1", "channel.store-1", "prefixed")
+    ]
 
 
 def test_quotas_are_set_by_the_printed_commands(secured: Secured) -> None:
@@ -248,11 +251,7 @@ def test_quotas_are_set_by_the_printed_commands(secured: Secured) -> None:
     words, pipe, shell = block.strip().rpartition(" | ")
     assert (pipe, shell) == (" | ", "sh")
     printed = secured.tenten("headquarters").ok(*words.split()[1:]).out
-    secured.page.shell(printed)
-    broker = f"--bootstrap-server 127.0.0.1:{secured.page.certificates_port} --command-config admin.properties"
-    secured.page.shell(f"kafka-configs.sh {broker} --describe --entity-type users > quotas")
-    lines = (secured.page.directory / "quotas").read_text().splitlines()
-    assert {line.partition("'store-")[2][:2].strip("'") for line in lines if "producer_byte_rate=2097152" in line} == {
-        "1",
-        "10",
-    }
+    done = secured.page.shell(printed)
+    assert [line for line in done.splitlines() if line.startswith("Completed")] == [
+        f"Completed updating config for user {name}." for name in ("store-1", "store-10")
+    ]

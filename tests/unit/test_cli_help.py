@@ -204,16 +204,11 @@ def test_option_without_its_value_stays_an_error() -> None:
 
 
 def test_global_options_are_passed_to_child_processes() -> None:
-    """`up` passes its own options to the processes that it starts."""
-    options = EverywhereOptions(config=Path("/etc/tenten.toml"), kafka={"client.id": "till", "acks": "all"})
-    assert options.as_arguments() == (
-        "--config",
-        "/etc/tenten.toml",
-        "--kafka",
-        "client.id=till",
-        "--kafka",
-        "acks=all",
-    )
+    """`up` passes its own options to the processes that it starts, those of Kafka by the environment."""
+    options = EverywhereOptions(config=Path("/etc/tenten.toml"), kafka={"client.id": "till", "sasl.password": "x=y"})
+    assert options.as_arguments() == ("--config", "/etc/tenten.toml")
+    assert options.as_environment() == {"TENTEN_KAFKA": '{"client.id": "till", "sasl.password": "x=y"}'}
+    assert EverywhereOptions().as_environment() == {}
 
 
 def test_pairs_keep_equals_signs_of_the_value() -> None:

@@ -384,3 +384,18 @@ def test_settings_built_by_a_program_are_validated() -> None:
     assert settings.data == Path.cwd() / ".tenten"
     with pytest.raises(ValueError, match="use letters, digits"):
         Settings.model_validate({"prefix": "a b"})
+
+
+def test_further_properties_come_from_the_environment(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TENTEN_KAFKA is a JSON object; options take precedence over it, and a message never shows its content."""
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "first")
+    monkeypatch.setenv("TENTEN_KAFKA", '{"sasl.password": "second", "linger.ms": 7}')
+    assert load_settings(write(COMPLETE)).kafka["sasl.password"] == "second"
+    settings = load_settings(write(COMPLETE), kafka={"sasl.password": "third"})
+    assert (settings.kafka["sasl.password"], settings.kafka["linger.ms"]) == ("third", "7")
+    monkeypatch.setenv("TENTEN_KAFKA", "hunter2")
+    with pytest.raises(SettingsError, match="TENTEN_KAFKA") as refused:
+        load_settings(write(COMPLETE))
+    assert "hunter2" not in str(refused.value)

@@ -35,6 +35,13 @@ _JAVA_ONLY: Final[Mapping[str, str]] = {
 Source: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
 """
 
+_SECRET_WORDS: Final = ("password", "secret", "private.key", "key.pem", "oauthbearer.config")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of this property must not be shown."""
+    return any(word in name for word in _SECRET_WORDS)
+
 
 def kafka_properties(value: Any) -> Any:
     """The properties with dotted names, quoted in the file or not, and their values as text, as librdkafka takes them.

@@ -3,6 +3,7 @@
 The environment holds what differs between machines or is secret; everything else is in the file:
 
     KAFKA_BOOTSTRAP_SERVERS, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD     as in [kafka]
+    TENTEN_KAFKA                                                          further properties of [kafka], a JSON object
     SCHEMA_REGISTRY_URL                                                   schema_registry_url
     TENTEN_HEADQUARTERS_URL                                               database of [headquarters]
     TENTEN_CONFIG                                                         the file; default: tenten.toml here
@@ -10,6 +11,7 @@ The environment holds what differs between machines or is secret; everything els
 An empty variable counts as unset.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -51,6 +53,7 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
     document["kafka"] = {
         **dict(flatten(_table(document, "kafka"))),
         **{key: value for name, key in _KAFKA.items() if (value := os.environ.get(name))},
+        **_further_properties(),
         **(kafka or {}),
     }
     if registry := os.environ.get("SCHEMA_REGISTRY_URL"):
@@ -61,6 +64,17 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
         return Settings.model_validate(document, context={"directory": file.parent})
     except ValidationError as error:
         raise SettingsError(f"{'; '.join(problems(error))} ({file})") from None
+
+
+def _further_properties() -> dict[str, str]:
+    """The properties of TENTEN_KAFKA, by which `tenten up` passes on its own options."""
+    try:
+        properties = json.loads(os.environ.get("TENTEN_KAFKA") or "{}")
+    except ValueError:
+        properties = None
+    if not isinstance(properties, dict):
+        raise SettingsError('TENTEN_KAFKA: write a JSON object, for example {"ssl.key.password": "..."}')
+    return dict(flatten(properties))
 
 
 def read_document(file: Path) -> dict[str, Any]:
