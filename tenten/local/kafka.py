@@ -35,6 +35,9 @@ KAFKA_COORDINATES: Final = (
     "org.apache.logging.log4j:log4j-slf4j-impl:2.25.3",
 )
 
+KAFKA_CHECKSUMS: Final = Path(__file__).parent / "kafka_jars.sha512"
+"""The SHA-512 of each of its jars."""
+
 BROKER_PROPERTIES: Final[Mapping[str, str]] = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -125,7 +128,8 @@ def start_kafka(
             if not _wait_until_answering(before, _ANSWER_SECONDS_MAX):
                 raise LocalServiceFailure(f"Apache Kafka runs at {before.bootstrap_servers} but does not answer")
             return before
-        program = [*java.fetch_program(KAFKA_COORDINATES, f"Apache Kafka {KAFKA_VERSION}", report), *java_options]
+        name = f"Apache Kafka {KAFKA_VERSION}"
+        program = [*java.fetch_program(KAFKA_COORDINATES, name, report, KAFKA_CHECKSUMS), *java_options]
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
         return _start_on_free_ports(
             directory, program, before, _Extra(properties or {}, listeners or {}, heap_megabytes)
