@@ -1,15 +1,18 @@
 """`tenten topics`: the topics as the catalogue declares them."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenten.cli.acls import StrimziAuthentication, print_acls, print_changes, print_quotas, print_strimzi
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.options import Json, examples, noun
-from tenten.cli.output import print_json, print_table
-from tenten.cli.wiring import configured, connected
+from tenten.cli.output import print_json, print_table, report
+from tenten.cli.wiring import connected
+
+if TYPE_CHECKING:
+    from tenten.runtime.settings import Settings
 
 app = noun("The topics, as schemas/topics.py declares them.", "tenten topics apply")
 
@@ -105,8 +108,8 @@ def acls(
         )
     from tenten.kafka.acls import PRINCIPAL, apply_acls, users
 
-    settings = connected(context) if apply else configured(context)
-    names = list(settings.channels) if channel is None else [channel]
+    settings = connected(context)
+    names = _all_channels(settings) if channel is None else [channel]
     wanted = users(settings, names, principal or PRINCIPAL, only_channels=channel is not None)
     if apply:
         print_changes(apply_acls(settings, wanted), as_json=json)
@@ -116,3 +119,19 @@ def acls(
         print_strimzi(wanted, strimzi_cluster, strimzi_authentication)
     else:
         print_acls(wanted, as_json=json)
+
+
+def _all_channels(settings: "Settings") -> list[str]:
+    """The channels of tenten.toml and of headquarters' settings."""
+    from sqlalchemy.exc import DBAPIError
+
+    from tenten.runtime.errors import TentenError
+    from tenten.status.databases import read_channel_names
+
+    names = dict.fromkeys(settings.channels)
+    if settings.headquarters.database is not None:
+        try:
+            names.update(dict.fromkeys(read_channel_names(settings)))
+        except (TentenError, DBAPIError):
+            report("Only the channels of tenten.toml: headquarters' database cannot be read yet")
+    return list(names)
