@@ -65,10 +65,11 @@ def whole_status(settings: Settings) -> WholeStatus:
         *(problem for name in names for problem in _channel_problems(answers, name)),
     ]
     problems = _each_once(problems)
+    first = _first_by_part(problems)
     return WholeStatus(
         topics=[_topic_status(settings, state, topic) for topic in topics],
-        headquarters=_headquarters_status(answers, problems),
-        channels={name: _channel_status(answers, name, problems) for name in names},
+        headquarters=_headquarters_status(answers, first.get(AT)),
+        channels={name: _channel_status(answers, name, first.get(name)) for name in names},
         problems=problems,
     )
 
@@ -201,7 +202,7 @@ def _topic_status(settings: Settings, state: KafkaState, topic: Topic) -> TopicS
     return TopicStatus(topic=name, partitions=info.partitions, offsets=offsets)
 
 
-def _headquarters_status(answers: _Answers, problems: list[Problem]) -> HeadquartersStatus:
+def _headquarters_status(answers: _Answers, problem: str | None) -> HeadquartersStatus:
     if answers.headquarters is None:
         return HeadquartersStatus()
     read, lags = answers.headquarters, answers.kafka.lags
@@ -212,12 +213,12 @@ def _headquarters_status(answers: _Answers, problems: list[Problem]) -> Headquar
         lag=lags.get(HEADQUARTERS.name),
         workers={worker.name: answers.kafka.members.get(worker.name) for worker in AT_HEADQUARTERS},
         transactions=None if transactions is None else replace(transactions, lag=lags.get(TRANSACTIONS.name)),
-        problem=_first_about(AT, problems),
+        problem=problem,
     )
 
 
-def _channel_status(answers: _Answers, name: str, problems: list[Problem]) -> ChannelStatus:
-    read, heard, problem = answers.channels[name], _heard(answers, name), _first_about(name, problems)
+def _channel_status(answers: _Answers, name: str, problem: str | None) -> ChannelStatus:
+    read, heard = answers.channels[name], _heard(answers, name)
     heard_at = None if heard is None else heard.at
     if isinstance(read, ChannelRead):
         lag = customers_lag(answers.settings, answers.kafka, read.positions)
@@ -241,5 +242,6 @@ def _channel_status(answers: _Answers, name: str, problems: list[Problem]) -> Ch
     )
 
 
-def _first_about(part: str, problems: list[Problem]) -> str | None:
-    return next((problem.text for problem in problems if part in problem.about), None)
+def _first_by_part(problems: list[Problem]) -> dict[str, str]:
+    """The text of the first problem of each part that has one."""
+    return {part: problem.text for problem in reversed(problems) for part in problem.about}
