@@ -4,7 +4,7 @@ WORKERS ?= 4
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv check types quick test soak packaging demo bench clean
+.PHONY: venv check types quick test soak packaging lock demo bench clean
 
 venv: $(INSTALLED)
 
@@ -32,8 +32,17 @@ quick:
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=20
 
+# Sizes, wheels of every platform, and what the image contains: build/sbom.json.
 packaging: $(INSTALLED)
 	$(BIN)/python -m benchmarks.packaging
+
+# The packages of the image, each with its hashes, as new as pyproject.toml allows.
+LOCK := $(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url
+lock: $(INSTALLED)
+	$(LOCK) --extra headquarters pyproject.toml --output-file deploy/requirements/headquarters.txt
+	$(LOCK) --no-deps deploy/requirements/fast-copy.in --output-file deploy/requirements/fast-copy.txt
+	$(LOCK) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 
 # Random faults, all of them at once for SECONDS, each kind alone for a tenth: make soak SECONDS=3600 SEED=1
 # Only the run of everything at once, with its result in a file: make soak ONLY=tests/faults/test_soak_run.py RESULT=FILE

@@ -1,9 +1,11 @@
-"""`make packaging`: the size of an installation, and whether every platform has a wheel of each dependency.
+"""`make packaging`: the size of an installation, whether every platform has a wheel of each dependency, and the bill of
+materials of the image (`build/sbom.json`, CycloneDX): the locked packages, with their hashes checked.
 
 Sizes are those of site-packages after `uv pip install` of the wheel, without pip. Wheels are resolved for platforms and
 Python versions, not installed or run there. The exit code is 1 if a size exceeds its limit or a wheel is missing.
 """
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,10 @@ PLATFORMS: Final = {
 }
 """The extras that must be installable on each platform. Local servers run on Linux and macOS only."""
 
+REQUIREMENTS: Final = ROOT / "deploy" / "requirements"
+SBOM: Final = ROOT / "build" / "sbom.json"
+_SBOM_TOOL: Final = "cyclonedx-bom>=7.5,<8"
+
 PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
 
 
@@ -33,6 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         wheel = build_wheel(Path(directory))
         too_large = [extra for extra, most in SIZES_MAX_MB.items() if _size(wheel, extra, Path(directory)) > most]
+        write_bill_of_materials(wheel, Path(directory))
     missing = [
         (platform, python, extra)
         for platform, python in product(PLATFORMS, PYTHONS)
@@ -63,6 +70,23 @@ def _size(wheel: Path, extra: str, directory: Path) -> int:
     megabytes = round(sum(path.stat().st_size for path in files) / 1_000_000)
     print(f"{_name(extra):32} {megabytes:4} MB, {len(files):6} files", flush=True)
     return megabytes
+
+
+def write_bill_of_materials(wheel: Path, directory: Path) -> None:
+    """Install what the image contains, as deploy/Dockerfile does, and write its bill of materials."""
+    environment = directory / "venv-image"
+    _uv("venv", "--quiet", str(environment))
+    install = ("pip", "install", "--quiet", "--python", str(environment))
+    locked = (*install, "--require-hashes", "--only-binary", ":all:", "--requirement")
+    _uv(*locked, str(REQUIREMENTS / "headquarters.txt"))
+    _uv(*locked, str(REQUIREMENTS / "fast-copy.txt"), "--no-deps")
+    _uv(*install, "--no-deps", str(wheel))
+    SBOM.parent.mkdir(exist_ok=True)
+    tool = ("tool", "run", "--quiet", "--from", _SBOM_TOOL, "cyclonedx-py", "environment", str(environment))
+    written = ("--mc-type", "application", "--output-reproducible", "--output-format", "JSON", "-o", str(SBOM))
+    _uv(*tool, "--pyproject", str(ROOT / "pyproject.toml"), *written)
+    components = json.loads(SBOM.read_text(encoding="utf-8"))["components"]
+    print(f"{SBOM.relative_to(ROOT)}: {len(components)} packages", flush=True)
 
 
 def _resolves(platform: str, python: str, extra: str) -> bool:
