@@ -9,8 +9,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
+from tenten.kafka.schema_registry import SchemasTopic
+from tenten.kafka.topic_status import read_topic_status
 from tenten.runtime.settings import load_settings
-from tenten.schemas.topics import ALL
+from tenten.schemas.topics import ALL, CUSTOMERS
 from tests.acceptance.cli import Ended, Tenten, wait_until
 from tests.acceptance.secured import STRANGER, Secured, secured_broker
 
@@ -175,6 +177,10 @@ def test_stores_and_headquarters_work_with_exactly_their_privileges(secured: Sec
         wait_until(lambda: number_in(second, "store-10", made["customer_id"]) == "C-00000001", "the customer")
         number = number_in(Tenten(directory=first.directory), "store-1", made["customer_id"])
         wait_until(lambda: sales_order(second, ordered["transaction_id"]) == "SO-00000001", "the sales order")
+        # What a store reads only now and then: schemas of other releases, and whether a topic is complete.
+        settings = load_settings(second.directory / "tenten.toml").for_channel("store-10")
+        assert SchemasTopic(settings).find(b"unknown!") is None
+        read_topic_status(settings, CUSTOMERS)
         # then
         assert number == "C-00000001"
         assert secured.denials()[before:] == []
