@@ -4,6 +4,9 @@ WORKERS ?= 4
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Hundreds of processes start in the tests: without its bytecode each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: venv check types quick test soak packaging lock demo bench clean
 
 venv: $(INSTALLED)
