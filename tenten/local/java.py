@@ -12,11 +12,14 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from zlib import crc32
 
 from filelock import FileLock
 
 from tenten.local.failures import LocalServiceFailure, NotInstalled
+from tenten.runtime.private_files import create_private_directory
 
 _JAVA_OLDEST = 17
 
@@ -39,21 +42,50 @@ def fetch_program(
 
 
 def _fetch_jars(coordinates: Sequence[str], name: str, report: Callable[[str], None]) -> list[Path]:
-    try:
-        import jgo
-    except ImportError as absent:
-        raise NotInstalled(f"jgo, which fetches {name},") from absent
     # jgo writes directly into the cache: two at once would overwrite each other's files.
     with FileLock(Path(tempfile.gettempdir()) / f"tenten-jars-{os.getuid()}.lock"):
+        found = _read_paths(coordinates)
+        if found and all(_is_whole(jar) for jar in found):
+            return found
+        try:
+            import jgo
+        except ImportError as absent:
+            raise NotInstalled(f"jgo, which fetches {name},") from absent
         try:
             # One at a time: asked for several, jgo mixes incompatible versions of one release.
             artifacts = [artifact for coordinate in coordinates for artifact in jgo.resolve(coordinate)]
             missing = {artifact.cached_path for artifact in artifacts if not _is_whole(artifact.cached_path)}
             if missing:
                 report(f"Fetching {name} ({len(missing)} jars)")
-            return list(dict.fromkeys(artifact.resolve() for artifact in artifacts))
+            jars = list(dict.fromkeys(artifact.resolve() for artifact in artifacts))
         except (OSError, RuntimeError, ValueError) as refusal:
             raise LocalServiceFailure(f"{name} could not be fetched: {refusal}") from refusal
+        # Without the file the next start resolves them again.
+        with suppress(OSError):
+            _write_paths(coordinates, jars)
+        return jars
+
+
+def _read_paths(coordinates: Sequence[str]) -> list[Path]:
+    """The jars of these coordinates as an earlier start resolved them, which takes a second; empty if none did."""
+    try:
+        return [Path(line) for line in _paths_file(coordinates).read_text().splitlines()]
+    except OSError:
+        return []
+
+
+def _write_paths(coordinates: Sequence[str], jars: Sequence[Path]) -> None:
+    file = _paths_file(coordinates)
+    create_private_directory(file.parent)
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text("".join(f"{jar}\n" for jar in jars))
+    unfinished.replace(file)
+
+
+def _paths_file(coordinates: Sequence[str]) -> Path:
+    """The file with the jars of these coordinates, in the user's own cache: they are programs that will run."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tenten"
+    return cache / f"jars-{crc32(' '.join(coordinates).encode()):08x}"
 
 
 def check_jars(jars: Iterable[Path], checksums: Mapping[str, str]) -> None:

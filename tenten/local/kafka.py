@@ -12,6 +12,8 @@ Its files and their Java come from `java.py`, its ports from `ports.py`.
 
 import base64
 import json
+import os
+import shlex
 import subprocess
 import time
 import uuid
@@ -69,6 +71,8 @@ _HEAP_MEGABYTES = 512
 
 QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """Java options of a broker that runs for minutes, or for little: optimizing its code would take more than it saves."""
+_ONE_LOGGING_CONTEXT = "-Dlog4j2.contextSelector=org.apache.logging.log4j.core.selector.BasicContextSelector"
+"""By default each new logger, of which a partition has many, walks the stack to find its class loader's context."""
 _START_SECONDS_MAX = 90.0
 _ANSWER_SECONDS_MAX = 20.0
 _STOP_SECONDS = 15.0
@@ -117,7 +121,7 @@ def start_kafka(
     A stopped broker is started with its data, on its port unless another program has taken it. `properties` override
     our server properties; `listeners` are additional listeners by name, each with security protocol and address, such
     as `SASL_PLAINTEXT://127.0.0.1:24093`. `heap_megabytes` is the largest heap of the broker.
-    `java_options` are further options of Java.
+    `java_options` are further options of Java, as are those in the variable KAFKA_OPTS of the environment.
 
     Raises: NotInstalled, LocalServiceFailure.
     """
@@ -129,7 +133,11 @@ def start_kafka(
                 raise LocalServiceFailure(f"Apache Kafka runs at {before.bootstrap_servers} but does not answer")
             return before
         name = f"Apache Kafka {KAFKA_VERSION}"
-        program = [*java.fetch_program(KAFKA_COORDINATES, name, report, KAFKA_CHECKSUMS), *java_options]
+        program = [
+            *java.fetch_program(KAFKA_COORDINATES, name, report, KAFKA_CHECKSUMS),
+            *java_options,
+            *shlex.split(os.environ.get("KAFKA_OPTS", "")),
+        ]
         report(f"Starting Apache Kafka {KAFKA_VERSION}")
         return _start_on_free_ports(
             directory, program, before, _Extra(properties or {}, listeners or {}, heap_megabytes)
@@ -192,6 +200,7 @@ def _launch(directory: Path, program: Sequence[str], port: int, cluster_id: str,
         f"-Xmx{extra.heap_megabytes}m",
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={directory / 'log4j2.properties'}",
+        _ONE_LOGGING_CONTEXT,
         "kafka.Kafka",
         str(server_properties),
     ]

@@ -19,8 +19,9 @@ from confluent_kafka.cimpl import NewTopic
 from sqlalchemy import create_engine, make_url, text
 
 from tenten import local
-from tenten.local import ports, processes
+from tenten.local import java, ports, processes
 from tenten.local import postgres as postgres_module
+from tenten.local.kafka import KAFKA_COORDINATES
 from tenten.local.ports import free_port
 from tests.conftest import NewDatabase
 from tests.services import directory_for_server
@@ -334,6 +335,27 @@ def test_port_lost_between_choice_and_use_is_chosen_again(directory: Path, monke
     assert kafka.port != taken
     assert choices == []
     create_topic(kafka.bootstrap_servers, "greetings")
+
+
+def test_java_options_of_the_environment_are_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java gets the options in KAFKA_OPTS, as it does from Kafka's own scripts."""
+    monkeypatch.setenv("KAFKA_OPTS", "-Xmx64m -XX:+NoSuchOption")
+    with pytest.raises(local.LocalServiceFailure, match="NoSuchOption"):
+        local.start_kafka(directory / "kafka")
+
+
+def test_deleted_jar_is_resolved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jars of an earlier start are used only as long as all of them exist."""
+    # given
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    coordinates = KAFKA_COORDINATES[1:]
+    program = java.fetch_program(coordinates, "logging", silent)
+    (resolved,) = (tmp_path / "tenten").iterdir()
+    assert java.fetch_program(coordinates, "logging", silent) == program
+    # when
+    resolved.write_text(f"{tmp_path / 'deleted.jar'}\n")
+    # then
+    assert java.fetch_program(coordinates, "logging", silent) == program
 
 
 def test_shared_broker_keeps_tests_apart_by_prefix(bootstrap_servers: str, prefix: str) -> None:
