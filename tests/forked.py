@@ -68,9 +68,11 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(words: Sequence[str], *, directory: Path, log: Path, environment: Mapping[str, str]) -> ForkedProcess:
-    """Start `tenten` with these words. Its output is appended to `log`."""
-    return _server().start({"words": list(words)}, directory, log, environment)
+def fork(
+    words: Sequence[str], *, directory: Path, log: Path, environment: Mapping[str, str], errors: Path | None = None
+) -> ForkedProcess:
+    """Start `tenten` with these words. Its output is appended to `log`, that of stderr to `errors` if given."""
+    return _server().start({"words": list(words), "errors": str(errors or log)}, directory, log, environment)
 
 
 def fork_program(
@@ -182,8 +184,11 @@ def _become(request: Mapping[str, Any]) -> None:
     code = 1
     try:
         nothing = os.open(os.devnull, os.O_RDONLY)
-        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        for number, target in ((0, nothing), (1, log), (2, log)):
+        log, errors = (
+            os.open(request.get(name, request["log"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            for name in ("log", "errors")
+        )
+        for number, target in ((0, nothing), (1, log), (2, errors)):
             os.dup2(target, number)
         os.chdir(request["directory"])
         os.environ.clear()
@@ -211,12 +216,15 @@ def _import_everything() -> None:
     import psycopg  # noqa: F401
 
     import benchmarks.customers  # noqa: F401
+    import tenten.cli.main
     import tenten.consumers.channel.distribution.run
     import tenten.consumers.channel.loop
     import tenten.consumers.channel.settlement.run
     import tenten.consumers.headquarters.customers.run
     import tenten.consumers.headquarters.transactions.run
-    import tenten.producers.relay.run  # noqa: F401
+    import tenten.failure_messages
+    import tenten.producers.relay.run
+    import tenten.supervisor  # noqa: F401
 
     # The children's garbage collector need not look at all of this, nor copy its pages.
     gc.collect()

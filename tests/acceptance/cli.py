@@ -6,7 +6,6 @@ Workers, commands with environment variables and `run_process` are separate proc
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import Any, Final
 
@@ -92,16 +92,13 @@ class Tenten:
 
     def run_process(self, *words: str, **environment: str) -> Ended:
         """Run a command to its end as a separate process."""
-        done = subprocess.run(
-            _command(words),
-            cwd=self.directory,
-            env=self._environment(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS_MAX,
-            check=False,
-        )
-        return Ended(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+        with TemporaryDirectory() as outputs:
+            out, err = (Path(outputs) / name for name in ("out", "err"))
+            variables = self._environment(environment)
+            started = fork(words, directory=self.directory, log=out, errors=err, environment=variables)
+            with ended_with_block(started) as process:
+                code = process.wait(SECONDS_MAX)
+            return Ended(code=code, out=out.read_text("utf-8"), err=err.read_text("utf-8"))
 
     def ok(self, *words: str) -> Ended:
         """Run a command that must succeed."""
@@ -163,10 +160,6 @@ def _text(stream: TextIOWrapper) -> str:
     written = stream.buffer
     assert isinstance(written, BytesIO)
     return written.getvalue().decode()
-
-
-def _command(words: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-P", "-m", "tenten.cli", *words]
 
 
 def end(process: ForkedProcess) -> int:
