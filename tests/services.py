@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 from confluent_kafka import KafkaException
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 KAFKA_IMAGE = f"apache/kafka:{local.KAFKA_VERSION}"
 POSTGRES_IMAGE = "postgres:18.4"
 _READY_SECONDS_MAX = 90.0
+_POSTGRES_SETTINGS: Final = {
+    "max_connections": "300",
+    # Tests kill processes, not machines: what a process has written survives without being flushed to disk. Creating
+    # and dropping a database makes a checkpoint, after which each page would be logged as a whole again.
+    "fsync": "off",
+    "full_page_writes": "off",
+    # Databases live for seconds.
+    "autovacuum": "off",
+}
 
 
 @contextmanager
@@ -58,10 +67,7 @@ def postgresql_for_tests() -> Iterator[str]:
         with _postgresql_container() as url:
             yield url
     else:
-        # Tests kill processes, not machines: what a process has written survives without being flushed to disk.
-        yield local.start_postgres(
-            _postgres_directory(), settings={"fsync": "off", "max_connections": "300"}
-        ).postgresql
+        yield local.start_postgres(_postgres_directory(), settings=_POSTGRES_SETTINGS).postgresql
 
 
 def end_run() -> None:
