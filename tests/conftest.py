@@ -12,7 +12,7 @@ import pytest
 from tenten.local import create_database
 from tests.databases import RUN, Kind, create_from_template, drop_database
 from tests.examples import register_profiles
-from tests.services import end_run, kafka_for_tests, postgresql_for_tests
+from tests.services import delete_topics, end_run, kafka_for_tests, postgresql_for_tests
 
 register_profiles()
 
@@ -121,9 +121,14 @@ def postgresql() -> Iterator[str]:
 
 
 @pytest.fixture
-def prefix() -> str:
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     """What this test puts before its topics, groups and transactional ids; no other test's begins with it."""
-    return f"t{secrets.token_hex(4)}-"
+    is_shared = "bootstrap_servers" in request.fixturenames
+    servers: str | None = request.getfixturevalue("bootstrap_servers") if is_shared else None
+    text = f"t{secrets.token_hex(4)}-"
+    yield text
+    if servers is not None:
+        delete_topics(servers, text)
 
 
 class NewDatabase(Protocol):

@@ -3,6 +3,7 @@
 Real ones every time. None of these yields nothing: a broker that cannot be had is a failure, never a reason to skip.
 """
 
+import atexit
 import gc
 import os
 import shutil
@@ -20,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from tenten import local
 from tenten.local.ports import free_port
+from tenten.schemas.topics import ALL
 from tests.databases import directory_of_run, drop_templates
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ def kafka_for_tests() -> Iterator[str]:
         with _kafka_container() as bootstrap_servers:
             yield bootstrap_servers
     else:
-        # The topics of all tests stay until the end.
         yield local.start_kafka(_kafka_directory(), heap_megabytes=2_048).bootstrap_servers
 
 
@@ -68,6 +69,22 @@ def postgresql_for_tests() -> Iterator[str]:
             yield url
     else:
         yield local.start_postgres(_postgres_directory(), settings=_POSTGRES_SETTINGS).postgresql
+
+
+def delete_topics(bootstrap_servers: str, prefix: str) -> None:
+    """Have the broker delete the topics with this prefix, without waiting for it. Missing topics do not matter.
+
+    A broker looks through all of its partitions whenever it creates a topic.
+    """
+    if bootstrap_servers not in _admins:
+        _admins[bootstrap_servers] = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    _admins[bootstrap_servers].delete_topics([prefix + topic.name for topic in ALL])
+
+
+_admins: Final[dict[str, AdminClient]] = {}
+"""The clients of this process that delete topics."""
+
+atexit.register(_admins.clear)
 
 
 def end_run() -> None:
