@@ -12,6 +12,7 @@ import pytest
 from tenten.local import create_database
 from tests.databases import RUN, Kind, create_from_template, drop_database
 from tests.examples import register_profiles
+from tests.java_cache import use_java_cache
 from tests.services import delete_topics, end_run, kafka_for_tests, postgresql_for_tests
 
 register_profiles()
@@ -67,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name this run; its worker processes inherit the name."""
     if not _is_worker(config):
         os.environ[RUN] = secrets.token_hex(4)
+        use_java_cache()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -33,7 +33,7 @@ _MEMORY_BYTES_MIN: Final = 6 * 1024**3
 def create_from_template(server: str, database: str, kind: Kind) -> str:
     """Create a PostgreSQL database with the tables of this kind. Returns its address."""
     template = _template_name(kind)
-    _once(f"{template}.{crc32(server.encode()):08x}", lambda: _make_template(server, template, kind))
+    once(f"{template}.{crc32(server.encode()):08x}", lambda: _make_template(server, template, kind))
     copy_database(server, template, database)
     return address_of(server, database)
 
@@ -110,7 +110,7 @@ def _sqlite_template() -> Path:
         # Closing the last connection removes the log, which leaves a single file.
         engine.dispose()
 
-    _once("channel.db", make)
+    once("channel.db", make)
     return file
 
 
@@ -129,7 +129,7 @@ def _run() -> str:
     return os.environ[RUN]
 
 
-def _once(name: str, make: Callable[[], None]) -> None:
+def once(name: str, make: Callable[[], None]) -> None:
     """Call `make` in the first process of the run that needs its result; the others wait for it."""
     made = directory_of_run() / f"{name}.made"
     if made.exists():

@@ -23,6 +23,7 @@ from tenten import local
 from tenten.local.ports import free_port
 from tenten.schemas.topics import ALL
 from tests.databases import directory_of_run, drop_templates
+from tests.java_cache import make_java_cache, use_java_cache
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
@@ -54,6 +55,8 @@ def kafka_for_tests() -> Iterator[str]:
         with _kafka_container() as bootstrap_servers:
             yield bootstrap_servers
     else:
+        make_java_cache()
+        use_java_cache()
         yield local.start_kafka(_kafka_directory(), heap_megabytes=2_048).bootstrap_servers
 
 
