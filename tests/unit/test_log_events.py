@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,13 @@ class Logged(NamedTuple):
     fields: frozenset[str | None]
 
 
-def _logged() -> Iterator[Logged]:
+@cache
+def _logged() -> tuple[Logged, ...]:
+    """The calls, for which all sources are parsed once."""
+    return tuple(_calls())
+
+
+def _calls() -> Iterator[Logged]:
     """Every `log.info("event", field=...)` of the product; a field None is `**fields`."""
     for directory in ("tenten", "producers", "consumers"):
         for file in (ROOT / directory).rglob("*.py"):

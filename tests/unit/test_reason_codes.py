@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def constants(tree: ast.Module) -> dict[str, ast.expr]:
     }
 
 
-def codes_of(path: Path) -> set[str]:
+@cache
+def codes_of(path: Path) -> frozenset[str]:
     """The codes of every reason that this module can create."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     codes = set[str]()
@@ -64,7 +66,7 @@ def codes_of(path: Path) -> set[str]:
             name = path.relative_to(ROOT).as_posix()
             assert name in COMPUTED_CODES, f"{name}:{expression.lineno} creates a reason with a computed code"
             codes |= COMPUTED_CODES[name]
-    return codes
+    return frozenset(codes)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
