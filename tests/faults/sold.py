@@ -159,12 +159,13 @@ def replies_are_sent(case: Case) -> Iterator[str]:
     for transaction_id in {transaction_id for _, transaction_id in sent}:
         if row_of(case, transaction_id) is None:
             yield f"I8: transaction {transaction_id} has a reply, and is not in the database"
+    sales_orders = {str(order["transaction_id"]): order["sales_order"] for order in sales.orders}
     for transaction_id, row in [*sales.transactions.items(), *sales.statements.items()]:
         own = sent[row["channel_id"], transaction_id]
-        yield from _replies(case, f"{row['channel_id']} of {transaction_id}", row, own)
+        yield from _replies(sales_orders, f"{row['channel_id']} of {transaction_id}", row, own)
 
 
-def _replies(case: Case, who: str, row: Row, replies: list[dict[str, Any]]) -> Iterator[str]:
+def _replies(sales_orders: Mapping[str, str], who: str, row: Row, replies: list[dict[str, Any]]) -> Iterator[str]:
     """The replies to a transaction. A reply may be repeated, but only with the same content."""
     first: dict[int, dict[str, Any]] = {}
     for reply in replies:
@@ -177,9 +178,6 @@ def _replies(case: Case, who: str, row: Row, replies: list[dict[str, Any]]) -> I
     if not first:
         yield f"T5: no reply to {who}"
         return
-    sales_orders = {
-        str(order["transaction_id"]): order["sales_order"] for order in case.evidence.headquarters.sales.orders
-    }
     last = first[row["answer"]]
     current = (row["status"], parsed(row["reasons"]), sales_orders.get(last["transaction_id"]))
     if _content(last)[:3] != current:
