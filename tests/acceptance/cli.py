@@ -6,6 +6,7 @@ Workers, commands with environment variables and `run_process` are separate proc
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -99,6 +100,19 @@ class Tenten:
             with ended_with_block(started) as process:
                 code = process.wait(SECONDS_MAX)
             return Ended(code=code, out=out.read_text("utf-8"), err=err.read_text("utf-8"))
+
+    def run_interpreter(self, *words: str, **environment: str) -> Ended:
+        """Run a command to its end in an interpreter of its own, as from a shell."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tenten.cli", *words],
+            cwd=self.directory,
+            env=self._environment(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+        return Ended(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
 
     def ok(self, *words: str) -> Ended:
         """Run a command that must succeed."""

@@ -49,7 +49,7 @@ def test_full_disk_of_a_till_is_reported_and_nothing_is_written(tmp_path: Path) 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "sitecustomize.py").write_text(FULL_DISK.format(pages=pages))
     # when
-    refused = store.run(*words, PYTHONPATH=f"{tmp_path / 'full'}{os.pathsep}{ROOT}")
+    refused = store.run_interpreter(*words, PYTHONPATH=f"{tmp_path / 'full'}{os.pathsep}{ROOT}")
     # then
     refuses(refused, 1, "no space is left", "nothing was written")
     with closing(sqlite3.connect(tmp_path / "houston.db")) as file:

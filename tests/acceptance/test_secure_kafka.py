@@ -1,5 +1,6 @@
 """docs/how-to/secure-kafka.md: its commands secure a broker; each user may do what its role needs, and no more."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -18,6 +19,15 @@ from tests.acceptance.secured import STRANGER, Secured, secured_broker
 
 TABLE: Final = "table."
 """The prefix of topics that a test fills with rubbish."""
+
+ATTEMPTS: Final = 60
+"""How often the broker is asked about a group, once a second, while it still loads it."""
+
+NOT_READY: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 
 USERS: Final = ("headquarters", "store-1", "store-10", STRANGER)
 
@@ -119,11 +129,16 @@ def may_use_group(secured: Secured, group: str) -> Callable[[str], bool]:
 
     def asked(user: str) -> bool:
         admin = AdminClient(client(secured, user))
-        described = admin.describe_consumer_groups([TABLE + group], include_authorized_operations=True)
-        error = described[TABLE + group].exception(60)
-        if error is not None:
-            return not_allowed(error, KafkaError.GROUP_AUTHORIZATION_FAILED)
-        return AclOperation.READ in described[TABLE + group].result().authorized_operations
+        for _ in range(ATTEMPTS):
+            described = admin.describe_consumer_groups([TABLE + group], include_authorized_operations=True)
+            error = described[TABLE + group].exception(60)
+            if error is None:
+                return AclOperation.READ in described[TABLE + group].result().authorized_operations
+            assert isinstance(error, KafkaException)
+            if error.args[0].code() not in NOT_READY:
+                return not_allowed(error, KafkaError.GROUP_AUTHORIZATION_FAILED)
+            time.sleep(1)
+        raise AssertionError(f"the broker does not come to know the group {group}")
 
     return asked
 

@@ -230,6 +230,7 @@ def test_ten_stores_return_at_once(
     scene = set_scene(tmp_path, broker.bootstrap_servers, prefix, new_database("headquarters"))
     with scene.toml.open("a") as toml:
         toml.write("\n" + "\n".join(channel_settings(name, of="usrt") for name in TEN))
+    scene.apply_settings()
     setting = replace(SETTING, legal_entity_by_channel={**LEGAL_ENTITY_BY_CHANNEL, **dict.fromkeys(TEN, "usrt")})
     with company_of(scene, broker, TEN, setting) as company, company.opened() as tills:
         for till in tills:
