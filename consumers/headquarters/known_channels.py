@@ -76,7 +76,8 @@ class ChannelRegistry:
         return True
 
     def look_up(self, channel_ids: Iterable[str], *, now: bool = False) -> KnownChannels:
-        """What is known, after the database was asked for channels that are not: at most once a second, or `now`.
+        """The known channels. If one of these is unknown the database is asked first, but at most once a second; with
+        `now` it is asked in any case.
 
         Known channels cost nothing. Raises: errors of the database.
         """

@@ -1,4 +1,4 @@
-"""The tables of headquarters' settings: legal entities, channels, and who has changed them."""
+"""The tables of headquarters' settings: legal entities, channels, and the history of their changes."""
 
 from sqlalchemy import JSON, Column, Double, MetaData, Table, Text
 

@@ -104,7 +104,7 @@ def check_jars(jars: Iterable[Path], checksums: Mapping[str, str]) -> None:
             jar.unlink()
             raise LocalServiceFailure(
                 f"{jar} was not the file that was released, its SHA-512 is another one; it has been deleted. Start "
-                "again to fetch it anew; if this happens again, check the repository or proxy that jars come from"
+                "again to fetch it once more; if the same happens, check the repository or proxy that jars come from"
             )
 
 

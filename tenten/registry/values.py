@@ -50,7 +50,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """The changes that make one registry of another, sorted by name, legal entities first."""
+    """The changes that turn one registry into another, sorted by name, legal entities first."""
 
     added: tuple[Change, ...] = ()
     changed: tuple[Change, ...] = ()
@@ -58,7 +58,7 @@ class Differences:
 
     @property
     def none(self) -> bool:
-        """Whether there is no difference."""
+        """Whether both are equal."""
         return not (self.added or self.changed or self.removed)
 
     def settings(self) -> dict[str, list[str]]:
@@ -128,7 +128,7 @@ def table_of(entry: Entry) -> dict[str, Any]:
 
 
 def differences(before: Registry, after: Registry, *, with_removed: bool = True) -> Differences:
-    """The changes that make `after` of `before`. The numbers with which new sequences begin are no difference.
+    """The changes that turn `before` into `after`. The numbers with which new sequences begin do not count.
 
     Without `with_removed`, an entry that only `before` has is left as it is.
     """
