@@ -72,7 +72,7 @@ def print_quotas(users: "Sequence[User]", bootstrap_servers: str, *, as_json: bo
     for user in channels:
         kind, _, name = user.principal.partition(":")
         if kind != "User":
-            raise SettingsError(f"Kafka has quotas for users only; {user.principal} is none")
+            raise SettingsError(f"Kafka has quotas for users only; {user.principal} is not one")
         print_line(
             f"kafka-configs.sh --bootstrap-server {shlex.quote(bootstrap_servers)} --command-config admin.properties "
             f"--alter --entity-type users --entity-name {shlex.quote(name)} --add-config {added}"

@@ -31,8 +31,9 @@ from tenten.cli import (
     up,
 )
 from tenten.cli.exit_codes import FAILED, USAGE
-from tenten.cli.options import KAFKA_VARIABLE, EverywhereOptions, examples, noun, pairs
+from tenten.cli.options import EverywhereOptions, examples, noun, pairs
 from tenten.cli.output import report
+from tenten.runtime.environment import KAFKA_VARIABLE
 
 _EVERYWHERE: Final = ("--config", "--kafka")
 

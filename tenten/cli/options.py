@@ -8,10 +8,9 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-HELP_COLUMNS: Final = 110
+from tenten.runtime.environment import KAFKA_VARIABLE, kafka_of_environment
 
-KAFKA_VARIABLE: Final = "TENTEN_KAFKA"
-"""Further properties of librdkafka, a JSON object: other users of the machine cannot read it, unlike a command line."""
+HELP_COLUMNS: Final = 110
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +25,10 @@ class EverywhereOptions:
         return () if self.config is None else ("--config", str(self.config.absolute()))
 
     def as_environment(self) -> dict[str, str]:
-        """The environment that gives another process of this program the options of `--kafka`."""
-        return {KAFKA_VARIABLE: json.dumps(self.kafka)} if self.kafka else {}
+        """The environment that gives another process of this program the options of `--kafka`, beside the properties
+        that this process has from its own environment. Raises: `SettingsError`.
+        """
+        return {KAFKA_VARIABLE: json.dumps({**kafka_of_environment(), **self.kafka})} if self.kafka else {}
 
 
 def everywhere(context: typer.Context) -> EverywhereOptions:

@@ -24,9 +24,8 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
 
     Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables,
     gives headquarters the legal entities and channels of tenten.toml, and runs headquarters' workers and every channel,
-    each as a process. A process that dies is restarted after a pause
-    that grows; one that ends because its settings are wrong is not. SIGTERM or Ctrl-C drains all of them; local servers
-    keep running until `tenten local stop`.
+    each as a process. A process that dies is restarted after a pause that grows; one that ends because its settings are
+    wrong is not. SIGTERM or Ctrl-C drains all of them; local servers keep running until `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint

@@ -35,7 +35,8 @@ _TYPES: Final = {
     Resource.TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
 }
 _NAMES_OF_TYPES: Final = {kind: name.value for name, kind in _TYPES.items()}
-_ANY_HOST: Final = "*"
+_EVERY: Final = "*"
+"""Kafka's name for every host, and for every resource of a kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -50,7 +51,7 @@ class Acl:
     """literal or prefixed."""
     operation: str
     permission: str = "allow"
-    host: str = _ANY_HOST
+    host: str = _EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,4 +207,4 @@ def _overlap(acl: Acl, ours: Acl) -> bool:
         return False
     if acl.pattern == "prefixed":
         return ours.name.startswith(acl.name)
-    return acl.name in (ours.name, _ANY_HOST)
+    return acl.name in (ours.name, _EVERY)

@@ -1,5 +1,6 @@
 """Help texts, and the pure functions of the command line."""
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -203,12 +204,18 @@ def test_option_without_its_value_stays_an_error() -> None:
     assert in_front(["status", "--config"]) == ["--config", "status"]
 
 
-def test_global_options_are_passed_to_child_processes() -> None:
-    """`up` passes its own options to the processes that it starts, those of Kafka by the environment."""
+def test_global_options_are_passed_to_child_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`up` passes its own options to the processes that it starts: those of Kafka by the environment, beside what that
+    has already.
+    """
+    monkeypatch.delenv("TENTEN_KAFKA", raising=False)
     options = EverywhereOptions(config=Path("/etc/tenten.toml"), kafka={"client.id": "till", "sasl.password": "x=y"})
     assert options.as_arguments() == ("--config", "/etc/tenten.toml")
     assert options.as_environment() == {"TENTEN_KAFKA": '{"client.id": "till", "sasl.password": "x=y"}'}
     assert EverywhereOptions().as_environment() == {}
+    monkeypatch.setenv("TENTEN_KAFKA", '{"ssl.key.password": "z", "client.id": "other"}')
+    passed_on = json.loads(options.as_environment()["TENTEN_KAFKA"])
+    assert passed_on == {"ssl.key.password": "z", "client.id": "till", "sasl.password": "x=y"}
 
 
 def test_pairs_keep_equals_signs_of_the_value() -> None:

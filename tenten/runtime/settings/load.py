@@ -11,7 +11,6 @@ The environment holds what differs between machines or is secret; everything els
 An empty variable counts as unset.
 """
 
-import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from tenten.runtime.environment import kafka_of_environment
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.kafka_properties import flatten
 from tenten.runtime.settings.model import (
@@ -53,7 +53,7 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
     document["kafka"] = {
         **dict(flatten(_table(document, "kafka"))),
         **{key: value for name, key in _KAFKA.items() if (value := os.environ.get(name))},
-        **_further_properties(),
+        **dict(flatten(kafka_of_environment())),
         **(kafka or {}),
     }
     if registry := os.environ.get("SCHEMA_REGISTRY_URL"):
@@ -64,17 +64,6 @@ def load_settings(path: Path | None = None, kafka: Mapping[str, str] | None = No
         return Settings.model_validate(document, context={"directory": file.parent})
     except ValidationError as error:
         raise SettingsError(f"{'; '.join(problems(error))} ({file})") from None
-
-
-def _further_properties() -> dict[str, str]:
-    """The properties of TENTEN_KAFKA, by which `tenten up` passes on its own options."""
-    try:
-        properties = json.loads(os.environ.get("TENTEN_KAFKA") or "{}")
-    except ValueError:
-        properties = None
-    if not isinstance(properties, dict):
-        raise SettingsError('TENTEN_KAFKA: write a JSON object, for example {"ssl.key.password": "..."}')
-    return dict(flatten(properties))
 
 
 def read_document(file: Path) -> dict[str, Any]:
