@@ -25,6 +25,7 @@ from benchmarks.resyncing import resyncing
 from benchmarks.servers import Servers, own_servers
 from benchmarks.starting import starting
 from benchmarks.transactions import transactions
+from benchmarks.ways_out import ways_out
 
 Benchmark = Callable[[Servers, Scale, frozenset[str]], Iterator[Result]]
 
@@ -43,6 +44,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P9"}), into_sqlite),
     (frozenset({"O1", "O2", "O3"}), transactions),
     (frozenset({"P4", "P10"}), resyncing),
+    (frozenset({"A1", "A2", "A3"}), ways_out),
 )
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3"})
 """The bars before which the broker is warmed up with large batches."""
@@ -61,7 +63,7 @@ def main(
         typer.Option(help="JSON file, whose other bars are kept. Default at full scale: that of this release."),
     ] = None,
     customers: Annotated[
-        int | None, typer.Option(help="Customers of a resync, for P4 and P10. Default: 100,000 and 1,000,000.", min=1)
+        int | None, typer.Option(help="Customers, for P4, P10 and A1 to A3. Default: 100,000 and 1,000,000.", min=1)
     ] = None,
     kafka: Annotated[
         list[str] | None,

@@ -5,12 +5,13 @@ So the consumers under measurement are started, warmed up and at the end of the 
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final, Self
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from benchmarks import bare_loop as loop
-from benchmarks.customers import Record
+from benchmarks.customers import Record, snapshots
 from benchmarks.stage import Stage
 from tenten.schemas.topics import CUSTOMERS
 
@@ -23,6 +24,7 @@ _PRODUCER: Final = {
     "transaction.timeout.ms": 120_000,
     "log_level": 3,
 }
+_TRANSACTION_RECORDS: Final = 100_000
 _SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.1
 
@@ -87,6 +89,14 @@ class Transactions:
             headers: list[tuple[str, str | bytes | None]] = [("id", record.event_id), ("type", "Customer")]
             self._producer.produce(self._topic, record.value, record.key, headers=headers)
         self._producer.commit_transaction(_SECONDS)
+
+
+def fill_customers(on: Stage, customers: int) -> None:
+    """Produce the snapshots of this many customers, as headquarters would have."""
+    records = snapshots(customers, 1)
+    for first in range(0, customers, _TRANSACTION_RECORDS):
+        part = islice(records, min(_TRANSACTION_RECORDS, customers - first))
+        Filling(on.servers.bootstrap_servers, on.settings.topic(CUSTOMERS), part, "Customer").release()
 
 
 def high_watermarks(bootstrap_servers: str, topic: str) -> dict[int, int]:

@@ -39,6 +39,18 @@ class Process:
         peaks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(peaks[0].split()[1]) * 1024 if peaks else 0
 
+    def wait(self) -> tuple[float, Any]:
+        """Wait until it has ended: when it did (`time.perf_counter`), and what it used. Source: wait4(2).
+
+        Raises: `BenchmarkFailed` if it failed.
+        """
+        _, status, usage = os.wait4(self.popen.pid, 0)
+        ended_at = time.perf_counter()
+        self.popen.returncode = os.waitstatus_to_exitcode(status)
+        if self.popen.returncode:
+            raise BenchmarkFailed(f"a process ended with {self.popen.returncode}:\n{self.log_tail()}")
+        return ended_at, usage
+
     def send(self, value: object) -> None:
         """Write a line of JSON to its stdin."""
         assert self.popen.stdin is not None

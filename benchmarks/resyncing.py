@@ -5,25 +5,21 @@ that are equal already. Seconds are those of the whole command. A till creates c
 times each call.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import limits
-from benchmarks.customers import snapshots
 from benchmarks.databases import observer
-from benchmarks.filling import Filling
+from benchmarks.filling import fill_customers
 from benchmarks.measuring import Database, Result, Run, Scale
 from benchmarks.processes import BenchmarkFailed, Process, tenten
 from benchmarks.servers import Servers, checkpoint
 from benchmarks.stage import Stage, stage
 from benchmarks.store_load import done, till
 from benchmarks.till import Order
-from tenten.schemas.topics import CUSTOMERS
 
 AT_LEAST_P4: Final[Mapping[Database, float]] = {"postgresql": 0.6, "sqlite": 0.5}
 AT_LEAST_P4_EQUAL: Final = 1.0
@@ -32,7 +28,6 @@ MEMORY_MIB_MAX: Final = 300.0
 WRITE_MS_MAX: Final = 50.0
 
 _NAMES: Final[Mapping[Database, str]] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
-_FILLING_RECORDS: Final = 100_000
 _WRITES: Final = 10
 """In each order of the clerk."""
 _WRITE_SECONDS: Final = 0.1
@@ -64,7 +59,7 @@ def resyncing(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[
     measured: dict[Database, list[_Measured]] = {database: [] for database in scale.databases}
     for customers in scale.resync_customers:
         with stage(servers, {_store(database): database for database in scale.databases}) as on:
-            _fill(on, customers)
+            fill_customers(on, customers)
             for database in scale.databases:
                 measured[database].append(_measure(on, database, customers))
     for database, resyncs in measured.items():
@@ -77,14 +72,6 @@ def resyncing(servers: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[
 
 def _store(database: Database) -> str:
     return f"on-{database}"
-
-
-def _fill(on: Stage, customers: int) -> None:
-    """Produce the snapshots of this many customers."""
-    records = snapshots(customers, 1)
-    for first in range(0, customers, _FILLING_RECORDS):
-        part = islice(records, min(_FILLING_RECORDS, customers - first))
-        Filling(on.servers.bootstrap_servers, on.settings.topic(CUSTOMERS), part, "Customer").release()
 
 
 def _measure(on: Stage, database: Database, customers: int) -> _Measured:
@@ -109,7 +96,7 @@ def _resync(on: Stage, store: str, clerk: Process, customers: int, first: int) -
     memory_bytes = 0
     started_at = time.perf_counter()
     with tenten(on, "channel", "resync", store) as process, ThreadPoolExecutor(1) as threads:
-        ending = threads.submit(_wait, process)
+        ending = threads.submit(process.wait)
         while not ending.done():
             writes_ms += _write(clerk, first + len(writes_ms))
             # The peak that wait4 reports is that of the benchmark, from which the process was forked.
@@ -127,19 +114,6 @@ def _write(clerk: Process, first: int) -> Sequence[float]:
     start_at = time.monotonic() + _WRITE_SECONDS
     clerk.send(asdict(Order(first=first, count=_WRITES, start_at=start_at, interval_seconds=_WRITE_SECONDS)))
     return done(clerk).milliseconds
-
-
-def _wait(process: Process) -> tuple[float, Any]:
-    """Wait until a process has ended: when it did, and what it used. Source: wait4(2).
-
-    Raises: `BenchmarkFailed` if it failed.
-    """
-    _, status, usage = os.wait4(process.popen.pid, 0)
-    ended_at = time.perf_counter()
-    process.popen.returncode = os.waitstatus_to_exitcode(status)
-    if process.popen.returncode:
-        raise BenchmarkFailed(f"the resync ended with {process.popen.returncode}:\n{process.log_tail()}")
-    return ended_at, usage
 
 
 def _rates(database: Database, measured: _Measured) -> Iterator[Result]:

@@ -56,7 +56,9 @@ def channel_of(fleet: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def test_missing_processes_are_reported_until_they_are_heard_from(ready_company: Tenten) -> None:
-    """Status and doctor exit with 3 and name what to start; when everything runs, the fleet shows every channel."""
+    """Status and doctor exit with 3 and name what to start; when everything runs, the fleet shows every channel. A
+    store that was last complete long ago is reported.
+    """
     company = ready_company
     company.ok("customer", "create", "houston", "--first-name", "Ada")
     # when nothing runs
@@ -97,6 +99,11 @@ def test_missing_processes_are_reported_until_they_are_heard_from(ready_company:
     assert (houston["customers"], houston["oldest_unsent_seconds"], houston["problems"]) == (1, None, [])
     assert houston["complete_at"] is not None
     assert "houston" in company.ok("fleet").out
+    # when the store was last complete long ago
+    with closing(sqlite3.connect(company.directory / "houston.db")) as file, file:
+        file.execute("UPDATE positions SET confirmed_at = '2026-01-01 00:00:00.000000'")
+    # then
+    assert "incomplete_too_long" in problems(status_of_all(company))["houston"]
 
 
 def test_change_that_is_late_is_reported(ready_company: Tenten) -> None:

@@ -119,6 +119,18 @@ def test_resync_is_measured_with_memory_and_a_clerk(measured: Measured) -> None:
     assert write["subject"] > 0
 
 
+def test_ways_out_are_measured_with_memory(measured: Measured) -> None:
+    """A1 to A3 have the rate and the memory of each command; the customers recovered are those of the topic."""
+    # when
+    rows = measured("A1", "A2", "A3")
+
+    # then
+    assert [(row["bar"], row["unit"]) for row in rows] == [
+        (bar, unit) for bar in ("A1", "A2", "A3") for unit in ("k/s", "MiB")
+    ]
+    assert all(row["subject"] > 0 for row in rows)
+
+
 def test_bars_are_named_in_any_case_and_unknown_ones_refused() -> None:
     """`--only` takes names as `P7a` or `p7A`."""
     # given / when / then
