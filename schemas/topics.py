@@ -110,6 +110,21 @@ CHANNEL_STATUS: Final = Topic(
     readers=_CUSTOMERS_WORKER,
     writers=frozenset({Role.CHANNEL}),
 )
+CHANNEL_SETTINGS: Final = Topic(
+    name="channel-settings",
+    key="channel_id",
+    value="ChannelSettings",
+    configuration={
+        **_BROKER_CLOCK,
+        "cleanup.policy": "compact",
+        # A channel reads the whole partition of its key when it starts: it is kept small.
+        "segment.ms": str(60 * 60 * 1000),
+        "max.compaction.lag.ms": str(60 * 60 * 1000),
+        "min.cleanable.dirty.ratio": "0.01",
+    },
+    readers=EVERYBODY,
+    writers=_CUSTOMERS_WORKER,
+)
 HEADQUARTERS_STATUS: Final = Topic(
     name="headquarters-status",
     key="topic",
@@ -185,6 +200,7 @@ ALL: Final = (
     RETAIL_TRANSACTIONS,
     TRANSACTION_REPLIES,
     CHANNEL_STATUS,
+    CHANNEL_SETTINGS,
     HEADQUARTERS_STATUS,
     ERASURES,
     SCHEMAS,

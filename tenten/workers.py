@@ -14,6 +14,7 @@ from tenten.schemas.topics import (
     ASYNC_CUSTOMERS,
     ASYNC_CUSTOMERS_DLQ,
     CHANNEL_REPLIES,
+    CHANNEL_SETTINGS,
     CHANNEL_STATUS,
     CUSTOMERS,
     ERASURES,
@@ -109,7 +110,16 @@ HEADQUARTERS: Final = Worker(
     sentence="Give customers their account numbers",
     group="headquarters",
     reads=(ASYNC_CUSTOMERS,),
-    writes=(CUSTOMERS, CHANNEL_REPLIES, ERASURES, HEADQUARTERS_STATUS, ASYNC_CUSTOMERS, ASYNC_CUSTOMERS_DLQ, SCHEMAS),
+    writes=(
+        CUSTOMERS,
+        CHANNEL_REPLIES,
+        ERASURES,
+        HEADQUARTERS_STATUS,
+        CHANNEL_SETTINGS,
+        ASYNC_CUSTOMERS,
+        ASYNC_CUSTOMERS_DLQ,
+        SCHEMAS,
+    ),
     failpoints=(
         "headquarters.after_poll",
         "headquarters.while_judging",
@@ -121,11 +131,13 @@ HEADQUARTERS: Final = Worker(
         "headquarters.before_kafka_commit",
         "headquarters.after_kafka_commit",
         "headquarters.in_on_revoke",
+        "registrar.after_batch",
     ),
     package="tenten.consumers.headquarters.customers",
     load=_load_headquarters,
 )
-"""The failpoints are in the order in which a batch passes them; the last one is passed at a rebalance."""
+"""The failpoints are in the order in which a batch passes them; then that of a rebalance, and that of the thread that
+publishes settings."""
 
 TRANSACTIONS: Final = Worker(
     name="transactions",

@@ -10,6 +10,14 @@ from tenten.schemas.customer_fields import (
     CustomerType,
     ReceiptPreference,
 )
+from tenten.schemas.messages.channel_settings import (
+    AttributeDefinition,
+    ChannelSettings,
+    JoinAnswer,
+    LegalEntitySettings,
+    NewCustomerSettings,
+    channel_settings_from_avro,
+)
 from tenten.schemas.messages.customer import (
     HEADQUARTERS,
     Customer,
@@ -61,6 +69,8 @@ __all__ = [
     "UNREADABLE_SEQUENCE",
     "Address",
     "Attribute",
+    "AttributeDefinition",
+    "ChannelSettings",
     "CodedAmount",
     "Contact",
     "ControlTotal",
@@ -72,6 +82,9 @@ __all__ = [
     "Erasure",
     "EventKind",
     "Heartbeat",
+    "JoinAnswer",
+    "LegalEntitySettings",
+    "NewCustomerSettings",
     "Outcome",
     "Payment",
     "Problem",
@@ -86,6 +99,7 @@ __all__ = [
     "TransactionReply",
     "TransactionStatus",
     "canonical",
+    "channel_settings_from_avro",
     "customer_from_avro",
     "erasure_from_avro",
     "event_from_avro",

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from tenten.schemas.customer_fields import CustomerState
+from tenten.schemas.messages.channel_settings import ChannelSettings
 from tenten.schemas.messages.customer import Customer, CustomerEvent, Erasure, Reply
 from tenten.schemas.messages.heartbeat import Heartbeat
 from tenten.schemas.messages.topic_status import TopicStatus
@@ -21,7 +22,8 @@ def to_avro(
     | RetailTransaction
     | TransactionReply
     | TopicStatus
-    | Heartbeat,
+    | Heartbeat
+    | ChannelSettings,
 ) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}

@@ -97,6 +97,7 @@ CONTRACTS: Final = (
     "Heartbeat",
     "TopicStatus",
     "Erasure",
+    "ChannelSettings",
 )
 RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
 

@@ -81,6 +81,17 @@ class TransactionalProducer:
             self._commit(producer)
         failpoint(f"{self._name}.after_kafka_commit")
 
+    @contextmanager
+    def records(self) -> Generator[Outputs]:
+        """One Kafka transaction of the records that the body sends, without offsets. Commits after the body.
+
+        Raises: as `transaction`.
+        """
+        with self._aborted_on_failure() as producer:
+            producer.begin_transaction()
+            yield Outputs(producer)
+            self._commit(producer)
+
     def commit_offsets(self, topic: str, next_offsets: Mapping[int, int], group_metadata: object) -> None:
         """Commit offsets of the group alone. A consumer's own commit may wait without end for the group's coordinator.
 

@@ -60,6 +60,16 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channels", "legal_entities"),
         meaning="Headquarters' settings were changed, and this worker uses the new ones.",
     ),
+    "channel_settings_published": LogEvent(
+        level="info",
+        fields=("channels", "removed"),
+        meaning="The settings of this many channels have changed, and are published; `removed`: the removed channels.",
+    ),
+    "settings_not_published": LogEvent(
+        level="warning",
+        fields=("code", "remedy"),
+        meaning="Kafka refuses the settings of channels, which keep those that they have. Retried each minute.",
+    ),
     "partitions_assigned": LogEvent(
         level="info", fields=("session", "partitions"), meaning="The consumer group gave partitions to this worker."
     ),

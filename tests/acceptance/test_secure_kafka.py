@@ -39,6 +39,7 @@ EXPECTED: Final = {
     "retail-transactions": ("r", "w", "w", ""),
     "transaction-replies": ("rw", "r", "r", ""),
     "channel-status": ("r", "w", "w", ""),
+    "channel-settings": ("rw", "r", "r", ""),
     "headquarters-status": ("rw", "r", "r", ""),
     "erasures": ("rw", "", "", ""),
     "schemas": ("rw", "r", "r", ""),

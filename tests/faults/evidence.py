@@ -24,6 +24,7 @@ TOPICS: Final = (
     "retail-transactions",
     "retail-transactions.dlq",
     "transaction-replies",
+    "channel-settings",
     "headquarters-status",
     "erasures",
 )

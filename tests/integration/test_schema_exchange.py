@@ -155,6 +155,7 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         "RetailTransaction": f"{prefix}retail-transactions-value",
         "TransactionReply": f"{prefix}transaction-replies-value",
         "Heartbeat": f"{prefix}channel-status-value",
+        "ChannelSettings": f"{prefix}channel-settings-value",
         "TopicStatus": f"{prefix}headquarters-status-value",
         "Erasure": f"{prefix}erasures-value",
     }

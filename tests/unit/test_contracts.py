@@ -256,6 +256,7 @@ def test_every_avro_topic_names_a_contract() -> None:
         "retail-transactions": "RetailTransaction",
         "transaction-replies": "TransactionReply",
         "channel-status": "Heartbeat",
+        "channel-settings": "ChannelSettings",
         "headquarters-status": "TopicStatus",
         "erasures": "Erasure",
     }

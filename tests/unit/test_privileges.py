@@ -29,6 +29,7 @@ STORE = {
     ("topic", "customers", "DESCRIBE_CONFIGS"),
     ("topic", "channel-replies", "READ"),
     ("topic", "transaction-replies", "READ"),
+    ("topic", "channel-settings", "READ"),
     ("topic", "headquarters-status", "READ"),
     ("topic", "schemas", "READ"),
     ("group", "channel.store-1", "READ"),

@@ -1,7 +1,7 @@
 """The customers worker: from `async-customers` to account numbers, snapshots and replies.
 
 Input: `async-customers`, as a member of the consumer group `headquarters`; at most as many workers as partitions.
-Output: headquarters' database; `customers`, `channel-replies`, `erasures` and `async-customers.dlq`.
+Output: headquarters' database; `customers`, `channel-replies`, `erasures`, `channel-settings`, `async-customers.dlq`.
 Guarantee: one account number per customer, whatever crashes. The database commits first, then Kafka with the offsets.
 
     crash                            effect
@@ -40,6 +40,7 @@ from tenten.consumers.headquarters.customers.outputs import (
     replies,
     snapshots,
 )
+from tenten.consumers.headquarters.customers.registrar import Registrar
 from tenten.consumers.headquarters.customers.scheduled_verification import verify_when_due
 from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
 from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
@@ -66,6 +67,7 @@ from tenten.schemas.topics import (
     ASYNC_CUSTOMERS,
     ASYNC_CUSTOMERS_DLQ,
     CHANNEL_REPLIES,
+    CHANNEL_SETTINGS,
     CUSTOMERS,
     ERASURES,
     HEADQUARTERS_STATUS,
@@ -116,6 +118,9 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stack.enter_context(BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))),
             stack.enter_context(BackgroundThread("verification", stop, partial(verify_when_due, settings, engine))),
             stack.enter_context(BackgroundThread("held", stop, touches.run)),
+            stack.enter_context(
+                BackgroundThread("registrar", stop, Registrar(settings, engine, headers["ChannelSettings"]).run)
+            ),
         ]
         prefetcher = stack.enter_context(
             Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, registry.known, guard.partitions))
@@ -209,7 +214,7 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: Cha
     """
     check_version(engine, "headquarters")
     refuse_half_recovered(engine)
-    topic_ids(settings, map(settings.topic, (ERASURES, HEADQUARTERS_STATUS)))
+    topic_ids(settings, map(settings.topic, (ERASURES, HEADQUARTERS_STATUS, CHANNEL_SETTINGS)))
     headers = publish_schemas(settings)
     guard.check_connections()
     begin_with_settings(settings, engine, "headquarters run")

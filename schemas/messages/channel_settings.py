@@ -1,0 +1,108 @@
+"""The settings of a channel as headquarters publishes them, with their way from Avro."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeDefinition:
+    """An extra field that headquarters has defined."""
+
+    name: str
+    kind: str
+    """text, integer, decimal, boolean or currency; a later release may know others."""
+    entities: tuple[str, ...]
+    """Where it is used: customer, order, sale."""
+    label: str = ""
+    mandatory: bool = False
+    initial: str | None = None
+    """The value of a new customer, order or sale without one, as text."""
+    choices: tuple[str, ...] = ()
+    """The values of a text; empty: any."""
+    minimum: str | None = None
+    maximum: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegalEntitySettings:
+    """The legal entity of a channel, as far as a channel needs it."""
+
+    name: str
+    country: str
+    currency: str
+    language: str
+    customer_groups: tuple[str, ...] = ()
+    """Empty: any."""
+    attributes: tuple[AttributeDefinition, ...] = ()
+    """Empty: any attribute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCustomerSettings:
+    """Defaults of a channel's new customers. Enums are in lower case; None: the legal entity's value."""
+
+    customer_type: str = "person"
+    customer_group: str = ""
+    receipt_preference: str = "none"
+    currency: str | None = None
+    language: str | None = None
+    affiliations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAnswer:
+    """Headquarters' answer to an attempt to join as a channel."""
+
+    nonce: str
+    """As in the attempt that it answers."""
+    outcome: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """All that a channel needs to know from headquarters."""
+
+    channel_id: str
+    version: int
+    """Number of the last change of headquarters' settings when this was published; a restored headquarters counts from
+    a lower number again."""
+    published_at: datetime
+    legal_entity: LegalEntitySettings
+    address_books: tuple[str, ...] = ()
+    offline_customers: str = "all"
+    """all, own or none."""
+    creation: str = "async"
+    sync_milliseconds: int = 2_000
+    time_zone: str = "UTC"
+    cut_off_hour: int = 0
+    """The hour at which a business day begins."""
+    new_customers: NewCustomerSettings = NewCustomerSettings()
+    may_erase: bool = False
+    kid: str | None = None
+    """The id of the only key with which headquarters accepts the channel's records."""
+    headquarters_public_key: bytes | None = None
+    suspended: str | None = None
+    """Why headquarters accepts no records of the channel at the moment."""
+    joins: tuple[JoinAnswer, ...] = ()
+    """The newest answers to attempts to join, the newest last."""
+
+
+def channel_settings_from_avro(record: Mapping[str, Any]) -> ChannelSettings:
+    """The settings from a decoded Avro record."""
+    entity = record["legal_entity"]
+    definitions = tuple(AttributeDefinition(**_with_tuples(item)) for item in entity["attributes"])
+    return ChannelSettings(
+        **{
+            **_with_tuples(record),
+            "legal_entity": LegalEntitySettings(**{**_with_tuples(entity), "attributes": definitions}),
+            "new_customers": NewCustomerSettings(**_with_tuples(record["new_customers"])),
+            "joins": tuple(JoinAnswer(**answer) for answer in record["joins"]),
+        }
+    )
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,0 +1,95 @@
+"""The settings of channels as they are published: each with everything that its channel needs."""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from tenten.registry.tables import registry_version
+from tenten.schemas.messages import (
+    ChannelSettings,
+    JoinAnswer,
+    LegalEntitySettings,
+    NewCustomerSettings,
+)
+
+
+class MarkedSettings(NamedTuple):
+    """The settings of a channel, and the mark that `settings_marks` has for them."""
+
+    settings: ChannelSettings
+    mark: str
+
+
+def settings_marks(headquarters: Connection) -> dict[str, str]:
+    """A mark of the settings of each channel, by channel id: another one as soon as any of them has changed.
+
+    Reads every channel, and computes in the database: some 50 ms for 10,000 channels.
+    """
+    return {row.channel_id: row.mark for row in headquarters.execute(_RESOLVED, _ALL_MARKS)}
+
+
+def read_marked_settings(
+    headquarters: Connection, channel_ids: Collection[str], now: datetime
+) -> Iterator[MarkedSettings]:
+    """The settings of these channels, with their marks. A channel that was removed is left out."""
+    version = registry_version(headquarters)
+    change_id = 0 if version is None else version.change_id
+    for row in headquarters.execute(_RESOLVED, {"channels": [*channel_ids], "with_content": True}):
+        yield MarkedSettings(_channel_settings(row, change_id, now), row.mark)
+
+
+def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
+    channel: Mapping[str, Any] = row.channel
+    return ChannelSettings(
+        channel_id=row.channel_id,
+        version=version,
+        published_at=now,
+        legal_entity=_legal_entity(row.entity),
+        address_books=tuple(channel["address_books"]),
+        creation=channel["creation"],
+        sync_milliseconds=round(1_000 * channel["sync_seconds"]),
+        time_zone=channel["time_zone"],
+        new_customers=_new_customers(channel["default_customer"]),
+        joins=tuple(JoinAnswer(**answer) for answer in row.joins or ()),
+    )
+
+
+def _legal_entity(entity: Mapping[str, Any]) -> LegalEntitySettings:
+    return LegalEntitySettings(
+        name=entity["legal_entity"],
+        country=entity["country"],
+        currency=entity["currency"],
+        language=entity["language"],
+    )
+
+
+def _new_customers(table: Mapping[str, Any]) -> NewCustomerSettings:
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    return NewCustomerSettings(**fields)
+
+
+_RESOLVED: Final = text(
+    """
+    WITH entities AS MATERIALIZED (
+        SELECT legal_entity, content, md5(content::text) AS mark
+        FROM (SELECT legal_entity, to_jsonb(entity) - 'changed_at' AS content FROM legal_entities AS entity) AS entity
+    ),
+    resolved AS (
+        SELECT channel_id, to_jsonb(channel) - 'changed_at' AS channel, entities.content AS entity,
+               entities.mark AS entity_mark, CAST(NULL AS jsonb) AS joins
+        FROM channels AS channel JOIN entities USING (legal_entity)
+        WHERE CAST(:channels AS text[]) IS NULL OR channel_id = ANY (CAST(:channels AS text[]))
+    )
+    SELECT channel_id, md5(concat_ws('|', channel, entity_mark, joins)) AS mark,
+           CASE WHEN :with_content THEN channel END AS channel, CASE WHEN :with_content THEN entity END AS entity,
+           CASE WHEN :with_content THEN joins END AS joins
+    FROM resolved ORDER BY channel_id
+    """
+)
+"""Everything that the records of channels are made from (null: of all channels), with its mark: a column that is added
+is published when it changes.
+"""
+
+_ALL_MARKS: Final = {"channels": None, "with_content": False}

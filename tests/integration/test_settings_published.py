@@ -1,0 +1,209 @@
+"""Headquarters publishes the settings of channels: what has changed, once, and after a crash the rest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaException
+from sqlalchemy import Engine
+
+from tenten.avro.wire import contract
+from tenten.consumers.headquarters.customers import held_touches, registrar, settings_publisher
+from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
+from tenten.kafka.topics_admin import admin_client, apply_topics, topic_exists
+from tenten.runtime.errors import TransactionFailed
+from tenten.schemas.topics import CHANNEL_SETTINGS
+from tenten.sql.engine import open_database
+from tests.forked import run_to_failpoint
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
+from tests.settings_file import channel
+from tests.waiting import wait_for
+
+NOT_STOPPED = Event()
+
+
+@pytest.fixture
+def engine(scene: Scene) -> Iterator[Engine]:
+    """Headquarters' database."""
+    opened = open_database(scene.url)
+    yield opened
+    opened.dispose()
+
+
+@contextmanager
+def publishing(scene: Scene, engine: Engine) -> Iterator[SettingsPublisher]:
+    """A publisher that has read the topic, with Avro's own framing."""
+    publisher = SettingsPublisher(scene.settings, engine, contract("ChannelSettings").header)
+    try:
+        publisher.begin()
+        yield publisher
+    finally:
+        publisher.close()
+
+
+def published(scene: Scene, count: int) -> list[tuple[str, dict[str, Any] | None]]:
+    """All records of the topic, by channel and then in their order, as soon as there are so many."""
+    found: list[tuple[str, dict[str, Any] | None]] = []
+
+    def have_arrived() -> bool:
+        found.extend(follower.more())
+        return len(found) >= count
+
+    with scene.follow("channel-settings", "ChannelSettings") as follower:
+        wait_for(have_arrived, f"{count} records")
+        # Not one more.
+        found.extend(follower.more())
+    return sorted(found, key=lambda record: record[0])
+
+
+def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> None:
+    """Resolved: the legal entity with its country, currency and language, and every setting of the channel."""
+    # given
+    profile = 'creation = "sync"\nsync_seconds = 4.5\ntime_zone = "America/Chicago"\n'
+    defaults = '[channels.austin.default_customer]\ncustomer_type = "organization"\naffiliations = ["vip", "b2b"]\n'
+    scene.toml.write_text(scene.toml.read_text() + channel("austin", address_books=["US", "TX"]) + profile + defaults)
+    scene.apply_settings()
+    # when
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 4
+    # then
+    (_, austin), *_ = published(scene, 4)
+    assert austin is not None
+    assert austin.pop("version") == 2
+    assert austin.pop("published_at") is not None
+    assert austin == {
+        "channel_id": "austin",
+        "legal_entity": {
+            "name": "usrt",
+            "country": "US",
+            "currency": "USD",
+            "language": "en-US",
+            "customer_groups": [],
+            "attributes": [],
+        },
+        "address_books": ["TX", "US"],
+        "offline_customers": "all",
+        "creation": "sync",
+        "sync_milliseconds": 4_500,
+        "time_zone": "America/Chicago",
+        "cut_off_hour": 0,
+        "new_customers": {
+            "customer_type": "organization",
+            "customer_group": "",
+            "receipt_preference": "none",
+            "currency": None,
+            "language": None,
+            "affiliations": ["b2b", "vip"],
+        },
+        "may_erase": False,
+        "kid": None,
+        "headquarters_public_key": None,
+        "suspended": None,
+        "joins": [],
+    }
+
+
+def test_running_worker_publishes_a_change_as_soon_as_it_is_notified(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the notification alone: nothing looks again before a day has passed. Only the changed channel is sent, and a
+    removed one gets a tombstone.
+    """
+    # given
+    monkeypatch.setattr(registrar, "LOOK_SECONDS", 86_400.0)
+    monkeypatch.setattr(held_touches, "CHECK_SECONDS", 86_400.0)
+    names = sorted(LEGAL_ENTITY_BY_CHANNEL)
+    with scene.headquarters():
+        assert [key for key, _ in published(scene, 3)] == names
+        # when
+        document = scene.toml.read_text()
+        scene.toml.write_text(document.replace(channel("dallas"), channel("dallas", address_books=["TX"])))
+        scene.apply_settings()
+        # then
+        assert [key for key, _ in published(scene, 4)] == ["dallas", *names]
+        # when
+        scene.toml.write_text(document.replace(channel("dallas"), ""))
+        scene.apply_settings()
+        # then
+        of_dallas = [value for key, value in published(scene, 5) if key == "dallas"]
+    assert [value and value["address_books"] for value in of_dallas] == [[], ["TX"], None]
+
+
+def test_next_publisher_sends_only_what_the_topic_lacks(scene: Scene, engine: Engine) -> None:
+    """After a restart nothing; what changed while none ran; all of a recreated topic; and what a restored database has
+    otherwise than the topic.
+    """
+    # given
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 3
+        assert publisher.publish(NOT_STOPPED) == 0
+    # when, then: a restart
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 0
+    # when, then: an older copy of the database, which knows nothing of what was published since
+    scene.query("UPDATE channels SET time_zone = 'Europe/Berlin' WHERE channel_id = 'munich'")
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 1
+    scene.query("UPDATE channels SET time_zone = 'UTC' WHERE channel_id = 'munich'")
+    scene.query("UPDATE legal_entities SET language = 'de-AT' WHERE legal_entity = 'demf'")
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 1
+        # when, then: the topic is deleted and created again
+        name = scene.settings.topic(CHANNEL_SETTINGS)
+        admin_client(scene.settings).delete_topics([name])[name].result()
+        wait_for(lambda: not topic_exists(scene.settings, name), "the deletion")
+        apply_topics(scene.settings)
+        assert publisher.was_recreated()
+        publisher.begin()
+        assert publisher.publish(NOT_STOPPED) == 3
+    assert [value and value["legal_entity"]["language"] for _, value in published(scene, 3)] == [
+        "en-US",
+        "en-US",
+        "de-AT",
+    ]
+
+
+def test_publisher_that_was_frozen_cannot_overwrite_its_successor(scene: Scene, engine: Engine) -> None:
+    """Its older settings would stay on the topic for ever."""
+    # given
+    with publishing(scene, engine) as frozen:
+        frozen.publish(NOT_STOPPED)
+        scene.query("UPDATE channels SET time_zone = 'Europe/Berlin' WHERE channel_id = 'munich'")
+        # when
+        with publishing(scene, engine) as successor:
+            assert successor.publish(NOT_STOPPED) == 1
+            with pytest.raises((TransactionFailed, KafkaException)):
+                frozen.publish(NOT_STOPPED)
+    # then
+    assert len(published(scene, 4)) == 4
+
+
+def test_killed_publisher_is_continued_where_it_was(
+    scene: Scene, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that were committed are not sent again."""
+    # given
+    code = (
+        "import threading\n"
+        "from pathlib import Path\n"
+        "from tenten.avro.wire import contract\n"
+        "from tenten.consumers.headquarters.customers import settings_publisher\n"
+        "from tenten.settings import load_settings\n"
+        "from tenten.sql.engine import open_database\n"
+        "settings_publisher.RECORDS_MAX = 1\n"
+        "settings = load_settings(Path('tenten.toml'))\n"
+        "engine = open_database(settings.headquarters_database())\n"
+        "header = contract('ChannelSettings').header\n"
+        "publisher = settings_publisher.SettingsPublisher(settings, engine, header)\n"
+        "publisher.begin()\n"
+        "publisher.publish(threading.Event())\n"
+    )
+    run_to_failpoint(code, "registrar.after_batch@2", scene.toml.parent)
+    # when
+    monkeypatch.setattr(settings_publisher, "RECORDS_MAX", 1)
+    with publishing(scene, engine) as publisher:
+        # then
+        assert publisher.publish(NOT_STOPPED) == 1
+    assert [key for key, _ in published(scene, 3)] == sorted(LEGAL_ENTITY_BY_CHANNEL)
