@@ -1,6 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 4
+WORKERS ?= 6
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
