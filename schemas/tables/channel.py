@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import JSON, BigInteger, Column, Date, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
+from tenten.schemas.tables.keys import identity_table, relay_state_table
 from tenten.schemas.tables.types import (
     IDENTITY,
     NAMING,
@@ -178,3 +179,6 @@ loyalty_cards: Final = Table(
         sqlite_where=text("status = 'kept'"),
     ),
 )
+
+identity: Final = identity_table(metadata)
+relay_state: Final = relay_state_table(metadata)

@@ -57,7 +57,10 @@ def upgrade_all(settings: "Settings", store: "StoreSettings | None" = None) -> N
 
 
 def upgrade_headquarters_database(settings: "Settings", store: "StoreSettings | None" = None) -> None:
-    """Create or migrate headquarters' tables; `store` takes the settings, by default into a new registry only."""
+    """Create or migrate headquarters' tables, and make its key pair; `store` takes the settings, by default into a new
+    registry only.
+    """
+    from tenten.identity.headquarters_keys import ensure_headquarters_keys
     from tenten.sql.engine import open_database
     from tenten.sql.migrations import upgrade_headquarters
 
@@ -66,6 +69,8 @@ def upgrade_headquarters_database(settings: "Settings", store: "StoreSettings | 
     engine = open_database(address)
     try:
         upgrade_headquarters(engine)
+        with engine.begin() as headquarters:
+            ensure_headquarters_keys(headquarters)
         (store or _store_first_settings)(engine, settings)
     finally:
         engine.dispose()

@@ -36,7 +36,7 @@ def apply_registry(
     if broken:
         raise InputRejected(broken)
     with engine.begin() as headquarters:
-        headquarters.execute(_LOCK)
+        lock_registry(headquarters)
         changes = differences(read_registry(headquarters), wanted)
         refuse_impossible(headquarters, wanted, changes, to_remove)
         if not dry_run:
@@ -50,7 +50,7 @@ def add_to_registry(engine: Engine, wanted: Registry, *, source: str) -> Differe
     Raises: `SettingsError` for changes that are refused, then nothing was changed.
     """
     with engine.begin() as headquarters:
-        headquarters.execute(_LOCK)
+        lock_registry(headquarters)
         return _add(headquarters, wanted, source)
 
 
@@ -65,7 +65,7 @@ def fill_new_registry(engine: Engine, wanted: Registry, *, source: str) -> Diffe
         is_new = registry_version(headquarters) is None
     if is_new:
         with engine.begin() as headquarters:
-            headquarters.execute(_LOCK)
+            lock_registry(headquarters)
             if registry_version(headquarters) is None:
                 return _add(headquarters, wanted, source)
     return Differences()
@@ -92,6 +92,20 @@ def _write(
         return
     now = datetime.now(UTC)
     write_registry(headquarters, wanted, changes, now)
+    record_changes(headquarters, changes, operator=operator, source=source, now=now)
+
+
+def lock_registry(headquarters: Connection) -> None:
+    """Wait until no other transaction changes the registry, and let none do so until this one ends. Every change of the
+    registry, of keys and of suspensions begins with this.
+    """
+    headquarters.execute(_LOCK)
+
+
+def record_changes(
+    headquarters: Connection, changes: Differences, *, operator: str | None, source: str, now: datetime
+) -> None:
+    """Give the registry a new version, with these changes in its history; notify the workers at the commit."""
     write_history(headquarters, changes, operator=operator, source=source, now=now)
     headquarters.execute(text(f"NOTIFY {SETTINGS_CHANNEL}"))
 

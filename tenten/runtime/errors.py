@@ -21,6 +21,7 @@ TentenError
 ├── NoSuchTransaction           no order, cash-and-carry sale or end of day has this id here
 ├── NoSuchDeadLetter            no dead letter has this position
 ├── NoSuchHeldEvent             headquarters does not hold an event with this id
+├── KeyNotAccepted              the public key of a store was revoked, or belongs to another channel
 ├── InputRejected               the input violates rules; nothing was written
 │   ├── CustomerRejected        of customers
 │   └── TransactionRejected     of orders, sales or ends of day
@@ -109,6 +110,10 @@ class NoSuchCustomer(TentenError):
 
 class NoSuchTransaction(TentenError):
     """No order, cash-and-carry sale or end of day has this id here."""
+
+
+class KeyNotAccepted(TentenError):
+    """A public key cannot be added to a channel: it was revoked, or belongs to another one."""
 
 
 class InputRejected(TentenError):

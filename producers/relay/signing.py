@@ -1,0 +1,92 @@
+"""What the relay signs with, looked at about once a second: after a change it sends its unsettled rows again.
+
+Headquarters answers no row that was signed with another key, or sent while the channel was suspended. The database
+remembers with what rows were sent last, so a change while the relay did not run counts as well.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select
+from structlog import get_logger
+
+from tenten.identity.signing import RecordSigner
+from tenten.identity.store_identity import read_identity, read_kid
+from tenten.producers.relay.maintenance import queue_again
+from tenten.producers.relay.producer import RelayProducer
+from tenten.schemas.tables.channel import relay_state
+
+log = get_logger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""How often the relay looks whether its key is another one."""
+
+
+class Sending(NamedTuple):
+    """With what rows are sent."""
+
+    kid: str | None
+    """The id of the key; None for a store that has not joined."""
+    is_suspended: bool
+
+
+class Signing:
+    """Sets the signer of the producer, and queues unsettled rows again after a change.
+
+    A relay sends nothing while `pauses` is true, and calls `next_step` when none of its rows is on its way.
+    """
+
+    def __init__(self, connection: Connection, producer: RelayProducer) -> None:
+        """The connection is in autocommit mode."""
+        self._connection = connection
+        self._producer = producer
+        self._sent_with = _read_sent_with(connection)
+        self._now = self._sent_with
+        self._look_at = 0.0
+        self._has_signer = False
+        self._steps: Iterator[None] | None = None
+
+    def pauses(self) -> bool:
+        """Whether no row may be sent now: the channel is suspended, or has another key than that of the signer."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._now = Sending(kid=read_kid(self._connection), is_suspended=False)
+        return self._now.is_suspended or self._now != self._sent_with or not self._has_signer
+
+    def next_step(self) -> bool:
+        """Adapt to what has changed, in small steps; whether more are left. Idempotent after a crash."""
+        if self._now.is_suspended:
+            if not self._sent_with.is_suspended:
+                self._remember(self._sent_with._replace(is_suspended=True))
+            return False
+        if self._steps is None:
+            self._set_signer()
+            self._steps = self._queue_again(self._now) if self._now != self._sent_with else iter(())
+        for _ in self._steps:
+            return True
+        self._steps = None
+        return False
+
+    def _set_signer(self) -> None:
+        identity = read_identity(self._connection)
+        self._producer.signer = None if identity is None else RecordSigner.of_store(identity)
+        self._now = self._now._replace(kid=None if identity is None else identity.kid)
+        self._has_signer = True
+
+    def _queue_again(self, now: Sending) -> Iterator[None]:
+        """Queue all unsettled rows again, and remember with what they are sent from now on."""
+        log.info("signing_changed", channel=self._producer.channel, kid=now.kid)
+        for aggregate_type in self._producer.topic_names:
+            yield from queue_again(self._connection, aggregate_type)
+        self._remember(now)
+
+    def _remember(self, sent_with: Sending) -> None:
+        self._connection.execute(delete(relay_state))
+        self._connection.execute(insert(relay_state).values(id=1, **sent_with._asdict()))
+        self._sent_with = sent_with
+
+
+def _read_sent_with(connection: Connection) -> Sending:
+    row = connection.execute(select(relay_state.c.kid, relay_state.c.is_suspended)).one_or_none()
+    return Sending(kid=None, is_suspended=False) if row is None else Sending(row.kid, row.is_suspended)

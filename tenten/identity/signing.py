@@ -1,0 +1,55 @@
+"""The headers by which a record proves its writer, and the signer that adds them."""
+
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from tenten.avro.wire import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC
+from tenten.identity.keys import KeyPair, kid, record_key, record_mac
+from tenten.identity.store_identity import StoreIdentity
+
+KID: Final = "kid"
+"""Header: the id of the key of the record's writer, as text."""
+
+MAC: Final = "mac"
+"""Header: the message authentication code of the record, 32 bytes."""
+
+CUSTOMER_EVENT_MAC: Final = "customer-event-mac"
+"""Header of a transaction: the code of the customer event inside it, as that would be sent to `async-customers`."""
+
+SigningHeaders = list[tuple[str, str | bytes | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSigner:
+    """Adds the headers of one writer."""
+
+    kid: str
+    key: bytes = field(repr=False)
+    """The key of the records between this writer and headquarters."""
+
+    @classmethod
+    def of_store(cls, identity: StoreIdentity) -> Self:
+        """The signer of a store. Raises: `ValueError` for keys that are not valid."""
+        return cls(kid=identity.kid, key=record_key(identity.private_key, identity.headquarters_public_key))
+
+    @classmethod
+    def of_headquarters(cls, pair: KeyPair) -> Self:
+        """The signer of headquarters, which alone has the key of its own records."""
+        return cls(kid=kid(pair.public_key), key=record_key(pair.private_key, pair.public_key))
+
+    def headers(self, logical_topic: str, record_key: bytes, value: bytes) -> SigningHeaders:
+        """The headers of a record: the framed value on the topic of this name, without prefix."""
+        return [(KID, self.kid), (MAC, self.mac(logical_topic, record_key, value))]
+
+    def mac(self, logical_topic: str, record_key: bytes, value: bytes) -> bytes:
+        """The code of a record alone."""
+        return record_mac(self.key, logical_topic, record_key, body_of(value))
+
+
+def body_of(value: bytes) -> bytes:
+    """The Avro bytes of a framed value; all of a value that has no framing."""
+    if value.startswith(SINGLE_OBJECT_MAGIC) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
+        return value[SINGLE_OBJECT_HEADER_BYTES:]
+    if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
+        return value[CONFLUENT_HEADER_BYTES:]
+    return value
