@@ -10,13 +10,16 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from structlog import get_logger
 
 from tenten.avro.wire import WriterSchemas, contract, encode, reframe
+from tenten.identity.signing import CUSTOMER_EVENT_MAC, RecordSigner
 from tenten.kafka.client_config import producer_configuration
 from tenten.kafka.client_errors import ErrorListener
-from tenten.kafka.records import Headers, produce
+from tenten.kafka.records import Headers
+from tenten.kafka.records import produce as send_when_free
 from tenten.kafka.schema_registry import value_headers
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.producers.outbox.queue import QueuedRow
 from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX
+from tenten.producers.relay.embedded_event import embedded_event
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
@@ -71,6 +74,8 @@ class TopicRoute(NamedTuple):
     """Replaces the header of payloads with the one that readers expect; None to leave payloads unchanged."""
     key: str | None
     """The key of every record; None for the aggregate's id."""
+    logical_topic: str
+    """The topic's name without prefix."""
 
 
 class RelayProducer:
@@ -89,6 +94,8 @@ class RelayProducer:
         self._sent: list[tuple[int, str]] = []
         self.sent_bytes = 0
         """The payload bytes of these rows."""
+        self.signer: RecordSigner | None = None
+        """Signs the rows that are sent from now on; None for a store that has no key."""
         self._acknowledged_at = time.monotonic()
         self._failed: dict[str, KafkaError] = {}
         self._error_listener = ErrorListener()
@@ -133,7 +140,7 @@ class RelayProducer:
         return False
 
     def _route(self, topic: Topic, headers: Mapping[str, bytes], key: str | None) -> TopicRoute:
-        return TopicRoute(self.settings.topic(topic), framing(headers[topic.value], topic.value), key)
+        return TopicRoute(self.settings.topic(topic), framing(headers[topic.value], topic.value), key, topic.name)
 
     def refresh_topics(self) -> None:
         """Read the current topic ids. Raises: `KafkaRefused`, `KafkaException`."""
@@ -153,16 +160,19 @@ class RelayProducer:
         too_large = []
         for row in rows:
             sequence, event_id, aggregate_type, aggregate_id, kind, payload = row
-            topic, framing, fixed_key = routes[aggregate_type]
+            topic, framing, fixed_key, logical_topic = routes[aggregate_type]
             key = fixed_key or aggregate_id
             value = payload if framing is None else framing(payload)
             if aggregate_type == CUSTOMER and len(value) > EVENT_BYTES_MAX:
                 too_large.append(row)
                 continue
+            headers: Headers = [("id", event_id), ("type", kind)]
+            if self.signer is not None:
+                headers += _signatures(self.signer, aggregate_type, logical_topic, key, value)
             try:
-                produce(topic, value, key, headers=[("id", event_id), ("type", kind)])
+                produce(topic, value, key, headers=headers)
             except BufferError:
-                if not self._send_when_free(row, value, stop):
+                if not send_when_free(self._producer, topic, key, value, headers=headers, stop=stop):
                     break
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
@@ -174,12 +184,6 @@ class RelayProducer:
         if rows:
             failpoint("relay.after_produce")
         return too_large
-
-    def _send_when_free(self, row: QueuedRow, value: bytes, stop: Event) -> bool:
-        """Queue one row as soon as the producer's queue has room; False when `stop` is set before that."""
-        route = self._routes[row.aggregate_type]
-        headers: Headers = [("id", row.event_id), ("type", row.type)]
-        return produce(self._producer, route.topic, route.key or row.aggregate_id, value, headers=headers, stop=stop)
 
     def acknowledged(self, stop: Event) -> list[int]:
         """Wait, without limit, until the broker has all rows that were sent, and return their sequences.
@@ -234,6 +238,17 @@ class RelayProducer:
 
     def _delivery_failed(self, error: KafkaError, message: Message) -> None:
         self._failed[(message.key() or b"").decode()] = error
+
+
+def _signatures(signer: RecordSigner, aggregate_type: str, logical_topic: str, key: str, value: bytes) -> Headers:
+    """The headers by which a record proves its writer; of a transaction also those of the customer event inside it."""
+    headers = signer.headers(logical_topic, key.encode(), value)
+    if aggregate_type == RETAIL_TRANSACTION:
+        event = embedded_event(value)
+        if event is not None:
+            code = signer.mac(ASYNC_CUSTOMERS.name, event.customer_id, event.value)
+            headers.append((CUSTOMER_EVENT_MAC, code))
+    return headers
 
 
 def framing(header: bytes, name: str = ASYNC_CUSTOMERS.value) -> Callable[[bytes], bytes] | None:

@@ -66,6 +66,14 @@ class QueueFeed:
             self._delete(self._take_finished())
         return max(0.0, self._delete_at - time.monotonic())
 
+    def delete_finished(self) -> None:
+        """Delete the entries of all finished rows now: one that is queued again after that is a new entry. Waits for
+        the rows that are being read ahead.
+        """
+        if self._ahead is not None:
+            self._ahead.result()
+        self._delete(self._take_finished())
+
     def _take_finished(self) -> list[int]:
         finished, self._finished = self._finished, []
         self._delete_at = float("inf")

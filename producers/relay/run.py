@@ -2,9 +2,10 @@
 
 Input: the rows of the outbox that are in the outbox queue. Output: one record per row with the headers `id` and `type`;
 customers' events are keyed by customer, orders, sales and ends of day by channel.
+A store that has joined signs its records, so that headquarters knows who wrote them.
 Promise: every row is sent at least once, the rows of a key in their order; a row leaves the outbox queue only after the
-broker has acknowledged it. A crash at any point repeats rows and loses none. A row without a reply after an hour, or
-sent to a topic that was recreated, is sent again. Only one relay per channel can run.
+broker has acknowledged it. A crash at any point repeats rows and loses none. A row without a reply after an hour, sent
+to a topic that was recreated, or signed with an earlier key, is sent again. Only one relay per channel can run.
 
 A single row is read, sent and acknowledged, and its entry deleted a little later. Of a backlog, the next rows are read
 while those before are being sent, and the broker's acknowledgement is waited for now and then.
@@ -28,6 +29,7 @@ from tenten.producers.relay.heartbeat import HeartbeatThread
 from tenten.producers.relay.maintenance import Maintenance, check_topics
 from tenten.producers.relay.producer import DeliveryFailed, RelayProducer
 from tenten.producers.relay.queue_feed import QueueFeed
+from tenten.producers.relay.signing import Signing
 from tenten.producers.till.loyalty import issue_reserved_cards
 from tenten.producers.till.open_channel import OpenChannel, open_channel
 from tenten.runtime.error_codes import error_code, is_full, is_transient
@@ -131,6 +133,7 @@ def relay(
 ) -> None:
     """Relay until `stop` is set. Raises: `DeliveryFailed`; errors of the database and of maintenance."""
     dialect = connection.dialect.name
+    signing = Signing(connection, producer)
     cards_at = read_at = 0.0
     with (
         closing(CommitListener(connection, table.WAKE_CHANNEL)) as wake,
@@ -147,9 +150,9 @@ def relay(
             if monotonic() >= cards_at and not stop.is_set():
                 cards_at = monotonic() + CARDS_SECONDS
                 issue_reserved_cards(opened, connection)
-            queued = NOTHING
+            queued, pauses = NOTHING, signing.pauses()
             if monotonic() >= read_at and not stop.is_set():
-                queued = feed.read()
+                queued = NOTHING if pauses else feed.read()
                 read_at = 0.0 if queued.has_more else monotonic() + _POLL_SECONDS
             if producer.sent_rows and (not queued.rows or _is_full(producer)):
                 sent_rows = producer.sent_rows
@@ -160,6 +163,10 @@ def relay(
             for row in producer.send(queued.rows, stop):
                 _reject_too_large(connection, row)
                 feed.finish([row.sequence])
+            if pauses and not producer.sent_rows:
+                feed.delete_finished()
+                has_steps_left |= signing.next_step()
+                read_at = 0.0 if not signing.pauses() else read_at
             if not producer.sent_rows and not queued.has_more:
                 producer.serve()
                 seconds_max = min(feed.delete_when_due(), read_at - monotonic())

@@ -226,6 +226,11 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "relay_resumed": LogEvent(
         level="info", fields=("channel", "waited_seconds"), meaning="The broker acknowledged the batch."
     ),
+    "signing_changed": LogEvent(
+        level="info",
+        fields=("channel", "kid"),
+        meaning="The relay has another key, or its channel is no longer suspended; unsettled rows are sent again.",
+    ),
     "outbox_requeued": LogEvent(
         level="info", fields=("rows",), meaning="Outbox rows without a reply were queued to be sent again."
     ),
