@@ -61,7 +61,7 @@ LONG_FILES = (
 )
 """The files that take longest begin first, so that no worker process is left alone with one of them at the end."""
 
-_DIRECTORIES = ("unit", "integration", "acceptance", "faults", "upgrade")
+_DIRECTORIES = ("unit", "integration", "acceptance", "faults", "hostile", "upgrade")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from sqlalchemy import Engine, select
@@ -23,7 +23,7 @@ from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.errors import NoSuchDeadLetter
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.headquarters import dead_letter_decisions
-from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS_DLQ, DEAD_LETTERS_OF, Topic
+from tenten.schemas.topics import ALL, ASYNC_CUSTOMERS_DLQ, DEAD_LETTERS_OF, RECORD_BYTES_MAX, Topic
 
 _CONNECT: Final = "__connect.errors."
 _OURS: Final = "x-dlq-"
@@ -38,13 +38,46 @@ DEAD_LETTER_HEADERS: Final[Mapping[str, str]] = {
     f"{_OURS}reason": "Why the record is unreadable, as a code.",
     f"{_OURS}attempt": "How many times the record has become a dead letter; more than 1 after a replay.",
     f"{_OURS}failed-at": "When the record became a dead letter: ISO 8601, UTC, milliseconds.",
+    f"{_OURS}cut-from-bytes": (
+        "The size of a record that was too large to be kept, which its writer had compressed. The dead letter has the "
+        "beginning of its key and value, and none of its headers; it cannot be replayed."
+    ),
 }
 """The headers of a dead letter by name, with their meaning. The record's own headers come before them."""
 
+_KEPT_BYTES_MAX: Final = 2 * RECORD_BYTES_MAX - 64 * 1024
+"""The largest record that is kept whole: with `DEAD_LETTER_HEADERS` it fits the topic, however little it can be
+compressed."""
 
-def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> Headers:
-    """The record's own headers, followed by `DEAD_LETTER_HEADERS`."""
-    own = [(name, value) for name, value in headers_of(message) if not name.startswith((_CONNECT, _OURS))]
+_CUT_KEY_BYTES: Final = 1_024
+_CUT_VALUE_BYTES: Final = 64 * 1024
+"""What is kept of the key and the value of a larger record."""
+
+
+class Kept(NamedTuple):
+    """What a dead letter keeps of a record, with all headers."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def kept_record(message: Message, bad: UnreadableRow, now: datetime) -> Kept:
+    """The record byte for byte, or the beginning of one that is too large; its own headers, then those of tenten."""
+    key, value, all_headers = message.key(), message.value(), headers_of(message)
+    own: Headers = [(name, text) for name, text in all_headers if not name.startswith((_CONNECT, _OURS))]
+    size = len(key or b"") + len(value or b"") + sum(len(name) * 4 + len(text or b"") for name, text in all_headers)
+    if size <= _KEPT_BYTES_MAX:
+        return Kept(key, value, [*own, *_tenten_headers(message, bad, now)])
+    cut: Headers = [(f"{_OURS}cut-from-bytes", str(size).encode())]
+    return Kept(
+        None if key is None else key[:_CUT_KEY_BYTES],
+        None if value is None else value[:_CUT_VALUE_BYTES],
+        [*_tenten_headers(message, bad, now), *cut],
+    )
+
+
+def _tenten_headers(message: Message, bad: UnreadableRow, now: datetime) -> Headers:
     values = {
         f"{_CONNECT}topic": message.topic(),
         f"{_CONNECT}partition": message.partition(),
@@ -56,7 +89,7 @@ def dead_letter_headers(message: Message, bad: UnreadableRow, now: datetime) -> 
         f"{_OURS}attempt": _previous_attempts(message) + 1,
         f"{_OURS}failed-at": now.isoformat(timespec="milliseconds"),
     }
-    return [*own, *((name, str(values[name]).encode()) for name in DEAD_LETTER_HEADERS)]
+    return [(name, str(values[name]).encode()) for name in DEAD_LETTER_HEADERS if name in values]
 
 
 def _previous_attempts(message: Message) -> int:
@@ -103,6 +136,11 @@ class DeadLetter:
     def text(self) -> str:
         """Why it is unreadable, as a sentence without its subject."""
         return self.header(f"{_CONNECT}exception.message")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether only the beginning of its record was kept, so that it cannot be replayed."""
+        return f"{_OURS}cut-from-bytes" in dict(self.headers)
 
     @property
     def origin(self) -> str:
@@ -173,8 +211,8 @@ def find_dead_letter(
 def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) -> int:
     """Send these dead letters to their original topic, byte for byte; return their number.
 
-    Idempotent: an event that was read meanwhile counts as a repeat. A letter that the broker does not accept stays
-    open, the others are recorded as replayed.
+    Idempotent: an event that was read meanwhile counts as a repeat. A letter that was cut, or that the broker does not
+    accept, stays open; the others are recorded as replayed.
     Raises: `KafkaRefused`, `KafkaException`.
     """
     producer = Producer(producer_configuration(settings))
@@ -188,6 +226,8 @@ def replay(settings: Settings, engine: Engine, letters: Iterable[DeadLetter]) ->
             failures.append(error)
 
     for letter in letters:
+        if letter.is_cut:
+            continue
         _send_to_origin(producer, settings.topic(_read_topic(letter)), letter, partial(delivered, letter))
     unanswered = producer.flush(REQUEST_SECONDS)
     record_decision(settings, engine, replayed, "replayed")

@@ -14,7 +14,7 @@ from confluent_kafka import Message
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.primitives import leading_texts
 from tenten.avro.wire import Unreadable, WriterSchemas, header_bytes
-from tenten.consumers.headquarters.dead_letters import dead_letter_headers
+from tenten.consumers.headquarters.dead_letters import kept_record
 from tenten.kafka.records import headers_of
 from tenten.kafka.transaction_session import Batch
 from tenten.kafka.transactional_producer import Outputs
@@ -58,13 +58,15 @@ def stop_when_too_many(unreadable: UnreadableStreak, settings: Settings) -> None
 def send_dead_letters(
     settings: Settings, out: Outputs, batch: Batch, unreadable: tuple[UnreadableRow, ...], dead_letters: Topic
 ) -> None:
-    """Send each unreadable record unchanged, with the reason, in the transaction that commits its offset."""
+    """Send each unreadable record, unchanged unless it is too large, with the reason, in the transaction that commits
+    its offset.
+    """
     now = datetime.now(UTC)
     for bad in unreadable:
         message = batch.messages[bad.row]
-        headers = dead_letter_headers(message, bad, now)
+        kept = kept_record(message, bad, now)
         _, timestamp_ms = message.timestamp()
-        out.send(settings.topic(dead_letters), message.key(), message.value(), headers, timestamp_ms)
+        out.send(settings.topic(dead_letters), kept.key, kept.value, kept.headers, timestamp_ms)
 
 
 def leading_fields(

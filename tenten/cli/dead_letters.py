@@ -124,7 +124,8 @@ def replay(
 ) -> None:
     """Send dead letters to their topic again, byte for byte, for example after an upgrade.
 
-    Idempotent: headquarters recognizes repeats. A record that still cannot be read becomes a new dead letter.
+    Idempotent: headquarters recognizes repeats. A record that still cannot be read becomes a new dead letter. One that
+    was too large to be kept whole cannot be replayed, and stays open.
     """
     from tenten.consumers.headquarters.dead_letters import replay as replay_letters
 
@@ -133,10 +134,13 @@ def replay(
     with headquarters_engine(context) as (settings, engine):
         letters = _chosen(settings, engine, topics, wanted)
         replayed = replay_letters(settings, engine, letters)
+    cut = sum(letter.is_cut for letter in letters)
     if json:
         print_json({"replayed": replayed})
     else:
         report(f"{replayed} replayed")
+    if cut:
+        report(f"{cut} cannot be replayed: of a record that is too large only the beginning is kept. Discard them")
 
 
 @app.command(epilog=examples("tenten dead-letters discard 0/17 --yes", "tenten dead-letters discard --all --yes"))

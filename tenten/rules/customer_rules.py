@@ -15,7 +15,7 @@ from tenten.rules.customer import is_path
 from tenten.rules.customer_fast_path import state_passes
 from tenten.rules.field_rules import EmailAddress, FieldRule
 from tenten.rules.field_violations import is_unicode, violations
-from tenten.rules.limits import COUNTS_MAX, NAME_CHARACTERS_MAX
+from tenten.rules.limits import COUNTS_MAX, NAME_CHARACTERS_MAX, REASONS_MAX
 from tenten.schemas.messages import EMAIL, PHONE, Address, Attribute, Contact, CustomerState, CustomerType, Reason
 
 UNKNOWN_PATHS_MAX: Final = 100
@@ -23,10 +23,10 @@ UNKNOWN_PATHS_MAX: Final = 100
 
 
 def reasons(state: CustomerState) -> tuple[Reason, ...]:
-    """Every rule that the customer breaks, in the order of the customer's fields; empty for a valid customer.
+    """The rules that a customer breaks, in the order of the fields, at most `REASONS_MAX`; empty for a valid customer.
 
     Nearly all valid customers pass the quick check of `customer_fast_path.py`. Of a list that is too long, only as many
-    members are checked as it may have, so the number of reasons is bounded.
+    members are checked as it may have.
     """
     if state_passes(state):
         return ()
@@ -35,18 +35,17 @@ def reasons(state: CustomerState) -> tuple[Reason, ...]:
 
 def all_violations(state: CustomerState) -> tuple[Reason, ...]:
     """The same as `reasons`, without the quick check."""
-    return tuple(
-        chain(
-            _name(state),
-            _fields(state, field_rules.CUSTOMER),
-            _primaries(state),
-            _names_in_list("address_books", state.address_books),
-            _names_in_list("affiliations", state.affiliations),
-            _addresses(state.addresses),
-            _contacts(state.contacts),
-            _attributes(state.attributes),
-        )
+    found = chain(
+        _name(state),
+        _fields(state, field_rules.CUSTOMER),
+        _primaries(state),
+        _names_in_list("address_books", state.address_books),
+        _names_in_list("affiliations", state.affiliations),
+        _addresses(state.addresses),
+        _contacts(state.contacts),
+        _attributes(state.attributes),
     )
+    return tuple(islice(found, REASONS_MAX))
 
 
 def path_reasons(paths: Iterable[str]) -> tuple[Reason, ...]:

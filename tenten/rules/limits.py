@@ -33,6 +33,11 @@ ATTRIBUTE_CHARACTERS_MAX: Final = {"name": NAME_CHARACTERS_MAX, "text": 1000}
 COUNTS_MAX: Final = {"address_books": 50, "affiliations": 50, "addresses": 100, "contacts": 100, "attributes": 100}
 """The most members that each list of a customer may have."""
 
+REASONS_MAX: Final = 500
+"""The most reasons that a rejection names, so that each reply fits its topic."""
+SUPERSEDED_MAX: Final = 10_000
+"""The most events that one event may supersede; each of them is answered."""
+
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**63 - 1
 DECIMAL_INTEGER_DIGITS_MAX: Final = 22

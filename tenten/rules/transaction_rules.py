@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from functools import cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 from iso4217 import Currency
@@ -15,7 +15,7 @@ from iso4217 import Currency
 from tenten.rules.customer import plain_decimal
 from tenten.rules.field_rules import Text
 from tenten.rules.field_violations import violations
-from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, currencies, is_guid
+from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, REASONS_MAX, currencies, is_guid
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
     CodedAmount,
@@ -131,10 +131,12 @@ def totals_as_json(totals: Iterable[ControlTotal]) -> list[dict[str, str]]:
 def transaction_violations(
     transaction: RetailTransaction, legal_entity_by_channel: Mapping[str, str]
 ) -> tuple[Reason, ...]:
-    """Every violated rule; empty for a valid transaction. Of a list that is too long, the first members are checked."""
+    """The violated rules, at most `REASONS_MAX`; empty for a valid transaction. Of a list that is too long, the first
+    members are checked.
+    """
     checks = _END_OF_DAY if transaction.kind is TransactionKind.END_OF_DAY else _SALE
     outside = (_channel(transaction, legal_entity_by_channel), operator_violations(transaction.operator))
-    return tuple(chain(*outside, *(check(transaction) for check in checks)))
+    return tuple(islice(chain(*outside, *(check(transaction) for check in checks)), REASONS_MAX))
 
 
 def _channel(transaction: RetailTransaction, legal_entity_by_channel: Mapping[str, str]) -> Iterator[Reason]:

@@ -104,7 +104,7 @@ def test_event_of_a_newer_release_is_replayed_once_its_schema_is_known(
     with scene.headquarters():
         scene.ask(houston.create())
         (letter,) = wait_for_letters(scene, engine, 1)
-        assert [name for name, _ in letter.headers] == ["id", "x", *DEAD_LETTER_HEADERS]
+        assert [name for name, _ in letter.headers] == ["id", "x", *tuple(DEAD_LETTER_HEADERS)[:-1]]
         assert (letter.reason, letter.key, letter.value) == ("unknown_schema", key, encoded_newer(event))
 
         # when

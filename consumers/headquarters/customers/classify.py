@@ -15,6 +15,7 @@ from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.content_hash import content_hashes
+from tenten.consumers.headquarters.identifiers import events_with_identifiers, has_identifiers
 from tenten.consumers.headquarters.known_channels import KnownChannels, entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
@@ -68,9 +69,10 @@ def decode_small(
     if len(values) > SMALL_BATCH_MAX:
         return None
     fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
-    return (
-        decode_small_batch(contract("CustomerEvent"), keys, fitting, writers) if len(fitting) == len(values) else None
-    )
+    if len(fitting) < len(values):
+        return None
+    events = decode_small_batch(contract("CustomerEvent"), keys, fitting, writers)
+    return events if events is not None and all(map(has_identifiers, events)) else None
 
 
 def individually(events: Sequence[Json], values: Sequence[bytes | None], positions: RecordPositions) -> ClassifiedBatch:
@@ -100,6 +102,7 @@ def decode_and_classify(
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
+    decoded = events_with_identifiers(decoded)
     return classify(without_misplaced(decoded, keys, positions, partitions), values, channels, positions)
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
+from tenten.consumers.headquarters.identifiers import transactions_with_identifiers
 from tenten.consumers.headquarters.known_channels import entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
@@ -38,11 +39,6 @@ SMALL_BATCH: Final = 100
 
 UNKNOWN_CHANNEL: Final = "unknown_channel"
 """The code of the reason for which a sale is blocked until headquarters has its channel."""
-
-CHANNEL_CHARACTERS_MAX: Final = 64
-"""The limit for a channel's name in the settings. A longer channel id cannot be replied to."""
-
-_CHANNEL_TOO_LONG: Final = "has a channel_id that is longer than any channel's name"
 
 
 class ForwardedEvent(NamedTuple):
@@ -99,6 +95,7 @@ def decode_and_classify(
     May block to look up a schema; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
+    decoded = transactions_with_identifiers(decoded)
     decoded = without_misplaced(decoded, keys, positions, partitions)
     return classify(decoded, legal_entity_by_channel, positions)
 
@@ -108,9 +105,7 @@ def classify(
 ) -> ClassifiedBatch:
     """Divide a batch into sales and ends of day, with the reasons for each rejection."""
     is_end_of_day = pl.col("kind") == TransactionKind.END_OF_DAY
-    has_channel = pl.col("channel_id").str.len_chars() <= CHANNEL_CHARACTERS_MAX
-    without_channel = decoded.frame.filter(~has_channel)[ROW]
-    frame = decoded.frame.filter(has_channel)
+    frame = decoded.frame
     sales = frame.filter(~is_end_of_day)
     ends_of_day = []
     for record in frame.filter(is_end_of_day).iter_rows(named=True):
@@ -123,10 +118,7 @@ def classify(
         sales=_rows(sales, *_reasons_by_row(sales, legal_entity_by_channel)),
         ends_of_day=tuple(ends_of_day),
         forwarded_events=_forwarded_events(sales),
-        unreadable=(
-            *decoded.unreadable,
-            *(UnreadableRow(row=row, reason="malformed", text=_CHANNEL_TOO_LONG) for row in without_channel),
-        ),
+        unreadable=decoded.unreadable,
         positions=positions,
     )
 

@@ -1,0 +1,22 @@
+"""One running headquarters for all attacks of a file."""
+
+from collections.abc import Iterator
+from secrets import token_hex
+
+import pytest
+
+from tests.databases import create_from_template, drop_database
+from tests.faults.processes import worker_process
+from tests.hostile.target import Target, target_of
+from tests.scenes import set_scene
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str) -> Iterator[Target]:
+    """A customers worker and a transactions worker, which all attacks of the file share: none may stop them."""
+    name = token_hex(6)
+    url = create_from_template(postgresql, f"t{name}", "headquarters")
+    scene = set_scene(tmp_path_factory.mktemp("hostile"), bootstrap_servers, f"t{name}-", url)
+    with worker_process(scene) as customers, worker_process(scene, group="transactions") as transactions:
+        yield target_of(scene, (customers, transactions))
+    drop_database(postgresql, f"t{name}")
