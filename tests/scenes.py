@@ -5,7 +5,7 @@ product's types.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,10 +199,11 @@ def set_scene(
     usrt_format: str = "C-########",
     partitions: int = PARTITIONS,
     has_tables: bool = False,
+    erasing: Collection[str] = tuple(LEGAL_ENTITY_BY_CHANNEL),
 ) -> Scene:
     """Topics, tables and settings, ready for a worker. `limits` are further settings of `[headquarters]`.
 
-    `has_tables`: the database already has the tables.
+    `has_tables`: the database already has the tables. `erasing`: the channels that may erase customers.
     """
     scene = Scene(bootstrap_servers=bootstrap_servers, prefix=prefix, url=url, toml=directory / "tenten.toml")
     parts = [
@@ -212,7 +213,7 @@ def set_scene(
         headquarters(url, **(limits or {})),
         legal_entity("usrt", usrt_format),
         DEMF,
-        *(channel(name, of=entity) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()),
+        *(channel(name, of=entity, may_erase=name in erasing) for name, entity in LEGAL_ENTITY_BY_CHANNEL.items()),
     ]
     scene.toml.write_text("\n".join(parts))
     apply_topics(scene.settings)

@@ -55,11 +55,19 @@ USRT: Final = legal_entity("usrt")
 DEMF: Final = legal_entity("demf", "D########", country="DE", currency="EUR", language="de-DE", continuous=False)
 
 
-def channel(name: str, database: str | None = None, *, of: str = "usrt", address_books: Sequence[str] = ()) -> str:
+def channel(
+    name: str,
+    database: str | None = None,
+    *,
+    of: str = "usrt",
+    address_books: Sequence[str] = (),
+    may_erase: bool = False,
+) -> str:
     """`[channels.NAME]`; by default with a SQLite database next to the file."""
     database = database or f"sqlite:///{name}.db"
     books = ", ".join(f'"{book}"' for book in address_books)
-    return f'[channels.{name}]\nlegal_entity = "{of}"\naddress_books = [{books}]\ndatabase = "{database}"\n'
+    table = f'[channels.{name}]\nlegal_entity = "{of}"\naddress_books = [{books}]\ndatabase = "{database}"\n'
+    return table + "may_erase = true\n" * may_erase
 
 
 def default_customer(channel_name: str, values: Mapping[str, str | Sequence[str]]) -> str:

@@ -28,10 +28,12 @@ _NAMES_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownChannels:
-    """The legal entity of each channel, by channel id, and all legal entities."""
+    """The legal entity of each channel, by channel id, all legal entities, and what channels may do."""
 
     legal_entity_by_channel: Mapping[str, str]
     legal_entities: frozenset[str]
+    erasing: frozenset[str] = frozenset()
+    """The channels that may erase customers of their legal entity."""
 
 
 def entities_of(channel_ids: Iterable[str], legal_entity_by_channel: Mapping[str, str]) -> dict[str, str]:
@@ -60,10 +62,12 @@ class ChannelRegistry:
             version = registry_version(headquarters)
             if self._has_read and version == self._version:
                 return False
-            columns = select(channels.c.channel_id, channels.c.legal_entity)
+            columns = select(channels.c.channel_id, channels.c.legal_entity, channels.c.may_erase)
+            rows = headquarters.execute(columns).all()
             self.known = KnownChannels(
-                legal_entity_by_channel={row.channel_id: row.legal_entity for row in headquarters.execute(columns)},
+                legal_entity_by_channel={row.channel_id: row.legal_entity for row in rows},
                 legal_entities=frozenset(headquarters.scalars(select(legal_entities.c.legal_entity))),
+                erasing=frozenset(row.channel_id for row in rows if row.may_erase),
             )
             self._version, is_first, self._has_read = version, not self._has_read, True
         if not is_first:

@@ -1,6 +1,6 @@
 """The tables of headquarters' settings: legal entities, channels, and the history of their changes."""
 
-from sqlalchemy import JSON, Column, Double, MetaData, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Double, MetaData, Table, Text, false
 
 from tenten.schemas.tables.types import IDENTITY, UtcTime
 
@@ -31,6 +31,7 @@ def channel_table(metadata: MetaData) -> Table:
         Column("time_zone", Text, nullable=False),
         Column("default_customer", JSON, nullable=False, comment="defaults of new customers"),
         Column("changed_at", UtcTime, nullable=False),
+        Column("may_erase", Boolean, nullable=False, server_default=false(), comment="customers of its legal entity"),
     )
 
 

@@ -1,13 +1,15 @@
 """Exchange of Avro schemas: through the `schemas` topic, or through a registry if one is configured.
 
 Without a registry headquarters writes the schemas to the compacted `schemas` topic when it starts, and nobody else may;
-a reader reads that topic to its end before it treats a fingerprint as unknown. With a registry (Confluent's HTTP
-interface, which Apicurio and Karapace implement too) writers register at start and values carry the registry's id.
+a reader reads that topic to its end before it treats a fingerprint as unknown. A schema found there is used only if
+its key is its fingerprint and decoding with it is harmless. With a registry (Confluent's HTTP interface, which Apicurio
+and Karapace implement too) writers register at start and values carry the registry's id.
 Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.html
 """
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,8 +17,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from structlog import get_logger
 
-from tenten.avro.wire import CONTRACTS, AvroSchema, WriterSchemas, confluent_header, contracts
+from tenten.avro.foreign_schemas import SCHEMA_BYTES_MAX, SchemaRefused, read_schema
+from tenten.avro.wire import CONTRACTS, AvroSchema, Json, WriterSchemas, avro_schema, confluent_header, contracts
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.client_errors import call_kafka, refusal_of
 from tenten.kafka.records import read_until
@@ -24,6 +28,14 @@ from tenten.kafka.topics_admin import topic_ids
 from tenten.runtime.errors import RegistryRefused, RegistryUnavailable
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, SCHEMAS
+
+log = get_logger(__name__)
+
+SCHEMAS_MAX: Final = 1_000
+"""The most schemas of the topic that a reader remembers: far more than there are releases."""
+
+_RESPONSE_BYTES_MAX: Final = 4 * SCHEMA_BYTES_MAX
+_WARN_SECONDS: Final = 60.0
 
 _SUBJECTS: Final = {topic.value: topic for topic in ALL if topic.value in CONTRACTS}
 
@@ -91,6 +103,7 @@ class SchemasTopic:
         self._known: dict[str, Mapping[str, Any]] = {}
         self._consumer: Consumer | None = None
         self._next = {0: 0}
+        self._ignored = IgnoredSchemas("topic")
 
     def find(self, fingerprint: bytes) -> Mapping[str, Any] | None:
         """The schema with this fingerprint; None when no writer has published it. May block for two requests.
@@ -114,19 +127,50 @@ class SchemasTopic:
             self._remember(message.key(), message.value())
 
     def _remember(self, key: bytes | None, value: bytes | None) -> None:
-        """Store a schema; ignore an invalid one, whose records become dead letters."""
+        """Store a schema; ignore one that is not to be believed, whose records become dead letters."""
         try:
-            declaration = json.loads(value or b"null")
-        except ValueError:
-            return
-        if key is not None and isinstance(declaration, dict):
-            self._known[key.decode(errors="replace")] = declaration
+            schema = read_schema(value or b"")
+            fingerprint = (key or b"").decode(errors="replace")
+            if _fingerprint_of(schema) != fingerprint:
+                raise SchemaRefused("has another fingerprint than its key")
+            if len(self._known) >= SCHEMAS_MAX and fingerprint not in self._known:
+                raise SchemaRefused(f"is one of more than {SCHEMAS_MAX}")
+        except SchemaRefused as refusal:
+            self._ignored.count(refusal)
+        else:
+            self._known[fingerprint] = schema
+
+
+def _fingerprint_of(schema: Json) -> str:
+    """The fingerprint of a schema, hexadecimal. Raises: `SchemaRefused` if it is not valid."""
+    try:
+        return avro_schema(schema).fingerprint.hex()
+    except Exception as error:  # fastavro raises many types
+        raise SchemaRefused("is not a valid schema") from error
+
+
+class IgnoredSchemas:
+    """Counts the schemas that are ignored, and logs it, at most once a minute."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._count = 0
+        self._logged_at = -_WARN_SECONDS
+
+    def count(self, refusal: SchemaRefused) -> None:
+        """Count one more, which was refused for this reason."""
+        self._count += 1
+        now = time.monotonic()
+        if now >= self._logged_at + _WARN_SECONDS:
+            self._logged_at = now
+            log.warning("schema_ignored", source=self._source, reason=str(refusal), ignored=self._count)
 
 
 class Registry:
     """A schema registry over HTTP. Its address may contain user and password."""
 
     def __init__(self, url: str) -> None:
+        self._ignored = IgnoredSchemas("registry")
         parts = urllib.parse.urlsplit(url)
         host = parts.hostname or ""
         self._base = urllib.parse.urlunsplit(
@@ -146,15 +190,21 @@ class Registry:
         return int(self._call("POST", f"/subjects/{urllib.parse.quote(subject, safe='')}/versions", body)["id"])
 
     def schema(self, schema_id: int) -> Mapping[str, Any] | None:
-        """The schema of that id; None when there is none. Raises: `RegistryUnavailable`, `RegistryRefused`."""
+        """The schema of that id; None when there is none, or one that is not to be believed.
+
+        Raises: `RegistryUnavailable`, `RegistryRefused`.
+        """
         try:
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
         except RegistryRefused as refusal:
             if refusal.status == 404:
                 return None
             raise
-        declaration = json.loads(answer["schema"])
-        return declaration if isinstance(declaration, dict) else None
+        try:
+            return read_schema(answer["schema"])
+        except SchemaRefused as refused:
+            self._ignored.count(refused)
+            return None
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -163,7 +213,11 @@ class Registry:
         )
         try:
             with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as response:  # noqa: S310 -- as above
-                return json.load(response)
+                text = response.read(_RESPONSE_BYTES_MAX + 1)
+                if len(text) > _RESPONSE_BYTES_MAX:
+                    # As if the schema did not exist: a registry that has it will not change its mind.
+                    raise RegistryRefused(f"the answer of the schema registry to {method} {path} is too large", 404)
+                return json.loads(text)
         except urllib.error.HTTPError as error:
             if error.code >= 500:
                 raise RegistryUnavailable(f"the schema registry answers {error.code}") from error

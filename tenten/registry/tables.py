@@ -45,7 +45,7 @@ def _legal_entity(row: Any) -> Entry:
 
 
 def _channel(row: Any) -> Entry:
-    columns = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "default_customer")
+    columns = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "may_erase", "default_customer")
     return entry_of({name: getattr(row, name) for name in columns})
 
 

@@ -31,6 +31,11 @@ REASON_CODES: Final = catalogue(
     ("database_refused", "Headquarters' database rejected the data.", "See headquarters' log, then save again."),
     ("does_not_add_up", "An amount differs from the sum of its parts.", "Correct the amounts."),
     ("duplicate", "An id or a name occurs more than once.", "Give each its own id or name, or leave the repeat out."),
+    (
+        "event_mismatch",
+        "The customer event inside an order or sale is of another channel, customer or id.",
+        "Correct the program that sent it.",
+    ),
     ("incomplete", "A customer event has no id, or an id has no event.", "Send both, or neither."),
     ("invalid_email", "The e-mail address is not valid.", "Correct the address."),
     ("invalid_id", "The id is not a GUID.", "Use a GUID in lower case with hyphens."),
@@ -46,6 +51,11 @@ REASON_CODES: Final = catalogue(
         "Upgrade headquarters' database.",
     ),
     ("no_sequence", "The legal entity has no sequence of sales order numbers.", "Upgrade headquarters' database."),
+    (
+        "not_permitted",
+        "Only headquarters has customers sent again; only it and channels with `may_erase` erase them.",
+        "Erase at headquarters, or allow the channel to.",
+    ),
     (
         "not_unicode",
         "The text contains an unpaired surrogate.",

@@ -165,6 +165,13 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="So many events of this channel, or of all, are held that further ones are not stored: their stores "
         "send them again once a day. Logged once for each limit and channel.",
     ),
+    "schema_ignored": LogEvent(
+        level="warning",
+        fields=("source", "reason", "ignored"),
+        meaning="A schema in the topic `schemas` or in the registry is not used, because its fingerprint is another, or "
+        "because reading with it could be endless: its records become dead letters. `ignored` counts such schemas since "
+        "the process started. Logged at most once a minute.",
+    ),
     "small_batch_refused": LogEvent(
         level="info",
         fields=("records", "code"),

@@ -64,27 +64,40 @@ class Model:
         customer = self.customers.get(event["customer_id"])
         if self._is_held(event):
             return "erased" if customer is not None and customer.state is None else "held"
+        if not self._is_permitted(event, customer) or not self._may_name(event):
+            return "rejected"
         if event["kind"] == "ERASED":
             self._erase(event["customer_id"], customer)
             return "erased"
         if event["kind"] == "TOUCHED":
             return "rejected" if customer is None else "erased" if customer.state is None else "synchronized"
-        if event["customer"] is None or not self._may_name(event):
-            return "rejected"
         if customer is not None and customer.state is None:
             return "erased"
         return self._merge(event, customer)
 
     def _is_held(self, event: Mapping[str, Any]) -> bool:
         """Whether headquarters lacks the channel or the legal entity of the event."""
+        if event["kind"] == "TOUCHED":
+            return False
         if event["channel_id"] not in (*self.legal_entity_by_channel, "headquarters"):
             return True
-        if event["kind"] in ("ERASED", "TOUCHED") or event["customer"] is None:
+        if event["kind"] == "ERASED" or event["customer"] is None:
             return False
         return event["customer"]["legal_entity"] not in self.legal_entity_by_channel.values()
 
+    def _is_permitted(self, event: Mapping[str, Any], customer: Expected | None) -> bool:
+        """Only headquarters touches; the stores of the tests may erase customers of their legal entity."""
+        if event["kind"] not in ("ERASED", "TOUCHED") or event["channel_id"] == "headquarters":
+            return True
+        if event["kind"] == "TOUCHED":
+            return False
+        entity = self.legal_entity_by_channel[event["channel_id"]]
+        return customer is None or customer.state is None or customer.state["legal_entity"] == entity
+
     def _may_name(self, event: Mapping[str, Any]) -> bool:
-        """Whether the event's legal entity is its channel's; headquarters may name any."""
+        """Whether the event has a customer of its channel's legal entity, or needs none; headquarters may name any."""
+        if event["kind"] in ("ERASED", "TOUCHED") or event["customer"] is None:
+            return event["kind"] in ("ERASED", "TOUCHED")
         entity = event["customer"]["legal_entity"]
         return bool(entity == self.legal_entity_by_channel.get(event["channel_id"], entity))
 
@@ -127,8 +140,9 @@ class Model:
         logged = self.replies.get(event_id)
         if logged is None or logged.customer_id != by["customer_id"]:
             return logged is not None
-        is_other = logged.first_channel != by["channel_id"] or logged.outcome not in ("rejected", "held")
-        return event_id in self.conflicts and is_other
+        if logged.first_channel != by["channel_id"]:
+            return True
+        return event_id in self.conflicts and logged.outcome not in ("rejected", "held")
 
     def _reply(self, event: Mapping[str, Any], event_id: str, outcome: str) -> None:
         before = self.replies.get(event_id)

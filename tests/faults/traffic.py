@@ -63,8 +63,8 @@ class Store:
         return self._event(customer_id, "ERASED", [], None)
 
     def touch(self, customer_id: str) -> Event:
-        """A request to publish the snapshot again."""
-        return self._event(customer_id, "TOUCHED", [], None)
+        """A request of headquarters to publish the snapshot again."""
+        return self._event(customer_id, "TOUCHED", [], None) | {"channel_id": "headquarters"}
 
     def adopt(self, store: "Store", customer_id: str) -> None:
         """Copy a customer of another store."""

@@ -16,7 +16,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, pos
     """A customers worker and a transactions worker, which all attacks of the file share: none may stop them."""
     name = token_hex(6)
     url = create_from_template(postgresql, f"t{name}", "headquarters")
-    scene = set_scene(tmp_path_factory.mktemp("hostile"), bootstrap_servers, f"t{name}-", url)
+    scene = set_scene(tmp_path_factory.mktemp("hostile"), bootstrap_servers, f"t{name}-", url, erasing=("munich",))
     with worker_process(scene) as customers, worker_process(scene, group="transactions") as transactions:
         yield target_of(scene, (customers, transactions))
     drop_database(postgresql, f"t{name}")

@@ -77,7 +77,7 @@ class Target:
 
         def is_dead_letter() -> bool:
             self._check()
-            letters = self._read(f"{operation.topic}.dlq")
+            letters = self.read(f"{operation.topic}.dlq")
             found[:] = [letter for letter in letters if _origin(letter) == (operation.partition, operation.offset)]
             return bool(found)
 
@@ -102,9 +102,10 @@ class Target:
 
     def snapshots(self) -> int:
         """How often the other store's older customer was sent to all stores."""
-        return sum(record.key == self.victim["customer_id"].encode() for record in self._read("customers"))
+        return sum(record.key == self.victim["customer_id"].encode() for record in self.read("customers"))
 
-    def _read(self, topic: str) -> list[Record]:
+    def read(self, topic: str) -> list[Record]:
+        """Every record of a topic."""
         return list(read_topic(self.scene.bootstrap_servers, self.scene.prefix, topic))
 
     def _check(self) -> None:

@@ -9,10 +9,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tenten.avro.primitives import data_bytes
+from tenten.kafka.partitioner import partition_of
 from tests.faults.avro import encode
 from tests.faults.evidence import headers_of
 from tests.faults.journal import Operation
+from tests.faults.traffic import Store
 from tests.hostile.target import Target
+from tests.sales import reply_with_status
+from tests.settings_file import PARTITIONS
 
 _LETTERS: Final = string.ascii_letters + string.digits
 
@@ -20,6 +24,13 @@ _LETTERS: Final = string.ascii_letters + string.digits
 def record_of(event: dict[str, Any]) -> Operation:
     """The record of an event, under its customer's id."""
     return Operation(key=event["customer_id"].encode(), value=encode("CustomerEvent", event))
+
+
+def sale_record(sale: dict[str, Any]) -> Operation:
+    """The record of a sale, under its channel's id."""
+    return Operation(
+        topic="retail-transactions", key=sale["channel_id"].encode(), value=encode("RetailTransaction", sale)
+    )
 
 
 def text(characters: int) -> str:
@@ -30,6 +41,97 @@ def text(characters: int) -> str:
 def with_legal_entity(event: dict[str, Any], name: str) -> dict[str, Any]:
     """The event with its customer in this legal entity."""
     return event | {"customer": event["customer"] | {"legal_entity": name}}
+
+
+def test_store_cannot_erase_or_touch_customers(target: Target) -> None:
+    """Such events are rejected, sent alone or inside an order, and the customer is not sent to all stores again."""
+    # given
+    victim = target.victim["customer_id"]
+    erasure, touch = target.attacker.erase(victim), target.attacker.touch(victim) | {"channel_id": "houston"}
+    embedded = target.attacker.erase(victim)
+    munich = Store(channel_id="munich", legal_entity="demf", rng=random.Random(70))
+    own = munich.create()
+    of_other_company, of_own_company = munich.erase(victim), munich.erase(own["customer_id"])
+    target.attack(record_of(own))
+
+    # when
+    target.attack(record_of(of_other_company), *[record_of(erasure), record_of(touch)] * 20, record_of(of_own_company))
+    target.attack(sale_record(target.attacker_till.order(embedded)))
+
+    # then
+    replies = target.scene.replies(erasure, touch, embedded, of_other_company, of_own_company)
+    assert [(reply["outcome"], [reason["code"] for reason in reply["reasons"]]) for reply in replies] == [
+        ("REJECTED", ["not_permitted"]),
+        ("REJECTED", ["not_permitted"]),
+        ("REJECTED", ["not_permitted"]),
+        ("REJECTED", ["other_legal_entity"]),
+        ("ERASED", []),
+    ]
+    target.assert_unharmed()
+
+
+def test_store_cannot_supersede_an_event_of_another_store(target: Target) -> None:
+    """The other store's rejected event keeps its outcome, and its correction still has the changes of both."""
+    # given
+    wrong = target.other.create(last_name="", first_name=" ", title="Dr.")
+    (rejected,) = target.ask(wrong)
+    superseded = {"event_id": wrong["event_id"], "changed": ["title"]}
+    ours = target.attacker.create(wrong["customer_id"], title="") | {"supersedes": [superseded], "changed": []}
+
+    # when
+    target.ask(ours)
+
+    # then
+    assert rejected["outcome"] == "REJECTED"
+    (row,) = target.scene.query("SELECT outcome FROM synchronization_log WHERE event_id = %s", wrong["event_id"])
+    assert row == {"outcome": "rejected"}
+    target.assert_unharmed()
+
+
+def test_event_inside_a_sale_must_belong_to_it(target: Target) -> None:
+    """An event of another channel, customer or id rejects the sale, an unreadable one makes it a dead letter."""
+    # given
+    till, event = target.attacker_till, target.attacker.create()
+    of_victim = target.attacker.create(target.victim["customer_id"], last_name="Stolen") | {"channel_id": "dallas"}
+    of_headquarters = target.attacker.erase(target.victim["customer_id"]) | {"channel_id": "headquarters"}
+    foreign = [
+        till.order(of_victim),
+        till.order(of_headquarters),
+        till.order(event) | {"customer_id": target.victim["customer_id"]},
+        till.order(event) | {"customer_event_id": target.attacker.guid()},
+    ]
+    unreadable = [till.order(event) | {"customer_event": value} for value in (b"", b"\xc3\x01" + bytes(20))]
+    unreadable.append(till.order(event | {"channel_id": text(100)}))
+
+    # when
+    records = list(map(sale_record, unreadable))
+    target.attack(*map(sale_record, foreign), *records)
+
+    # then
+    reasons = [reply_with_status(target.scene, order, "rejected")["reasons"] for order in (*foreign, *unreadable)]
+    assert [reason["code"] for (reason,) in reasons] == ["event_mismatch"] * 4 + ["unreadable_event"] * 3
+    assert [headers_of(target.dead_letter(record))["x-dlq-reason"] for record in records] == [
+        "no_avro",
+        "unknown_schema",
+        "malformed",
+    ]
+    target.assert_unharmed()
+    ids = {headers_of(record).get("id") for record in target.read("async-customers")}
+    assert not ids & {event["event_id"], of_victim["event_id"], of_headquarters["event_id"]}
+
+
+def test_record_in_another_partition_than_its_key_is_a_dead_letter(target: Target) -> None:
+    """Two workers could own its customer, and the older snapshot could end up last."""
+    # given
+    edit = record_of(target.attacker.create(target.victim["customer_id"], last_name="Stolen"))
+    owned = partition_of(target.victim["customer_id"], PARTITIONS)
+
+    # when
+    target.attack(edit, partition=(owned + 1) % PARTITIONS)
+
+    # then
+    assert headers_of(target.dead_letter(edit))["x-dlq-reason"] == "wrong_partition"
+    target.assert_unharmed()
 
 
 def test_identifiers_that_fit_no_output_are_dead_letters(target: Target) -> None:
@@ -45,8 +147,7 @@ def test_identifiers_that_fit_no_output_are_dead_letters(target: Target) -> None
         new() | {"supersedes": [superseded]},
     )
     sale = target.attacker_till.sale() | {"legal_entity": text(400_000)}
-    records = [record_of(event) for event in events]
-    records.append(Operation(topic="retail-transactions", key=b"houston", value=encode("RetailTransaction", sale)))
+    records = [*map(record_of, events), sale_record(sale)]
 
     # when
     target.attack(*records)

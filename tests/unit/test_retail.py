@@ -306,7 +306,7 @@ def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransact
     # when
     passed = passes_fast_path(decoded.frame, CHANNELS)
     with patch.object(classification, "SMALL_BATCH", small_batch):
-        classified = classify(decoded, CHANNELS, positions)
+        classified = classify(decoded, CHANNELS, positions, {})
 
     # then
     expected = [violations(sale) for sale in made]

@@ -1,5 +1,6 @@
 """Validate the envelope of an event: everything around its customer, and whether it can be judged yet."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from tenten.consumers.headquarters.known_channels import KnownChannels
@@ -35,10 +36,10 @@ def hold_reasons(event: CustomerEvent, channels: KnownChannels) -> tuple[Reason,
 
 
 def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reason, ...]:
-    """The errors of an event apart from its customer's fields: operator, ids, a missing customer, the legal entity of
-    another channel.
+    """The errors of an event apart from its customer's fields: what its channel may not do, operator, ids, a missing
+    customer, the legal entity of another channel.
     """
-    reasons = [*operator_violations(event.operator)]
+    reasons = [*_not_permitted(event, channels), *operator_violations(event.operator)]
     if not all(is_guid(superseded.event_id) for superseded in event.supersedes):
         reasons.append(
             Reason(field="supersedes", code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
@@ -54,6 +55,16 @@ def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reas
     if channels.legal_entity_by_channel.get(event.channel_id, entity) != entity:
         reasons.append(other_legal_entity(entity))
     return tuple(reasons)
+
+
+def _not_permitted(event: CustomerEvent, channels: KnownChannels) -> Iterator[Reason]:
+    """Erasing is for headquarters and the channels that are allowed to; touching is for headquarters."""
+    if event.channel_id == HEADQUARTERS:
+        return
+    if event.kind is EventKind.TOUCHED:
+        yield Reason(field="kind", code="not_permitted", text="Only headquarters may have a customer sent again.")
+    elif event.kind is EventKind.ERASED and event.channel_id not in channels.erasing:
+        yield Reason(field="kind", code="not_permitted", text="This channel may not erase customers.")
 
 
 def other_legal_entity(entity: str) -> Reason:

@@ -119,16 +119,18 @@ class EventLog:
     def means_conflict(self, superseded_id: str, by: CustomerEvent) -> bool:
         """Whether an event means a conflict by an id that it supersedes, so that the log entry is another event's.
 
+        A store supersedes its own events only.
+
         Where a channel has given one id to two events of a customer, the second was rejected and is the one to be
         superseded, unless the first was not applied either: then both are.
         """
         entry = self._entries.get(superseded_id)
         if entry is None:
             return False
-        if entry.reply.customer_id != by.customer_id:
+        if (entry.reply.customer_id, entry.reply.channel_id) != (by.customer_id, by.channel_id):
             return True
         has_conflicts = entry.conflicts + entry.conflicts_before > 0
-        return has_conflicts and (entry.reply.channel_id != by.channel_id or entry.reply.outcome not in _NOT_APPLIED)
+        return has_conflicts and entry.reply.outcome not in _NOT_APPLIED
 
     def reply_again(self, event_id: str, event: CustomerEvent | None) -> None:
         """Reply to an event as before, also to what it superseded: those replies may be lost as well.

@@ -121,13 +121,14 @@ class IndividualEvents:
         if held.judged:
             self.held.answered.append(held.held_id)
             self.log.reply_again(held.event_id, held.event)
+            self._touch(held.customer_id, held.event_id)
         elif held.event is not None and self.held.has(held.event_id):
             individual = IndividualEvent(row=_STORED, event=held.event)
             if held.rejection:
                 self._log(individual, Outcome.REJECTED, held.rejection)
             else:
                 self._judge(individual)
-            self._touch(held.event)
+            self._touch(held.customer_id, held.event_id)
 
     def _apply_event(self, individual: IndividualEvent) -> None:
         event = individual.event
@@ -141,7 +142,10 @@ class IndividualEvents:
             self._judge(individual)
         else:
             self.log.reply_again(event.event_id, event)
-        self._touch(event)
+        reply = self.log.reply_of(event.event_id)
+        # A store's rejected event changes nothing: it must not make headquarters send a customer to all stores.
+        if event.channel_id == HEADQUARTERS or reply is None or reply.outcome is not Outcome.REJECTED:
+            self._touch(event.customer_id, event.event_id)
 
     def _judge(self, individual: IndividualEvent) -> None:
         """Decide the outcome of an event that was never logged, or logged as held, and log it."""
@@ -161,7 +165,7 @@ class IndividualEvents:
 
     def _hold_reasons(self, event: CustomerEvent) -> tuple[Reason, ...]:
         """Why an event has to wait: its own reasons, or those of an earlier one of its channel and customer."""
-        if event.kind is EventKind.TOUCHED and event.channel_id == HEADQUARTERS:
+        if event.kind is EventKind.TOUCHED:
             return ()
         reasons = hold_reasons(event, self.channels)
         if event.kind is not EventKind.ERASED:
@@ -216,12 +220,12 @@ class IndividualEvents:
         that arrive later cannot create it.
         """
         event = individual.event
+        of_channel = self.channels.legal_entity_by_channel.get(event.channel_id, "")
+        entity = customer.state.legal_entity if customer else of_channel
+        if entity and of_channel and entity != of_channel:
+            self._log(individual, Outcome.REJECTED, (other_legal_entity(of_channel),))
+            return
         if customer is None or not customer.erased:
-            entity = (
-                customer.state.legal_entity
-                if customer
-                else self.channels.legal_entity_by_channel.get(event.channel_id, "")
-            )
             self._customers[event.customer_id] = StoredCustomer(
                 customer_id=event.customer_id,
                 account_number=customer.account_number if customer else None,
@@ -295,11 +299,11 @@ class IndividualEvents:
         if outcome is not Outcome.HELD:
             self.held.settle(answered_id, is_erased=outcome is Outcome.ERASED)
 
-    def _touch(self, event: CustomerEvent) -> None:
+    def _touch(self, customer_id: str, event_id: str) -> None:
         """Have the customer's snapshot sent, for repeats too."""
-        customer = self._customers.get(event.customer_id)
+        customer = self._customers.get(customer_id)
         if customer is not None:
-            self.touched[event.customer_id] = CustomerAfter(customer=customer, event_id=event.event_id)
+            self.touched[customer_id] = CustomerAfter(customer=customer, event_id=event_id)
 
     def _write(self, before: Mapping[str, StoredCustomer]) -> None:
         changed = [customer for key, customer in self._customers.items() if before.get(key) is not customer]

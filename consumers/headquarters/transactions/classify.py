@@ -16,6 +16,7 @@ from tenten.consumers.headquarters.identifiers import transactions_with_identifi
 from tenten.consumers.headquarters.known_channels import entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
+from tenten.consumers.headquarters.transactions.embedded_events import check_embedded_events
 from tenten.rules.limits import GUID_PATTERN
 from tenten.rules.operator_rule_columns import storable_operator
 from tenten.rules.transaction_rules import transaction_violations
@@ -97,13 +98,20 @@ def decode_and_classify(
     decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
     decoded = transactions_with_identifiers(decoded)
     decoded = without_misplaced(decoded, keys, positions, partitions)
-    return classify(decoded, legal_entity_by_channel, positions)
+    decoded, mismatches = check_embedded_events(decoded, writers)
+    return classify(decoded, legal_entity_by_channel, positions, mismatches)
 
 
 def classify(
-    decoded: DecodedBatch, legal_entity_by_channel: Mapping[str, str], positions: RecordPositions
+    decoded: DecodedBatch,
+    legal_entity_by_channel: Mapping[str, str],
+    positions: RecordPositions,
+    mismatches: Mapping[int, tuple[Reason, ...]],
 ) -> ClassifiedBatch:
-    """Divide a batch into sales and ends of day, with the reasons for each rejection."""
+    """Divide a batch into sales and ends of day, with the reasons for each rejection.
+
+    `mismatches`: by row, the reasons to reject a sale for the customer event inside, which is not forwarded.
+    """
     is_end_of_day = pl.col("kind") == TransactionKind.END_OF_DAY
     frame = decoded.frame
     sales = frame.filter(~is_end_of_day)
@@ -115,9 +123,9 @@ def classify(
         reasons = tuple(reason for reason in violations if reason.code != UNKNOWN_CHANNEL)
         ends_of_day.append(ClassifiedEndOfDay(row=record[ROW], event=event, reasons=reasons))
     return ClassifiedBatch(
-        sales=_rows(sales, *_reasons_by_row(sales, legal_entity_by_channel)),
+        sales=_rows(sales, *_reasons_by_row(sales, legal_entity_by_channel, mismatches)),
         ends_of_day=tuple(ends_of_day),
-        forwarded_events=_forwarded_events(sales),
+        forwarded_events=_forwarded_events(sales.filter(~pl.col(ROW).is_in(list(mismatches))) if mismatches else sales),
         unreadable=decoded.unreadable,
         positions=positions,
     )
@@ -141,19 +149,22 @@ def halves(batch: ClassifiedBatch) -> tuple[ClassifiedBatch, ClassifiedBatch]:
 
 
 def _reasons_by_row(
-    sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]
+    sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str], mismatches: Mapping[int, tuple[Reason, ...]]
 ) -> tuple[dict[int, str], dict[int, str]]:
     """By row of the batch: the reasons of a rejected sale as JSON, and those of one whose channel is not known yet."""
     rejected: dict[int, str] = {}
     blocked: dict[int, str] = {}
     if sales.is_empty():
         return rejected, blocked
-    slow = sales
+    is_checked = pl.repeat(True, sales.height, eager=True)
     if sales.height > SMALL_BATCH:
         entities = entities_of(sales["channel_id"].unique(), legal_entity_by_channel)
-        slow = sales.filter(~passes_fast_path(sales, entities))
-    for record in slow.iter_rows(named=True):
-        violations = transaction_violations(transaction_from_avro(record), legal_entity_by_channel)
+        is_checked = ~passes_fast_path(sales, entities) | sales[ROW].is_in(list(mismatches))
+    for record in sales.filter(is_checked).iter_rows(named=True):
+        violations = (
+            *transaction_violations(transaction_from_avro(record), legal_entity_by_channel),
+            *mismatches.get(record[ROW], ()),
+        )
         if violations:
             waits = all(reason.code == UNKNOWN_CHANNEL for reason in violations)
             (blocked if waits else rejected)[record[ROW]] = json.dumps(reasons_as_json(violations))

@@ -102,6 +102,8 @@ class ChannelProfile(SettingsTable):
     """The longest wait of a sync creation."""
     time_zone: TimeZone = "UTC"
     """Where the channel's business days begin and end."""
+    may_erase: bool = False
+    """Whether the channel may erase customers of its legal entity."""
 
 
 class Channel(ChannelProfile):
