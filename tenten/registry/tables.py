@@ -45,8 +45,8 @@ def _legal_entity(row: Any) -> Entry:
 
 
 def _channel(row: Any) -> Entry:
-    columns = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "may_erase", "default_customer")
-    return entry_of({name: getattr(row, name) for name in columns})
+    names = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "may_erase", "default_customer")
+    return entry_of({name: getattr(row, name) for name in names})
 
 
 def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:

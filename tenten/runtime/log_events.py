@@ -168,9 +168,9 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "schema_ignored": LogEvent(
         level="warning",
         fields=("source", "reason", "ignored"),
-        meaning="A schema in the topic `schemas` or in the registry is not used, because its fingerprint is another, or "
-        "because reading with it could be endless: its records become dead letters. `ignored` counts such schemas since "
-        "the process started. Logged at most once a minute.",
+        meaning="A schema in the topic `schemas` or in the registry is not used, because its fingerprint is another or "
+        "reading with it could be endless: its records become dead letters. `ignored` counts such schemas since the "
+        "process started. Logged at most once a minute.",
     ),
     "small_batch_refused": LogEvent(
         level="info",

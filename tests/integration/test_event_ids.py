@@ -121,8 +121,9 @@ def test_embedded_events_with_one_id_and_other_content_are_judged(scene: Scene, 
     conflicts[1]["customer"]["title"] = "Dr."
     conflicts[2] |= {"channel_id": "houston"}
     orders = [Till(channel_id="houston").order(first)]
-    till = Till(channel_id="dallas", rng=random.Random(3))
-    later = [till.order(event) for event in conflicts] + [Till(channel_id="houston", rng=random.Random(4)).order(first)]
+    tills = {name: Till(channel_id=name, rng=random.Random(3)) for name in ("dallas", "houston")}
+    tills["houston"].rng.seed(4)
+    later = [tills[event["channel_id"]].order(event) for event in (*conflicts, first)]
 
     # when
     with scene.headquarters(), scene.transactions():
