@@ -41,7 +41,7 @@ TEA: Final = Item(sku="TEA", quantity=Decimal(3), price=Decimal("1.115"))
 WORKERS: Final = (("headquarters", "run"), ("transactions", "run"))
 TEN: Final = [f"store{number}" for number in range(10)]
 OFFLINE_CUSTOMERS: Final = 25
-SALE_SECONDS: Final = 0.05
+SALE_SECONDS: Final = 0.2
 """The pause of a clerk between two customers."""
 
 STAND_IN_SECONDS: Final = 15.0
