@@ -20,8 +20,10 @@ from tenten.registry.tables import read_registry
 from tenten.registry.values import differences, registry_of_settings
 from tenten.runtime.errors import SettingsError, TentenError
 from tenten.runtime.settings import Settings
+from tenten.runtime.settings.from_headquarters import differing_settings
 from tenten.schemas.privileges import topic_operations
 from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
+from tenten.sql.channel_settings import read_channel_settings
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
 from tenten.status import CODES_OF_RUNNING, whole_status
@@ -67,6 +69,8 @@ def examine(load: Callable[[], Settings]) -> Iterator[Check]:
             yield Check(what=check.what, ok=True, text=text)
             continue
         yield check
+        if check.ok:
+            yield _look(f"settings of {name}", partial(_own_settings, settings, name))
         if check.ok and reachable:
             yield _look(f"distribution to {name}", partial(_distribution, settings, name))
     if reachable:
@@ -241,6 +245,26 @@ def _database(address: str, which: Which) -> str:
         return "reachable, of this release"
 
     return _with(address, look)
+
+
+def _own_settings(settings: Settings, name: str) -> str:
+    """Check that a channel has settings, and that those of tenten.toml are the same."""
+
+    def look(engine: Engine) -> str:
+        with consistent_view(engine) as connection:
+            stored = read_channel_settings(connection, name)
+        if stored is None:
+            settings.with_legal_entity(name)
+            return "none from headquarters yet: those of tenten.toml are used"
+        different = differing_settings(settings, name, stored.settings)
+        if different:
+            raise TentenError(
+                "headquarters has other values than tenten.toml, and the channel uses those: delete "
+                f"{', '.join(different)} from tenten.toml"
+            )
+        return f"version {stored.settings.version} of headquarters"
+
+    return _with(settings.channel(name).database, look)
 
 
 def _distribution(settings: Settings, name: str) -> str:

@@ -183,20 +183,21 @@ SETTLEMENT: Final = Worker(
     command=("channel", "settle"),
     sentence="Settle the channel's changes by headquarters' replies",
     group=CHANNEL_GROUP,
-    reads=(CHANNEL_REPLIES, TRANSACTION_REPLIES),
+    reads=(CHANNEL_REPLIES, TRANSACTION_REPLIES, CHANNEL_SETTINGS),
     writes=(),
     failpoints=("settlement.before_commit", "settlement.after_commit"),
     package="tenten.consumers.channel.settlement",
     load=_load_settlement,
 )
-"""It reads the channel's own partition of each topic only."""
+"""It reads the channel's own partition of each topic only. Settings are read by it and by distribution, and the relay
+finds them in the database."""
 
 DISTRIBUTION: Final = Worker(
     name="distribution",
     command=("channel", "distribute"),
     sentence="Apply headquarters' customers to the channel's database",
     group=CHANNEL_GROUP,
-    reads=(CUSTOMERS, HEADQUARTERS_STATUS),
+    reads=(CUSTOMERS, HEADQUARTERS_STATUS, CHANNEL_SETTINGS),
     writes=(),
     failpoints=(
         "distribution.after_poll",

@@ -18,4 +18,4 @@ class ChannelView:
     @classmethod
     def of(cls, settings: Settings, channel_name: str, writers: WriterSchemas) -> "ChannelView":
         """The channel of that name. Raises: `SettingsError`."""
-        return cls(channel_id=channel_name, filter=ChannelFilter.of(settings.channel(channel_name)), writers=writers)
+        return cls(channel_id=channel_name, filter=ChannelFilter.of(settings, channel_name), writers=writers)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenten.runtime.settings import Channel
+from tenten.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +18,9 @@ class ChannelFilter:
     address_books: tuple[str, ...]
 
     @classmethod
-    def of(cls, channel: Channel) -> "ChannelFilter":
-        """The filter of a channel, as configured."""
+    def of(cls, settings: Settings, channel_name: str) -> "ChannelFilter":
+        """The filter of a channel. Raises: `SettingsError` for one without settings."""
+        channel = settings.with_legal_entity(channel_name)
         return cls(legal_entity=channel.legal_entity, address_books=channel.address_books)
 
     def text(self) -> str:

@@ -9,12 +9,15 @@ A backlog of snapshots is cut into slices, and replies go with the next slice. W
 or a resync runs, replies are settled alone. An unreadable record stops its own partition only (snapshots) or its own
 topic (replies), in the thread that reads. There a schema that cannot be looked up at the moment is waited for, too.
 
+The settings of the channel are read beside them (own_settings.py). When its filter changes, a resync that runs by the
+former one ends, and the streams are opened again: the position stands beside its filter, so a resync follows.
+
 `settlement/run.py` and `distribution/run.py` run this loop with one kind of input.
 """
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from threading import Condition, Event, Thread
@@ -24,7 +27,6 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from structlog import get_logger
 
-from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution.background_resync import BackgroundResync
 from tenten.consumers.channel.distribution.read_position import (
     ReadPosition,
@@ -32,6 +34,8 @@ from tenten.consumers.channel.distribution.read_position import (
     load_read_position,
 )
 from tenten.consumers.channel.distribution.snapshot_stream import SnapshotStream
+from tenten.consumers.channel.loop_state import Loop
+from tenten.consumers.channel.own_settings import OwnSettings
 from tenten.consumers.channel.positions import Moves, move_positions
 from tenten.consumers.channel.record_decoding import check_column_library
 from tenten.consumers.channel.settlement.replies import AnyReply
@@ -41,12 +45,12 @@ from tenten.consumers.channel.snapshots import Changes
 from tenten.consumers.channel.topic_watch import TopicWatch
 from tenten.consumers.channel.write_slices import Slices
 from tenten.kafka.assigned_reader import OffsetUnavailable
-from tenten.kafka.schema_registry import writer_schemas
 from tenten.kafka.topics_admin import topic_exists
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.errors import LockHeld
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
+from tenten.schemas.topics import CHANNEL_SETTINGS, Topic
 from tenten.sql.engine import open_database
 from tenten.sql.locks import try_apply_lock
 from tenten.sql.migrations import check_version
@@ -69,21 +73,30 @@ _SNAPSHOTS_MIN: Final = 20
 
 
 def run(
-    settings: Settings, channel_name: str, stop: Event, *, with_replies: bool = True, with_snapshots: bool = True
+    settings: Settings,
+    channel_name: str,
+    stop: Event,
+    *,
+    with_replies: bool = True,
+    with_snapshots: bool = True,
+    settings_topic: Topic = CHANNEL_SETTINGS,
 ) -> None:
-    """Settle replies and apply snapshots until `stop` is set.
+    """Settle replies and apply snapshots until `stop` is set. Waits for the first settings of the channel.
 
     Raises, each with a remedy: `TopicChanged`, `KafkaRefused`, `DatabaseRefused`, `SettingsError`, and
     `SnapshotUnreadable` from a resync that was necessary.
     """
     settings = settings.for_channel(channel_name)
-    view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     engine = open_database(settings.channel(channel_name).database)
     if with_snapshots:
         check_column_library(engine.dialect.name)
     name = "channel" if with_replies and with_snapshots else "settlement" if with_replies else "distribution"
     retry = Retry(name, channel_name, stop)
-    loop = _Loop(settings=settings, engine=engine, view=view, retry=retry, stop=stop)
+    arrived = Condition()
+    own = OwnSettings(settings, engine, channel_name, settings_topic, arrived)
+    loop = Loop(
+        channel_id=channel_name, settings=settings, own=own, engine=engine, retry=retry, stop=stop, arrived=arrived
+    )
     Thread(target=_wake_to_stop, args=(loop,), name="stop", daemon=True).start()
     resync: BackgroundResync | None = None
     resync_reason: str | None = None
@@ -91,13 +104,19 @@ def run(
         while not stop.is_set():
             with retry.retrying():
                 check_version(engine, "channel")
+                own.start()
+                if loop.filter_has_changed() and resync is not None:
+                    resync.close()
+                    resync = resync_reason = None
+                if not loop.adopt_settings():
+                    continue
                 position: ReadPosition | None = None
                 if with_snapshots and resync is None:
-                    position, new_reason = load_read_position(settings, engine, view.filter)
+                    position, new_reason = load_read_position(loop.settings, engine, loop.view.filter)
                     resync_reason = resync_reason or new_reason
                 if position is not None and resync_reason is not None:
                     log.warning("resync_needed", channel=channel_name, because=resync_reason)
-                    resync, position = BackgroundResync(settings, channel_name, loop.arrived), None
+                    resync, position = BackgroundResync(loop.settings, channel_name, loop.arrived), None
                 try:
                     _follow(loop, position, resync, with_replies=with_replies)
                 except OffsetUnavailable as error:
@@ -109,10 +128,11 @@ def run(
     finally:
         if resync is not None:
             resync.close()
+        own.close()
         engine.dispose()
 
 
-def _wake_to_stop(loop: "_Loop") -> None:
+def _wake_to_stop(loop: Loop) -> None:
     """Wake the loop when `stop` is set, so that it need not look for that."""
     loop.stop.wait()
     with loop.arrived:
@@ -125,20 +145,6 @@ def _check_resync(resync: BackgroundResync, retry: Retry) -> None:
         resync.check()
     except LockHeld:
         retry.pause()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Loop:
-    """The state that the steps of the loop share."""
-
-    settings: Settings
-    engine: Engine
-    view: ChannelView
-    retry: Retry
-    stop: Event
-    arrived: Condition = field(default_factory=Condition)
-    """Notified when a stream has something to write, and when a resync has ended."""
-    missing_is_logged: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,7 +186,7 @@ class _Streams:
         return snapshots or any(stream.has_arrived() for stream in self.replies)
 
 
-def _follow(loop: _Loop, position: ReadPosition | None, resync: BackgroundResync | None, *, with_replies: bool) -> None:
+def _follow(loop: Loop, position: ReadPosition | None, resync: BackgroundResync | None, *, with_replies: bool) -> None:
     """Write what arrives until `stop` is set, the resync has ended, or the streams must be opened again.
 
     Raises: `OffsetUnavailable` for a position in `customers`.
@@ -193,7 +199,7 @@ def _follow(loop: _Loop, position: ReadPosition | None, resync: BackgroundResync
         stack.callback(streams.end)
         while not loop.stop.is_set() and not (resync is not None and resync.has_ended()):
             _wait(loop, streams)
-            if streams.must_reopen():
+            if streams.must_reopen() or loop.filter_has_changed():
                 return
             replies = _take_replies(streams)
             changes = _take_snapshots(streams, replies)
@@ -205,7 +211,7 @@ def _follow(loop: _Loop, position: ReadPosition | None, resync: BackgroundResync
                 _store_positions(loop, streams, connection)
 
 
-def _open(loop: _Loop, position: ReadPosition | None, stack: ExitStack, *, with_replies: bool) -> _Streams:
+def _open(loop: Loop, position: ReadPosition | None, stack: ExitStack, *, with_replies: bool) -> _Streams:
     """Open the topics that exist."""
     settings, view = loop.settings, loop.view
     topics = REPLY_TOPICS if with_replies else ()
@@ -260,7 +266,7 @@ def _keep_plans(connection: Connection) -> None:
     driver_of(connection).prepare_threshold = None
 
 
-def _wait(loop: _Loop, streams: _Streams) -> None:
+def _wait(loop: Loop, streams: _Streams) -> None:
     """Wait a little until something can be written, or `stop` is set."""
     with loop.arrived:
         if not streams.ready() and not loop.stop.is_set():
@@ -285,7 +291,7 @@ def _take_snapshots(streams: _Streams, replies: Sequence[AnyReply]) -> Changes |
 
 
 def _write(
-    loop: _Loop, streams: _Streams, connection: Connection, replies: Sequence[AnyReply], changes: Changes | None
+    loop: Loop, streams: _Streams, connection: Connection, replies: Sequence[AnyReply], changes: Changes | None
 ) -> None:
     """Settle the replies, apply the changes, and move the positions of both, in one transaction.
 
@@ -333,7 +339,7 @@ def _move_positions(
     return moves
 
 
-def _store_positions(loop: _Loop, streams: _Streams, connection: Connection) -> None:
+def _store_positions(loop: Loop, streams: _Streams, connection: Connection) -> None:
     """Store positions past records and markers that change nothing, and show positions to lag monitors."""
     streams.stored_at = monotonic()
     if streams.snapshots is not None:

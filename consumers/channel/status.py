@@ -17,6 +17,7 @@ from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers, outbox
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.channel_settings import settings_in_force
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import check_version
 
@@ -97,10 +98,13 @@ def stopped_partitions(settings: Settings, channel_name: str) -> list[Unreadable
         info = topic_ids(settings, [name])[name]
         with consistent_view(engine) as connection:
             positions = _positions(connection, name, info)
+            in_force = settings_in_force(settings, connection, channel_name)
     finally:
         engine.dispose()
+    if not positions:
+        return []
     ends = last_stable_offsets(settings, name, info.partitions)
-    writers, channel_filter = writer_schemas(settings), ChannelFilter.of(settings.channel(channel_name))
+    writers, channel_filter = writer_schemas(settings), ChannelFilter.of(in_force, channel_name)
     unreadable: list[UnreadableSnapshot] = []
     group = settings.channel_group(channel_name)
     with AssignedReader(settings, name, group, {}) as reader:

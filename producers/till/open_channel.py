@@ -2,23 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from sqlalchemy import Connection, Engine
 
 from tenten.avro.wire import WriterSchemas
-from tenten.runtime.settings import Channel, LegalEntity, Settings
-from tenten.schemas.messages import CustomerState, CustomerType
+from tenten.runtime.settings import Settings
+from tenten.runtime.settings.from_headquarters import with_headquarters
+from tenten.schemas.messages import ChannelSettings, CustomerState, CustomerType
+from tenten.sql.channel_settings import read_channel_settings
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import check_version
 
+SETTINGS_SECONDS: Final = 1.0
+"""How long the settings are used before the database is asked for newer ones."""
+
 
 class OpenChannel:
-    """A channel's database, open until `close`, and the channel's settings. Thread-safe."""
+    """A channel's database, open until `close`, and the channel's settings. Thread-safe.
+
+    The settings are those that headquarters has published, as the channel's process has stored them in the database;
+    a change is used after `SETTINGS_SECONDS` at the latest. Before the first they are those of tenten.toml.
+    """
 
     def __init__(self, settings: Settings, name: str, engine: Engine, operator: str | None = None) -> None:
-        self.settings = settings
+        """Raises: `SettingsError` for an unknown channel; errors of the database."""
         self.name = name
         """The channel id in events."""
         self.operator = operator
@@ -26,8 +37,12 @@ class OpenChannel:
         self.engine = engine
         self.writers = WriterSchemas()
         """The Avro schemas of the payloads in the channel's own database."""
-        self._channel: Channel = settings.channel(name)
-        self._legal_entity: LegalEntity = settings.legal_entity_of(name)
+        self._configured = settings
+        self._reading = Lock()
+        self._published: ChannelSettings | None = None
+        self._in_force = with_headquarters(settings, name, None)
+        self._read_at = -SETTINGS_SECONDS
+        self._refresh()
 
     def __enter__(self) -> Self:
         return self
@@ -42,33 +57,69 @@ class OpenChannel:
         self.engine.dispose()
 
     @property
+    def settings(self) -> Settings:
+        """The settings that are in force. Raises: errors of the database."""
+        self._refresh()
+        return self._in_force
+
+    @property
+    def published(self) -> ChannelSettings | None:
+        """All that headquarters has published for this channel; None before the first. Raises: errors of the
+        database.
+        """
+        self._refresh()
+        return self._published
+
+    @property
     def country(self) -> str:
-        """The country of the channel's legal entity, ISO 3166 alpha-2."""
-        return self._legal_entity.country
+        """The country of the channel's legal entity, ISO 3166 alpha-2. Raises: `SettingsError`, as the others."""
+        return self.settings.legal_entity_of(self.name).country
 
     @property
     def legal_entity_id(self) -> str:
         """The legal entity of the channel's customers."""
-        return self._channel.legal_entity
+        return self.settings.with_legal_entity(self.name).legal_entity
 
     @property
     def default_type(self) -> CustomerType:
         """The type of a new customer when neither the input nor its names determine one."""
-        return self._channel.default_customer.customer_type
+        return self.settings.channel(self.name).default_customer.customer_type
 
     def default_customer(self, customer_type: CustomerType) -> CustomerState:
         """A new customer with the channel's defaults, before any input."""
-        default = self._channel.default_customer
+        settings = self.settings
+        channel, legal_entity = settings.with_legal_entity(self.name), settings.legal_entity_of(self.name)
+        default = channel.default_customer
         return CustomerState(
-            legal_entity=self._channel.legal_entity,
+            legal_entity=channel.legal_entity,
             customer_type=customer_type,
-            language=default.language or self._legal_entity.language,
-            currency=default.currency or self._legal_entity.currency,
+            language=default.language or legal_entity.language,
+            currency=default.currency or legal_entity.currency,
             customer_group=default.customer_group,
             receipt_preference=default.receipt_preference,
             affiliations=default.affiliations,
-            address_books=self._channel.address_books,
+            address_books=channel.address_books,
         )
+
+    def _refresh(self) -> None:
+        """Read the settings again when they are due. One thread does; the others use those that they have meanwhile:
+        the caller may hold a connection of the pool, and this takes a second one.
+        """
+        if monotonic() - self._read_at < SETTINGS_SECONDS or not self._reading.acquire(blocking=False):
+            return
+        try:
+            self._published, self._in_force = self._read_settings()
+            self._read_at = monotonic()
+        finally:
+            self._reading.release()
+
+    def _read_settings(self) -> tuple[ChannelSettings | None, Settings]:
+        with consistent_view(self.engine) as connection:
+            stored = read_channel_settings(connection, self.name)
+        published = None if stored is None else stored.settings
+        if published == self._published:
+            return self._published, self._in_force
+        return published, with_headquarters(self._configured, self.name, published)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -88,7 +139,7 @@ def open_channel(settings: Settings, name: str, *, operator: str | None = None) 
     engine = open_database(settings.channel(name).database)
     try:
         check_version(engine, "channel")
+        return OpenChannel(settings, name, engine, operator)
     except BaseException:
         engine.dispose()
         raise
-    return OpenChannel(settings, name, engine, operator)

@@ -16,7 +16,9 @@ from tenten.schemas.messages.channel_settings import (
     JoinAnswer,
     LegalEntitySettings,
     NewCustomerSettings,
+    channel_settings_as_json,
     channel_settings_from_avro,
+    channel_settings_from_json,
 )
 from tenten.schemas.messages.customer import (
     HEADQUARTERS,
@@ -99,7 +101,9 @@ __all__ = [
     "TransactionReply",
     "TransactionStatus",
     "canonical",
+    "channel_settings_as_json",
     "channel_settings_from_avro",
+    "channel_settings_from_json",
     "customer_from_avro",
     "erasure_from_avro",
     "event_from_avro",

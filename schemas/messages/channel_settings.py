@@ -1,7 +1,7 @@
-"""The settings of a channel as headquarters publishes them, with their way from Avro."""
+"""The settings of a channel as headquarters publishes them, with their way from Avro, and to and from JSON."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -102,6 +102,34 @@ def channel_settings_from_avro(record: Mapping[str, Any]) -> ChannelSettings:
             "joins": tuple(JoinAnswer(**answer) for answer in record["joins"]),
         }
     )
+
+
+def channel_settings_as_json(settings: ChannelSettings) -> dict[str, Any]:
+    """The settings as a channel stores them."""
+    key = settings.headquarters_public_key
+    return {
+        **asdict(settings),
+        "published_at": settings.published_at.isoformat(),
+        "headquarters_public_key": None if key is None else key.hex(),
+    }
+
+
+def channel_settings_from_json(stored: Mapping[str, Any]) -> ChannelSettings:
+    """The inverse. What another release has stored besides is left out, and what it has not stored is the default."""
+    entity = stored["legal_entity"]
+    record = _known(ChannelSettings, stored) | {
+        "published_at": datetime.fromisoformat(stored["published_at"]),
+        "headquarters_public_key": bytes.fromhex(stored.get("headquarters_public_key") or "") or None,
+        "legal_entity": _known(LegalEntitySettings, entity)
+        | {"attributes": [_known(AttributeDefinition, item) for item in entity.get("attributes", ())]},
+        "new_customers": _known(NewCustomerSettings, stored.get("new_customers", {})),
+        "joins": [_known(JoinAnswer, answer) for answer in stored.get("joins", ())],
+    }
+    return channel_settings_from_avro(record)
+
+
+def _known(record: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name in record.__slots__}
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,17 @@ positions: Final = Table(
 
 topics: Final = topic_table(metadata)
 
+channel_settings: Final = Table(
+    "channel_settings",
+    metadata,
+    Column("channel_id", Text, primary_key=True),
+    Column("topic_id", Text, nullable=False, comment="of channel-settings"),
+    Column("offset", BigInteger, nullable=False, comment="of the record in the partition of this channel"),
+    Column("settings", JSON, nullable=False, comment="ChannelSettings; times as text, bytes in hexadecimal"),
+    Column("received_at", UtcTime, nullable=False),
+)
+"""One row: the settings that headquarters has published for this channel; without a row those of tenten.toml."""
+
 resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
 """The customers that the last resync did not find in the topic and has kept, because they were too many."""
 

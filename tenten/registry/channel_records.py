@@ -52,6 +52,9 @@ def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
         sync_milliseconds=round(1_000 * channel["sync_seconds"]),
         time_zone=channel["time_zone"],
         new_customers=_new_customers(channel["default_customer"]),
+        may_erase=channel["may_erase"],
+        kid=row.kid,
+        headquarters_public_key=None if row.headquarters_key is None else bytes(row.headquarters_key),
         joins=tuple(JoinAnswer(**answer) for answer in row.joins or ()),
     )
 
@@ -78,11 +81,15 @@ _RESOLVED: Final = text(
     ),
     resolved AS (
         SELECT channel_id, to_jsonb(channel) - 'changed_at' AS channel, entities.content AS entity,
-               entities.mark AS entity_mark, CAST(NULL AS jsonb) AS joins
-        FROM channels AS channel JOIN entities USING (legal_entity)
+               entities.mark AS entity_mark, kid, (SELECT public_key FROM headquarters_keys) AS headquarters_key,
+               CAST(NULL AS jsonb) AS joins
+        FROM channels AS channel
+        JOIN entities USING (legal_entity)
+        LEFT JOIN (SELECT channel_id, kid FROM channel_keys WHERE revoked_at IS NULL) AS valid USING (channel_id)
         WHERE CAST(:channels AS text[]) IS NULL OR channel_id = ANY (CAST(:channels AS text[]))
     )
-    SELECT channel_id, md5(concat_ws('|', channel, entity_mark, joins)) AS mark,
+    SELECT channel_id, md5(concat_ws('|', channel, entity_mark, kid, headquarters_key, joins)) AS mark, kid,
+           CASE WHEN :with_content THEN headquarters_key END AS headquarters_key,
            CASE WHEN :with_content THEN channel END AS channel, CASE WHEN :with_content THEN entity END AS entity,
            CASE WHEN :with_content THEN joins END AS joins
     FROM resolved ORDER BY channel_id

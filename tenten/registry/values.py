@@ -85,8 +85,12 @@ _SHOWN_MAX: Final = 10
 
 
 def registry_of_settings(settings: Settings) -> Registry:
-    """The legal entities and channels of the settings of this machine."""
-    return registry_of(settings.legal_entities, settings.channels)
+    """The legal entities and channels of the settings of this machine, without channels that it only has the database
+    of.
+    """
+    return registry_of(
+        settings.legal_entities, {name: channel for name, channel in settings.channels.items() if channel.legal_entity}
+    )
 
 
 def registry_of(legal_entities: Mapping[str, LegalEntity], channels: Mapping[str, ChannelProfile]) -> Registry:

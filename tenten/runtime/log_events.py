@@ -70,6 +70,41 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("code", "remedy"),
         meaning="Kafka refuses the settings of channels, which keep those that they have. Retried each minute.",
     ),
+    "channel_settings_received": LogEvent(
+        level="info",
+        fields=("channel", "version"),
+        meaning="The channel uses new settings from headquarters.",
+    ),
+    "channel_settings_missing": LogEvent(
+        level="warning",
+        fields=("channel",),
+        meaning="Neither headquarters nor tenten.toml has told the channel its legal entity, for which it waits. "
+        "`tenten settings show` at headquarters must list the channel.",
+    ),
+    "channel_settings_differ": LogEvent(
+        level="warning",
+        fields=("channel", "settings"),
+        meaning="Headquarters has other values for these settings of tenten.toml, and the channel uses those: delete "
+        "them from tenten.toml. At most 20 names.",
+    ),
+    "channel_settings_removed": LogEvent(
+        level="warning",
+        fields=("channel",),
+        meaning="Headquarters has removed the channel. It keeps its settings; headquarters holds its later changes.",
+    ),
+    "channel_settings_unreadable": LogEvent(
+        level="warning",
+        fields=("channel", "reason"),
+        meaning="The settings that headquarters has published cannot be read; the channel keeps those that it has. "
+        "`unknown_schema`: upgrade the channel.",
+    ),
+    "channel_settings_failed": LogEvent(
+        level="warning",
+        fields=("channel", "topic", "error", "code"),
+        meaning="The settings cannot be read or stored, so the channel keeps those that it has; retried. Logged once "
+        "per outage. `UNKNOWN_TOPIC_OR_PART`: run `tenten topics apply`. `TOPIC_AUTHORIZATION_FAILED`: grant the store "
+        "`Read` on the topic.",
+    ),
     "partitions_assigned": LogEvent(
         level="info", fields=("session", "partitions"), meaning="The consumer group gave partitions to this worker."
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
@@ -12,6 +13,9 @@ from sqlalchemy import Engine
 from tenten.avro.wire import contract
 from tenten.consumers.headquarters.customers import held_touches, registrar, settings_publisher
 from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
+from tenten.identity.channel_keys import add_channel_key
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
+from tenten.identity.keys import new_key_pair
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_exists
 from tenten.runtime.errors import TransactionFailed
 from tenten.schemas.topics import CHANNEL_SETTINGS
@@ -65,14 +69,19 @@ def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> No
     defaults = '[channels.austin.default_customer]\ncustomer_type = "organization"\naffiliations = ["vip", "b2b"]\n'
     scene.toml.write_text(scene.toml.read_text() + channel("austin", address_books=["US", "TX"]) + profile + defaults)
     scene.apply_settings()
+    with engine.begin() as headquarters:
+        keys = ensure_headquarters_keys(headquarters)
+        own = new_key_pair().public_key
+        key = add_channel_key(headquarters, "austin", own, operator=None, source="test", now=datetime.now(UTC))
     # when
     with publishing(scene, engine) as publisher:
         assert publisher.publish(NOT_STOPPED) == 4
     # then
     (_, austin), *_ = published(scene, 4)
     assert austin is not None
-    assert austin.pop("version") == 2
+    assert austin.pop("version") == 3
     assert austin.pop("published_at") is not None
+    assert (austin.pop("headquarters_public_key"), austin.pop("kid")) == (keys.public_key, key.kid)
     assert austin == {
         "channel_id": "austin",
         "legal_entity": {
@@ -98,8 +107,6 @@ def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> No
             "affiliations": ["b2b", "vip"],
         },
         "may_erase": False,
-        "kid": None,
-        "headquarters_public_key": None,
         "suspended": None,
         "joins": [],
     }
@@ -118,13 +125,13 @@ def test_running_worker_publishes_a_change_as_soon_as_it_is_notified(
     with scene.headquarters():
         assert [key for key, _ in published(scene, 3)] == names
         # when
-        document = scene.toml.read_text()
-        scene.toml.write_text(document.replace(channel("dallas"), channel("dallas", address_books=["TX"])))
+        document, dallas = scene.toml.read_text(), channel("dallas", may_erase=True)
+        scene.toml.write_text(document.replace(dallas, dallas.replace("[]", '["TX"]')))
         scene.apply_settings()
         # then
         assert [key for key, _ in published(scene, 4)] == ["dallas", *names]
         # when
-        scene.toml.write_text(document.replace(channel("dallas"), ""))
+        scene.toml.write_text(document.replace(dallas, ""))
         scene.apply_settings()
         # then
         of_dallas = [value for key, value in published(scene, 5) if key == "dallas"]

@@ -48,6 +48,7 @@ from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.channel_settings import settings_in_force
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.locks import apply_lock, resync_lock
 from tenten.sql.migrations import check_version
@@ -87,12 +88,11 @@ def resync(
     """
     stop = stop or Event()
     settings = settings.for_channel(channel_name)
-    view = ChannelView.of(settings, channel_name, writer_schemas(settings))
     retry = Retry("resync", channel_name, stop)
     engine = open_database(settings.channel(channel_name).database)
     check_column_library(engine.dialect.name)
     try:
-        retry.run_until_success(lambda: check_version(engine, "channel"))
+        view = retry.run_until_success(lambda: _view(settings, engine, channel_name))
         with resync_lock(engine):
             topic = retry.run_until_success(lambda: _topic(settings, engine, view.filter))
             group = settings.channel_group(channel_name)
@@ -115,6 +115,14 @@ def resync(
         engine.dispose()
     log.info("resynced", channel=channel_name, topic=topic.name, next_offsets=replay.read_to)
     return True
+
+
+def _view(settings: Settings, engine: Engine, channel_name: str) -> ChannelView:
+    """The channel with the settings that are in force. Raises: `DatabaseRefused`, `SettingsError`."""
+    check_version(engine, "channel")
+    with consistent_view(engine) as connection:
+        in_force = settings_in_force(settings, connection, channel_name)
+    return ChannelView.of(in_force, channel_name, writer_schemas(in_force))
 
 
 def _topic(settings: Settings, engine: Engine, channel_filter: ChannelFilter) -> TopicRead:

@@ -109,6 +109,8 @@ class ChannelProfile(SettingsTable):
 class Channel(ChannelProfile):
     """A channel with its database, as the machine needs it on which the channel runs."""
 
+    legal_entity: str = ""
+    """Empty: as headquarters has it, which then says everything of this channel."""
     database: DatabaseAddress = Field(repr=False)
 
 
@@ -117,7 +119,8 @@ def check_channels(channels: Mapping[str, ChannelProfile], legal_entities: Mappi
     for name, channel in channels.items():
         if name == HEADQUARTERS:
             raise ValueError("channels.headquarters: headquarters is not a channel; choose another name")
-        if channel.legal_entity not in legal_entities:
+        is_open = isinstance(channel, Channel) and not channel.legal_entity
+        if not is_open and channel.legal_entity not in legal_entities:
             known = ", ".join(legal_entities) or "none"
             raise ValueError(
                 f"channels.{name}.legal_entity: unknown legal entity {channel.legal_entity} (known: {known}); "
@@ -227,8 +230,21 @@ class Settings(SettingsTable):
         return self.channels[name]
 
     def legal_entity_of(self, channel: str) -> LegalEntity:
-        """The legal entity that a channel belongs to. Raises: `SettingsError` for an unknown channel."""
-        return self.legal_entities[self.channel(channel).legal_entity]
+        """The legal entity that a channel belongs to.
+
+        Raises: `SettingsError` for an unknown channel, and for one that has no settings from headquarters yet.
+        """
+        return self.legal_entities[self.with_legal_entity(channel).legal_entity]
+
+    def with_legal_entity(self, name: str) -> Channel:
+        """The channel of this name, which has a legal entity. Raises: as `legal_entity_of`."""
+        channel = self.channel(name)
+        if not channel.legal_entity:
+            raise SettingsError(
+                f"channel {name} has no settings from headquarters yet: start `tenten channel run {name}` where Kafka "
+                f"can be reached; at headquarters `tenten settings show` must list [channels.{name}]"
+            )
+        return channel
 
     def headquarters_database(self) -> str:
         """The address of headquarters' database. Raises: `SettingsError` when none is set."""
