@@ -1,7 +1,7 @@
 """Schemas that somebody else has published: believed only if they are harmless to decode with.
 
-A schema decides how much work a small value makes. Refused are schemas that are large, deep or recursive, and those
-whose lists have members of no bytes, so that a few bytes could stand for any number of them.
+A schema decides how much work a small value makes. Refused are schemas that are large, deep or recursive, and those by
+which a byte could stand for many values.
 """
 
 import json
@@ -20,6 +20,9 @@ DEPTH_MAX: Final = 32
 TYPES_MAX: Final = 10_000
 """The most types of a schema, where a named type counts each time that it is used."""
 
+VALUES_PER_BYTE_MAX: Final = 8.0
+"""The most values, records within records among them, that a byte may stand for; in this release's schemas it is 2."""
+
 DECIMAL_DIGITS_MAX: Final = 38
 """The most digits of a decimal: as in columns."""
 
@@ -33,10 +36,11 @@ class SchemaRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """The fewest bytes of a value, and the number of types."""
+    """The fewest bytes of a value, the number of types, and the most values for each byte."""
 
     bytes_min: int
     types: int
+    values_per_byte: float = 1.0
 
 
 _IN_PROGRESS: Final = _Size(-1, 0)
@@ -75,6 +79,8 @@ class _Measure:
             size = self._of_declaration(_table(schema), namespace, depth)
         if size.types > TYPES_MAX:
             raise SchemaRefused(f"has more than {TYPES_MAX} types")
+        if size.values_per_byte > VALUES_PER_BYTE_MAX:
+            raise SchemaRefused(f"has more than {VALUES_PER_BYTE_MAX:g} values for a byte")
         return size
 
     def _of_name(self, name: str, namespace: str) -> _Size:
@@ -89,7 +95,11 @@ class _Measure:
         if not members:
             raise SchemaRefused("has an empty union")
         sizes = [self.size(member, namespace, depth + 1) for member in members]
-        return _Size(1 + min(size.bytes_min for size in sizes), 1 + sum(size.types for size in sizes))
+        return _Size(
+            1 + min(size.bytes_min for size in sizes),
+            1 + sum(size.types for size in sizes),
+            max(size.values_per_byte for size in sizes),
+        )
 
     def _of_declaration(self, schema: Mapping[str, Any], namespace: str, depth: int) -> _Size:
         kind = _text(schema, "type")
@@ -99,7 +109,7 @@ class _Measure:
             members = self.size(schema.get("items" if kind == "array" else "values"), namespace, depth + 1)
             if members.bytes_min == 0:
                 raise SchemaRefused("has a list whose members take no bytes")
-            return _Size(1, 1 + members.types)
+            return _Size(1, 1 + members.types, members.values_per_byte)
         if kind not in ("record", "enum", "fixed"):
             return self._of_name(kind, namespace)
         name = _full_name(_text(schema, "name"), schema.get("namespace") or namespace)
@@ -112,7 +122,11 @@ class _Measure:
             fields = [self.size(_table(each).get("type"), namespace, depth + 1) for each in _list(schema, "fields")]
             for each in schema["fields"]:
                 _text(each, "name")
-            return _Size(sum(size.bytes_min for size in fields), 1 + sum(size.types for size in fields))
+            if not all(size.bytes_min for size in fields):
+                raise SchemaRefused("has a field that takes no bytes")
+            bytes_min = sum(size.bytes_min for size in fields)
+            values_per_byte = max(size.values_per_byte for size in fields) + 1 / bytes_min
+            return _Size(bytes_min, 1 + sum(size.types for size in fields), values_per_byte)
         if kind == "enum":
             if not all(isinstance(symbol, str) for symbol in _list(schema, "symbols")):
                 raise SchemaRefused("has an enum whose symbols are not texts")

@@ -33,6 +33,9 @@ CONFLUENT_HEADER_BYTES: Final = 5
 DECIMAL_BYTES_MAX: Final = 16
 """The longest decimal number, as in columns; those of the contracts take 12."""
 
+RESOLVED_BYTES_MAX: Final = 1024 * 1024
+"""The largest record in the reader's schema that was written in a foreign one, without the reader's defaults."""
+
 UNKNOWN_KIND: Final = "UNKNOWN"
 """The `kind` of a record whose kind a later release has introduced: headquarters cannot read it."""
 
@@ -60,6 +63,8 @@ class AvroSchema:
     """CRC-64-AVRO of the parsing canonical form, little-endian, as in single-object encoding. 8 bytes."""
     header: bytes = field(repr=False)
     """The bytes before the Avro bytes in single-object encoding. 10 bytes."""
+    is_packaged: bool = False
+    """Whether it is a contract of this release or the last one, and not one that somebody else has published."""
 
     @property
     def key_field(self) -> str:
@@ -67,7 +72,7 @@ class AvroSchema:
         return str(self.json["fields"][0]["name"])
 
 
-def avro_schema(declaration: Json) -> AvroSchema:
+def avro_schema(declaration: Json, *, is_packaged: bool = False) -> AvroSchema:
     """The schema that a JSON declaration describes.
 
     Raises: `fastavro.schema.SchemaParseException` or `UnknownType` if the declaration is not a valid schema.
@@ -79,6 +84,7 @@ def avro_schema(declaration: Json) -> AvroSchema:
         parsed=parse_schema(_without_guids(declaration)),
         fingerprint=mark,
         header=SINGLE_OBJECT_MAGIC + mark,
+        is_packaged=is_packaged,
     )
 
 
@@ -119,7 +125,8 @@ def released_contract(name: str) -> AvroSchema:
 
 
 def _packaged(*path: str) -> AvroSchema:
-    return avro_schema(json.loads((files("tenten.schemas") / "avro").joinpath(*path).read_text(encoding="utf-8")))
+    text = (files("tenten.schemas") / "avro").joinpath(*path).read_text(encoding="utf-8")
+    return avro_schema(json.loads(text), is_packaged=True)
 
 
 def contracts() -> tuple[AvroSchema, ...]:
@@ -197,12 +204,18 @@ def decode_body(body: bytes, writer: AvroSchema, reader: AvroSchema) -> Json:
     """
     source = BytesIO(body)
     try:
-        record = fastavro.schemaless_reader(source, writer.parsed, reader.parsed)
+        record: Any = fastavro.schemaless_reader(source, writer.parsed, reader.parsed)
+        resolved = None if writer.is_packaged else encode(reader, record, header=b"")
+        if resolved is not None and len(resolved) <= RESOLVED_BYTES_MAX:
+            # A logical type of the writer's gives values that are not of the reader's types.
+            record = fastavro.schemaless_reader(BytesIO(resolved), reader.parsed, None)
     except Exception as error:  # fastavro raises a dozen different types on foreign bytes
         raise Unreadable("malformed", f"is not a valid {reader.name}: {type(error).__name__}") from error
     if source.tell() != len(body):
         raise Unreadable("malformed", f"has {len(body) - source.tell()} bytes after its end")
-    return dict(record)  # type: ignore[arg-type]  # the stubs allow any Avro value; a record schema gives a dict
+    if resolved is not None and len(resolved) > RESOLVED_BYTES_MAX:
+        raise Unreadable("too_large", f"has {len(resolved)} bytes as a {reader.name}, more than {RESOLVED_BYTES_MAX}")
+    return dict(record)
 
 
 def resolved_body(record: Json, writer: AvroSchema, reader: AvroSchema) -> bytes | None:

@@ -23,9 +23,17 @@ def nested(depth: int) -> Any:
     return schema
 
 
+def chain(levels: int) -> Any:
+    """Records within each other of this depth around one byte."""
+    schema: Any = "boolean"
+    for level in range(levels):
+        schema = {"type": "record", "name": f"C{level}", "fields": [{"name": "a", "type": schema}]}
+    return schema
+
+
 def doubling(levels: int) -> dict[str, Any]:
-    """Records of which each has the one before twice: a small schema with 2^levels fields that take no bytes."""
-    fields: list[Any] = [{"type": "record", "name": "N0", "fields": [{"name": "a", "type": "null"}]}]
+    """Records of which each has the one before twice: a small schema with 2^levels fields."""
+    fields: list[Any] = [{"type": "record", "name": "N0", "fields": [{"name": "a", "type": "boolean"}]}]
     for level in range(1, levels):
         parts = [{"name": name, "type": f"N{level - 1}"} for name in ("a", "b")]
         fields.append({"type": "record", "name": f"N{level}", "fields": parts})
@@ -56,6 +64,8 @@ def test_named_types_may_be_used_again() -> None:
         record(["null", {"type": "array", "items": "R"}]),
         record(["null", "R"]),
         record("Unknown"),
+        record("null"),
+        record({"type": "array", "items": chain(10)}),
         record([]),
         record({"type": {"type": "string"}}),
         record({"type": ["null", "string"]}),
