@@ -32,6 +32,10 @@ from tenten.rules.limits import GUID_PATTERN, TIME_MAX, TIME_MIN
 from tenten.rules.unreadable_reasons import UnreadableReason
 from tenten.schemas.messages import ROW
 
+LARGE_BYTES: Final = 64 * 1024
+"""The largest record that may be decoded by itself, as plain values: lists of many members take a multiple of the time
+that columns take."""
+
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
 bytes may be reused."""
@@ -103,17 +107,20 @@ def _decode_columns(
     writer: AvroSchema, reader: AvroSchema, keys: Sequence[bytes | None], bodies: Sequence[bytes]
 ) -> pl.DataFrame | None:
     """All records in the reader's columns, or None if one of them is unreadable or the schemas differ too much."""
-    columns = resolution(writer, reader)
-    if columns is None:
-        return None
-    frame = read_block(writer, bodies)
+    frame = _read_columns(reader, writer, bodies)
     if frame is None:
         return None
     delivered = pl.Series(keys, dtype=pl.Binary).cast(pl.String, strict=False)
     if not (frame[reader.key_field] == delivered).fill_null(False).all():
         return None
-    frame = frame.select(columns)
     return frame if frame.select(_sound(reader).all()).item() else None
+
+
+def _read_columns(reader: AvroSchema, writer: AvroSchema, bodies: Sequence[bytes]) -> pl.DataFrame | None:
+    """The records in the reader's columns, unchecked; None if one cannot be read, or the schemas differ too much."""
+    columns = resolution(writer, reader)
+    frame = None if columns is None else read_block(writer, bodies)
+    return None if columns is None or frame is None else frame.select(columns)
 
 
 def _decode_one_by_one(
@@ -123,8 +130,13 @@ def _decode_one_by_one(
     bad: list[UnreadableRow] = []
     sound: list[tuple[int, bytes | None, bytes]] = []
     exact = writer.header == reader.header
+    large: list[pl.DataFrame] = []
+    in_columns = resolution(writer, reader) is not None
     for row, key, body in zip(rows, keys, bodies, strict=True):
         try:
+            if in_columns and len(body) > LARGE_BYTES:
+                large.append(_decode_large(reader, writer, key, body).with_columns(pl.lit(row, pl.Int64).alias(ROW)))
+                continue
             record = decode_body(body, writer, reader)
             check_record(reader, key, record)
         except Unreadable as error:
@@ -133,7 +145,21 @@ def _decode_one_by_one(
             sound.append((row, key, body if exact else encode(reader, record, header=b"")))
     frame, outside = _halve_until_readable(reader, sound)
     bad.extend(UnreadableRow.of(row, out_of_range()) for row in outside)
-    return frame.with_columns(pl.lit(exact).alias(EXACT)), bad
+    return pl.concat([frame, *large]).with_columns(pl.lit(exact).alias(EXACT)), bad
+
+
+def _decode_large(reader: AvroSchema, writer: AvroSchema, key: bytes | None, body: bytes) -> pl.DataFrame:
+    """One large record in the reader's columns, of a writer's schema that can be resolved in columns.
+
+    Raises: `Unreadable`.
+    """
+    frame = _read_columns(reader, writer, [body])
+    if frame is None:
+        raise Unreadable("malformed", f"is not a valid {reader.name}")
+    check_record(reader, key, {name: frame.item(0, name) for name in (reader.key_field, "kind") if name in frame})
+    if not frame.select(_sound(reader).all()).item():
+        raise out_of_range()
+    return frame
 
 
 def _halve_until_readable(

@@ -33,6 +33,12 @@ ATTRIBUTE_CHARACTERS_MAX: Final = {"name": NAME_CHARACTERS_MAX, "text": 1000}
 COUNTS_MAX: Final = {"address_books": 50, "affiliations": 50, "addresses": 100, "contacts": 100, "attributes": 100}
 """The most members that each list of a customer may have."""
 
+MEMBERS_READ_MAX: Final = 1_000
+"""The most members of a list of a customer that headquarters reads; a customer with fewer, but too many, is rejected
+with a reason."""
+PATHS_READ_MAX: Final = 50_000
+"""The most paths that an event may name, for itself and for the events that it supersedes."""
+
 REASONS_MAX: Final = 500
 """The most reasons that a rejection names, so that each reply fits its topic."""
 SUPERSEDED_MAX: Final = 10_000

@@ -179,6 +179,31 @@ def test_record_that_was_compressed_beyond_all_limits_is_cut(target: Target) -> 
     target.assert_unharmed()
 
 
+def test_lists_that_take_long_to_check_are_dead_letters(target: Target) -> None:
+    """Each is a few hundred bytes on the wire, and took seconds to check; a few of them kept others waiting."""
+    # given
+    new = target.attacker.create
+    nothing = {"text": None, "integer": None, "boolean": None, "decimal": None}
+    records = [
+        record_of(event)
+        for event in (
+            new() | {"changed": [""] * 500_000},
+            new() | {"supersedes": [{"event_id": "", "changed": []}] * 240_000},
+            new(attributes=[{"name": "", **nothing}] * 90_000) | {"changed": []},
+        )
+    ]
+    sale = target.attacker_till.sale() | {"payments": [{"method": "", "amount": Decimal(0)}] * 200_000}
+    records.append(sale_record(sale))
+
+    # when
+    for record in records:
+        target.attack(*[record] * 10)
+
+    # then
+    assert [headers_of(target.dead_letter(record))["x-dlq-reason"] for record in records] == ["malformed"] * 4
+    target.assert_unharmed()
+
+
 def test_number_that_takes_long_to_read_is_a_dead_letter(target: Target) -> None:
     """The time for a number grows with the square of its length; a few such events would stop headquarters."""
     # given

@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch, empty_frame
+from tenten.avro.batches import LARGE_BYTES, DecodedBatch, UnreadableRow, decode_batch, empty_frame
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.content_hash import content_hashes
@@ -62,13 +62,13 @@ class ClassifiedBatch:
 def decode_small(
     keys: Sequence[bytes | None], values: Sequence[bytes | None], writers: WriterSchemas
 ) -> list[Json] | None:
-    """The events of a small batch as decoded records; None for a large batch, and if one of them is unreadable.
+    """The events of a small batch as decoded records; None for a large batch, and if one is unreadable or large.
 
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
     if len(values) > SMALL_BATCH_MAX:
         return None
-    fitting = [value for value in values if value is not None and len(value) <= EVENT_BYTES_MAX]
+    fitting = [value for value in values if value is not None and len(value) <= LARGE_BYTES]
     if len(fitting) < len(values):
         return None
     events = decode_small_batch(contract("CustomerEvent"), keys, fitting, writers)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tenten.consumers.headquarters.known_channels import KnownChannels
-from tenten.rules.limits import SUPERSEDED_MAX, is_guid
+from tenten.rules.limits import is_guid
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, Reason
 
@@ -44,9 +44,6 @@ def envelope_errors(event: CustomerEvent, channels: KnownChannels) -> tuple[Reas
         reasons.append(
             Reason(field="supersedes", code="invalid_id", text="An id is a GUID in lower case, with hyphens.")
         )
-    if len(event.supersedes) > SUPERSEDED_MAX:
-        text = f"An event supersedes at most {SUPERSEDED_MAX:,} events."
-        reasons.append(Reason(field="supersedes", code="too_many", text=text))
     if event.kind in _WITHOUT_CUSTOMER:
         return tuple(reasons)
     if event.customer is None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
+from tenten.avro.batches import LARGE_BYTES, DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.primitives import leading_texts
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Unreadable, WriterSchemas, contract, header_bytes
@@ -71,7 +71,7 @@ def check_embedded_events(
 def _origins(values: Sequence[bytes], writers: WriterSchemas) -> tuple[Mapping[int, _Origin], Sequence[UnreadableRow]]:
     """The origin of each readable event, by its number; and the events that cannot be read."""
     keys = [_key(value) for value in values]
-    if len(values) <= SMALL_BATCH and max(map(len, values)) <= EVENT_BYTES_MAX:
+    if len(values) <= SMALL_BATCH and max(map(len, values)) <= LARGE_BYTES:
         events = decode_small_batch(contract("CustomerEvent"), keys, values, writers)
         if events is not None and all(map(has_identifiers, events)):
             return {
