@@ -46,10 +46,12 @@ def accepted_by(channel_filter: ChannelFilter) -> pl.Expr:
     """`ChannelFilter.accepts` over the column `customer` of a decoded frame."""
     state = pl.col("customer").struct
     accepted = state.field("legal_entity") == channel_filter.legal_entity
-    if channel_filter.address_books:
-        books = state.field("address_books")
-        common = books.list.set_intersection(pl.lit(list(channel_filter.address_books))).list.len() > 0
-        accepted &= (books.list.len() == 0) | common
+    if channel_filter.offline_customers == "none":
+        return accepted & False
+    if channel_filter.address_books or channel_filter.offline_customers == "own":
+        books, own = state.field("address_books"), pl.lit(list(channel_filter.address_books), dtype=pl.List(pl.String))
+        common = books.list.set_intersection(own).list.len() > 0
+        accepted &= common if channel_filter.offline_customers == "own" else (books.list.len() == 0) | common
     return accepted
 
 

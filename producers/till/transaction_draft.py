@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -68,8 +68,9 @@ def draft_transaction(
 
 
 def today(channel: OpenChannel) -> date:
-    """Today's date in the channel's time zone."""
-    return datetime.now(ZoneInfo(channel.settings.channel(channel.name).time_zone)).date()
+    """The channel's business day: until its cut-off hour that of yesterday, in its time zone."""
+    settings = channel.settings.channel(channel.name)
+    return (datetime.now(ZoneInfo(settings.time_zone)) - timedelta(hours=settings.cut_off_hour)).date()
 
 
 def _coded_amounts(amounts: Sequence[CodedAmount]) -> tuple[CodedAmount, ...]:

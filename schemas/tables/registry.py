@@ -1,6 +1,6 @@
 """The tables of headquarters' settings: legal entities, channels, and the history of their changes."""
 
-from sqlalchemy import JSON, Boolean, Column, Double, MetaData, Table, Text, false
+from sqlalchemy import JSON, Boolean, Column, Double, Integer, MetaData, Table, Text, false
 
 from tenten.schemas.tables.types import IDENTITY, UtcTime
 
@@ -32,6 +32,8 @@ def channel_table(metadata: MetaData) -> Table:
         Column("default_customer", JSON, nullable=False, comment="defaults of new customers"),
         Column("changed_at", UtcTime, nullable=False),
         Column("may_erase", Boolean, nullable=False, server_default=false(), comment="customers of its legal entity"),
+        Column("cut_off_hour", Integer, nullable=False, server_default="0", comment="when a business day begins"),
+        Column("offline_customers", Text, nullable=False, server_default="all", comment="all, own or none"),
     )
 
 

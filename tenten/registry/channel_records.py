@@ -51,6 +51,8 @@ def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
         creation=channel["creation"],
         sync_milliseconds=round(1_000 * channel["sync_seconds"]),
         time_zone=channel["time_zone"],
+        cut_off_hour=channel["cut_off_hour"],
+        offline_customers=channel["offline_customers"],
         new_customers=_new_customers(channel["default_customer"]),
         may_erase=channel["may_erase"],
         kid=row.kid,

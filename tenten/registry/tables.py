@@ -45,8 +45,12 @@ def _legal_entity(row: Any) -> Entry:
 
 
 def _channel(row: Any) -> Entry:
-    names = ("legal_entity", "address_books", "creation", "sync_seconds", "time_zone", "may_erase", "default_customer")
-    return entry_of({name: getattr(row, name) for name in names})
+    return entry_of(
+        {column.name: getattr(row, column.name) for column in channels.c if column.name not in _NOT_SETTINGS}
+    )
+
+
+_NOT_SETTINGS: Final = ("channel_id", "changed_at")
 
 
 def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:

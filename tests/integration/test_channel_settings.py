@@ -116,6 +116,10 @@ def test_changed_filter_adds_and_removes_exactly_while_the_channel_runs(
         scene.wait(lambda: set(scene.visible()) == expected, "the other legal entity")
 
 
+def _has(scene: ChannelScene, customer_ids: set[str]) -> bool:
+    return set(scene.visible()) == customer_ids
+
+
 def _is_logged(logs: Sequence[Any], name: str) -> bool:
     return any(entry["event"] == name for entry in logs)
 
@@ -193,3 +197,26 @@ def test_channel_keeps_its_settings_when_newer_ones_cannot_be_used(
         scene.wait(
             lambda: scene.rows(channel.channel_settings)[0]["settings"]["time_zone"] == "America/Denver", "the next"
         )
+
+
+def test_channel_does_without_shared_or_all_customers(scene: ChannelScene) -> None:
+    """From all customers to its own, to none, and back; pending customers and unsettled edits stay throughout."""
+    # given
+    own, shared = customer("Own", address_books=("US",)), customer("Shared")
+    edited = customer("Edited", address_books=("US",))
+    scene.headquarters.send(own, shared, edited)
+    publish(scene, address_books=("US",))
+    with scene.running(loop.run):
+        scene.wait(lambda: set(scene.visible()) == named(own, shared, edited), "all customers")
+        scene.edit(edited, replace(edited.customer, first_name="Clerk"), ["first_name"])
+        pending = scene.create(guid(), state("Pending", address_books=("US",)))
+        local = named(edited, pending)
+        # when, then
+        for version, (kept, expected) in enumerate(
+            (("own", named(own)), ("none", set()), ("all", named(own, shared))), start=2
+        ):
+            publish(scene, address_books=("US",), offline_customers=kept, version=version)
+            scene.wait(partial(_has, scene, expected | local), kept)
+            scene.wait_until_level()
+            assert set(scene.visible()) == expected | local
+            assert scene.visible()[edited.customer_id] == (edited.account_number, 1, "Clerk")

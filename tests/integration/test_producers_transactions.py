@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,23 @@ def test_business_date_is_today_in_the_channels_time_zone(store: Store, tmp_path
         [end] = close_day(there)
     # then
     assert before <= sale.transaction.business_date <= end.business_date <= datetime.now(ZoneInfo(zone)).date()
+
+
+def test_business_day_lasts_until_the_cut_off_hour(store: Store) -> None:
+    """Where it is noon, a day that begins at 23 o'clock is still that of yesterday, and one that began at 1 is not."""
+    # given
+    zone = next(
+        name for name in (f"Etc/GMT{offset:+d}" for offset in range(-12, 13)) if datetime.now(ZoneInfo(name)).hour == 12
+    )
+    dates = {}
+    for hour in (1, 23):
+        update = {"time_zone": zone, "cut_off_hour": hour}
+        houston = store.settings.channels[HOUSTON].model_copy(update=update)
+        # when
+        with open_channel(store.settings.model_copy(update={"channels": {HOUSTON: houston}}), HOUSTON) as there:
+            dates[hour] = record_sale(there, lines=[TEA]).transaction.business_date
+    # then
+    assert dates[1] - dates[23] == timedelta(days=1)
 
 
 @pytest.mark.parametrize("record", [record_order, record_sale])

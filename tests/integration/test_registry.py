@@ -233,6 +233,7 @@ def test_tables_of_a_machine_are_ignored_and_mistakes_are_named(tmp_path: Path, 
         (COMPANY.replace("address_books", "address_book", 1), "channels.houston.address_book: unknown setting"),
         (COMPANY + channel("x", of="frrt"), "channels.x.legal_entity: unknown legal entity frrt"),
         (COMPANY.replace('"USD"', '"US"'), "legal_entities.usrt.currency: write the three letters"),
+        (COMPANY + 'offline_customers = "own"\n', "channels.dallas: offline_customers = .own. needs address_books"),
     ):
         with pytest.raises(SettingsError, match=problem):
             wanted(mistaken)

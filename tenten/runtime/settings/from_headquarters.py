@@ -71,6 +71,8 @@ def _of_channel(published: ChannelSettings) -> dict[str, Any]:
         "creation": "sync" if published.creation == "sync" else "async",
         "sync_seconds": published.sync_milliseconds / 1_000,
         "time_zone": published.time_zone,
+        "cut_off_hour": published.cut_off_hour,
+        "offline_customers": published.offline_customers if published.offline_customers in ("own", "none") else "all",
         "may_erase": published.may_erase,
     }
 

@@ -102,8 +102,19 @@ class ChannelProfile(SettingsTable):
     """The longest wait of a sync creation."""
     time_zone: TimeZone = "UTC"
     """Where the channel's business days begin and end."""
+    cut_off_hour: int = Field(default=0, ge=0, le=23)
+    """The hour at which a business day begins: until then it is still the day before."""
+    offline_customers: Literal["all", "own", "none"] = "all"
+    """The customers that the channel's own database has: all of them; own: those with one of `address_books`, without
+    the shared ones, which have none; none: only those that headquarters has not settled."""
     may_erase: bool = False
     """Whether the channel may erase customers of its legal entity."""
+
+    @model_validator(mode="after")
+    def _own_have_books(self) -> Self:
+        if self.offline_customers == "own" and not self.address_books:
+            raise ValueError('offline_customers = "own" needs address_books')
+        return self
 
 
 class Channel(ChannelProfile):
