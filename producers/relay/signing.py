@@ -16,6 +16,7 @@ from tenten.identity.store_identity import read_identity, read_kid
 from tenten.producers.relay.maintenance import queue_again
 from tenten.producers.relay.producer import RelayProducer
 from tenten.schemas.tables.channel import relay_state
+from tenten.sql.channel_settings import is_suspended
 
 log = get_logger(__name__)
 
@@ -51,7 +52,9 @@ class Signing:
         """Whether no row may be sent now: the channel is suspended, or has another key than that of the signer."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
-            self._now = Sending(kid=read_kid(self._connection), is_suspended=False)
+            self._now = Sending(
+                kid=read_kid(self._connection), is_suspended=is_suspended(self._connection, self._producer.channel)
+            )
         return self._now.is_suspended or self._now != self._sent_with or not self._has_signer
 
     def next_step(self) -> bool:

@@ -57,6 +57,7 @@ def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
         may_erase=channel["may_erase"],
         kid=row.kid,
         headquarters_public_key=None if row.headquarters_key is None else bytes(row.headquarters_key),
+        suspended=channel.get("suspended_reason") if channel.get("suspended_at") else None,
         joins=tuple(JoinAnswer(**answer) for answer in row.joins or ()),
     )
 

@@ -50,7 +50,8 @@ def _channel(row: Any) -> Entry:
     )
 
 
-_NOT_SETTINGS: Final = ("channel_id", "changed_at")
+_NOT_SETTINGS: Final = ("channel_id", "changed_at", "suspended_at", "suspended_reason")
+"""Columns of a channel that no file changes."""
 
 
 def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:
@@ -121,7 +122,7 @@ def _write_channels(headquarters: Connection, written: Mapping[str, Entry], now:
     if not written:
         return
     rows = [{"channel_id": name, "changed_at": now.isoformat(), **table_of(entry)} for name, entry in written.items()]
-    others = [column.name for column in channels.c if not column.primary_key]
+    others = [name for name in rows[0] if name != channels.c.channel_id.name]
     updates = ", ".join(f"{name} = excluded.{name}" for name in others)
     statement = f"{insert_document(channels)} ON CONFLICT (channel_id) DO UPDATE SET {updates}"
     driver_cursor(headquarters).execute(statement.encode(), (json.dumps(rows),))

@@ -34,6 +34,12 @@ def read_channel_settings(connection: Connection, channel_id: str) -> StoredSett
     return StoredSettings(channel_settings_from_json(row.settings), RecordPosition(row.topic_id, row.offset))
 
 
+def is_suspended(connection: Connection, channel_id: str) -> bool:
+    """Whether headquarters accepts no records of the channel at the moment, as far as the channel knows."""
+    stored = read_channel_settings(connection, channel_id)
+    return stored is not None and stored.settings.suspended is not None
+
+
 def store_channel_settings(
     connection: Connection, settings: ChannelSettings, position: RecordPosition, at: datetime
 ) -> None:

@@ -12,9 +12,11 @@ from tenten.avro.wire import header_bytes
 from tenten.identity.keys import KeyPair, kid, new_key_pair, record_key, record_mac
 from tenten.identity.store_identity import write_identity
 from tenten.producers import Item, create_customer, record_order, record_sale
+from tenten.schemas.messages import ChannelSettings, LegalEntitySettings
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import RETAIL_TRANSACTIONS
-from tests.producer_scene import Store, decoded_transaction, event_ids, set_store
+from tenten.sql.channel_settings import RecordPosition, store_channel_settings
+from tests.producer_scene import HOUSTON, Store, decoded_transaction, event_ids, set_store
 from tests.waiting import wait_for
 
 HEADQUARTERS = new_key_pair()
@@ -111,3 +113,38 @@ def test_running_relay_notices_a_new_key_and_sends_unsettled_rows_again(store: S
         create_customer(store.channel, last_name="Curie")
         store.wait_until_sent()
     assert len(store.topic()) == 7
+
+
+def test_suspended_store_sends_nothing_and_then_all_that_is_unsettled(store: Store) -> None:
+    """It learns of both through its settings. What headquarters did not answer meanwhile is sent again."""
+    # given
+    create_customer(store.channel, last_name="Lovelace")
+    with store.relaying():
+        store.wait_until_sent()
+        # when
+        suspend(store, "stolen")
+        wait_for(lambda: any(row["is_suspended"] for row in store.rows(channel.relay_state)), "the relay to notice it")
+        create_customer(store.channel, last_name="Hopper")
+        wait_for(lambda: len(store.unsent_ids()) == 1, "the row")
+    with store.relaying():
+        wait_for(lambda: any(row["is_suspended"] for row in store.rows(channel.relay_state)), "the next relay")
+        # then
+        assert len(store.topic()) == 1
+        # when
+        suspend(store, None)
+        # then
+        wait_for(lambda: len(store.topic()) == 3, "both rows")
+        store.wait_until_sent()
+
+
+def suspend(store: Store, reason: str | None) -> None:
+    """Store settings as the channel's process does when headquarters has suspended the channel, or ended that."""
+    settings = ChannelSettings(
+        channel_id=HOUSTON,
+        version=1,
+        published_at=datetime.now(UTC),
+        legal_entity=LegalEntitySettings(name="usrt", country="US", currency="USD", language="en-US"),
+        suspended=reason,
+    )
+    with store.channel.engine.begin() as connection:
+        store_channel_settings(connection, settings, RecordPosition("topic", 0), datetime.now(UTC))
