@@ -15,4 +15,5 @@ report.py        the table and the file            batch_sizes.py    S1, S2
                                                    idle_channel.py   C1
                                                    replicas.py       C2
 pictures.py      pictures and table of the page    resyncing.py      P4, P10
+                                                   authenticity.py   R1, R2
 """

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import pictures, report
+from benchmarks.authenticity import authenticity
 from benchmarks.batch_sizes import batch_sizes
 from benchmarks.debezium import against_debezium
 from benchmarks.decoding import decoding
@@ -40,13 +41,14 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P1", "P2"}), into_postgresql),
     (frozenset({"P3"}), against_debezium),
     (frozenset({"P5", "P6"}), headquarters),
+    (frozenset({"R1", "R2"}), authenticity),
     (frozenset({"P8"}), relay),
     (frozenset({"P9"}), into_sqlite),
     (frozenset({"O1", "O2", "O3"}), transactions),
     (frozenset({"P4", "P10"}), resyncing),
     (frozenset({"A1", "A2", "A3"}), ways_out),
 )
-_THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3"})
+_THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3", "R1"})
 """The bars before which the broker is warmed up with large batches."""
 _FILE_WIDTH: Final = 160
 BARS: Final = sorted({bar for bars, _ in BENCHMARKS for bar in bars}, key=report.order)

@@ -140,6 +140,8 @@ class Record(NamedTuple):
     key: bytes
     value: bytes
     event_id: str
+    channel: str = ""
+    """Of an event: who wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,7 @@ class _Encoding:
 class _Template:
     """A customer as the event of its creation, and as its first and second snapshot."""
 
+    channel: str
     event: _Encoding
     first: _Encoding
     second: _Encoding
@@ -167,7 +170,7 @@ class _Template:
 def events(count: int, *, seed: int = _SEED) -> Iterator[Record]:
     """The events of this many creates, from three channels in turn, as relays send them."""
     for template, texts, event_id in _customers(count, seed):
-        yield Record(texts[0], template.event.filled(texts), event_id)
+        yield Record(texts[0], template.event.filled(texts), event_id, template.channel)
 
 
 def snapshots(count: int, version: int, *, seed: int = _SEED, flat: bool = False) -> Iterator[Record]:
@@ -228,7 +231,10 @@ def _template(chance: random.Random, channel: str, *, flat: bool) -> _Template:
         customer=state,
     )
     return _Template(
-        event=_encoding(event), first=_encoding(_snapshot(state, 1)), second=_encoding(_snapshot(changed, 2))
+        channel=channel,
+        event=_encoding(event),
+        first=_encoding(_snapshot(state, 1)),
+        second=_encoding(_snapshot(changed, 2)),
     )
 
 

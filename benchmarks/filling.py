@@ -4,7 +4,7 @@ So the consumers under measurement are started, warmed up and at the end of the 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, Self
 
@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from benchmarks import bare_loop as loop
 from benchmarks.customers import Record, snapshots
 from benchmarks.stage import Stage
-from tenten.schemas.topics import CUSTOMERS
+from tenten.identity.signing import RecordSigner
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
 _PRODUCER: Final = {
     "partitioner": "murmur2_random",
@@ -32,8 +33,18 @@ _PAUSE_SECONDS: Final = 0.1
 class Filling:
     """Records written to a topic but not committed yet."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, records: Iterable[Record], kind: str) -> None:
-        """Write the records with the headers that relays and headquarters give them."""
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        records: Iterable[Record],
+        kind: str,
+        signers: Mapping[str, RecordSigner] | None = None,
+    ) -> None:
+        """Write the records with the headers that relays and headquarters give them.
+
+        `signers`: by channel, who signs its events for `async-customers`.
+        """
         servers = {"bootstrap.servers": bootstrap_servers}
         earlier = high_watermarks(bootstrap_servers, topic)
         self._producer = Producer({**servers, **_PRODUCER, "transactional.id": f"filling-{topic}"})
@@ -42,6 +53,8 @@ class Filling:
         self.records = 0
         for record in records:
             headers: list[tuple[str, str | bytes | None]] = [("id", record.event_id), ("type", kind)]
+            if signers:
+                headers += signers[record.channel].headers(ASYNC_CUSTOMERS.name, record.key, record.value)
             self._produce(topic, record, headers)
             self.records += 1
         self._producer.flush(_SECONDS)

@@ -17,7 +17,7 @@ from benchmarks.filling import Filling
 from benchmarks.measuring import Database, Result, Run, Scale, Settings, memory_peak, rates
 from benchmarks.processes import Process, bare_loop, tenten, wait_until
 from benchmarks.servers import Servers, checkpoint
-from benchmarks.stage import PARTITIONS, Stage, stage
+from benchmarks.stage import PARTITIONS, Authentication, Stage, stage
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CUSTOMERS
 
@@ -86,10 +86,20 @@ def _two_against_one(servers: Servers, scale: Scale, settings: Settings, continu
     )
 
 
-def new_customers(servers: Servers, scale: Scale, *, processes: int, continuous: bool) -> Run:
+def new_customers(
+    servers: Servers,
+    scale: Scale,
+    *,
+    processes: int,
+    continuous: bool,
+    authentication: Authentication | None = None,
+) -> Run:
     """Give new customers their numbers with this many processes of the customers worker."""
     channels: dict[str, Database] = dict.fromkeys(CHANNELS, "sqlite")
-    with stage(servers, channels, continuous=continuous) as on, ExitStack() as running:
+    with (
+        stage(servers, channels, continuous=continuous, authentication=authentication) as on,
+        ExitStack() as running,
+    ):
         started = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(processes)]
         return _group_run(on, started, on.settings.group("headquarters"), scale)
 
@@ -116,7 +126,8 @@ def _release_and_wait(
     on: Stage, admin: AdminClient, processes: list[Process], group: str, records: Iterator[Record]
 ) -> tuple[float, int]:
     """Seconds from the commit of the records until the group has committed the last one; and their number."""
-    filling = Filling(on.servers.bootstrap_servers, on.settings.topic(ASYNC_CUSTOMERS), records, "CustomerCreated")
+    topic = on.settings.topic(ASYNC_CUSTOMERS)
+    filling = Filling(on.servers.bootstrap_servers, topic, records, "CustomerCreated", on.signers)
     started_at = filling.release()
     ended_at = wait_until(lambda: has_committed(admin, group, filling.next_offsets), processes)
     return ended_at - started_at, filling.records

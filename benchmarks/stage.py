@@ -4,8 +4,9 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psycopg
 from psycopg import sql
@@ -14,6 +15,11 @@ from sqlalchemy import make_url
 from benchmarks.customers import ADDRESS_BOOK, LEGAL_ENTITY
 from benchmarks.measuring import Database
 from benchmarks.servers import Servers
+from tenten.identity.channel_keys import add_channel_key
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
+from tenten.identity.keys import kid, new_key_pair, record_key
+from tenten.identity.signing import RecordSigner
+from tenten.identity.store_identity import write_identity
 from tenten.kafka.topics_admin import admin_client, apply_topics
 from tenten.local import create_database
 from tenten.registry.apply import add_to_registry
@@ -22,6 +28,8 @@ from tenten.runtime.settings import Settings, load_settings
 from tenten.schemas.topics import ALL
 from tenten.sql.engine import open_database
 from tenten.sql.migrations import upgrade_channel, upgrade_headquarters
+
+Authentication = Literal["off", "require"]
 
 PARTITIONS: Final = 12
 """Of each keyed topic."""
@@ -34,6 +42,8 @@ class Stage:
     servers: Servers
     settings: Settings
     file: Path
+    signers: Mapping[str, RecordSigner]
+    """By channel that has joined."""
 
     @property
     def directory(self) -> Path:
@@ -50,8 +60,17 @@ class Stage:
 
 
 @contextmanager
-def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: bool = True) -> Iterator[Stage]:
-    """Create topics with an unused prefix, empty databases of headquarters and channels, and the settings file."""
+def stage(
+    servers: Servers,
+    channels: Mapping[str, Database],
+    *,
+    continuous: bool = True,
+    authentication: Authentication | None = None,
+) -> Iterator[Stage]:
+    """Create topics with an unused prefix, empty databases of headquarters and channels, and the settings file.
+
+    With `require` every channel has joined.
+    """
     name = f"b{secrets.token_hex(4)}"
     directory = servers.directory / name
     directory.mkdir()
@@ -64,7 +83,8 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
     }
     headquarters = _database_url(servers, f"{name}_headquarters")
     kafka = {"bootstrap.servers": servers.bootstrap_servers, **servers.client_properties}
-    file.write_text(_toml(f"{name}-", kafka, headquarters, addresses, continuous))
+    checked = "" if authentication is None else f'authentication = "{authentication}"\n'
+    file.write_text(checked + _toml(f"{name}-", kafka, headquarters, addresses, continuous))
     settings = load_settings(file)
     on_server = [
         f"{name}_headquarters",
@@ -75,7 +95,8 @@ def stage(servers: Servers, channels: Mapping[str, Database], *, continuous: boo
         for database in on_server:
             create_database(servers.postgresql, database)
         _upgrade(settings)
-        yield Stage(servers=servers, settings=settings, file=file)
+        signers = _join(settings) if authentication == "require" else {}
+        yield Stage(servers=servers, settings=settings, file=file, signers=signers)
     finally:
         _drop(servers, settings, on_server)
 
@@ -119,6 +140,24 @@ def _upgrade(settings: Settings) -> None:
         engine = open_database(channel.database)
         upgrade_channel(engine)
         engine.dispose()
+
+
+def _join(settings: Settings) -> Mapping[str, RecordSigner]:
+    """Give every channel a key pair that headquarters knows; who signs for each."""
+    now, signers = datetime.now(UTC), {}
+    engine = open_database(settings.headquarters_database())
+    for name, channel in settings.channels.items():
+        pair = new_key_pair()
+        with engine.begin() as headquarters:
+            add_channel_key(headquarters, name, pair.public_key, operator=None, source="benchmark", now=now)
+            public_key = ensure_headquarters_keys(headquarters).public_key
+        store = open_database(channel.database)
+        with store.begin() as connection:
+            write_identity(connection, pair, public_key, now)
+        store.dispose()
+        signers[name] = RecordSigner(kid(pair.public_key), record_key(pair.private_key, public_key))
+    engine.dispose()
+    return signers
 
 
 def _drop(servers: Servers, settings: Settings, databases: list[str]) -> None:

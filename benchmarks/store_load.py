@@ -22,7 +22,7 @@ from benchmarks.databases import observer
 from benchmarks.measuring import Database
 from benchmarks.processes import BenchmarkFailed, Process, started, tenten, wait_until
 from benchmarks.servers import Servers
-from benchmarks.stage import Stage, stage
+from benchmarks.stage import Authentication, Stage, stage
 from benchmarks.till import Done, Order
 
 CHANNELS: Final = "channel processes"
@@ -156,10 +156,13 @@ class StoreLoad:
 
 @contextmanager
 def store_load(
-    servers: Servers, databases: Mapping[str, Database], headquarters_processes: int = 1
+    servers: Servers,
+    databases: Mapping[str, Database],
+    headquarters_processes: int = 1,
+    authentication: Authentication | None = None,
 ) -> Iterator[StoreLoad]:
     """Run headquarters, the stores and their tills; every store has had its first customer."""
-    with stage(servers, databases) as on, ExitStack() as running:
+    with stage(servers, databases, authentication=authentication) as on, ExitStack() as running:
         headquarters = [running.enter_context(tenten(on, "headquarters", "run")) for _ in range(headquarters_processes)]
         channels = {store: running.enter_context(tenten(on, "channel", "run", store)) for store in databases}
         tills = {store: running.enter_context(till(on, store)) for store in databases}

@@ -148,6 +148,24 @@ class DeadLetter:
         return "/".join(self.header(f"{_CONNECT}{part}") for part in ("topic", "partition", "offset"))
 
 
+class Origin(NamedTuple):
+    """Why a record is a dead letter, and where it was."""
+
+    reason: str
+    partition: int
+    offset: int
+
+
+def origin_of(message: Message) -> Origin | None:
+    """The origin of a dead letter, from the headers that headquarters has added; None if it has none."""
+    headers = dict(headers_of(message))
+    try:
+        partition, offset = (int(headers.get(f"{_CONNECT}{name}") or b"") for name in ("partition", "offset"))
+    except ValueError:
+        return None
+    return Origin((headers.get(f"{_OURS}reason") or b"").decode(errors="replace"), partition, offset)
+
+
 def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -> Iterable[DeadLetter]:
     """Every letter on this dead letter topic with its decision, oldest first in each partition.
 

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Engine, select
 from structlog import get_logger
 
+from tenten.consumers.headquarters.known_keys import NO_KEYS, KnownKeys, read_known_keys
 from tenten.registry.apply import compare_registry, fill_new_registry
 from tenten.registry.tables import Version, registry_version
 from tenten.registry.values import registry_of_settings
@@ -28,12 +29,15 @@ _NAMES_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownChannels:
-    """The legal entity of each channel, by channel id, all legal entities, and what channels may do."""
+    """The legal entity of each channel, by channel id, all legal entities, what channels may do, and their keys."""
 
     legal_entity_by_channel: Mapping[str, str]
     legal_entities: frozenset[str]
     erasing: frozenset[str] = frozenset()
     """The channels that may erase customers of their legal entity."""
+    keys: KnownKeys = NO_KEYS
+    version: Version | None = None
+    """The last change of the registry; None if there was none."""
 
 
 def entities_of(channel_ids: Iterable[str], legal_entity_by_channel: Mapping[str, str]) -> dict[str, str]:
@@ -51,7 +55,6 @@ class ChannelRegistry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = Lock()
-        self._version: Version | None = None
         self._has_read = False
         self._looked_up_at = -LOOK_UP_SECONDS
         self.known = KnownChannels(legal_entity_by_channel={}, legal_entities=frozenset())
@@ -60,7 +63,7 @@ class ChannelRegistry:
         """Read the registry if it has changed since it was read; whether it has. Raises: errors of the database."""
         with self._lock, consistent_view(self._engine) as headquarters:
             version = registry_version(headquarters)
-            if self._has_read and version == self._version:
+            if self._has_read and version == self.known.version:
                 return False
             columns = select(channels.c.channel_id, channels.c.legal_entity, channels.c.may_erase)
             rows = headquarters.execute(columns).all()
@@ -68,8 +71,10 @@ class ChannelRegistry:
                 legal_entity_by_channel={row.channel_id: row.legal_entity for row in rows},
                 legal_entities=frozenset(headquarters.scalars(select(legal_entities.c.legal_entity))),
                 erasing=frozenset(row.channel_id for row in rows if row.may_erase),
+                keys=read_known_keys(headquarters, self.known.keys),
+                version=version,
             )
-            self._version, is_first, self._has_read = version, not self._has_read, True
+            is_first, self._has_read = not self._has_read, True
         if not is_first:
             known = self.known
             log.info(

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from tenten.consumers.headquarters.refusals import database_older
-from tenten.runtime.errors import DatabaseOlderThanStream
+from tenten.registry.tables import Version
+from tenten.runtime.errors import DatabaseOlderThanStream, SettingsChanged
 from tenten.schemas.tables.headquarters import positions
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedWith:
+    """The version of the registry with whose keys and suspensions a batch was checked; None: without any change."""
+
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPositions:
     """The part of a stream that a batch stores.
 
@@ -41,6 +49,8 @@ class StreamPositions:
     stream: Stream
     starts: Mapping[int, int]
     next_offsets: Mapping[int, int]
+    checked: "CheckedWith | None" = None
+    """None: the batch was not checked with the registry."""
 
     def not_advanced(self) -> "StreamPositions":
         """The same check without an advance, for a part of the batch."""
@@ -57,20 +67,37 @@ class StreamPositions:
             "next_offsets": [self.next_offsets.get(partition) for partition in partitions],
         }
 
+    def checked_parameters(self) -> dict[str, object]:
+        """The version of the registry as parameters of a statement."""
+        change_id, applied_at = (None if self.checked is None else self.checked.version) or (None, None)
+        return {"is_checked": self.checked is not None, "change_id": change_id, "applied_at": applied_at}
+
 
 def advance_positions(headquarters: Connection, reached: StreamPositions) -> dict[int, int]:
     """Advance the positions, never lowering one; return those before, by partition: records before them were stored by
     an earlier transaction. Locks their rows, so this is the first step of a transaction.
 
-    Raises: `DatabaseOlderThanStream` when the database is behind the start of the batch.
+    Raises: `DatabaseOlderThanStream` when the database is behind the start of the batch; `SettingsChanged` when the
+    registry is not the one with which the batch was checked.
     """
     parameters = reached.parameters()
-    before = {row.partition: row.next_offset for row in headquarters.execute(_SOUND, parameters)}
+    rows = headquarters.execute(_SOUND, {**parameters, **reached.checked_parameters()}).all()
+    before = {row.partition: row.next_offset for row in rows}
     if len(before) != len(reached.starts):
         raise older_than_stream(reached.stream)
+    if any(row.has_changed for row in rows):
+        raise settings_changed()
     headquarters.execute(_ADVANCE_POSITIONS, parameters)
     return before
 
+
+def settings_changed() -> SettingsChanged:
+    """The error of a batch that was checked with an earlier version of the registry."""
+    return SettingsChanged("keys or settings of channels have changed since the batch was checked")
+
+
+REGISTRY_VERSION: Final = "SELECT change_id, applied_at FROM settings_history ORDER BY change_id DESC LIMIT 1"
+"""The last change of the registry."""
 
 _POSITION_AND_REACHED: Final = """
     positions.consumer_group = :consumer_group AND positions.topic_id = :topic_id
@@ -83,12 +110,17 @@ _REACHED: Final = """
 
 _SOUND: Final = text(
     f"""
-    SELECT positions.partition, positions.next_offset
+    SELECT positions.partition, positions.next_offset, CAST(:is_checked AS boolean) AND (
+        registry.change_id IS DISTINCT FROM CAST(:change_id AS bigint)
+        OR registry.applied_at IS DISTINCT FROM CAST(:applied_at AS timestamptz)
+    ) AS has_changed
     FROM positions JOIN {_REACHED} ON {_POSITION_AND_REACHED}
+    LEFT JOIN ({REGISTRY_VERSION}) AS registry ON true
     WHERE positions.next_offset >= reached.start
     """  # noqa: S608 - constants of this module
 )
-"""The partitions of which the database has everything before the batch."""
+"""The partitions of which the database has everything before the batch, and whether the registry is another one than
+that with which the batch was checked."""
 
 _ADVANCE_POSITIONS: Final = text(
     f"""

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from tenten.identity.keys import kid
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
+from tenten.identity.keys import kid, record_key
 from tenten.registry.apply import lock_registry, record_changes
 from tenten.registry.values import CHANNELS, Change, Differences
 from tenten.runtime.errors import KeyNotAccepted
@@ -51,9 +52,10 @@ def add_channel_key(
     """Make this the valid key of the channel, and revoke the one before. Idempotent.
 
     `source` is the command, or another way on which the key came. Takes the lock of the registry, so it comes first in
-    a transaction. Raises: `KeyNotAccepted` for a key that was revoked, or is that of another channel.
+    a transaction. Raises: `KeyNotAccepted` for a key that was revoked, is that of another channel, or is not valid.
     """
     lock_registry(headquarters)
+    _check(headquarters, public_key)
     new = ChannelKey(kid=kid(public_key), channel_id=channel_id, public_key=public_key, revoked_at=None)
     before = valid_key(headquarters, channel_id)
     if before == new:
@@ -92,6 +94,14 @@ def revoke_channel_key(
         _revoke(headquarters, before, now)
         _record(headquarters, before, None, channel_id, operator=operator, source=source, now=now)
     return before
+
+
+def _check(headquarters: Connection, public_key: bytes) -> None:
+    """Raises: `KeyNotAccepted` for a key from which no secret can be derived."""
+    try:
+        record_key(ensure_headquarters_keys(headquarters).private_key, public_key)
+    except ValueError as error:
+        raise KeyNotAccepted("this is not a valid public key (X25519, 32 bytes)") from error
 
 
 def _revoke(headquarters: Connection, key: ChannelKey, now: datetime) -> None:

@@ -93,3 +93,26 @@ def record_mac(key: bytes, logical_topic: str, record_key: bytes, body: bytes) -
 
 
 _LENGTH: Final = struct.Struct(">I").pack
+
+
+class RecordCodes:
+    """The codes of the records with one key on one topic: `record_mac` at half the cost."""
+
+    def __init__(self, key: bytes, logical_topic: str) -> None:
+        """`key` is what `record_key` returns."""
+        topic = logical_topic.encode()
+        padded = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(padded.translate(_INNER_PAD) + _LENGTH(len(topic)) + topic)
+        self._outer = hashlib.sha256(padded.translate(_OUTER_PAD))
+
+    def mac(self, record_key: bytes, body: bytes) -> bytes:
+        """The code of a record. Any thread may call it."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(_LENGTH(len(record_key)) + record_key + _LENGTH(len(body)) + body)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+_BLOCK_BYTES: Final = 64
+_INNER_PAD: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD: Final = bytes(byte ^ 0x5C for byte in range(256))

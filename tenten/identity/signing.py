@@ -1,10 +1,10 @@
 """The headers by which a record proves its writer, and the signer that adds them."""
 
-from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Self
 
 from tenten.avro.wire import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC
-from tenten.identity.keys import KeyPair, kid, record_key, record_mac
+from tenten.identity.keys import KeyPair, RecordCodes, kid, record_key
 from tenten.identity.store_identity import StoreIdentity
 
 KID: Final = "kid"
@@ -19,23 +19,23 @@ CUSTOMER_EVENT_MAC: Final = "customer-event-mac"
 SigningHeaders = list[tuple[str, str | bytes | None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSigner:
     """Adds the headers of one writer."""
 
-    kid: str
-    key: bytes = field(repr=False)
-    """The key of the records between this writer and headquarters."""
+    def __init__(self, key_id: str, key: bytes) -> None:
+        """`key` is the key of the records between the writer and headquarters."""
+        self.kid = key_id
+        self._codes = cache(lambda logical_topic: RecordCodes(key, logical_topic))
 
     @classmethod
     def of_store(cls, identity: StoreIdentity) -> Self:
         """The signer of a store. Raises: `ValueError` for keys that are not valid."""
-        return cls(kid=identity.kid, key=record_key(identity.private_key, identity.headquarters_public_key))
+        return cls(identity.kid, record_key(identity.private_key, identity.headquarters_public_key))
 
     @classmethod
     def of_headquarters(cls, pair: KeyPair) -> Self:
         """The signer of headquarters, which alone has the key of its own records."""
-        return cls(kid=kid(pair.public_key), key=record_key(pair.private_key, pair.public_key))
+        return cls(kid(pair.public_key), record_key(pair.private_key, pair.public_key))
 
     def headers(self, logical_topic: str, record_key: bytes, value: bytes) -> SigningHeaders:
         """The headers of a record: the framed value on the topic of this name, without prefix."""
@@ -43,7 +43,7 @@ class RecordSigner:
 
     def mac(self, logical_topic: str, record_key: bytes, value: bytes) -> bytes:
         """The code of a record alone."""
-        return record_mac(self.key, logical_topic, record_key, body_of(value))
+        return self._codes(logical_topic).mac(record_key, body_of(value))
 
 
 def body_of(value: bytes) -> bytes:

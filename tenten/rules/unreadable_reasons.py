@@ -13,7 +13,9 @@ UnreadableReason = Literal[
     "key_mismatch",
     "malformed",
     "no_avro",
+    "not_authentic",
     "null_value",
+    "suspended",
     "too_large",
     "unknown_kind",
     "unknown_schema",
@@ -44,7 +46,17 @@ UNREADABLE_REASONS: Final[Mapping[str, ReasonCode]] = catalogue(
         "The value begins neither with Avro's single-object marker nor with Confluent's.",
         _CORRECT_THE_WRITER,
     ),
+    (
+        "not_authentic",
+        "The record is not signed with the valid key of the channel that it names. It is not answered.",
+        "If the store wrote it, it joins again with a new token (`tenten channel enroll NAME`). See secure-kafka.md.",
+    ),
     ("null_value", "The record has no value.", _CORRECT_THE_WRITER),
+    (
+        "suspended",
+        "Headquarters has suspended the channel. The record is not answered.",
+        "`tenten channel resume NAME`: the store then sends its unsettled changes again.",
+    ),
     ("too_large", "The value is larger than headquarters accepts.", _CORRECT_THE_WRITER),
     (
         "unknown_kind",

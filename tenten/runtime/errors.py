@@ -17,6 +17,7 @@ TentenError
 │   └── DatabaseFull            no space left; nothing was written
 ├── LockHeld                    another process does the same work
 ├── WriteConflict               another worker is writing the same customers (transient)
+├── SettingsChanged             a batch was checked with keys or settings that are not those of now; checked again
 ├── NoSuchCustomer              no customer has this id here
 ├── NoSuchTransaction           no order, cash-and-carry sale or end of day has this id here
 ├── NoSuchDeadLetter            no dead letter has this position
@@ -94,6 +95,10 @@ class LockHeld(TentenError):
 
 class WriteConflict(TentenError):
     """Another worker is writing the same customers. Transient."""
+
+
+class SettingsChanged(TentenError):
+    """A batch was checked with an earlier version of the registry. Its worker checks it again."""
 
 
 class NoSuchDeadLetter(TentenError):

@@ -268,6 +268,18 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
     "relay_resumed": LogEvent(
         level="info", fields=("channel", "waited_seconds"), meaning="The broker acknowledged the batch."
     ),
+    "unsigned_records_accepted": LogEvent(
+        level="warning",
+        fields=("channel", "topic"),
+        meaning="A channel that never had a key does not sign its records, so anybody could write them in its name. "
+        "Let the store join, then set `authentication` to require. Once per channel and process.",
+    ),
+    "channel_suspended": LogEvent(
+        level="error",
+        fields=("channel", "dead_letters"),
+        meaning="A channel has sent so many records in a row that are dead letters that headquarters has suspended it. "
+        "Its store keeps its changes, and sends them again after `tenten channel resume NAME`.",
+    ),
     "signing_changed": LogEvent(
         level="info",
         fields=("channel", "kid"),

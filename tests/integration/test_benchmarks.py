@@ -234,3 +234,13 @@ def test_benchmark_customers_are_the_same_for_the_same_seed() -> None:
     assert first == again
     assert {record.key for record in first}.isdisjoint(record.key for record in other)
     assert [record.key for record in first] == sorted(record.key for record in first)
+
+
+def test_signatures_are_measured_against_the_same_without(measured: Measured) -> None:
+    """R1 and R2 run headquarters and stores with every record signed and checked."""
+    # when
+    rows = measured("R1", "R2")
+
+    # then
+    assert [(row["bar"], row["unit"]) for row in rows] == [("R1", "k/s"), ("R2", "ms"), ("R2", "ms")]
+    assert all(row["subject"] > 0 and row["limit"] > 0 and row["ratio"] > 0 for row in rows)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tenten.identity.keys import (
     KeyPair,
+    RecordCodes,
     hkdf_sha256,
     kid,
     new_key_pair,
@@ -59,6 +60,14 @@ def test_code_of_a_record_is_the_hmac_of_its_parts_with_their_lengths() -> None:
     )
     message = b"\0\0\0\x05topic\0\0\0\x03key\0\0\0\x04body"
     assert record_mac(SECRET, "topic", b"key", b"body") == hmac_sha256(SECRET, message)
+
+
+@examples(100)
+@given(st.text(max_size=20), st.binary(max_size=70), st.binary(max_size=300))
+def test_codes_of_a_topic_are_those_of_each_record(topic: str, key: bytes, body: bytes) -> None:
+    """The prepared code of a topic and the plain one are equal."""
+    codes = RecordCodes(SECRET, topic)
+    assert [codes.mac(key, body) for _ in range(2)] == [record_mac(SECRET, topic, key, body)] * 2
 
 
 def test_key_of_records_never_changes() -> None:

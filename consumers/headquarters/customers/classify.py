@@ -5,7 +5,7 @@ in the batch with its customer and its event id. Simple creates stay in columns 
 is an `IndividualEvent`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,13 +96,15 @@ def decode_and_classify(
     positions: RecordPositions,
     *,
     partitions: int,
+    refuse: Callable[[DecodedBatch], DecodedBatch] = lambda decoded: decoded,
 ) -> ClassifiedBatch:
     """Decode a batch of framed values in columns and classify its events; `partitions` is the number of the topic's.
 
+    `refuse` turns the records that are not accepted from their writer into unreadable ones.
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
-    decoded = events_with_identifiers(decoded)
+    decoded = events_with_identifiers(refuse(decoded))
     return classify(without_misplaced(decoded, keys, positions, partitions), values, channels, positions)
 
 

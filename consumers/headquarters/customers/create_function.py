@@ -3,15 +3,15 @@
 Each session creates it as a temporary function, from the tables of this release: no migration has to replace it when a
 table changes, and workers of two releases do not share it.
 
-It raises, and then nothing is stored: `OLDER_THAN_STREAM`; `NO_NUMBERS`; a unique violation when a customer or an event
-already exists.
+It raises, and then nothing is stored: `OLDER_THAN_STREAM`; `SETTINGS_CHANGED`; `NO_NUMBERS`; a unique violation when a
+customer or an event already exists.
 """
 
 from typing import Final
 
 from sqlalchemy import Table
 
-from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL
+from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, REGISTRY_VERSION
 from tenten.schemas.tables.headquarters import (
     customer_addresses,
     customer_contacts,
@@ -25,6 +25,9 @@ OLDER_THAN_STREAM: Final = "TT001"
 
 NO_NUMBERS: Final = "TT002"
 """SQLSTATE: a legal entity has no number sequence, or not enough numbers left."""
+
+SETTINGS_CHANGED: Final = "TT003"
+"""SQLSTATE: the registry is not the one with which the batch was checked."""
 
 CREATED_AS_ROW: Final = "row"
 """In the documents: the place of the row's customer in the result, from 1."""
@@ -42,6 +45,7 @@ def _insert_numbered(table: Table, document: str) -> str:
 CREATE_FUNCTION: Final = f"""
 CREATE OR REPLACE FUNCTION pg_temp.create_customers(
     of_group text, of_topic_id text, partitions integer[], starts bigint[], next_offsets bigint[],
+    is_checked boolean, checked_id bigint, checked_at timestamptz,
     entities text[], counts integer[], ids uuid[],
     new_customers json, new_addresses json, new_contacts json, new_log json,
     OUT numbers text[], OUT formats text[], OUT next_numbers bigint[]
@@ -56,7 +60,16 @@ DECLARE
     next_of bigint;
     before text;
     digits integer;
+    registry record;
 BEGIN
+    -- The keys and suspensions with which the batch was checked are those of now.
+    SELECT * INTO registry FROM ({REGISTRY_VERSION}) AS newest;
+    IF is_checked AND (
+        registry.change_id IS DISTINCT FROM checked_id OR registry.applied_at IS DISTINCT FROM checked_at
+    ) THEN
+        RAISE EXCEPTION 'settings changed' USING ERRCODE = '{SETTINGS_CHANGED}';
+    END IF;
+
     -- The guard: the database has everything before this batch.
     SELECT count(*) INTO sound
     FROM positions JOIN unnest(partitions, starts) AS reached (partition, start) USING (partition)
@@ -103,6 +116,6 @@ END $$
 
 CALL: Final = """
 SELECT numbers, formats, next_numbers
-FROM pg_temp.create_customers(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+FROM pg_temp.create_customers(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 """Returns one row."""

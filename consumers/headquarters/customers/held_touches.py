@@ -73,7 +73,8 @@ class HeldTouches:
                 must_look = has_changed or self.held.are_known() or check % IDLE_CHECKS == 0
                 customer_ids = self.due() if must_look else []
                 if customer_ids:
-                    send_touches(self.settings, map(touch_of_held, customer_ids), self.headers["CustomerEvent"])
+                    touches = map(touch_of_held, customer_ids)
+                    send_touches(self.settings, self.engine, touches, self.headers["CustomerEvent"])
                     log.info("held_customers_touched", customers=len(customer_ids))
                 retry.recovered()
                 seconds = CHECK_SECONDS * random.uniform(0.8, 1.2)

@@ -10,24 +10,23 @@ Guarantee: one account number per customer, whatever crashes. The database commi
     after the Kafka commit           nothing is repeated
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from threading import Event
 from typing import Final
 
 from sqlalchemy import Engine
 from structlog import get_logger
 
-from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
+from tenten.consumers.headquarters.containment import Containment, stop_for_channel
 from tenten.consumers.headquarters.customers.classify import (
     ClassifiedBatch,
-    decode_and_classify,
-    decode_small,
-    individually,
 )
 from tenten.consumers.headquarters.customers.held_events import HeldCustomers, Original
 from tenten.consumers.headquarters.customers.held_touches import HeldTouches
@@ -40,24 +39,25 @@ from tenten.consumers.headquarters.customers.outputs import (
     replies,
     snapshots,
 )
+from tenten.consumers.headquarters.customers.read_batch import ReadBatch
 from tenten.consumers.headquarters.customers.registrar import Registrar
 from tenten.consumers.headquarters.customers.scheduled_verification import verify_when_due
-from tenten.consumers.headquarters.customers.small_batch import SmallBatches, new_customers
+from tenten.consumers.headquarters.customers.small_batch import SmallBatches
 from tenten.consumers.headquarters.customers.synchronize import Headquarters, synchronize
 from tenten.consumers.headquarters.customers.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownChannels, begin_with_settings
-from tenten.consumers.headquarters.misplaced import any_misplaced
-from tenten.consumers.headquarters.positions import StreamPositions
-from tenten.consumers.headquarters.record_positions import record_positions
+from tenten.consumers.headquarters.positions import CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
-from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.unreadable import send_dead_letters
 from tenten.consumers.headquarters.watch import watch_repeatedly
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
 from tenten.kafka.records import headers_of
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
+from tenten.runtime.errors import SettingsChanged
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.prefetch import Prefetcher
 from tenten.runtime.retry import Retry, Stopped
@@ -122,35 +122,32 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 BackgroundThread("registrar", stop, Registrar(settings, engine, headers["ChannelSettings"]).run)
             ),
         ]
-        prefetcher = stack.enter_context(
-            Prefetcher[Batch, _ReadBatch](lambda batch: _ReadBatch(batch, writers, registry.known, guard.partitions))
+        work = _Work(
+            settings=settings,
+            engine=engine,
+            writers=writers,
+            guard=guard,
+            registry=registry,
+            check=Authenticity(mode=settings.authentication, topic=ASYNC_CUSTOMERS),
+            containment=Containment(settings, stop_for_channel),
+            blocks=blocks,
+            held=held,
+            small_batches=small_batches,
+            headers=headers,
         )
-        streak = UnreadableStreak()
+        prefetcher = stack.enter_context(Prefetcher[Batch, ReadBatch](work.read))
         for batch in session.batches():
             with session.attempt(batch):
-                read = prefetcher.get(batch, batch.following)
-                new_streak = streak.after([bad.row for bad in read.unreadable], len(batch.messages))
-                stop_when_too_many(new_streak, settings)
-                failpoint("headquarters.while_judging")
-                reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
-                outputs, now = None, datetime.now(UTC)
-                answered: list[int] = []
-                if read.new_customers is not None and not held.among(read.customer_ids):
-                    outputs = small_batches.create(read.new_customers, batch.topic, reached, now, headers)
-                if outputs is None:
-                    classified = read.classified
-                    channels = _channels_for(classified, registry, held)
-                    at = Headquarters(engine=engine, blocks=blocks, channels=channels, held=held)
-                    encode = partial(created_outputs, values=read.values, headers=headers)
-                    synchronized = synchronize(
-                        at, classified, reached, now=now, encode=encode, originals=partial(_original, batch)
-                    )
-                    answered = [held_id for transaction in synchronized for held_id in transaction.answered]
-                    outputs = BatchOutputs(
-                        snapshots(synchronized, headers),
-                        replies(synchronized, headers),
-                        erasures(synchronized, headers),
-                    )
+                read, now = prefetcher.get(batch, batch.following), datetime.now(UTC)
+                stored = None
+                while stored is None:
+                    read = work.contain(batch, read)
+                    failpoint("headquarters.while_judging")
+                    try:
+                        stored = work.store(batch, read, now)
+                    except SettingsChanged:
+                        registry.refresh()
+                        read = work.read(batch)
                 unreadable = unreadable_replies(
                     batch.messages,
                     read.unreadable,
@@ -161,25 +158,99 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 )
                 failpoint("headquarters.after_sql_commit")
                 with session.transaction(batch) as out:
-                    for snapshot in outputs.snapshots:
+                    for snapshot in stored.outputs.snapshots:
                         out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
-                    for reply in (*outputs.replies, *unreadable):
+                    for reply in (*stored.outputs.replies, *unreadable):
                         out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
-                    for erasure in outputs.erasures:
+                    for erasure in stored.outputs.erasures:
                         out.send(settings.topic(ERASURES), erasure.key, erasure.value, erasure.headers)
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
-                held.delete_answered(engine, answered)
-                streak = new_streak
+                held.delete_answered(engine, stored.answered)
+                work.containment.stored()
                 log.info(
                     "batch_synchronized",
                     records=len(batch.messages),
-                    snapshots=len(outputs.snapshots),
+                    snapshots=len(stored.outputs.snapshots),
                     individual_events=read.individual_events,
                     dead_letters=len(read.unreadable),
                     next_offsets=batch.next_offsets,
                 )
         for thread in threads:
             thread.check()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """What a batch has become in the database."""
+
+    outputs: BatchOutputs
+    answered: Sequence[int]
+    """The held events that can be deleted when the outputs are on the topics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """The steps of a batch, with what the batches of a worker have in common."""
+
+    settings: Settings
+    engine: Engine
+    writers: WriterSchemas
+    guard: StreamGuard
+    registry: ChannelRegistry
+    check: Authenticity
+    containment: Containment
+    blocks: Blocks
+    held: HeldCustomers
+    small_batches: SmallBatches
+    headers: Mapping[str, bytes]
+
+    def read(self, batch: Batch, stored: frozenset[int] = frozenset()) -> ReadBatch:
+        """Decode and check a batch, without I/O. `stored` as of `ReadBatch`."""
+        known, partitions = self.registry.known, self.guard.partitions
+        return ReadBatch(batch, self.writers, known, self.check, partitions=partitions, stored=stored)
+
+    def contain(self, batch: Batch, read: ReadBatch) -> ReadBatch:
+        """The batch, checked again if some of its refused records were accepted before, or if one of its channels is
+        suspended now because it sends nothing but rubbish.
+        """
+        stored = read.stored_before(self.engine)
+        if stored:
+            read = self.read(batch, stored)
+        if self.containment.check(read.unreadable, read.checked.signers):
+            self.registry.refresh()
+            read = self.read(batch, stored)
+            self.containment.check(read.unreadable, read.checked.signers)
+        return read
+
+    def store(self, batch: Batch, read: ReadBatch, now: datetime) -> _Stored:
+        """Write a batch to the database. Raises: `SettingsChanged` if it must be checked again; errors of SQL."""
+        reached = StreamPositions(
+            stream=self.guard.stream,
+            starts=batch.starts,
+            next_offsets=batch.next_offsets,
+            checked=CheckedWith(version=read.channels.version),
+        )
+        if read.new_customers is not None and not self.held.among(read.customer_ids):
+            outputs = self.small_batches.create(read.new_customers, batch.topic, reached, now, self.headers)
+            if outputs is not None:
+                return _Stored(outputs=outputs, answered=())
+        channels = _channels_for(read.classified, self.registry, self.held)
+        synchronized = synchronize(
+            Headquarters(engine=self.engine, blocks=self.blocks, channels=channels, held=self.held),
+            read.classified,
+            reached,
+            now=now,
+            encode=partial(created_outputs, values=read.values, headers=self.headers),
+            originals=partial(_original, batch),
+        )
+        return _Stored(
+            outputs=BatchOutputs(
+                snapshots(synchronized, self.headers),
+                replies(synchronized, self.headers),
+                erasures(synchronized, self.headers),
+            ),
+            answered=[held_id for transaction in synchronized for held_id in transaction.answered],
+        )
 
 
 def _begin_reading(
@@ -207,8 +278,8 @@ def _original(batch: Batch, row: int) -> Original:
 
 
 def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: ChannelRegistry) -> Mapping[str, bytes]:
-    """Check the database and the topics, read the registry, and publish the schemas; return the wire header of each
-    contract.
+    """Check the database and the topics, make headquarters' keys, read the registry, and publish the schemas; return
+    the wire header of each contract.
 
     Raises: `KafkaRefused` for a topic that does not exist: a broker would create it, with properties of its own.
     """
@@ -217,54 +288,9 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: Cha
     topic_ids(settings, map(settings.topic, (ERASURES, HEADQUARTERS_STATUS, CHANNEL_SETTINGS)))
     headers = publish_schemas(settings)
     guard.check_connections()
+    with engine.begin() as headquarters:
+        ensure_headquarters_keys(headquarters)
     begin_with_settings(settings, engine, "headquarters run")
     registry.refresh()
     declare_new_topic_complete(settings, engine)
     return headers
-
-
-class _ReadBatch:
-    """A batch that has been decoded: as new customers, if it is small and has nothing else, otherwise classified."""
-
-    def __init__(self, batch: Batch, writers: WriterSchemas, channels: KnownChannels, partitions: int) -> None:
-        """`partitions`: of the topic. Raises: what `writers` raises when a schema cannot be looked up at the moment."""
-        self.values = [message.value() for message in batch.messages]
-        self._keys = [message.key() for message in batch.messages]
-        self._positions = record_positions(batch.topic, batch.messages)
-        self._writers = writers
-        self._channels = channels
-        self._partitions = partitions
-        self._events = decode_small(self._keys, self.values, writers)
-        if self._events is not None and any_misplaced(self._keys, self._positions, partitions):
-            self._events = None
-        self.new_customers = (
-            None
-            if self._events is None
-            else new_customers(self._events, self.values, self._positions, writers, channels)
-        )
-        if self.new_customers is None:
-            _ = self.classified  # here, since this may be the prefetching thread
-
-    @property
-    def customer_ids(self) -> list[str]:
-        """The customers of a small batch."""
-        return [event["customer_id"] for event in self._events or ()]
-
-    @cached_property
-    def classified(self) -> ClassifiedBatch:
-        """The batch for the general path: new customers, too, where the database did not accept them together."""
-        if self._events is not None:
-            return individually(self._events, self.values, self._positions)
-        return decode_and_classify(
-            self._keys, self.values, self._writers, self._channels, self._positions, partitions=self._partitions
-        )
-
-    @property
-    def unreadable(self) -> tuple[UnreadableRow, ...]:
-        """The records that cannot be read."""
-        return () if self.new_customers is not None else self.classified.unreadable
-
-    @property
-    def individual_events(self) -> int:
-        """The number of events that need individual handling."""
-        return 0 if self.new_customers is not None else len(self.classified.individual_events)

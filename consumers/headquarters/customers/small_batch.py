@@ -23,13 +23,14 @@ from tenten.consumers.headquarters.customers.create_function import (
     CREATE_FUNCTION,
     CREATED_AS_ROW,
     OLDER_THAN_STREAM,
+    SETTINGS_CHANGED,
 )
 from tenten.consumers.headquarters.customers.numbering import warn_when_nearly_used_up
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, output_headers
 from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.output import Output
-from tenten.consumers.headquarters.positions import StreamPositions, older_than_stream
+from tenten.consumers.headquarters.positions import StreamPositions, older_than_stream, settings_changed
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.rules.customer import is_path
 from tenten.rules.customer_fast_path import record_passes
@@ -127,7 +128,8 @@ class SmallBatches:
     ) -> BatchOutputs | None:
         """Create the customers, in one SQL transaction; None when the database does not accept the batch as it is.
 
-        `headers` are the framings by contract name. Raises: `DatabaseOlderThanStream`; transient errors.
+        `headers` are the framings by contract name. Raises: `DatabaseOlderThanStream`, `SettingsChanged`; transient
+        errors.
         """
         # Sequences are locked in the order of their names; within each, numbers follow the order of the batch.
         numbered = sorted(customers, key=_legal_entity)
@@ -137,11 +139,20 @@ class SmallBatches:
         failpoint("headquarters.before_sql_commit")
         try:
             numbers, formats, next_numbers = self._call(
-                (*reached.parameters().values(), list(counts), list(counts.values()), ids, *documents)
+                (
+                    *reached.parameters().values(),
+                    *reached.checked_parameters().values(),
+                    list(counts),
+                    list(counts.values()),
+                    ids,
+                    *documents,
+                )
             )
         except psycopg.Error as error:
             if error.sqlstate == OLDER_THAN_STREAM:
                 raise older_than_stream(reached.stream) from error
+            if error.sqlstate == SETTINGS_CHANGED:
+                raise settings_changed() from error
             if is_transient(error):
                 self.close()
                 raise

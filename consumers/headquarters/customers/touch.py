@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from sqlalchemy import Engine
 
 from tenten.avro.wire import contract, encode
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
+from tenten.identity.signing import RecordSigner
 from tenten.kafka.client_config import REQUEST_SECONDS, producer_configuration
 from tenten.kafka.records import Headers, produce
 from tenten.runtime.settings import Settings
@@ -24,11 +27,13 @@ def touch_of(customer_id: str, event_id: str) -> CustomerEvent:
     )
 
 
-def send_touches(settings: Settings, touches: Iterable[CustomerEvent], header: bytes) -> None:
-    """Send these events, framed with this header, and wait until the broker has all of them.
+def send_touches(settings: Settings, engine: Engine, touches: Iterable[CustomerEvent], header: bytes) -> None:
+    """Send these events, framed with this header and signed by headquarters, and wait until the broker has all of them.
 
-    Raises: `KafkaException` if it does not have one of them within 10 s.
+    Raises: `KafkaException` if it does not have one of them within 10 s; errors of the database.
     """
+    with engine.begin() as headquarters:
+        signer = RecordSigner.of_headquarters(ensure_headquarters_keys(headquarters))
     producer = Producer(producer_configuration(settings))
     errors: list[KafkaError] = []
 
@@ -37,8 +42,9 @@ def send_touches(settings: Settings, touches: Iterable[CustomerEvent], header: b
             errors.append(error)
 
     for event in touches:
-        headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
         value = encode(contract("CustomerEvent"), to_avro(event), header)
+        headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
+        headers += signer.headers(ASYNC_CUSTOMERS.name, event.customer_id.encode(), value)
         topic = settings.topic(ASYNC_CUSTOMERS)
         produce(producer, topic, event.customer_id, value, headers=headers, on_delivery=delivered)
     unfinished = producer.flush(REQUEST_SECONDS)

@@ -8,6 +8,7 @@ from confluent_kafka import Message
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.consumers.headquarters.authenticity import UNANSWERED
 from tenten.consumers.headquarters.customers.outputs import output_headers
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.output import Output
@@ -34,19 +35,20 @@ def unreadable_replies(
 ) -> list[Output]:
     """The replies to these rows of a batch; `header` is the framing of a `Reply`.
 
-    A record is answered to a known channel only, and only if its header `id` does not name another event.
+    A record is answered to a known channel only, and only if its header `id` does not name another event. One that is
+    not authentic, or of a suspended channel, is not answered.
     """
     replies = []
     for bad in unreadable:
         message = messages[bad.row]
-        origin = _origin(message, writers)
-        if origin is None or origin["channel_id"] not in channels.legal_entity_by_channel:
+        found = origin(message, writers)
+        if bad.reason in UNANSWERED or found is None or found["channel_id"] not in channels.legal_entity_by_channel:
             continue
         partition, offset = record_position(message)
         reply = Reply(
-            channel_id=origin["channel_id"],
-            event_id=origin["event_id"],
-            customer_id=origin["customer_id"],
+            channel_id=found["channel_id"],
+            event_id=found["event_id"],
+            customer_id=found["customer_id"],
             outcome=Outcome.UNREADABLE,
             reasons=(
                 Reason(field="", code="unreadable_event", text=f"Headquarters cannot read this change: it {bad.text}."),
@@ -66,7 +68,7 @@ def unreadable_replies(
     return replies
 
 
-def _origin(message: Message, writers: WriterSchemas) -> Mapping[str, str] | None:
+def origin(message: Message, writers: WriterSchemas) -> Mapping[str, str] | None:
     """Customer, event and channel of a record, whose end may be damaged; None if they cannot be told."""
-    origin = leading_fields(message, writers, _ORIGIN, "event_id")
-    return origin if origin is not None and is_guid(origin["customer_id"]) else None
+    found = leading_fields(message, writers, _ORIGIN, "event_id")
+    return found if found is not None and is_guid(found["customer_id"]) else None

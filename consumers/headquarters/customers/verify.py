@@ -101,7 +101,7 @@ def _verify(settings: Settings, engine: Engine, progress: Progress) -> Differenc
     unknown = set(differences.unknown)
     touched = {*differences.missing, *differences.surplus, *differences.different, *comparison.unlisted_erasures}
     if touches := [touch_of(customer_id, str(uuid_utils.uuid7())) for customer_id in sorted(touched - unknown)]:
-        send_touches(settings, touches, publish_schemas(settings)["CustomerEvent"])
+        send_touches(settings, engine, touches, publish_schemas(settings)["CustomerEvent"])
     with engine.begin() as headquarters:
         _record(headquarters, differences)
     log.info(

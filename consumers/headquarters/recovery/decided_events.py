@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.headquarters.content_hash import content_hash, content_hash_of
 from tenten.consumers.headquarters.input_positions import Input
+from tenten.consumers.headquarters.recovery.refused_records import refused_records
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.records import record_position
@@ -24,7 +25,7 @@ from tenten.rules.operator_rule import storable_operator
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import CustomerEvent, EventKind, Outcome, event_from_avro
 from tenten.schemas.tables.headquarters import customers, synchronization_log
-from tenten.schemas.topics import EVENT_BYTES_MAX
+from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ, EVENT_BYTES_MAX
 from tenten.sql.arrays import is_one_of
 
 
@@ -57,9 +58,11 @@ def log_decided_events(
     Raises: `KafkaRefused`, `KafkaException`; errors of the database.
     """
     writers, without_reply = writer_schemas(settings), 0
+    refused = refused_records(settings, ASYNC_CUSTOMERS_DLQ, progress)
     starts, targets = read.starts(), read.processed()
     for messages in records_between(settings, read.name, starts, targets, progress):
-        batch = _decoded(messages, writers, len(starts))
+        accepted = (message for message in messages if record_position(message) not in refused)
+        batch = _decoded(accepted, writers, len(starts))
         events = {key: event for key, event in batch.first.items() if key not in unreadable}
         if events:
             with engine.begin() as headquarters:

@@ -20,15 +20,17 @@ from tenten.consumers.headquarters.input_positions import Input
 from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.record_positions import record_positions
+from tenten.consumers.headquarters.recovery.refused_records import refused_records
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, records_between, topic_batches
 from tenten.consumers.headquarters.transactions.classify import decode_and_classify
 from tenten.consumers.headquarters.transactions.ingest import ingest
+from tenten.kafka.records import record_position
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.rules.number_sequence import NumberFormat, number_format
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import TransactionReply, transaction_reply_from_avro
 from tenten.schemas.tables.headquarters import sales_order_sequences
-from tenten.schemas.topics import TRANSACTION_REPLIES
+from tenten.schemas.topics import RETAIL_TRANSACTIONS_DLQ, TRANSACTION_REPLIES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +69,10 @@ def _ingest_again(settings: Settings, engine: Engine, read: Input, progress: Pro
     """Ingest the records between the database's positions and the committed offsets; move the positions there."""
     starts, targets = read.starts(), read.processed()
     writers = writer_schemas(settings)
+    refused = refused_records(settings, RETAIL_TRANSACTIONS_DLQ, progress)
     channels = _legal_entity_by_channel(engine)
-    for messages in records_between(settings, read.name, starts, targets, progress):
+    for records in records_between(settings, read.name, starts, targets, progress):
+        messages = [message for message in records if record_position(message) not in refused]
         classified = decode_and_classify(
             [message.key() for message in messages],
             [message.value() for message in messages],

@@ -4,7 +4,7 @@ Sales stay in columns; those that fail the fast path are checked individually, a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -45,6 +45,8 @@ UNKNOWN_CHANNEL: Final = "unknown_channel"
 class ForwardedEvent(NamedTuple):
     """A customer event inside a transaction, framed as the channel wrote it."""
 
+    row: int
+    """Of the transaction."""
     customer_id: str
     event_id: str
     value: bytes
@@ -90,13 +92,15 @@ def decode_and_classify(
     positions: RecordPositions,
     *,
     partitions: int,
+    refuse: Callable[[DecodedBatch], DecodedBatch] = lambda decoded: decoded,
 ) -> ClassifiedBatch:
     """Decode a batch of framed values and classify it; `partitions` is the number of the topic's.
 
+    `refuse` turns the records that are not accepted from their writer into unreadable ones.
     May block to look up a schema; raises what `writers` raises when that fails.
     """
     decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
-    decoded = transactions_with_identifiers(decoded)
+    decoded = transactions_with_identifiers(refuse(decoded))
     decoded = without_misplaced(decoded, keys, positions, partitions)
     decoded, mismatches = check_embedded_events(decoded, writers)
     return classify(decoded, legal_entity_by_channel, positions, mismatches)
@@ -233,6 +237,6 @@ def _forwarded_events(sales: pl.DataFrame) -> tuple[ForwardedEvent, ...]:
         & pl.col("customer_event_id").str.contains(GUID_PATTERN)
         & pl.col("customer_event").is_not_null()
     )
-    forwarded = events.select("customer_id", "customer_event_id", "customer_event")
-    rows = forwarded.unique(keep="first", maintain_order=True).iter_rows()
-    return tuple(map(ForwardedEvent._make, rows))
+    columns = ("customer_id", "customer_event_id", "customer_event")
+    forwarded = events.select(ROW, *columns).unique(columns, keep="first", maintain_order=True)
+    return tuple(map(ForwardedEvent._make, forwarded.iter_rows()))

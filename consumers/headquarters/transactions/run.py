@@ -21,6 +21,7 @@ once.
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -30,25 +31,32 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine
 from structlog import get_logger
 
+from tenten.avro.batches import UnreadableRow
+from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
+from tenten.consumers.headquarters.containment import Containment, stop_for_channel
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, begin_with_settings
-from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, StreamPositions
-from tenten.consumers.headquarters.record_positions import record_positions
+from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
-from tenten.consumers.headquarters.transactions.classify import ForwardedEvent, decode_and_classify
+from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ForwardedEvent
 from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.known_events import without_known
+from tenten.consumers.headquarters.transactions.read_batch import ReadBatch, forwarded_signature
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
 from tenten.consumers.headquarters.transactions.unknown_channels import accept_repeatedly
 from tenten.consumers.headquarters.transactions.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
-from tenten.consumers.headquarters.unreadable import UnreadableStreak, send_dead_letters, stop_when_too_many
+from tenten.consumers.headquarters.unreadable import send_dead_letters
 from tenten.consumers.headquarters.watch import watch_repeatedly
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.records import Headers
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
-from tenten.kafka.transaction_session import BatchLimits, TransactionSession
+from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
+from tenten.runtime.errors import SettingsChanged
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
@@ -109,38 +117,43 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         stack.enter_context(session)
         watch = BackgroundThread("watch", stop, partial(watch_repeatedly, guard, session))
         threads.append(stack.enter_context(watch))
-        streak = UnreadableStreak()
+        work = _Work(
+            engine=engine,
+            writers=writers,
+            guard=guard,
+            registry=registry,
+            check=Authenticity(mode=settings.authentication, topic=RETAIL_TRANSACTIONS),
+            containment=Containment(settings, stop_for_channel),
+        )
         for batch in session.batches():
             with session.attempt(batch):
-                values = [message.value() for message in batch.messages]
-                keys = [message.key() for message in batch.messages]
-                positions = record_positions(batch.topic, batch.messages)
-                classify = partial(
-                    decode_and_classify, keys, values, writers, positions=positions, partitions=guard.partitions
-                )
-                classified = classify(registry.known.legal_entity_by_channel)
-                channels = registry.look_up(classified.unknown_channels).legal_entity_by_channel
-                if not channels.keys().isdisjoint(classified.unknown_channels):
-                    classified = classify(channels)
-                new_streak = streak.after([bad.row for bad in classified.unreadable], len(values))
-                stop_when_too_many(new_streak, settings)
-                failpoint("transactions.while_judging")
-                reached = StreamPositions(stream=guard.stream, starts=batch.starts, next_offsets=batch.next_offsets)
-                unreadable = (*classified.unreadable, *ingest(engine, classified, reached))
+                stored = None
+                while stored is None:
+                    read = work.contain(batch, work.read(batch))
+                    failpoint("transactions.while_judging")
+                    try:
+                        stored = work.ingest(batch, read)
+                    except SettingsChanged:
+                        registry.refresh()
+                classified, unreadable = stored
                 replies = unreadable_replies(
-                    batch.messages, unreadable, writers=writers, channels=channels, now=datetime.now(UTC)
+                    batch.messages,
+                    unreadable,
+                    writers=writers,
+                    channels=registry.known.legal_entity_by_channel,
+                    now=datetime.now(UTC),
                 )
                 failpoint("transactions.after_sql_commit")
                 forwarded = without_known(engine, classified.forwarded_events)
                 if forwarded or unreadable:
                     with session.transaction(batch) as out:
-                        _forward_events(settings, out, forwarded)
+                        _forward_events(settings, out, batch, forwarded)
                         send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
                         for reply in replies:
                             out.send(settings.topic(TRANSACTION_REPLIES), reply.key, reply.value, reply.headers)
                 else:
                     session.commit_later(batch)
-                streak = new_streak
+                work.containment.stored()
                 log.info(
                     "transactions_ingested",
                     sales=classified.sales.height,
@@ -153,8 +166,58 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             thread.check()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """The steps of a batch, with what the batches of a worker have in common."""
+
+    engine: Engine
+    writers: WriterSchemas
+    guard: StreamGuard
+    registry: ChannelRegistry
+    check: Authenticity
+    containment: Containment
+
+    def read(self, batch: Batch, stored: frozenset[int] = frozenset()) -> ReadBatch:
+        """Decode, check and classify a batch; ask the database once for channels that are not known."""
+        read = self._read(batch, stored)
+        unknown = read.classified.unknown_channels
+        known = self.registry.look_up(unknown)
+        return read if known.legal_entity_by_channel.keys().isdisjoint(unknown) else self._read(batch, stored)
+
+    def _read(self, batch: Batch, stored: frozenset[int]) -> ReadBatch:
+        known, partitions = self.registry.known, self.guard.partitions
+        return ReadBatch(batch, self.writers, known, self.check, partitions=partitions, stored=stored)
+
+    def contain(self, batch: Batch, read: ReadBatch) -> ReadBatch:
+        """The batch, checked again if some of its refused records were accepted before, or if one of its channels is
+        suspended now because it sends nothing but rubbish.
+        """
+        stored = read.stored_before(self.engine)
+        if stored:
+            read = self.read(batch, stored)
+        if self.containment.check(read.classified.unreadable, read.checked.signers):
+            self.registry.refresh()
+            read = self.read(batch, stored)
+            self.containment.check(read.classified.unreadable, read.checked.signers)
+        return read
+
+    def ingest(self, batch: Batch, read: ReadBatch) -> tuple[ClassifiedBatch, tuple[UnreadableRow, ...]]:
+        """Write a batch to the database; what it consists of, and all records that become dead letters.
+
+        Raises: `SettingsChanged` if it must be checked again; errors of the database.
+        """
+        reached = StreamPositions(
+            stream=self.guard.stream,
+            starts=batch.starts,
+            next_offsets=batch.next_offsets,
+            checked=CheckedWith(version=read.channels.version),
+        )
+        classified = read.classified
+        return classified, (*classified.unreadable, *ingest(self.engine, classified, reached))
+
+
 def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: ChannelRegistry) -> None:
-    """Check the database and the topics, read the registry, and publish the schemas.
+    """Check the database and the topics, make headquarters' keys, read the registry, and publish the schemas.
 
     Raises: `KafkaRefused` when a topic does not exist: a broker would create it, with partitions of its own.
     """
@@ -162,15 +225,21 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: Cha
     refuse_half_recovered(engine)
     publish_schemas(settings)
     guard.check_connections()
+    with engine.begin() as headquarters:
+        ensure_headquarters_keys(headquarters)
     begin_with_settings(settings, engine, "transactions run")
     registry.refresh()
 
 
-def _forward_events(settings: Settings, out: Outputs, events: Sequence[ForwardedEvent]) -> None:
-    """Send customer events that were inside transactions; headquarters knows a repeat by its id."""
+def _forward_events(settings: Settings, out: Outputs, batch: Batch, events: Sequence[ForwardedEvent]) -> None:
+    """Send customer events that were inside transactions; headquarters knows a repeat by its id.
+
+    Each has the signature of its store, so the customers worker need not believe this one.
+    """
     topic = settings.topic(ASYNC_CUSTOMERS)
     for event in events:
-        headers: list[tuple[str, str | bytes | None]] = [("id", event.event_id), ("type", "CustomerForwarded")]
+        headers: Headers = [("id", event.event_id), ("type", "CustomerForwarded")]
+        headers += forwarded_signature(batch.messages[event.row])
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
 

@@ -1,6 +1,6 @@
 """Replies to orders, sales and ends of day that are dead letters, as far as their channel and id can be told."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -8,6 +8,7 @@ from confluent_kafka import Message
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.authenticity import UNANSWERED
 from tenten.consumers.headquarters.output import Output
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, framed_reply, reply_headers
 from tenten.consumers.headquarters.unreadable import leading_fields
@@ -28,19 +29,22 @@ def unreadable_replies(
 ) -> list[Output]:
     """The replies to these rows of a batch.
 
-    A record is answered to a known channel only, and only if its key and its header `id` do not name others.
+    A record is answered to a known channel only, and only if its key and its header `id` do not name others. One that
+    is not authentic, or of a suspended channel, is not answered.
     """
     replies = []
     for bad in unreadable:
         message = messages[bad.row]
-        origin = leading_fields(message, writers, _ORIGIN, "transaction_id")
-        if origin is None or origin["channel_id"] not in channels or message.key() != origin["channel_id"].encode():
+        found = origin(message, writers)
+        if bad.reason in UNANSWERED or found is None or found["channel_id"] not in channels:
+            continue
+        if message.key() != found["channel_id"].encode():
             continue
         partition, offset = record_position(message)
         text = f"Headquarters cannot read this transaction: it {bad.text}."
         reply = QueuedReply(
-            channel_id=origin["channel_id"],
-            transaction_id=origin["transaction_id"],
+            channel_id=found["channel_id"],
+            transaction_id=found["transaction_id"],
             status=TransactionStatus.REJECTED,
             sequence=UNREADABLE_SEQUENCE,
             input_partition=partition,
@@ -50,3 +54,8 @@ def unreadable_replies(
         headers = reply_headers(reply.transaction_id)
         replies.append(Output(reply.channel_id.encode(), framed_reply(reply, now), headers))
     return replies
+
+
+def origin(message: Message, writers: WriterSchemas) -> Mapping[str, str] | None:
+    """Channel and id of a record, whose end may be damaged; None if they cannot be told."""
+    return leading_fields(message, writers, _ORIGIN, "transaction_id")

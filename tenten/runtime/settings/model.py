@@ -180,6 +180,9 @@ class Settings(SettingsTable):
     kafka: Annotated[dict[str, str], BeforeValidator(kafka_properties)] = Field(default={}, repr=False)
     """Properties of librdkafka."""
     schema_registry_url: WebAddress | None = Field(default=None, repr=False)
+    authentication: Literal["off", "warn", "require"] = "warn"
+    """What headquarters believes of records that no channel has signed. off: everything. warn: those of channels that
+    never had a key. require: nothing."""
     headquarters: HeadquartersSettings = HeadquartersSettings()
     alarms: Alarms = Alarms()
     legal_entities: dict[Id, LegalEntity] = {}
