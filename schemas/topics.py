@@ -142,6 +142,21 @@ ERASURES: Final = Topic(
     readers=_CUSTOMERS_WORKER,
     writers=_CUSTOMERS_WORKER,
 )
+JOINS: Final = Topic(
+    name="joins",
+    key="channel_id",
+    value="JoinRequest",
+    partitions=1,
+    configuration={
+        **_BROKER_CLOCK,
+        "cleanup.policy": "delete",
+        "retention.ms": str(DAY_MS),
+        # A request has some 200 bytes.
+        "max.message.bytes": str(16 * 1024),
+    },
+    readers=_CUSTOMERS_WORKER,
+    writers=frozenset({Role.CHANNEL}),
+)
 SCHEMAS: Final = Topic(
     name="schemas",
     key="fingerprint",
@@ -203,6 +218,7 @@ ALL: Final = (
     CHANNEL_SETTINGS,
     HEADQUARTERS_STATUS,
     ERASURES,
+    JOINS,
     SCHEMAS,
     ASYNC_CUSTOMERS_DLQ,
     RETAIL_TRANSACTIONS_DLQ,

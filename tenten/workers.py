@@ -19,6 +19,7 @@ from tenten.schemas.topics import (
     CUSTOMERS,
     ERASURES,
     HEADQUARTERS_STATUS,
+    JOINS,
     RETAIL_TRANSACTIONS,
     RETAIL_TRANSACTIONS_DLQ,
     SCHEMAS,
@@ -109,7 +110,7 @@ HEADQUARTERS: Final = Worker(
     command=("headquarters", "run"),
     sentence="Give customers their account numbers",
     group="headquarters",
-    reads=(ASYNC_CUSTOMERS,),
+    reads=(ASYNC_CUSTOMERS, JOINS),
     writes=(
         CUSTOMERS,
         CHANNEL_REPLIES,
@@ -132,6 +133,8 @@ HEADQUARTERS: Final = Worker(
         "headquarters.after_kafka_commit",
         "headquarters.in_on_revoke",
         "registrar.after_batch",
+        "joins.before_commit",
+        "joins.after_commit",
     ),
     package="tenten.consumers.headquarters.customers",
     load=_load_headquarters,
@@ -223,6 +226,19 @@ ALL: Final = (*AT_HEADQUARTERS, *IN_CHANNEL)
 
 CHANNEL_FAILPOINTS: Final = tuple(name for worker in IN_CHANNEL for name in worker.failpoints)
 """Those that `tenten channel run` passes."""
+
+JOIN_FAILPOINTS: Final = (
+    "join.after_configuration",
+    "join.after_database",
+    "join.after_key",
+    "join.after_request",
+    "join.after_answer",
+    "join.after_identity",
+    "resync.after_slice",
+    "resync.before_delete",
+    "resync.after_delete",
+)
+"""Passed by `tenten store join`, in this order; the last ones while it loads the customers."""
 
 STORE_FAILPOINTS: Final = ("customers.before_commit", "customers.after_commit")
 """Passed by any process that writes a clerk's change; no worker passes them."""

@@ -16,7 +16,7 @@ from tenten.identity.store_identity import read_identity, read_kid
 from tenten.producers.relay.maintenance import queue_again
 from tenten.producers.relay.producer import RelayProducer
 from tenten.schemas.tables.channel import relay_state
-from tenten.sql.channel_settings import is_suspended
+from tenten.sql.channel_settings import read_suspension
 
 log = get_logger(__name__)
 
@@ -46,16 +46,24 @@ class Signing:
         self._now = self._sent_with
         self._look_at = 0.0
         self._has_signer = False
+        self._suspension: str | None = None
         self._steps: Iterator[None] | None = None
 
     def pauses(self) -> bool:
         """Whether no row may be sent now: the channel is suspended, or has another key than that of the signer."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
-            self._now = Sending(
-                kid=read_kid(self._connection), is_suspended=is_suspended(self._connection, self._producer.channel)
-            )
+            suspension = read_suspension(self._connection, self._producer.channel)
+            self._now = Sending(kid=read_kid(self._connection), is_suspended=suspension is not None)
+            self._log_suspension(suspension)
         return self._now.is_suspended or self._now != self._sent_with or not self._has_signer
+
+    def _log_suspension(self, reason: str | None) -> None:
+        if reason != self._suspension and reason is not None:
+            log.warning("suspension_received", channel=self._producer.channel, reason=reason)
+        elif reason != self._suspension:
+            log.info("suspension_ended", channel=self._producer.channel)
+        self._suspension = reason
 
     def next_step(self) -> bool:
         """Adapt to what has changed, in small steps; whether more are left. Idempotent after a crash."""

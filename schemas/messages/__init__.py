@@ -41,6 +41,7 @@ from tenten.schemas.messages.encoding import (
     to_avro,
 )
 from tenten.schemas.messages.heartbeat import Heartbeat, Problem, heartbeat_from_avro
+from tenten.schemas.messages.join import JoinRequest, join_request_from_avro
 from tenten.schemas.messages.reason import (
     Reason,
     reasons_as_json,
@@ -85,6 +86,7 @@ __all__ = [
     "EventKind",
     "Heartbeat",
     "JoinAnswer",
+    "JoinRequest",
     "LegalEntitySettings",
     "NewCustomerSettings",
     "Outcome",
@@ -108,6 +110,7 @@ __all__ = [
     "erasure_from_avro",
     "event_from_avro",
     "heartbeat_from_avro",
+    "join_request_from_avro",
     "reasons_as_json",
     "reasons_from_json",
     "reply_from_avro",

@@ -59,6 +59,8 @@ class JoinAnswer:
     """As in the attempt that it answers."""
     outcome: str
     text: str
+    mac: str
+    """64 hexadecimal digits: nobody but headquarters can compute it for the key of the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

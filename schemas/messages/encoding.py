@@ -6,6 +6,7 @@ from tenten.schemas.customer_fields import CustomerState
 from tenten.schemas.messages.channel_settings import ChannelSettings
 from tenten.schemas.messages.customer import Customer, CustomerEvent, Erasure, Reply
 from tenten.schemas.messages.heartbeat import Heartbeat
+from tenten.schemas.messages.join import JoinRequest
 from tenten.schemas.messages.topic_status import TopicStatus
 from tenten.schemas.messages.transaction import RetailTransaction, TransactionReply
 
@@ -23,7 +24,8 @@ def to_avro(
     | TransactionReply
     | TopicStatus
     | Heartbeat
-    | ChannelSettings,
+    | ChannelSettings
+    | JoinRequest,
 ) -> dict[str, Any]:
     """The record as the nested dict that an Avro encoder takes."""
     return {name: _to_avro(getattr(record, name)) for name in record.__slots__}

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import JSON, BigInteger, Column, Date, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
+from tenten.schemas.tables.joining import joining_table
 from tenten.schemas.tables.keys import identity_table, relay_state_table
 from tenten.schemas.tables.types import (
     IDENTITY,
@@ -121,6 +122,8 @@ channel_settings: Final = Table(
     Column("received_at", UtcTime, nullable=False),
 )
 """One row: the settings that headquarters has published for this channel; without a row those of tenten.toml."""
+
+joining: Final = joining_table(metadata)
 
 resync_keys: Final = Table("resync_keys", metadata, Column("customer_id", Guid, primary_key=True))
 """The customers that the last resync did not find in the topic and has kept, because they were too many."""

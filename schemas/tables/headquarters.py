@@ -26,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 
+from tenten.schemas.tables.joining import channel_token_table, join_answer_table
 from tenten.schemas.tables.keys import channel_key_table, headquarters_key_table
 from tenten.schemas.tables.registry import channel_table, legal_entity_table, settings_history_table
 from tenten.schemas.tables.types import (
@@ -344,3 +345,5 @@ channels: Final = channel_table(metadata)
 settings_history: Final = settings_history_table(metadata)
 headquarters_keys: Final = headquarters_key_table(metadata)
 channel_keys: Final = channel_key_table(metadata)
+channel_tokens: Final = channel_token_table(metadata)
+join_answers: Final = join_answer_table(metadata)

@@ -34,6 +34,8 @@ def channel_table(metadata: MetaData) -> Table:
         Column("may_erase", Boolean, nullable=False, server_default=false(), comment="customers of its legal entity"),
         Column("cut_off_hour", Integer, nullable=False, server_default="0", comment="when a business day begins"),
         Column("offline_customers", Text, nullable=False, server_default="all", comment="all, own or none"),
+        Column("suspended_at", UtcTime, comment="since when its records are not accepted"),
+        Column("suspended_reason", Text),
     )
 
 

@@ -108,6 +108,7 @@ CONTRACTS: Final = (
     "TopicStatus",
     "Erasure",
     "ChannelSettings",
+    "JoinRequest",
 )
 RELEASED_CONTRACTS: Final = ("CustomerEvent", "Customer", "Reply", "RetailTransaction")
 

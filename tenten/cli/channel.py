@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tenten.cli.enrolment import add_enrolment_commands
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.options import ChannelArgument, EndsWith, Json, LogFormatOption, Started, examples, noun
 from tenten.cli.output import print_fields, print_json, progress_bar, report
@@ -35,6 +36,7 @@ def run(
     run_channel(context, name, IN_CHANNEL, stop=stop_on_signals(ends_with), log_format=log_format, started=started)
 
 
+add_enrolment_commands(app)
 for _worker in IN_CHANNEL:
     add_channel_worker(app, _worker)
 

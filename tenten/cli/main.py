@@ -26,6 +26,7 @@ from tenten.cli import (
     selling,
     settings,
     statement,
+    store,
     topics,
     transactions,
     up,
@@ -54,6 +55,7 @@ app.add_typer(database.app, name="database")
 app.add_typer(headquarters.app, name="headquarters")
 app.add_typer(transactions.app, name="transactions")
 app.add_typer(channel.app, name="channel")
+app.add_typer(store.app, name="store")
 app.add_typer(customer.app, name="customer")
 app.add_typer(statement.app, name="statement")
 app.add_typer(selling.order, name="order")

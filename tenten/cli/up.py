@@ -1,5 +1,6 @@
 """`tenten up`: everything on this machine, in one command."""
 
+from contextlib import ExitStack
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     """Start everything on this machine, and keep it running until SIGTERM.
 
     Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables,
-    gives headquarters the legal entities and channels of tenten.toml, and runs headquarters' workers and every channel,
-    each as a process. A process that dies is restarted after a pause that grows; one that ends because its settings are
-    wrong is not. SIGTERM or Ctrl-C drains all of them; local servers keep running until `tenten local stop`.
+    gives headquarters the legal entities and channels of tenten.toml, and each channel a key, and runs headquarters'
+    workers and every channel, each as a process. A process that dies is restarted after a pause that grows; one that
+    ends because its settings are wrong is not. SIGTERM or Ctrl-C drains all of them; local servers keep running until
+    `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint
@@ -40,6 +42,7 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     from tenten.cli.database import upgrade_all
 
     upgrade_all(settings, _apply_settings)
+    _give_keys(settings)
     if not settings.channels:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
     more = () if log_format is None else ("--log-format", log_format)
@@ -94,6 +97,21 @@ def _apply_settings(engine: "Engine", settings: "Settings") -> None:
             f"headquarters: also has {others}, which tenten.toml does not have: `tenten settings apply tenten.toml` "
             "with --remove removes them"
         )
+
+
+def _give_keys(settings: "Settings") -> None:
+    """Give each channel a key, so that headquarters knows who has written its records. Idempotent."""
+    from tenten.identity.local_keys import give_key
+    from tenten.sql.engine import open_database
+
+    with ExitStack() as ends:
+        headquarters = open_database(settings.headquarters_database())
+        ends.callback(headquarters.dispose)
+        for name, channel in settings.channels.items():
+            store = open_database(channel.database)
+            ends.callback(store.dispose)
+            if give_key(headquarters, store, name, source="up"):
+                report(f"{name}: has a key")
 
 
 def _programs(settings: "Settings", options: EverywhereOptions, after: tuple[str, ...]) -> "list[Program]":

@@ -82,12 +82,19 @@ _RESOLVED: Final = text(
         SELECT legal_entity, content, md5(content::text) AS mark
         FROM (SELECT legal_entity, to_jsonb(entity) - 'changed_at' AS content FROM legal_entities AS entity) AS entity
     ),
+    answers AS (
+        SELECT channel_id,
+               jsonb_agg(jsonb_build_object('nonce', nonce, 'outcome', outcome, 'text', text, 'mac', encode(mac, 'hex'))
+                         ORDER BY answered_at, nonce) AS joins
+        FROM join_answers GROUP BY channel_id
+    ),
     resolved AS (
         SELECT channel_id, to_jsonb(channel) - 'changed_at' AS channel, entities.content AS entity,
                entities.mark AS entity_mark, kid, (SELECT public_key FROM headquarters_keys) AS headquarters_key,
-               CAST(NULL AS jsonb) AS joins
+               answers.joins
         FROM channels AS channel
         JOIN entities USING (legal_entity)
+        LEFT JOIN answers USING (channel_id)
         LEFT JOIN (SELECT channel_id, kid FROM channel_keys WHERE revoked_at IS NULL) AS valid USING (channel_id)
         WHERE CAST(:channels AS text[]) IS NULL OR channel_id = ANY (CAST(:channels AS text[]))
     )

@@ -1,6 +1,7 @@
 """The registry as a file that can be edited and applied again."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,22 +11,28 @@ from tenten.registry.values import Registry, table_of
 def registry_toml(registry: Registry) -> str:
     """The registry in the form of tenten.toml."""
     tables = (
-        _table(f"{section}.{name}", table_of(entry))
+        table_lines(f"{section}.{name}", table_of(entry))
         for section, entries in registry.by_section()
         for name, entry in sorted(entries.items())
     )
     return "\n".join("\n".join(lines) + "\n" for lines in tables)
 
 
-def _table(path: str, table: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a table, then those of its tables."""
-    yield f"[{path}]"
+def table_lines(path: str, table: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of a table, then those of its tables; without a path those of a whole document."""
+    if path and not (table and all(isinstance(value, Mapping) for value in table.values())):
+        yield f"[{path}]"
     for name, value in table.items():
         if not isinstance(value, Mapping):
-            yield f"{name} = {toml_value(value)}"
+            yield f"{toml_key(name)} = {toml_value(value)}"
     for name, value in table.items():
         if isinstance(value, Mapping):
-            yield from _table(f"{path}.{name}", value)
+            yield from table_lines(f"{path}.{name}" if path else name, value)
+
+
+def toml_key(name: str) -> str:
+    """A key as TOML, quoted where it must be."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else toml_value(name)
 
 
 def toml_value(value: Any) -> str:

@@ -16,6 +16,8 @@ TentenError
 │   ├── DatabaseOlderThanStream the database was restored: Kafka holds what it does not contain
 │   └── DatabaseFull            no space left; nothing was written
 ├── LockHeld                    another process does the same work
+├── TokenRefused                a token is damaged, or has expired
+├── JoinRefused                 a store cannot join
 ├── WriteConflict               another worker is writing the same customers (transient)
 ├── SettingsChanged             a batch was checked with keys or settings that are not those of now; checked again
 ├── NoSuchCustomer              no customer has this id here
@@ -91,6 +93,14 @@ class DatabaseFull(DatabaseRefused):
 
 class LockHeld(TentenError):
     """Another process does the same work."""
+
+
+class TokenRefused(TentenError):
+    """A token with which a store should join is damaged, or has expired."""
+
+
+class JoinRefused(TentenError):
+    """A store cannot join: headquarters refuses it, or does not answer."""
 
 
 class WriteConflict(TentenError):

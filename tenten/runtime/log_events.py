@@ -65,6 +65,28 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channels", "removed"),
         meaning="The settings of this many channels have changed, and are published; `removed`: the removed channels.",
     ),
+    "store_joined": LogEvent(
+        level="info",
+        fields=("channel", "kid", "host"),
+        meaning="A store has joined with a token: from now on headquarters believes records with this key.",
+    ),
+    "join_with_another_key": LogEvent(
+        level="error",
+        fields=("channel", "token", "host", "refused"),
+        meaning="Another machine has a token that was used: one of the two is not the store. Where it is the one that "
+        "has joined, `tenten channel suspend` and `rotate-key` end that. `refused`: how often this has happened.",
+    ),
+    "join_requests_refused": LogEvent(
+        level="warning",
+        fields=("unreadable", "without_proof"),
+        meaning="So many records of `joins` since the last such event were not valid requests, or did not prove a "
+        "token. They have changed nothing. At most once a minute.",
+    ),
+    "joins_not_read": LogEvent(
+        level="warning",
+        fields=("error", "code"),
+        meaning="Requests of stores to join cannot be read or judged; retried. At most once a minute.",
+    ),
     "settings_not_published": LogEvent(
         level="warning",
         fields=("code", "remedy"),
@@ -279,6 +301,16 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channel", "dead_letters"),
         meaning="A channel has sent so many records in a row that are dead letters that headquarters has suspended it. "
         "Its store keeps its changes, and sends them again after `tenten channel resume NAME`.",
+    ),
+    "suspension_received": LogEvent(
+        level="warning",
+        fields=("channel", "reason"),
+        meaning="Headquarters has suspended the channel: its changes are kept, and none is sent until it is resumed.",
+    ),
+    "suspension_ended": LogEvent(
+        level="info",
+        fields=("channel",),
+        meaning="The suspension has ended: the relay sends what was kept, and again what was sent meanwhile.",
     ),
     "signing_changed": LogEvent(
         level="info",

@@ -34,12 +34,6 @@ def read_channel_settings(connection: Connection, channel_id: str) -> StoredSett
     return StoredSettings(channel_settings_from_json(row.settings), RecordPosition(row.topic_id, row.offset))
 
 
-def is_suspended(connection: Connection, channel_id: str) -> bool:
-    """Whether headquarters accepts no records of the channel at the moment, as far as the channel knows."""
-    stored = read_channel_settings(connection, channel_id)
-    return stored is not None and stored.settings.suspended is not None
-
-
 def store_channel_settings(
     connection: Connection, settings: ChannelSettings, position: RecordPosition, at: datetime
 ) -> None:
@@ -66,3 +60,9 @@ def settings_in_force(configured: Settings, connection: Connection, channel_id: 
     """The settings of tenten.toml, with those that headquarters has published for the channel in their place."""
     stored = read_channel_settings(connection, channel_id)
     return with_headquarters(configured, channel_id, None if stored is None else stored.settings)
+
+
+def read_suspension(connection: Connection, channel_id: str) -> str | None:
+    """Why headquarters accepts no records of the channel at the moment, as far as the channel knows; None: it does."""
+    reason = channel_settings.c.settings["suspended"].as_string()
+    return connection.scalar(select(reason).where(channel_settings.c.channel_id == channel_id))

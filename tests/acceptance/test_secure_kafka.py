@@ -40,6 +40,7 @@ EXPECTED: Final = {
     "transaction-replies": ("rw", "r", "r", ""),
     "channel-status": ("r", "w", "w", ""),
     "channel-settings": ("rw", "r", "r", ""),
+    "joins": ("r", "w", "w", ""),
     "headquarters-status": ("rw", "r", "r", ""),
     "erasures": ("rw", "", "", ""),
     "schemas": ("rw", "r", "r", ""),

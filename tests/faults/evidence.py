@@ -25,6 +25,7 @@ TOPICS: Final = (
     "retail-transactions.dlq",
     "transaction-replies",
     "channel-settings",
+    "joins",
     "headquarters-status",
     "erasures",
 )

@@ -156,6 +156,7 @@ def test_schemas_are_registered_once_under_the_subjects_of_their_topics(registry
         "TransactionReply": f"{prefix}transaction-replies-value",
         "Heartbeat": f"{prefix}channel-status-value",
         "ChannelSettings": f"{prefix}channel-settings-value",
+        "JoinRequest": f"{prefix}joins-value",
         "TopicStatus": f"{prefix}headquarters-status-value",
         "Erasure": f"{prefix}erasures-value",
     }

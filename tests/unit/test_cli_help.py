@@ -33,7 +33,8 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 EXPECTED = """
-channel distribute, channel relay, channel resync, channel run, channel settle, channel status, config show,
+channel distribute, channel enroll, channel relay, channel resume, channel resync, channel rotate-key, channel run,
+channel settle, channel status, channel suspend, config show,
 customer create, customer discard, customer edit, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
@@ -41,7 +42,7 @@ headquarters held list, headquarters held reject,
 headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
 local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
 sale create, sale list, sale resend, sale show, settings apply, settings diff, settings history, settings show,
-statement list, statement show, status, topics acls, topics apply,
+statement list, statement show, status, store join, topics acls, topics apply,
 transactions list, transactions run, transactions show, up
 """
 
@@ -163,6 +164,10 @@ def test_commands_that_record_an_event_or_a_decision_take_an_operator() -> None:
         if "--operator" in parameter.opts
     }
     assert sorted(" ".join(path) for path in options) == [
+        "channel enroll",
+        "channel resume",
+        "channel rotate-key",
+        "channel suspend",
         "customer create",
         "customer edit",
         "customer import",

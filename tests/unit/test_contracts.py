@@ -257,6 +257,7 @@ def test_every_avro_topic_names_a_contract() -> None:
         "transaction-replies": "TransactionReply",
         "channel-status": "Heartbeat",
         "channel-settings": "ChannelSettings",
+        "joins": "JoinRequest",
         "headquarters-status": "TopicStatus",
         "erasures": "Erasure",
     }

@@ -12,7 +12,7 @@ from tenten.kafka.acls import users
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings
 from tenten.schemas.privileges import CHANNEL_QUOTA, WORKER_GROUPS, privileges
-from tenten.schemas.topics import ALL, SCHEMAS, Role
+from tenten.schemas.topics import ALL, JOINS, SCHEMAS, Role
 from tenten.workers import AT_HEADQUARTERS, HEADQUARTERS, IN_CHANNEL, TRANSACTIONS, Worker
 from tests.acceptance.cli import HOUSTON, LEGAL_ENTITY, SEATTLE, Tenten
 
@@ -25,6 +25,7 @@ STORE = {
     ("topic", "async-customers", "WRITE"),
     ("topic", "retail-transactions", "WRITE"),
     ("topic", "channel-status", "WRITE"),
+    ("topic", "joins", "WRITE"),
     ("topic", "customers", "READ"),
     ("topic", "customers", "DESCRIBE_CONFIGS"),
     ("topic", "channel-replies", "READ"),
@@ -57,11 +58,12 @@ def test_store_has_exactly_the_privileges_that_it_needs() -> None:
 
 @pytest.mark.parametrize("role", WORKERS, ids=lambda role: role.value)
 def test_roles_may_read_and_write_what_their_workers_declare(role: Role) -> None:
-    """A worker may write its topics and no others, and read its inputs."""
+    """A worker may write its topics and no others, and read its inputs. `tenten store join` writes `joins`."""
     declared: tuple[Worker, ...] = WORKERS[role]
+    joining = {JOINS.name} if role is Role.CHANNEL else set()
     assert {topic.name for topic in ALL if role in topic.writers} == {
         topic.name for worker in declared for topic in worker.writes
-    }
+    } | joining
     inputs = {topic.name for worker in declared for topic in worker.reads} | {SCHEMAS.name}
     assert inputs <= {topic.name for topic in ALL if role in topic.readers}
 

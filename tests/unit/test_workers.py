@@ -16,7 +16,7 @@ import yaml
 from tenten import workers
 from tenten.cli.main import app
 from tenten.schemas import topics
-from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, STORE_FAILPOINTS, Worker
+from tenten.workers import ALL, AT_HEADQUARTERS, CHANNEL_FAILPOINTS, JOIN_FAILPOINTS, STORE_FAILPOINTS, Worker
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -103,9 +103,16 @@ def test_failpoints_of_the_till_are_those_that_its_sources_pass() -> None:
     assert sorted(STORE_FAILPOINTS) == sorted(set(failpoints_in(sources("tenten.producers.till"), None)))
 
 
+def test_failpoints_of_joining_are_those_that_its_sources_pass() -> None:
+    """Those of its own package, and of the resync that loads the customers."""
+    passed = set(failpoints_in(sources("tenten.consumers.channel.joining"), None))
+    resync = set(failpoints_in(sources("tenten.consumers.channel.distribution"), None))
+    assert passed <= set(JOIN_FAILPOINTS) <= passed | resync
+
+
 def test_every_failpoint_of_the_product_is_declared() -> None:
     """No undeclared failpoint is in any package."""
-    declared = {*STORE_FAILPOINTS, *(name for worker in ALL for name in worker.failpoints)}
+    declared = {*STORE_FAILPOINTS, *JOIN_FAILPOINTS, *(name for worker in ALL for name in worker.failpoints)}
     at_the_top = [sources(f"tenten.{name}") for name in ("consumers", "producers")]
     assert {name for modules in at_the_top for name in failpoints_in(modules, None)} <= declared
 

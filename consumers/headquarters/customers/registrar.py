@@ -10,6 +10,7 @@ the customers are numbered all the same.
 
 import random
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from threading import Event
 from typing import Final
@@ -17,6 +18,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from structlog import get_logger
 
+from tenten.avro.wire import WriterSchemas
+from tenten.consumers.headquarters.customers.join_reader import JoinReader
 from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
 from tenten.registry.apply import SETTINGS_CHANNEL
 from tenten.runtime.error_codes import error_code
@@ -45,6 +48,7 @@ class Registrar:
     engine: Engine
     header: bytes
     """The framing of `ChannelSettings`."""
+    writers: WriterSchemas
 
     def run(self, retry: Retry, stop: Event) -> None:
         """Wait for the election, and then work until `stop` is set. Raises: transient errors."""
@@ -72,15 +76,15 @@ class Registrar:
         return False
 
     def _work(self, listener: CommitListener, retry: Retry, stop: Event) -> None:
-        publisher = SettingsPublisher(self.settings, self.engine, self.header)
-        try:
+        with (
+            closing(SettingsPublisher(self.settings, self.engine, self.header)) as publisher,
+            JoinReader(self.settings, self.engine, self.writers),
+        ):
             publisher.begin()
             while not stop.is_set():
-                # Answers to attempts to join are part of the settings, so they are written before these are published.
+                # Also the answers to requests to join, which their reader has stored.
                 publisher.publish(stop)
                 retry.recovered()
                 look_at = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)
                 if not listener.wait(look_at - time.monotonic(), stop) and publisher.was_recreated():
                     publisher.begin()
-        finally:
-            publisher.close()

@@ -119,7 +119,9 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             stack.enter_context(BackgroundThread("verification", stop, partial(verify_when_due, settings, engine))),
             stack.enter_context(BackgroundThread("held", stop, touches.run)),
             stack.enter_context(
-                BackgroundThread("registrar", stop, Registrar(settings, engine, headers["ChannelSettings"]).run)
+                BackgroundThread(
+                    "registrar", stop, Registrar(settings, engine, headers["ChannelSettings"], writers).run
+                )
             ),
         ]
         work = _Work(

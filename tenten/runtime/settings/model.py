@@ -179,6 +179,8 @@ class Settings(SettingsTable):
     """Directory of the local servers' data. Absolute."""
     kafka: Annotated[dict[str, str], BeforeValidator(kafka_properties)] = Field(default={}, repr=False)
     """Properties of librdkafka."""
+    store_kafka: Annotated[dict[str, str], BeforeValidator(kafka_properties)] = Field(default={}, repr=False)
+    """Properties of librdkafka with which stores connect, for their tokens; empty: derived from `kafka`."""
     schema_registry_url: WebAddress | None = Field(default=None, repr=False)
     authentication: Literal["off", "warn", "require"] = "warn"
     """What headquarters believes of records that no channel has signed. off: everything. warn: those of channels that

@@ -10,7 +10,16 @@ from tenten.runtime.settings.load import problems, read_document
 from tenten.runtime.settings.model import ChannelProfile, LegalEntity, SettingsTable, check_channels
 from tenten.runtime.settings.values import Id
 
-_OF_A_MACHINE: Final = ("prefix", "partitions", "data", "kafka", "schema_registry_url", "headquarters", "alarms")
+_OF_A_MACHINE: Final = (
+    "prefix",
+    "partitions",
+    "data",
+    "kafka",
+    "store_kafka",
+    "schema_registry_url",
+    "headquarters",
+    "alarms",
+)
 """Settings at the top of the file that belong to the machine that has it."""
 
 
