@@ -79,9 +79,11 @@ def leading_fields(
     value = bytes(message.value() or b"")
     try:
         start = header_bytes(value)
-        fields = writers.find(value[:start]).json.get("fields", ())
     except Unreadable:
         return None
+    if not writers.is_known(value[:start]):
+        return None
+    fields = writers.find(value[:start]).json.get("fields", ())
     if [field["name"] for field in fields[: len(names)]] != list(names):
         return None
     texts = leading_texts(value[start:], len(names))

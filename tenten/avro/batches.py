@@ -27,14 +27,17 @@ from tenten.avro.wire import (
     encode,
     header_bytes,
     out_of_range,
+    unknown_schema,
 )
 from tenten.rules.limits import GUID_PATTERN, TIME_MAX, TIME_MIN
 from tenten.rules.unreadable_reasons import UnreadableReason
 from tenten.schemas.messages import ROW
 
 LARGE_BYTES: Final = 64 * 1024
-"""The largest record that may be decoded by itself, as plain values: lists of many members take a multiple of the time
-that columns take."""
+"""Above this size headquarters decodes records in columns only: they may come from anybody."""
+
+LOOK_UPS_MAX: Final = 20
+"""The most schemas that are looked up for a batch, each with a request; there are fewer releases in one batch."""
 
 EXACT: Final = "exact"
 """Column of a decoded frame: True if the value was written with the reader's schema and read in columns, so that its
@@ -69,10 +72,14 @@ def decode_batch(
     values: Sequence[bytes | None],
     writers: WriterSchemas,
     value_bytes_max: int,
+    *,
+    only_columns_above: int | None = None,
 ) -> DecodedBatch:
     """Decode a batch of framed values. Each row is either in the frame or unreadable.
 
-    May block while a schema is looked up. Raises: as `writers` does when schemas cannot be looked up.
+    Records above `only_columns_above` bytes, if given, are unreadable unless columns can hold them as they are: as
+    plain values, lists of many members take a multiple of the time. May block while a schema is looked up.
+    Raises: as `writers` does when schemas cannot be looked up.
     """
     unreadable: list[UnreadableRow] = []
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -83,8 +90,13 @@ def decode_batch(
         except Unreadable as error:
             unreadable.append(UnreadableRow.of(row, error))
     frames = [empty_frame(reader)]
+    look_ups = 0
     for header, rows in groups.items():
         try:
+            if not writers.is_known(header):
+                look_ups += 1
+                if look_ups > LOOK_UPS_MAX:
+                    raise unknown_schema(header)
             writer = writers.find(header)
         except Unreadable as error:
             unreadable.extend(UnreadableRow.of(row, error) for row in rows)
@@ -93,7 +105,9 @@ def decode_batch(
         row_keys = [keys[row] for row in rows]
         frame = _decode_columns(writer, reader, row_keys, bodies)
         if frame is None:
-            frame, bad_rows = _decode_one_by_one(reader, writer, rows, row_keys, bodies)
+            frame, bad_rows = _decode_one_by_one(
+                reader, writer, list(zip(rows, row_keys, bodies, strict=True)), only_columns_above
+            )
             unreadable.extend(bad_rows)
         else:
             exact = pl.lit(writer.header == reader.header).alias(EXACT)
@@ -124,17 +138,21 @@ def _read_columns(reader: AvroSchema, writer: AvroSchema, bodies: Sequence[bytes
 
 
 def _decode_one_by_one(
-    reader: AvroSchema, writer: AvroSchema, rows: Sequence[int], keys: Sequence[bytes | None], bodies: Sequence[bytes]
+    reader: AvroSchema,
+    writer: AvroSchema,
+    records: Sequence[tuple[int, bytes | None, bytes]],
+    only_columns_above: int | None,
 ) -> tuple[pl.DataFrame, list[UnreadableRow]]:
-    """Decode each record separately, so that an unreadable one affects no other; the readable ones become a frame."""
+    """Decode each record (row, key, body) separately, so that an unreadable one affects no other; the readable ones
+    become a frame.
+    """
     bad: list[UnreadableRow] = []
     sound: list[tuple[int, bytes | None, bytes]] = []
     exact = writer.header == reader.header
     large: list[pl.DataFrame] = []
-    in_columns = resolution(writer, reader) is not None
-    for row, key, body in zip(rows, keys, bodies, strict=True):
+    for row, key, body in records:
         try:
-            if in_columns and len(body) > LARGE_BYTES:
+            if only_columns_above is not None and len(body) > only_columns_above:
                 large.append(_decode_large(reader, writer, key, body).with_columns(pl.lit(row, pl.Int64).alias(ROW)))
                 continue
             record = decode_body(body, writer, reader)
@@ -149,10 +167,7 @@ def _decode_one_by_one(
 
 
 def _decode_large(reader: AvroSchema, writer: AvroSchema, key: bytes | None, body: bytes) -> pl.DataFrame:
-    """One large record in the reader's columns, of a writer's schema that can be resolved in columns.
-
-    Raises: `Unreadable`.
-    """
+    """One record in the reader's columns. Raises: `Unreadable`, also where its schema cannot be read in columns."""
     frame = _read_columns(reader, writer, [body])
     if frame is None:
         raise Unreadable("malformed", f"is not a valid {reader.name}")

@@ -179,6 +179,11 @@ def out_of_range() -> Unreadable:
     return Unreadable("malformed", "contains a value outside the supported range")
 
 
+def unknown_schema(header: bytes) -> Unreadable:
+    """The error of a record whose header names a schema that nobody has published."""
+    return Unreadable("unknown_schema", f"was written with an unknown schema ({header.hex()})")
+
+
 def reframe(value: bytes, header: bytes) -> bytes:
     """The same Avro bytes behind another header of the same schema."""
     return header + value[header_bytes(value) :]
@@ -255,6 +260,10 @@ class WriterSchemas:
         """The schemas of the reader's name that are built in, or were looked up."""
         return [schema for schema in self._known.values() if schema.name == reader.name]
 
+    def is_known(self, header: bytes) -> bool:
+        """Whether `find` gives the schema that this header names without looking it up."""
+        return header in self._known
+
     def find(self, header: bytes) -> AvroSchema:
         """The schema that this header names. Raises: `Unreadable` if there is none, or it is not a record schema."""
         known = self._known.get(header)
@@ -265,7 +274,7 @@ class WriterSchemas:
         else:
             declaration = self._by_id(struct.unpack(">I", header[len(CONFLUENT_MAGIC) :])[0])
         if declaration is None:
-            raise Unreadable("unknown_schema", f"was written with an unknown schema ({header.hex()})")
+            raise unknown_schema(header)
         try:
             found = avro_schema(dict(declaration))
         except Exception as error:  # the declaration comes from a topic or a registry and may be anything

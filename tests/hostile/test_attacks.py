@@ -3,20 +3,25 @@
 After each of them another store is served, and its customer is what it was.
 """
 
+import json
 import random
 import string
 from decimal import Decimal
 from typing import Any, Final
 
 from tenten.avro.primitives import data_bytes
+from tenten.avro.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC, avro_schema, contract
 from tenten.kafka.partitioner import partition_of
 from tests.faults.avro import encode
 from tests.faults.evidence import headers_of
 from tests.faults.journal import Operation
 from tests.faults.traffic import Store
+from tests.hostile.foreign_writers import contract_with
 from tests.hostile.target import Target
 from tests.sales import reply_with_status
 from tests.settings_file import PARTITIONS
+
+UNKNOWN_SCHEMAS: Final = 900
 
 _LETTERS: Final = string.ascii_letters + string.digits
 
@@ -131,6 +136,42 @@ def test_record_in_another_partition_than_its_key_is_a_dead_letter(target: Targe
 
     # then
     assert headers_of(target.dead_letter(edit))["x-dlq-reason"] == "wrong_partition"
+    target.assert_unharmed()
+
+
+def test_published_schemas_are_used_only_if_they_are_harmless(target: Target) -> None:
+    """One under a false fingerprint, one that never ends, one whose texts are numbers, and many unknown ones."""
+    # given
+    swapped = json.dumps(contract("CustomerEvent").json)
+    for before, after in (("first_name", "?"), ("last_name", "first_name"), ("?", "last_name")):
+        swapped = swapped.replace(f'"{before}"', f'"{after}"')
+    endless = contract_with(changed={"type": "array", "items": "null"})
+    numbers = contract_with(channel_id={"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2})
+    published = {
+        b"swapped!": swapped,
+        avro_schema(endless).fingerprint: json.dumps(endless),
+        avro_schema(numbers).fingerprint: json.dumps(numbers),
+        b"too deep": "[" * 100_000,
+    }
+    schemas = [
+        Operation(topic="schemas", key=name.hex().encode(), value=schema.encode()) for name, schema in published.items()
+    ]
+    edit = target.attacker.create(target.victim["customer_id"], last_name="Stolen")
+    body = encode("CustomerEvent", edit)[SINGLE_OBJECT_HEADER_BYTES:]
+    key = edit["customer_id"].encode()
+    records = [Operation(key=key, value=SINGLE_OBJECT_MAGIC + name + body) for name in published]
+    unknown = [
+        Operation(key=key, value=SINGLE_OBJECT_MAGIC + number.to_bytes(8) + body) for number in range(UNKNOWN_SCHEMAS)
+    ]
+
+    # when
+    target.attack(*schemas)
+    target.attack(*records)
+    target.attack(*unknown)
+
+    # then
+    reasons = [headers_of(target.dead_letter(record))["x-dlq-reason"] for record in records]
+    assert reasons == ["unknown_schema", "unknown_schema", "malformed", "unknown_schema"]
     target.assert_unharmed()
 
 

@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenten.avro.batches import decode_batch
+from tenten.avro.batches import LOOK_UPS_MAX, decode_batch
 from tenten.avro.primitives import text_bytes, zigzag
-from tenten.avro.wire import AvroSchema, WriterSchemas, avro_schema, confluent_header, contract, encode
+from tenten.avro.wire import (
+    SINGLE_OBJECT_MAGIC,
+    AvroSchema,
+    WriterSchemas,
+    avro_schema,
+    confluent_header,
+    contract,
+    encode,
+)
 from tenten.schemas.messages import (
     Address,
     Attribute,
@@ -210,6 +218,20 @@ def test_records_of_another_release_are_resolved(framing: str) -> None:
     assert decoded.unreadable == ()
     assert [event_from_avro(row) for row in decoded.frame.iter_rows(named=True)] == given
     assert decoded.frame["exact"].to_list() == [True, False, True]
+
+
+def test_batch_looks_up_few_schemas() -> None:
+    """Each look-up is a request, and anybody can write records of thousands of schemas that do not exist."""
+    asked: list[bytes] = []
+    writers = WriterSchemas(by_fingerprint=asked.append)
+    event = ordinary_event(0)
+    body = encode(EVENT, to_avro(event), b"")
+    values: list[bytes | None] = [SINGLE_OBJECT_MAGIC + number.to_bytes(8) + body for number in range(1_000)]
+
+    decoded = decode_batch(EVENT, [event.customer_id.encode()] * len(values), values, writers, BYTES_MAX)
+
+    assert {bad.reason for bad in decoded.unreadable} == {"unknown_schema"}
+    assert (len(decoded.unreadable), len(asked)) == (1_000, LOOK_UPS_MAX)
 
 
 def test_only_the_record_with_a_too_large_decimal_is_unreadable() -> None:

@@ -103,7 +103,9 @@ def decode_and_classify(
     `refuse` turns the records that are not accepted from their writer into unreadable ones.
     May block while a schema is looked up; raises what `writers` raises when that fails.
     """
-    decoded = decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX)
+    decoded = decode_batch(
+        contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX, only_columns_above=LARGE_BYTES
+    )
     decoded = events_with_identifiers(refuse(decoded))
     return classify(without_misplaced(decoded, keys, positions, partitions), values, channels, positions)
 

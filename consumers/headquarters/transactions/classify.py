@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from tenten.avro.batches import DecodedBatch, UnreadableRow, decode_batch
+from tenten.avro.batches import LARGE_BYTES, DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.identifiers import transactions_with_identifiers
 from tenten.consumers.headquarters.known_channels import entities_of
@@ -99,7 +99,9 @@ def decode_and_classify(
     `refuse` turns the records that are not accepted from their writer into unreadable ones.
     May block to look up a schema; raises what `writers` raises when that fails.
     """
-    decoded = decode_batch(contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX)
+    decoded = decode_batch(
+        contract("RetailTransaction"), keys, values, writers, RECORD_BYTES_MAX, only_columns_above=LARGE_BYTES
+    )
     decoded = transactions_with_identifiers(refuse(decoded))
     decoded = without_misplaced(decoded, keys, positions, partitions)
     decoded, mismatches = check_embedded_events(decoded, writers)

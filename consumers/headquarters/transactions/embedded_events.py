@@ -78,7 +78,9 @@ def _origins(values: Sequence[bytes], writers: WriterSchemas) -> tuple[Mapping[i
                 number: _Origin(event["channel_id"], event["customer_id"], event["event_id"])
                 for number, event in enumerate(events)
             }, ()
-    batch = events_with_identifiers(decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX))
+    batch = events_with_identifiers(
+        decode_batch(contract("CustomerEvent"), keys, values, writers, EVENT_BYTES_MAX, only_columns_above=LARGE_BYTES)
+    )
     rows = batch.frame.select(ROW, "channel_id", "customer_id", "event_id").iter_rows()
     return {row: _Origin(*names) for row, *names in rows}, batch.unreadable
 
