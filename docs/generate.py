@@ -69,7 +69,7 @@ def topic_page() -> str:
             "`partitions` of the settings" if topic.partitions is None else str(topic.partitions),
             _codes(f"{name}={value}" for name, value in sorted(topic.configuration.items())),
             _codes(worker.name for worker in workers.ALL if topic in worker.writes),
-            _codes(worker.name for worker in workers.ALL if topic in worker.reads),
+            _codes(worker.name for worker in workers.ALL if topic in worker.inputs),
         )
         for topic in topics.ALL
     ]
@@ -119,7 +119,7 @@ def process_page() -> str:
             f"`{' '.join(('tenten', *worker.command, *(['NAME'] if worker in workers.IN_CHANNEL else [])))}`",
             f"{worker.sentence}.",
             "-" if worker.group is None else f"`{worker.group_of('NAME')}`",
-            _codes(topic.name for topic in worker.reads),
+            _codes(topic.name for topic in worker.inputs),
             _codes(topic.name for topic in worker.writes),
         )
         for worker in workers.ALL

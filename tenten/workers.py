@@ -63,6 +63,13 @@ class Worker:
     """The package of its code."""
     load: Callable[[], Run]
     """Imports the code and returns the function that runs it."""
+    reads_without_group: tuple[Topic, ...] = ()
+    """Topics that one of the processes of a group reads beside the group."""
+
+    @property
+    def inputs(self) -> tuple[Topic, ...]:
+        """Every topic that it reads."""
+        return (*self.reads, *self.reads_without_group)
 
     def group_of(self, channel: str = "") -> str | None:
         """The consumer group, without the prefix of the settings."""
@@ -110,7 +117,8 @@ HEADQUARTERS: Final = Worker(
     command=("headquarters", "run"),
     sentence="Give customers their account numbers",
     group="headquarters",
-    reads=(ASYNC_CUSTOMERS, JOINS),
+    reads=(ASYNC_CUSTOMERS,),
+    reads_without_group=(JOINS,),
     writes=(
         CUSTOMERS,
         CHANNEL_REPLIES,

@@ -43,17 +43,25 @@ class Page:
     def __post_init__(self) -> None:
         text = (ROOT / "docs" / "how-to" / "secure-kafka.md").read_text(encoding="utf-8")
         for there, here in (
-            ("/etc/tenten", str(self.directory)),
             ("DNS:kafka.example.com", "IP:127.0.0.1"),
             ("kafka.example.com:9093", f"127.0.0.1:{self.certificates_port}"),
-            ("kafka.example.com:9094", f"127.0.0.1:{self.passwords_port}"),
             ("password=replace-this", f"password={PASSWORD}"),
             ("operator store-10", f"operator store-10 {STRANGER}"),
         ):
             assert there in text, there
             text = text.replace(there, here)
-        for block in blocks_of(text):
+        for block in blocks_of(self.here(text)):
             self.blocks.setdefault(block.language, []).append(block.text)
+
+    def here(self, text: str) -> str:
+        """A text of any page, with the directory and the address for passwords of this machine."""
+        for there, here in (
+            ("/etc/tenten", str(self.directory)),
+            ("kafka.example.com:9094", f"127.0.0.1:{self.passwords_port}"),
+        ):
+            assert there in text, there
+            text = text.replace(there, here)
+        return text
 
     @property
     def server_properties(self) -> dict[str, str]:

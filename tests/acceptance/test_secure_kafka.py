@@ -1,5 +1,9 @@
 """docs/how-to/secure-kafka.md: its commands secure a broker; each user may do what its role needs, and no more."""
 
+import os
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -14,11 +18,15 @@ from tenten.kafka.schema_registry import SchemasTopic
 from tenten.kafka.topic_status import read_topic_status
 from tenten.runtime.settings import load_settings
 from tenten.schemas.topics import ALL, CUSTOMERS
-from tests.acceptance.cli import Ended, Tenten, wait_until
+from tests.acceptance.cli import ROOT, Ended, Tenten, wait_until
 from tests.acceptance.secured import STRANGER, Secured, secured_broker
+from tests.acceptance.test_readme import blocks_of
 
 TABLE: Final = "table."
 """The prefix of topics that a test fills with rubbish."""
+
+JOINED: Final = "joined."
+"""The prefix of the topics of the store that joins with a token."""
 
 ATTEMPTS: Final = 60
 """How often the broker is asked about a group, once a second, while it still loads it."""
@@ -228,6 +236,60 @@ def sales_order(store: Tenten, transaction_id: str) -> str | None:
     return number
 
 
+def test_store_joins_with_a_password_that_headquarters_has_made(secured: Secured, headquarters_url: str) -> None:
+    """The commands of the page about adding a store, where Kafka asks for passwords: from an empty directory the store
+    has a user with exactly its privileges, and works; a token that was replaced has no password any more.
+    """
+    # given topics of their own
+    admin = secured.tenten("admin", prefix=JOINED)
+    admin.ok("topics", "acls", "--apply")
+    admin.ok("topics", "apply")
+    page = secured.page.here((ROOT / "docs" / "how-to" / "adding-a-store.md").read_text(encoding="utf-8"))
+    store_kafka = next(block.text for block in blocks_of(page) if block.language == "toml")
+    enroll = next(line.strip() for line in page.splitlines() if "channel enroll dallas --kafka" in line)
+    hq = secured.tenten("headquarters", prefix=JOINED, database=headquarters_url)
+    toml = hq.directory / "tenten.toml"
+    toml.write_text(
+        f'{toml.read_text()}\n[channels.dallas]\nlegal_entity = "usrt"\ndatabase = "sqlite:///no.db"\n{store_kafka}'
+    )
+    hq.ok("database", "upgrade", "headquarters")
+    # when
+    replaced, token = (hq.ok(*shlex.split(enroll)[1:]).out.split()[-1] for _ in range(2))
+    before = len(secured.denials())
+    first, store = (Tenten(directory=secured.page.directory / name) for name in ("replaced", "dallas"))
+    for directory in (first.directory, store.directory):
+        directory.mkdir()
+    with hq.running("headquarters", "run"):
+        refused, joined = join(first, replaced), join(store, token)
+        # then
+        assert (refused.returncode, joined.returncode) == (1, 0), (refused, joined)
+        assert "Perhaps a newer token has replaced this one" in refused.stderr
+        with store.running("channel", "run", "dallas"):
+            made = store.ok("customer", "create", "dallas", "--first-name", "Ada", "--sync", "60", "--json").json
+            assert made["account_number"] == "C-00000001"
+            assert secured.denials()[before:] == []
+            ended = store.run("doctor", "--json")
+            assert (ended.code, checks(ended)) == (0, {})
+    assert "sasl.password" in (store.directory / "tenten.toml").read_text()
+    assert "********" in store.ok("config", "show").out
+
+
+def join(store: Tenten, token: str) -> "subprocess.CompletedProcess[str]":
+    """`tenten store join`, with the token on stdin, where no other user sees it."""
+    words = [sys.executable, "-P", "-m", "tenten.cli", "store", "join", "-"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        words,
+        cwd=store.directory,
+        env=environment,
+        input=token,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 def test_missing_and_surplus_privileges_are_shown(secured: Secured) -> None:
     """A stranger and a store that lacks a privilege are told which; `--apply` creates that one, shows what nobody
     needs, and deletes nothing.
@@ -261,8 +323,8 @@ def test_missing_and_surplus_privileges_are_shown(secured: Secured) -> None:
     ]
     assert again["added"] == []
     assert len(again["kept"]) == len(applied["kept"]) + 1
-    # The same users have privileges for the topics of the table, too.
-    surplus = [acl for acl in again["surplus"] if not acl["name"].startswith(TABLE)]
+    # The same users have privileges for the topics of other tests, too.
+    surplus = [acl for acl in again["surplus"] if not acl["name"].startswith((TABLE, JOINED))]
     assert [(acl["principal"], acl["name"], acl["pattern"]) for acl in surplus] == [
         ("User:store-1", "channel.store-1", "prefixed")
     ]

@@ -64,7 +64,7 @@ def test_roles_may_read_and_write_what_their_workers_declare(role: Role) -> None
     assert {topic.name for topic in ALL if role in topic.writers} == {
         topic.name for worker in declared for topic in worker.writes
     } | joining
-    inputs = {topic.name for worker in declared for topic in worker.reads} | {SCHEMAS.name}
+    inputs = {topic.name for worker in declared for topic in worker.inputs} | {SCHEMAS.name}
     assert inputs <= {topic.name for topic in ALL if role in topic.readers}
 
 

@@ -122,7 +122,7 @@ def test_topics_are_those_that_the_sources_name(worker: Worker) -> None:
     """The sources of a worker name each topic that it reads or writes."""
     by_name = {name: topic for name, topic in vars(topics).items() if isinstance(topic, topics.Topic)}
     named = {topic.name for name, topic in by_name.items() if name in names_in(sources(worker.package))}
-    declared = {topic.name for topic in (*worker.reads, *worker.writes)} - {topics.SCHEMAS.name}
+    declared = {topic.name for topic in (*worker.inputs, *worker.writes)} - {topics.SCHEMAS.name}
     assert named == declared
 
 
@@ -171,7 +171,7 @@ def test_group_is_the_one_that_the_worker_joins(worker: Worker) -> None:
 def test_group_and_topics_are_on_the_interface_page(worker: Worker) -> None:
     """Operators find the group and the topics of every worker in docs/interface.md."""
     page = (ROOT / "docs" / "interface.md").read_text()
-    names = {topic.name for topic in (*worker.reads, *worker.writes)}
+    names = {topic.name for topic in (*worker.inputs, *worker.writes)}
     names |= set() if worker.group is None else {worker.group_of("NAME") or ""}
     assert {name for name in names if f"`{name}`" not in page} == set()
 
