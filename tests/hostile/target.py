@@ -1,8 +1,11 @@
-"""Headquarters under attack: its real workers as processes, another store that must go on being served."""
+"""Headquarters under attack: its real workers as processes, another store that must go on being served.
+
+All stores have joined. The attacker has everything of one of them: its access to the topics and its key.
+"""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -12,8 +15,9 @@ from tests.faults.evidence import Record, headers_of, read_topic
 from tests.faults.journal import Operation
 from tests.faults.processes import WorkerProcess
 from tests.faults.traffic import Store
-from tests.sales import Till, send, status
+from tests.sales import Till, status
 from tests.scenes import Scene
+from tests.signed import Signature, record_of, record_of_sale
 from tests.waiting import wait_for
 
 SERVED_SECONDS_MAX: Final = 45.0
@@ -34,11 +38,26 @@ class Target:
     other: Store
     """Another store of the same legal entity."""
     other_till: Till
+    signatures: Mapping[str, Signature]
+    """Of every store, by channel. The attacker has that of houston."""
     victim: dict[str, Any] = field(default_factory=dict)
     """The event that created the customer of the other store."""
 
+    def event(self, event: dict[str, Any], by: str = "houston") -> Operation:
+        """The record of a customer event, signed by this store."""
+        return self.signatures[by].sign(record_of(event))
+
+    def sale(self, sale: dict[str, Any], by: str = "houston") -> Operation:
+        """The record of an order or sale, signed by this store, and so is the event inside."""
+        signature, record = self.signatures[by], self.signatures[by].sign(record_of_sale(sale))
+        key, event = str(sale["customer_id"]).encode(), sale["customer_event"]
+        if event is None:
+            return record
+        code = signature.mac("async-customers", key, event)
+        return replace(record, headers=(*record.headers, ("customer-event-mac", code)))
+
     def attack(self, *operations: Operation, partition: int = -1) -> None:
-        """Write these records with a store's access, and set where they were written."""
+        """Write these records with a store's access to the topics, and set where they were written."""
         producer = Producer(
             {
                 "bootstrap.servers": self.scene.bootstrap_servers,
@@ -68,8 +87,14 @@ class Target:
         assert errors == []
 
     def ask(self, *events: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send events and return headquarters' reply to each."""
-        return self.scene.ask(*events)
+        """Send events as their stores do, and return headquarters' reply to each."""
+        self.attack(*(self.event(event, event["channel_id"]) for event in events))
+        return self.scene.replies(*events)
+
+    def answered(self, ids: Collection[str]) -> set[str]:
+        """Those of these events and transactions that headquarters has answered."""
+        records = (*self.read("channel-replies"), *self.read("transaction-replies"))
+        return {headers_of(record)["id"] for record in records}.intersection(ids)
 
     def dead_letter(self, operation: Operation) -> Record:
         """The dead letter of an attacker's record; waits for it."""
@@ -88,8 +113,7 @@ class Target:
         """The other store's new customer and order are answered, its older customer is what it was."""
         event = self.other.create()
         order = self.other_till.order(event)
-        self.scene.send(event)
-        send(self.scene, order)
+        self.attack(self.event(event, "dallas"), self.sale(order, "dallas"))
         ordered = lambda: status(self.scene, order).get("status") == "synchronized"  # noqa: E731
         wait_for(ordered, "the order of another store", SERVED_SECONDS_MAX, self._check)
         (reply,) = self.scene.replies(event)
@@ -118,11 +142,12 @@ def _origin(letter: Record) -> tuple[int, int]:
     return int(headers["__connect.errors.partition"]), int(headers["__connect.errors.offset"])
 
 
-def target_of(scene: Scene, workers: Sequence[WorkerProcess]) -> Target:
+def target_of(scene: Scene, workers: Sequence[WorkerProcess], signatures: Mapping[str, Signature]) -> Target:
     """The target, with a customer of the other store."""
     target = Target(
         scene=scene,
         workers=workers,
+        signatures=signatures,
         attacker=Store(channel_id="houston", legal_entity="usrt", rng=random.Random(66)),
         attacker_till=Till(channel_id="houston", rng=random.Random(67)),
         other=Store(channel_id="dallas", legal_entity="usrt", rng=random.Random(68)),

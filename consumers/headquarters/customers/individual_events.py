@@ -32,6 +32,9 @@ from tenten.sql.customer_rows import (
     write_customers,
 )
 
+_WITHOUT_CHANGE: Final = frozenset((Outcome.REJECTED, Outcome.HELD))
+"""Outcomes of events that change no customer."""
+
 _STORED: Final = -1
 """The row of an event that is not in the batch, but in the database."""
 
@@ -128,7 +131,8 @@ class IndividualEvents:
                 self._log(individual, Outcome.REJECTED, held.rejection)
             else:
                 self._judge(individual)
-            self._touch(held.customer_id, held.event_id)
+            if not self.held.has(held.event_id):
+                self._touch(held.customer_id, held.event_id)
 
     def _apply_event(self, individual: IndividualEvent) -> None:
         event = individual.event
@@ -143,8 +147,8 @@ class IndividualEvents:
         else:
             self.log.reply_again(event.event_id, event)
         reply = self.log.reply_of(event.event_id)
-        # A store's rejected event changes nothing: it must not make headquarters send a customer to all stores.
-        if event.channel_id == HEADQUARTERS or reply is None or reply.outcome is not Outcome.REJECTED:
+        # A store's event that changes nothing must not make headquarters send a customer to all stores.
+        if event.channel_id == HEADQUARTERS or reply is None or reply.outcome not in _WITHOUT_CHANGE:
             self._touch(event.customer_id, event.event_id)
 
     def _judge(self, individual: IndividualEvent) -> None:
