@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine, select
 from structlog import get_logger
 
 from tenten.consumers.headquarters.known_keys import NO_KEYS, KnownKeys, read_known_keys
 from tenten.registry.apply import compare_registry, fill_new_registry
+from tenten.registry.channel_records import definitions_of
 from tenten.registry.tables import Version, registry_version
 from tenten.registry.values import registry_of_settings
+from tenten.rules.definitions import CustomerDefinitions
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.tables.headquarters import channels, legal_entities
@@ -38,6 +40,8 @@ class KnownChannels:
     keys: KnownKeys = NO_KEYS
     version: Version | None = None
     """The last change of the registry; None if there was none."""
+    definitions: Mapping[str, CustomerDefinitions] = field(default_factory=dict)
+    """By legal entity what its customers may have; only of those that have defined something."""
 
 
 def entities_of(channel_ids: Iterable[str], legal_entity_by_channel: Mapping[str, str]) -> dict[str, str]:
@@ -67,9 +71,11 @@ class ChannelRegistry:
                 return False
             columns = select(channels.c.channel_id, channels.c.legal_entity, channels.c.may_erase)
             rows = headquarters.execute(columns).all()
+            entities = headquarters.execute(select(legal_entities)).all()
             self.known = KnownChannels(
                 legal_entity_by_channel={row.channel_id: row.legal_entity for row in rows},
-                legal_entities=frozenset(headquarters.scalars(select(legal_entities.c.legal_entity))),
+                legal_entities=frozenset(row.legal_entity for row in entities),
+                definitions={row.legal_entity: found for row in entities if not (found := _definitions(row)).none},
                 erasing=frozenset(row.channel_id for row in rows if row.may_erase),
                 keys=read_known_keys(headquarters, self.known.keys),
                 version=version,
@@ -97,6 +103,10 @@ class ChannelRegistry:
                 self._looked_up_at = asked_at
                 self.refresh()
         return self.known
+
+
+def _definitions(row: Any) -> CustomerDefinitions:
+    return CustomerDefinitions.of(definitions_of(row.attributes), row.customer_groups)
 
 
 def begin_with_settings(settings: Settings, engine: Engine, worker: str) -> None:

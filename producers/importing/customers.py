@@ -24,14 +24,12 @@ from tenten.producers.importing.line_input import LineInput, line_context, read_
 from tenten.producers.outbox import customer_events, table
 from tenten.producers.outbox.customer_events import OutboxEvent
 from tenten.producers.till import customer_change
-from tenten.producers.till.caller_fields import customer_reasons
 from tenten.producers.till.customer_change import Change
 from tenten.producers.till.customer_merge import merge_input
-from tenten.producers.till.customers import new_state
+from tenten.producers.till.customers import customer_violations, new_state
 from tenten.producers.till.database_session import AlreadyRecorded, reading, writing
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
-from tenten.rules.customer_rules import reasons
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import ImportRejected
 from tenten.schemas.messages import CustomerState, Reason
@@ -135,14 +133,15 @@ def _import_slice(
 
 def _new_customer(channel: OpenChannel, line: LineInput, now: datetime) -> tuple[CustomerState, tuple[Reason, ...]]:
     """The customer that a line creates, and the rules that it breaks."""
-    return _merged(channel, new_state(channel, line.fields), line, now)
+    return _merged(channel, None, line, now)
 
 
 def _merged(
-    channel: OpenChannel, before: CustomerState, line: LineInput, now: datetime
+    channel: OpenChannel, before: CustomerState | None, line: LineInput, now: datetime
 ) -> tuple[CustomerState, tuple[Reason, ...]]:
-    state = merge_input(before, line.fields, line_context(channel, line, now))
-    return state, customer_reasons(reasons(state), state)
+    base = new_state(channel, line.fields) if before is None else before
+    state = merge_input(base, line.fields, line_context(channel, line, now))
+    return state, customer_violations(channel, before, state)
 
 
 def _write(

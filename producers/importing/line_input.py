@@ -79,4 +79,9 @@ def line_context(channel: OpenChannel, line: LineInput, now: datetime) -> InputC
     """
     numbers = count(1)
     event_id = UUID(line.event_id)
-    return InputContext(country=channel.country, now=now, new_id=lambda: str(uuid5(event_id, str(next(numbers)))))
+    return InputContext(
+        country=channel.country,
+        now=now,
+        new_id=lambda: str(uuid5(event_id, str(next(numbers)))),
+        definitions=channel.definitions,
+    )

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tenten.producers.till.customer_input import AttributeValue, CustomerFields, NewAddress
 from tenten.rules.contact_points import normal_email, normal_phone
+from tenten.rules.definitions import ANYTHING, CustomerDefinitions, as_defined
 from tenten.rules.limits import country_code
 from tenten.rules.ordinary_contact_points import is_ordinary_email
 from tenten.schemas.customer_fields import plain_texts
@@ -45,6 +46,8 @@ class InputContext:
     now: datetime
     new_id: Callable[[], str]
     """Returns the id for the next new address or contact."""
+    definitions: CustomerDefinitions = ANYTHING
+    """Of the legal entity: the kinds of its attributes."""
 
 
 def merge_input(state: CustomerState, fields: CustomerFields, context: InputContext) -> CustomerState:
@@ -63,7 +66,7 @@ def merge_input(state: CustomerState, fields: CustomerFields, context: InputCont
     affiliations = {*state.affiliations, *map(clean, fields.get("add_affiliations", ()))}
     affiliations -= set(map(clean, fields.get("remove_affiliations", ())))
     changes["affiliations"] = tuple(sorted(affiliations))
-    changes["attributes"] = _attributes(state.attributes, fields.get("attributes", {}))
+    changes["attributes"] = _attributes(state.attributes, fields.get("attributes", {}), context.definitions)
     return canonical(replace(state, **changes))
 
 
@@ -220,12 +223,14 @@ def _email(text: str) -> str:
     return normal_email(cleaned) or cleaned
 
 
-def _attributes(attributes: Iterable[Attribute], changes: Mapping[str, AttributeValue | None]) -> tuple[Attribute, ...]:
+def _attributes(
+    attributes: Iterable[Attribute], changes: Mapping[str, AttributeValue | None], definitions: CustomerDefinitions
+) -> tuple[Attribute, ...]:
     by_name = {attribute.name: attribute for attribute in attributes}
     for name, value in changes.items():
         by_name.pop(name, None)
         if value is not None:
-            by_name[name] = _attribute(name, value)
+            by_name[name] = as_defined(definitions.attributes.get(name), _attribute(name, value))
     return tuple(by_name.values())
 
 

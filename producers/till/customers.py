@@ -34,6 +34,7 @@ from tenten.producers.till.new_customer import write_new_customer
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.customer_rules import reasons
+from tenten.rules.definitions import definition_violations, differing, with_initial_values
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import CustomerRejected
 from tenten.schemas.messages import CustomerEvent, CustomerState, CustomerType, Reason
@@ -63,7 +64,7 @@ def create_customer(
     customer, event = _ids(channel, customer_id, event_id, fields)
     state = merge_input(new_state(channel, fields), fields, context(channel, now))
     operator = operator_of(channel, operator)
-    reject_customer(state, operator)
+    reject_customer(channel, None, state, operator)
     change = customer_change.created(
         channel_id=channel.name,
         customer_id=customer,
@@ -102,14 +103,15 @@ def new_state(channel: OpenChannel, fields: CustomerFields) -> CustomerState:
     person = bool(fields.get("first_name") or fields.get("last_name"))
     organization = bool(fields.get("organization_name"))
     implied = CustomerType.PERSON if person else CustomerType.ORGANIZATION
-    return channel.default_customer(
+    state = channel.default_customer(
         fields.get("customer_type", channel.default_type if person == organization else implied)
     )
+    return with_initial_values(channel.definitions, state)
 
 
 def context(channel: OpenChannel, now: datetime) -> InputContext:
     """The context of input in this channel."""
-    return InputContext(country=channel.country, now=now, new_id=new_id)
+    return InputContext(country=channel.country, now=now, new_id=new_id, definitions=channel.definitions)
 
 
 def edit_customer(
@@ -148,7 +150,7 @@ def edit_customer(
                 folded=foldable(connection, before.customer_id, events, operator),
             )
             if customer_change.must_be_sent(change, events):
-                reject_customer(state, operator)
+                reject_customer(channel, before.state, state, operator)
                 reject_too_large(change.event)
                 customer_change.write(connection, [change], now)
             return read_view(connection, before.customer_id)
@@ -174,9 +176,22 @@ def _guid(text: str, field: str) -> UUID:
     return guid
 
 
-def reject_customer(state: CustomerState, operator: str | None) -> None:
-    """Raises: `CustomerRejected` with every rule that the customer or the operator breaks."""
-    reject([*operator_violations(operator), *customer_reasons(reasons(state), state)])
+def reject_customer(
+    channel: OpenChannel, before: CustomerState | None, state: CustomerState, operator: str | None
+) -> None:
+    """Raises: `CustomerRejected` with every rule that the customer or the operator breaks. `before`: as
+    `customer_violations`.
+    """
+    reject([*operator_violations(operator), *customer_violations(channel, before, state)])
+
+
+def customer_violations(channel: OpenChannel, before: CustomerState | None, state: CustomerState) -> tuple[Reason, ...]:
+    """The rules and definitions that a customer breaks; of the definitions those of what is not as it was `before`
+    (None: of a new customer all).
+    """
+    changed = None if before is None else differing(before, state)
+    violations = (*reasons(state), *definition_violations(channel.definitions, state, changed))
+    return customer_reasons(violations, state)
 
 
 def reject_too_large(event: CustomerEvent) -> None:

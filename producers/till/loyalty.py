@@ -34,6 +34,7 @@ from tenten.producers.till.customers import (
 from tenten.producers.till.database_session import reading, writing
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
+from tenten.rules.definitions import LOYALTY_CARD
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import NoSuchCustomer
 from tenten.schemas.messages import Reason
@@ -41,7 +42,7 @@ from tenten.schemas.tables.channel import customers, loyalty_cards, outbox
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
 from tenten.sql.upsert import insert_into
 
-ATTRIBUTE: Final = "loyalty_card"
+ATTRIBUTE: Final = LOYALTY_CARD
 """The attribute with a customer's card, and the field of reasons about cards."""
 
 CARDS_MAX: Final = 100
@@ -249,7 +250,7 @@ def _issue(
     )
     if customer_change.must_be_sent(change, events):
         if validated:
-            reject_customer(state, operator)
+            reject_customer(channel, customer.state, state, operator)
             reject_too_large(change.event)
         customer_change.write(connection, [change], now)
     return True

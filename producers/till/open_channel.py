@@ -10,6 +10,7 @@ from typing import Final, Self
 from sqlalchemy import Connection, Engine
 
 from tenten.avro.wire import WriterSchemas
+from tenten.rules.definitions import CustomerDefinitions
 from tenten.runtime.settings import Settings
 from tenten.runtime.settings.from_headquarters import with_headquarters
 from tenten.schemas.messages import ChannelSettings, CustomerState, CustomerType
@@ -40,6 +41,7 @@ class OpenChannel:
         self._configured = settings
         self._reading = Lock()
         self._published: ChannelSettings | None = None
+        self._definitions: tuple[Settings, CustomerDefinitions] | None = None
         self._in_force = with_headquarters(settings, name, None)
         self._read_at = -SETTINGS_SECONDS
         self._refresh()
@@ -100,6 +102,14 @@ class OpenChannel:
             affiliations=default.affiliations,
             address_books=channel.address_books,
         )
+
+    @property
+    def definitions(self) -> CustomerDefinitions:
+        """The attributes and customer groups that the legal entity has defined."""
+        settings, known = self.settings, self._definitions
+        if known is None or known[0] is not settings:
+            known = self._definitions = (settings, settings.legal_entity_of(self.name).definitions())
+        return known[1]
 
     def _refresh(self) -> None:
         """Read the settings again when they are due. One thread does; the others use those that they have meanwhile:

@@ -25,6 +25,21 @@ class AttributeDefinition:
     maximum: str | None = None
 
 
+def attribute_definition(name: str, table: Mapping[str, Any]) -> AttributeDefinition:
+    """The definition from a table as it is in tenten.toml and in headquarters' database."""
+    return AttributeDefinition(
+        name=name,
+        kind=table["kind"],
+        entities=("customer",),
+        label=table.get("label") or "",
+        mandatory=bool(table.get("mandatory")),
+        initial=table.get("default"),
+        choices=tuple(table.get("choices") or ()),
+        minimum=table.get("minimum"),
+        maximum=table.get("maximum"),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegalEntitySettings:
     """The legal entity of a channel, as far as a channel needs it."""

@@ -15,6 +15,8 @@ def legal_entity_table(metadata: MetaData) -> Table:
         Column("currency", Text, nullable=False),
         Column("language", Text, nullable=False),
         Column("changed_at", UtcTime, nullable=False),
+        Column("customer_groups", JSON, nullable=False, comment="sorted; empty: any group"),
+        Column("attributes", JSON, nullable=False, comment="definitions by name; empty: any"),
     )
 
 

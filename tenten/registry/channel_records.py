@@ -8,10 +8,12 @@ from sqlalchemy import Connection, text
 
 from tenten.registry.tables import registry_version
 from tenten.schemas.messages import (
+    AttributeDefinition,
     ChannelSettings,
     JoinAnswer,
     LegalEntitySettings,
     NewCustomerSettings,
+    attribute_definition,
 )
 
 
@@ -68,7 +70,14 @@ def _legal_entity(entity: Mapping[str, Any]) -> LegalEntitySettings:
         country=entity["country"],
         currency=entity["currency"],
         language=entity["language"],
+        customer_groups=tuple(entity["customer_groups"]),
+        attributes=definitions_of(entity["attributes"]),
     )
+
+
+def definitions_of(attributes: Mapping[str, Mapping[str, Any]]) -> tuple[AttributeDefinition, ...]:
+    """The definitions of a legal entity's column `attributes`, by name."""
+    return tuple(attribute_definition(name, attributes[name]) for name in sorted(attributes))
 
 
 def _new_customers(table: Mapping[str, Any]) -> NewCustomerSettings:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import JSON, Connection, bindparam, delete, insert, select, text
 
 from tenten.registry.values import Differences, Entry, Registry, entry_of, table_of
 from tenten.schemas.tables.headquarters import channels, legal_entities, settings_history
@@ -37,11 +37,14 @@ def read_registry(headquarters: Connection) -> Registry:
 
 def _legal_entity(row: Any) -> Entry:
     table = {
-        **{name: getattr(row, name) for name in ("country", "currency", "language")},
+        **{name: getattr(row, name) for name in _OF_LEGAL_ENTITY},
         "account_numbers": {"format": row.account_format, "next": row.account_next, "continuous": row.continuous},
         "sales_orders": {"format": row.order_format, "next": row.order_next},
     }
     return entry_of(table)
+
+
+_OF_LEGAL_ENTITY: Final = ("country", "currency", "language", "customer_groups", "attributes")
 
 
 def _channel(row: Any) -> Entry:
@@ -102,10 +105,9 @@ def entry_named(setting: str) -> tuple[str, str]:
 
 
 def _write_legal_entity(headquarters: Connection, name: str, entry: Entry, now: datetime) -> None:
-    columns = ("country", "currency", "language")
-    headquarters.execute(
-        _WRITE_LEGAL_ENTITY, {"name": name, "now": now, **{column: entry[column] for column in columns}}
-    )
+    table = table_of(entry)
+    values: dict[str, Any] = {column: table.get(column, {}) for column in _OF_LEGAL_ENTITY}
+    headquarters.execute(_WRITE_LEGAL_ENTITY, {"name": name, "now": now, **values})
     headquarters.execute(
         _WRITE_ACCOUNT_NUMBERS,
         {
@@ -143,12 +145,13 @@ _LEGAL_ENTITIES: Final = text(
 
 _WRITE_LEGAL_ENTITY: Final = text(
     """
-    INSERT INTO legal_entities (legal_entity, country, currency, language, changed_at)
-    VALUES (:name, :country, :currency, :language, :now)
+    INSERT INTO legal_entities (legal_entity, country, currency, language, changed_at, customer_groups, attributes)
+    VALUES (:name, :country, :currency, :language, :now, :customer_groups, :attributes)
     ON CONFLICT (legal_entity) DO UPDATE SET country = excluded.country, currency = excluded.currency,
-        language = excluded.language, changed_at = excluded.changed_at
+        language = excluded.language, changed_at = excluded.changed_at, customer_groups = excluded.customer_groups,
+        attributes = excluded.attributes
     """
-)
+).bindparams(bindparam("customer_groups", type_=JSON), bindparam("attributes", type_=JSON))
 
 _WRITE_ACCOUNT_NUMBERS: Final = text(
     """

@@ -92,11 +92,16 @@ REASON_CODES: Final = catalogue(
     ("too_many", "The list has too many members.", "Remove members."),
     ("too_precise", "The number has too many decimal places.", "Round the number."),
     (
+        "unknown_attribute",
+        "The legal entity has not defined this attribute.",
+        "Use a defined attribute, or define it in headquarters' settings.",
+    ),
+    (
         "unknown_channel",
         "Headquarters has no channel of this name yet; the record is held.",
         "Add the channel to headquarters' settings (`tenten settings apply`).",
     ),
-    ("unknown_choice", "A cell holds none of the values that its field accepts.", "Use one of the values in the text."),
+    ("unknown_choice", "The value is none of those that its field accepts.", "Use one of the values in the text."),
     ("unknown_country", "The country is not an ISO 3166-1 alpha-2 code.", "Use a code such as US."),
     ("unknown_currency", "The currency is not an ISO 4217 code.", "Use a code such as USD."),
     ("unknown_customer", "The customer does not exist here.", "Check the id; wait until the customer has arrived."),
@@ -117,5 +122,10 @@ REASON_CODES: Final = catalogue(
         "Correct it and save or send it again; headquarters has kept it among its dead letters.",
     ),
     ("waiting", "A transaction on the statement is waiting for its customer.", "Wait, or correct the customer."),
+    (
+        "wrong_kind",
+        "The value of the attribute is not of the kind that is defined.",
+        "Use a value of the kind in the text.",
+    ),
 )
 """By code, in alphabetical order."""

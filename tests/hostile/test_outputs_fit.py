@@ -58,7 +58,7 @@ SETTINGS: Final = """
     TRUNCATE customers, customer_addresses, customer_contacts, customer_audit, number_sequences, synchronization_log,
         positions, release_due, held_events, legal_entities, channels, retail_transactions, replies_due, statements,
         statement_listed;
-    INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now());
+    INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now(), '[]', '{}');
     INSERT INTO channels SELECT name, 'usrt', '[]', 'async', 2, 'UTC', '{}', now(), true
         FROM unnest(ARRAY['houston', 'dallas']) AS name;
     INSERT INTO number_sequences VALUES ('usrt', 'C-######', 1, true);

@@ -40,7 +40,7 @@ HEADERS: Final = {schema.name: schema.header for schema in contracts()}
 EMPTY: Final = """
     TRUNCATE customers, customer_addresses, customer_contacts, customer_audit, number_sequences, synchronization_log,
         positions, release_due, held_events, legal_entities, channels;
-    INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now());
+    INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now(), '[]', '{}');
     INSERT INTO channels SELECT name, 'usrt', '[]', 'async', 2, 'UTC', '{}', now(), true
         FROM unnest(ARRAY['houston', 'dallas']) AS name;
     INSERT INTO number_sequences VALUES ('usrt', 'C-######', 1, true);
@@ -56,7 +56,7 @@ CAUSES: Final[dict[str, tuple[str, str]]] = {
     ),
     "unknown legal entity": (
         "DELETE FROM legal_entities",
-        "INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now())",
+        "INSERT INTO legal_entities VALUES ('usrt', 'US', 'USD', 'en-US', now(), '[]', '{}')",
     ),
     "no sequence": (
         "DELETE FROM number_sequences",
@@ -428,7 +428,7 @@ def test_event_that_does_not_supersede_the_held_one_waits_behind_it(worker: Work
     waiting = worker.replies[later.event_id]
     assert (waiting["outcome"], waiting["reasons"][0]["code"]) == ("HELD", "unknown_legal_entity")
     # when
-    worker.start("INSERT INTO legal_entities VALUES ('derm', 'DE', 'EUR', 'de-DE', now())")
+    worker.start("INSERT INTO legal_entities VALUES ('derm', 'DE', 'EUR', 'de-DE', now(), '[]', '{}')")
     worker.touch()
     # then
     assert worker.replies[held.event_id]["outcome"] == "REJECTED"

@@ -15,6 +15,7 @@ from tenten.avro.batches import LARGE_BYTES, DecodedBatch, UnreadableRow, decode
 from tenten.avro.small_batch import decode_small_batch
 from tenten.avro.wire import Json, WriterSchemas, contract
 from tenten.consumers.headquarters.content_hash import content_hashes
+from tenten.consumers.headquarters.customers.definitions import are_defined
 from tenten.consumers.headquarters.identifiers import events_with_identifiers, has_identifiers
 from tenten.consumers.headquarters.known_channels import KnownChannels, entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
@@ -120,7 +121,7 @@ def classify(
     else:
         entities = entities_of(frame["channel_id"].unique(), channels.legal_entity_by_channel)
         simple_create = _is_simple_create(entities) & has_known_paths() & passes_fast_path(frame)
-        simple = frame.select(simple_create).to_series().fill_null(False)
+        simple = frame.select(simple_create).to_series().fill_null(False) & are_defined(frame, channels.definitions)
     return ClassifiedBatch(
         simple_creates=frame.filter(simple),
         individual_events=_individual_events(frame.filter(~simple)),

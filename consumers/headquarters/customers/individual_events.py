@@ -23,6 +23,7 @@ from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.rules.customer import apply_paths
 from tenten.rules.customer_rules import path_reasons
 from tenten.rules.customer_rules import reasons as rule_violations
+from tenten.rules.definitions import definition_violations
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, CustomerState, EventKind, Outcome, Reason, canonical
 from tenten.sql.customer_rows import (
     HEADQUARTERS_TABLES,
@@ -262,6 +263,9 @@ class IndividualEvents:
         edited = event.customer
         merged = canonical(edited) if customer is None else apply_paths(customer.state, edited, paths)
         violations = (*path_reasons(event.changed), *rule_violations(merged))
+        definitions = self.channels.definitions.get(merged.legal_entity)
+        if definitions is not None:
+            violations += definition_violations(definitions, merged, None if customer is None else paths)
         if customer is not None and customer.state.legal_entity != edited.legal_entity:
             violations = (other_legal_entity(edited.legal_entity), *violations)
         if violations:

@@ -25,6 +25,7 @@ from tenten.consumers.headquarters.customers.create_function import (
     OLDER_THAN_STREAM,
     SETTINGS_CHANGED,
 )
+from tenten.consumers.headquarters.customers.definitions import is_defined
 from tenten.consumers.headquarters.customers.numbering import warn_when_nearly_used_up
 from tenten.consumers.headquarters.customers.outputs import BatchOutputs, output_headers
 from tenten.consumers.headquarters.customers.synchronization_log import FIRST_JUDGEMENT
@@ -89,6 +90,7 @@ def _is_simple_create(event: Json, channels: KnownChannels) -> bool:
         and not any(operator_violations(event["operator"]))
         and all(map(is_path, event["changed"]))
         and record_passes(customer)
+        and is_defined(customer, channels.definitions)
     )
 
 

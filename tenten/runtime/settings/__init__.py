@@ -5,6 +5,7 @@ from tenten.runtime.settings.masked import masked
 from tenten.runtime.settings.model import (
     AccountNumbers,
     Alarms,
+    AttributeSettings,
     Channel,
     ChannelProfile,
     DefaultCustomer,
@@ -17,6 +18,7 @@ from tenten.runtime.settings.model import (
 __all__ = [
     "AccountNumbers",
     "Alarms",
+    "AttributeSettings",
     "Channel",
     "ChannelProfile",
     "DefaultCustomer",

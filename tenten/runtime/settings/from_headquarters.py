@@ -1,12 +1,17 @@
 """The settings of a channel's process: those of headquarters in place of those that tenten.toml has."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
-from tenten.runtime.settings.model import DefaultCustomer, LegalEntity, Settings
-from tenten.schemas.messages import ChannelSettings, CustomerType, NewCustomerSettings, ReceiptPreference
-
-_OF_A_LEGAL_ENTITY: Final = ("country", "currency", "language")
+from tenten.rules.definitions import CUSTOMER
+from tenten.runtime.settings.model import AttributeSettings, DefaultCustomer, LegalEntity, Settings
+from tenten.schemas.messages import (
+    ChannelSettings,
+    CustomerType,
+    LegalEntitySettings,
+    NewCustomerSettings,
+    ReceiptPreference,
+)
 
 
 def with_headquarters(settings: Settings, name: str, published: ChannelSettings | None) -> Settings:
@@ -19,7 +24,7 @@ def with_headquarters(settings: Settings, name: str, published: ChannelSettings 
         return settings
     entity = published.legal_entity
     effective = channel.model_copy(update=_of_channel(published))
-    legal_entity = {field: getattr(entity, field) for field in _OF_A_LEGAL_ENTITY}
+    legal_entity = _of_legal_entity(entity)
     configured = settings.legal_entities.get(entity.name)
     known = (
         LegalEntity.model_construct(**legal_entity)
@@ -44,7 +49,7 @@ def _differing(settings: Settings, name: str, published: ChannelSettings) -> Ite
     yield from _different_fields(f"channels.{name}", configured, effective)
     entity = settings.legal_entities.get(published.legal_entity.name)
     if entity is not None:
-        values = {field: getattr(published.legal_entity, field) for field in _OF_A_LEGAL_ENTITY}
+        values = _of_legal_entity(published.legal_entity)
         yield from _different_fields(f"legal_entities.{published.legal_entity.name}", entity, values)
 
 
@@ -60,6 +65,29 @@ def _different_fields(path: str, configured: Any, effective: Mapping[str, Any]) 
 def _unordered(value: Any) -> Any:
     """The order of names in a list does not matter."""
     return sorted({*value}) if isinstance(value, tuple) else value
+
+
+def _of_legal_entity(entity: LegalEntitySettings) -> dict[str, Any]:
+    """The fields of `LegalEntity` that a channel uses."""
+    return {
+        "country": entity.country,
+        "currency": entity.currency,
+        "language": entity.language,
+        "customer_groups": entity.customer_groups,
+        "attributes": {
+            attribute.name: AttributeSettings.model_construct(
+                kind=attribute.kind,
+                label=attribute.label,
+                mandatory=attribute.mandatory,
+                default=attribute.initial,
+                choices=attribute.choices,
+                minimum=attribute.minimum,
+                maximum=attribute.maximum,
+            )
+            for attribute in entity.attributes
+            if CUSTOMER in attribute.entities
+        },
+    }
 
 
 def _of_channel(published: ChannelSettings) -> dict[str, Any]:

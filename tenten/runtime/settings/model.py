@@ -6,10 +6,12 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
+from tenten.rules.definitions import CustomerDefinitions, value_problem
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.kafka_properties import kafka_properties
 from tenten.runtime.settings.values import (
+    AttributeName,
     Country,
     Currency,
     DatabaseAddress,
@@ -17,6 +19,8 @@ from tenten.runtime.settings.values import (
     Id,
     Language,
     NumberFormat,
+    NumberText,
+    PlainText,
     Prefix,
     TimeZone,
     WebAddress,
@@ -24,7 +28,13 @@ from tenten.runtime.settings.values import (
     uppercase,
 )
 from tenten.schemas.consumer_groups import CHANNEL_GROUP, HEADQUARTERS_GROUP
-from tenten.schemas.messages import HEADQUARTERS, CustomerType, ReceiptPreference
+from tenten.schemas.messages import (
+    HEADQUARTERS,
+    AttributeDefinition,
+    CustomerType,
+    ReceiptPreference,
+    attribute_definition,
+)
 from tenten.schemas.topics import Topic
 
 FILE_NAME: Final = "tenten.toml"
@@ -68,6 +78,37 @@ class SalesOrderNumbers(SettingsTable):
         return self
 
 
+class AttributeSettings(SettingsTable):
+    """The definition of an extra field of customers."""
+
+    kind: Literal["text", "integer", "decimal", "boolean", "currency"]
+    label: str = Field(default="", max_length=100)
+    """The name that a clerk sees; empty: the name of the table."""
+    mandatory: bool = False
+    """Whether new customers need a value."""
+    default: PlainText | None = None
+    """The value of new customers without one."""
+    choices: tuple[str, ...] = ()
+    """The values of a text; empty: any."""
+    minimum: NumberText | None = None
+    maximum: NumberText | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.choices and self.kind != "text":
+            raise ValueError("choices are for a text only")
+        if (self.minimum is not None or self.maximum is not None) and self.kind in ("text", "boolean"):
+            raise ValueError("minimum and maximum are for numbers only")
+        problem = None if self.default is None else value_problem(self.definition("default"), self.default)
+        if problem is not None:
+            raise ValueError(f"default: {problem[0].lower()}{problem[1:]}")
+        return self
+
+    def definition(self, name: str) -> AttributeDefinition:
+        """The definition of the attribute of this name."""
+        return attribute_definition(name, self.model_dump())
+
+
 class LegalEntity(SettingsTable):
     """A company of the retailer. Its country, currency and language are the defaults of its customers."""
 
@@ -76,6 +117,16 @@ class LegalEntity(SettingsTable):
     language: Language
     account_numbers: AccountNumbers
     sales_orders: SalesOrderNumbers = SalesOrderNumbers()
+    customer_groups: tuple[str, ...] = ()
+    """Empty: any group."""
+    attributes: dict[AttributeName, AttributeSettings] = {}
+    """By name; empty: any attribute."""
+
+    def definitions(self) -> CustomerDefinitions:
+        """What its customers may have."""
+        return CustomerDefinitions.of(
+            (attribute.definition(name) for name, attribute in self.attributes.items()), self.customer_groups
+        )
 
 
 class DefaultCustomer(SettingsTable):

@@ -1,12 +1,13 @@
 """Types of single settings. Their errors say what to write instead."""
 
 import re
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -23,6 +24,27 @@ def _id(value: str) -> str:
 def _prefix(value: str) -> str:
     if not re.fullmatch("[A-Za-z0-9._-]{0,100}", value):
         raise ValueError("use letters, digits, . - and _, at most 100; Kafka allows no others in names")
+    return value
+
+
+def _attribute_name(value: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]{1,60}", value):
+        raise ValueError("use letters, digits, - and _, at most 60; label has the name that a clerk sees")
+    return value
+
+
+def _plain_text(value: Any) -> Any:
+    """A number, or true or false, as the text that it is written as."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+
+
+def _number_text(value: str) -> str:
+    try:
+        is_number = Decimal(value).is_finite()
+    except InvalidOperation:
+        is_number = False
+    if not is_number:
+        raise ValueError("write a number")
     return value
 
 
@@ -100,6 +122,9 @@ Id = Annotated[str, AfterValidator(_id)]
 Country = Annotated[str, AfterValidator(_country)]
 Currency = Annotated[str, AfterValidator(_currency)]
 Language = Annotated[str, StringConstraints(min_length=2, max_length=35)]
+AttributeName = Annotated[str, AfterValidator(_attribute_name)]
+PlainText = Annotated[str, BeforeValidator(_plain_text)]
+NumberText = Annotated[PlainText, AfterValidator(_number_text)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 NumberFormat = Annotated[str, StringConstraints(max_length=64), AfterValidator(_number_format)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
