@@ -50,8 +50,10 @@ _CASH_AT_MOST: Final = Decimal("5.00")
 
 
 @contextmanager
-def clerks(settings: Settings, day: date, ledgers: Mapping[str, Ledger]) -> Iterator[None]:
-    """Clerks in every store that has a ledger, until the block ends.
+def clerks(
+    settings_of: Mapping[str, Settings], day: date, ledgers: Mapping[str, Ledger], *, first: int = 0
+) -> Iterator[None]:
+    """Clerks in every store that has a ledger, until the block ends. `first`: the number of the first clerk.
 
     Raises: `DemoFailed` if a clerk fails.
     """
@@ -60,13 +62,13 @@ def clerks(settings: Settings, day: date, ledgers: Mapping[str, Ledger]) -> Iter
 
     def clerk(number: int, name: str) -> None:
         try:
-            with open_channel(settings, name) as till:
+            with open_channel(settings_of[name], name) as till:
                 _serve(till, number, day, ledgers[name], stop)
         except BaseException as error:
             failed.append(error)
             raise
 
-    threads = [Thread(target=clerk, args=(row, name), name=f"clerk-{name}") for row, name in enumerate(ledgers)]
+    threads = [Thread(target=clerk, args=(row, name), name=f"clerk-{name}") for row, name in enumerate(ledgers, first)]
     for thread in threads:
         thread.start()
     try:

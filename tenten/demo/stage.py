@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from tenten import local
 from tenten.demo.ledger import Ledger
+from tenten.identity.local_keys import give_key
 from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings, load_settings
 from tenten.sql.engine import open_database
@@ -60,6 +61,9 @@ class Stage:
     console: Console
     place: Path
     settings: Settings
+    """Of headquarters and the first stores, on this machine."""
+    settings_of: dict[str, Settings]
+    """By store."""
     headquarters: Engine
     stores: dict[str, Engine]
     ledgers: dict[str, Ledger]
@@ -68,6 +72,8 @@ class Stage:
     processes: dict[str, subprocess.Popen[bytes]]
     imported_at: datetime
     state: dict[str, str]
+    ends: ExitStack
+    """Ends everything."""
 
 
 def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
@@ -88,6 +94,7 @@ def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
         console=console,
         place=place,
         settings=settings,
+        settings_of=dict.fromkeys(STORES, settings),
         headquarters=headquarters,
         stores=stores,
         ledgers={name: Ledger() for name in STORES},
@@ -95,10 +102,14 @@ def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
         processes={},
         imported_at=now,
         state=dict.fromkeys(STORES, "on line"),
+        ends=ends,
     )
     ends.callback(_end_all, stage)
     tenten(stage, "topics", "apply")
     tenten(stage, "database", "upgrade", "all")
+    for name, store in stores.items():
+        # As `tenten up` does for the stores of its machine: headquarters knows who has written a record.
+        give_key(headquarters, store, name, source="demo")
     console.rule("[bold]Headquarters and three stores")
     start(stage, "headquarters", "headquarters", "run")
     start(stage, "transactions", "transactions", "run")
@@ -119,12 +130,12 @@ def tenten(stage: Stage, *words: str, quietly: bool = False, allowed: tuple[int,
     return done.stdout
 
 
-def start(stage: Stage, name: str, *words: str) -> None:
-    """Start a worker; its output goes to a file."""
+def start(stage: Stage, name: str, *words: str, directory: Path | None = None) -> None:
+    """Start a worker, in this directory or in that of headquarters; its output goes to a file."""
     stage.console.print(f"[bold]$ tenten {' '.join(words)} &", highlight=False)
     with (stage.place / f"{name}.log").open("ab") as output:
         stage.processes[name] = subprocess.Popen(
-            _command(words), cwd=stage.place, env=_environment(), stdout=output, stderr=output
+            _command(words), cwd=directory or stage.place, env=_environment(), stdout=output, stderr=output
         )
 
 

@@ -1,8 +1,9 @@
 """The demonstration, scene by scene, with the commands of a user.
 
 It makes a directory with a `tenten.toml`, starts Kafka and PostgreSQL there, headquarters and three stores, and imports
-a file in one. Then clerks register customers and sell to them in all three, while one store is cut off and reconnected,
-another closes its day too early for headquarters, and the third is resynced. Every store closes its day, and the
+a file in one. Then clerks register customers and sell to them in all three, while a fourth store joins with a token, is
+suspended and resumed, one store is cut off and reconnected, another closes its day too early for headquarters, and the
+third is resynced. Every store closes its day, and the
 demonstration checks itself. It ends the processes that it started.
 """
 
@@ -20,10 +21,11 @@ from rich.table import Table
 
 from tenten import local
 from tenten.demo.audit import sold_checks
+from tenten.demo.joining import new_store
 from tenten.demo.ledger import Sold
 from tenten.demo.people import write_customers_file
 from tenten.demo.selling import clerks
-from tenten.demo.stage import STORES, DemoFailed, Stage, check_processes, set_up, start, stop, tenten
+from tenten.demo.stage import DemoFailed, Stage, check_processes, set_up, start, stop, tenten
 from tenten.demo.stores import Check, Standing, checks, standing
 from tenten.demo.view import View, viewing
 from tenten.headquarters_views.statements import find_statement
@@ -77,22 +79,23 @@ def _play(stage: Stage) -> bool:
     stage.console.rule("[bold]A file of customers, into one store")
     imported = _import(stage)
     stage.console.rule("[bold]Tills in every store")
-    with clerks(stage.settings, stage.day, stage.ledgers), viewing(stage) as view:
+    with clerks(stage.settings_of, stage.day, dict(stage.ledgers)), viewing(stage) as view:
         view.look(TOGETHER_SECONDS)
         together = {name: standing(store, stage.imported_at) for name, store in stage.stores.items()}
-        _cut_off(stage, view)
-        early = _close_too_early(stage, view)
-        stage.state[RESYNCED] = "resync"
-        tenten(stage, "channel", "resync", RESYNCED)
-        stage.state[RESYNCED] = "on line"
+        with new_store(stage, view) as joined:
+            _cut_off(stage, view)
+            early = _close_too_early(stage, view)
+            stage.state[RESYNCED] = "resync"
+            tenten(stage, "channel", "resync", RESYNCED)
+            stage.state[RESYNCED] = "on line"
     stage.console.rule("[bold]End of the day")
-    for name in STORES:
+    for name in stage.stores:
         _close(stage, name)
     stage.console.print("Waiting until every customer is in every store, and every day is posted ...", highlight=False)
     expected = imported + sum(ledger.customers for ledger in stage.ledgers.values())
     # What is missing when the time is up, the summary shows.
     _come_to_rest(stage, expected)
-    return _summary(stage, expected, early, together)
+    return _summary(stage, expected, [joined, early], together)
 
 
 def _import(stage: Stage) -> int:
@@ -171,7 +174,7 @@ def _day(stage: Stage) -> str:
 
 def _close(stage: Stage, name: str) -> None:
     """Close a store's day, as `tenten day close` does; if it is closed already, the sales since then."""
-    with open_channel(stage.settings, name) as till:
+    with open_channel(stage.settings_of[name], name) as till:
         listed = sum(end.transactions for end in close_day(till, stage.day))
     stage.console.print(f"  {name} closes its day: {listed:,} sales", highlight=False)
 
@@ -188,13 +191,13 @@ def _come_to_rest(stage: Stage, expected: int) -> bool:
     return False
 
 
-def _summary(stage: Stage, expected: int, early: Check, together: dict[str, Standing]) -> bool:
+def _summary(stage: Stage, expected: int, scenes: Sequence[Check], together: dict[str, Standing]) -> bool:
     stage.console.rule("[bold]Summary")
     entity = stage.settings.legal_entities["usrt"]
     found = [
         *checks(expected, entity.account_numbers.format, stage.headquarters, stage.stores),
         *sold_checks(stage.ledgers, entity.sales_orders.format, stage.headquarters, stage.stores),
-        early,
+        *scenes,
     ]
     result = Table("", "check", "found")
     for check in found:
