@@ -4,6 +4,7 @@ All stores have joined. The attacker has everything of one of them: its access t
 """
 
 import random
+import string
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -124,6 +125,16 @@ class Target:
         )
         assert row == {"version": 1, "last_name": self.victim["customer"]["last_name"], "erased_at": None}
 
+    def customers(self) -> dict[str, tuple[str, str, int]]:
+        """By customer id: last name, title and version of all customers."""
+        rows = self.scene.query("SELECT customer_id::text, last_name, title, version FROM customers")
+        return {row["customer_id"]: (row["last_name"], row["title"], row["version"]) for row in rows}
+
+    def log(self) -> list[dict[str, Any]]:
+        """Id, channel and outcome of all events but the victim's."""
+        rows = self.scene.query("SELECT event_id::text, channel_id, outcome FROM synchronization_log")
+        return [row for row in rows if row["event_id"] != self.victim["event_id"]]
+
     def snapshots(self) -> int:
         """How often the other store's older customer was sent to all stores."""
         return sum(record.key == self.victim["customer_id"].encode() for record in self.read("customers"))
@@ -157,3 +168,13 @@ def target_of(scene: Scene, workers: Sequence[WorkerProcess], signatures: Mappin
     (reply,) = target.ask(target.victim)
     assert reply["outcome"] == "SYNCHRONIZED"
     return target
+
+
+def text(characters: int) -> str:
+    """A text that cannot be compressed much."""
+    return "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=characters))
+
+
+def with_legal_entity(event: dict[str, Any], name: str) -> dict[str, Any]:
+    """The event with its customer in this legal entity."""
+    return event | {"customer": event["customer"] | {"legal_entity": name}}

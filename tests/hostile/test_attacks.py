@@ -5,10 +5,10 @@ After each of them another store is served, and its customer is what it was.
 
 import json
 import random
-import string
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from tenten.avro.primitives import data_bytes
 from tenten.avro.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC, avro_schema, contract
@@ -16,29 +16,25 @@ from tenten.kafka.partitioner import partition_of
 from tests.faults.avro import encode
 from tests.faults.evidence import headers_of
 from tests.faults.journal import Operation
+from tests.faults.settled import wait_until_settled
 from tests.faults.traffic import Store
+from tests.hostile import forgeries
 from tests.hostile.foreign_writers import contract_with
-from tests.hostile.target import Target
+from tests.hostile.target import Target, text, with_legal_entity
 from tests.sales import reply_with_status
+from tests.scenes import LEGAL_ENTITY_BY_CHANNEL
 from tests.settings_file import PARTITIONS
 from tests.signed import record_of, record_of_sale
 
 IN_A_ROW_MAX: Final = 1_000
 """The default of `dead_letters_in_a_row_max`."""
 
+RECORDS: Final = 10_000
+PLANS: Final = 500
+SEED: Final = 12
+"""Of the test with many records."""
+
 UNKNOWN_SCHEMAS: Final = 2_000
-
-_LETTERS: Final = string.ascii_letters + string.digits
-
-
-def text(characters: int) -> str:
-    """A text that cannot be compressed much."""
-    return "".join(random.Random(1).choices(_LETTERS, k=characters))
-
-
-def with_legal_entity(event: dict[str, Any], name: str) -> dict[str, Any]:
-    """The event with its customer in this legal entity."""
-    return event | {"customer": event["customer"] | {"legal_entity": name}}
 
 
 def test_store_cannot_speak_for_another_store_or_headquarters(target: Target) -> None:
@@ -307,4 +303,39 @@ def test_number_that_takes_long_to_read_is_a_dead_letter(target: Target) -> None
 
     # then
     assert headers_of(target.dead_letter(record))["x-dlq-reason"] == "malformed"
+    target.assert_unharmed()
+
+
+def test_of_many_records_only_the_authentic_change_anything(target: Target) -> None:
+    """Every authentic one is answered; of the others only those in the name of channels that do not exist, which change
+    nothing.
+    """
+    # given
+    stores = {
+        channel: Store(channel_id=channel, legal_entity=entity, rng=random.Random(channel))
+        for channel, entity in LEGAL_ENTITY_BY_CHANNEL.items()
+    }
+    sent = forgeries.records(forgeries.plans(PLANS, SEED), RECORDS, target.signatures, stores)
+    authentic = [record.event for record in sent if record.is_authentic]
+    before, logged_before = target.customers(), {row["event_id"] for row in target.log()}
+
+    # when
+    target.attack(*(record.record for record in sent))
+
+    # then
+    replies = target.scene.replies(*authentic)
+    wait_until_settled(target.scene, "headquarters")
+    assert {reply["outcome"] for reply in replies} == {"SYNCHRONIZED"}
+    edits = Counter(event["customer_id"] for event in authentic)
+    expected = {
+        customer_id: (customer["last_name"], customer.get("title", ""), edits[customer_id])
+        for store in stores.values()
+        for customer_id, customer in store.customers.items()
+    }
+    assert target.customers() == before | expected
+    ids = logged_before.union(event["event_id"] for event in authentic)
+    others = [row for row in target.log() if row["event_id"] not in ids]
+    assert {row["outcome"] for row in others} <= {"held", "rejected"}
+    assert {row["channel_id"] for row in others}.isdisjoint((*LEGAL_ENTITY_BY_CHANNEL, "headquarters"))
+    assert min(len(authentic), RECORDS - len(authentic) - len(others)) > RECORDS // 4
     target.assert_unharmed()
