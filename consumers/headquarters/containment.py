@@ -8,13 +8,15 @@ tell who writes, and stops.
 
 from collections.abc import Callable, Sequence
 
+from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
 from tenten.consumers.headquarters.authenticity import Signers
 from tenten.consumers.headquarters.channel_streaks import ChannelStreaks
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, stop_when_too_many
-from tenten.runtime.errors import TooManyDeadLetters
+from tenten.identity.channel_changes import By
+from tenten.identity.suspension import suspend
 from tenten.runtime.settings import Settings
 
 log = get_logger(__name__)
@@ -52,9 +54,9 @@ class Containment:
         self._streak, self._of_channels = self._new_streak, self._new_of_channels
 
 
-def stop_for_channel(channel: str, reason: str) -> None:
-    """Raises: `TooManyDeadLetters`."""
-    raise TooManyDeadLetters(
-        f"{channel}: {reason}, more than dead_letters_in_a_row_max allows: its release is probably newer than this, "
-        "or faulty. Nothing of this batch is consumed. Upgrade headquarters or stop that store"
-    )
+def suspend_channel(engine: Engine, source: str, channel: str, reason: str) -> None:
+    """Suspend a channel, as `tenten channel suspend` does; `source` is the worker's command. Idempotent.
+
+    Raises: errors of the database.
+    """
+    suspend(engine, channel, reason, By(source=source))

@@ -1,15 +1,16 @@
 """The keys of headquarters and of its channels, in the memory of a worker."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from tenten.identity.channel_keys import read_channel_keys
 from tenten.identity.headquarters_keys import read_headquarters_keys
 from tenten.identity.keys import KeyPair, RecordCodes, kid, record_key
 from tenten.schemas.messages import HEADQUARTERS
+from tenten.schemas.tables.headquarters import channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,9 @@ class DerivedKeys:
 def read_known_keys(headquarters: Connection, before: KnownKeys) -> KnownKeys:
     """The keys as the database has them now; keeps what was derived before."""
     pair = read_headquarters_keys(headquarters)
+    suspended = frozenset(headquarters.scalars(_SUSPENDED))
     if pair is None:
-        return NO_KEYS
+        return replace(NO_KEYS, suspended=suspended)
     keys = read_channel_keys(headquarters)
     derived = before.derived
     if derived is None or derived.headquarters != pair:
@@ -68,5 +70,10 @@ def read_known_keys(headquarters: Connection, before: KnownKeys) -> KnownKeys:
     return KnownKeys(
         channel_by_kid={own_kid: HEADQUARTERS, **{key_id: key.channel_id for key_id, key in valid.items()}},
         must_sign=frozenset({*have_signed, HEADQUARTERS}) if have_signed else frozenset(),
+        suspended=suspended,
         derived=derived,
     )
+
+
+_SUSPENDED: Final = select(channels.c.channel_id).where(channels.c.suspended_at.is_not(None))
+"""The channels from which nothing is accepted."""

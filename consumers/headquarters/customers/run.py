@@ -24,7 +24,7 @@ from structlog import get_logger
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
-from tenten.consumers.headquarters.containment import Containment, stop_for_channel
+from tenten.consumers.headquarters.containment import Containment, suspend_channel
 from tenten.consumers.headquarters.customers.classify import (
     ClassifiedBatch,
 )
@@ -131,7 +131,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             guard=guard,
             registry=registry,
             check=Authenticity(mode=settings.authentication, topic=ASYNC_CUSTOMERS),
-            containment=Containment(settings, stop_for_channel),
+            containment=Containment(settings, partial(suspend_channel, engine, "headquarters run")),
             blocks=blocks,
             held=held,
             small_batches=small_batches,

@@ -35,7 +35,7 @@ from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
-from tenten.consumers.headquarters.containment import Containment, stop_for_channel
+from tenten.consumers.headquarters.containment import Containment, suspend_channel
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, begin_with_settings
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
@@ -123,7 +123,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             guard=guard,
             registry=registry,
             check=Authenticity(mode=settings.authentication, topic=RETAIL_TRANSACTIONS),
-            containment=Containment(settings, stop_for_channel),
+            containment=Containment(settings, partial(suspend_channel, engine, "transactions run")),
         )
         for batch in session.batches():
             with session.attempt(batch):
