@@ -1,4 +1,4 @@
-"""One running headquarters for all attacks of a file."""
+"""One running headquarters for all attacks."""
 
 from collections.abc import Iterator
 from secrets import token_hex
@@ -12,9 +12,9 @@ from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, set_scene
 from tests.signed import Keys
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def target(tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str) -> Iterator[Target]:
-    """A customers worker and a transactions worker, which all attacks of the file share: none may stop them."""
+    """A customers worker and a transactions worker, which all attacks share: none may stop them."""
     name = token_hex(6)
     url = create_from_template(postgresql, f"t{name}", "headquarters")
     scene = set_scene(tmp_path_factory.mktemp("hostile"), bootstrap_servers, f"t{name}-", url, erasing=("munich",))
