@@ -26,8 +26,9 @@ class Signature:
     key: bytes
 
     def mac(self, topic: str, key: bytes, value: bytes) -> bytes:
-        """The code of a record whose value is in single-object encoding."""
-        parts = (topic.encode(), key, value[SINGLE_OBJECT_HEADER_BYTES:])
+        """The code of a record: its body is what follows the header of single-object encoding, where it has one."""
+        body = value[SINGLE_OBJECT_HEADER_BYTES:] if value.startswith(b"\xc3\x01") else value
+        parts = (topic.encode(), key, body)
         return hmac.digest(self.key, b"".join(struct.pack(">I", len(part)) + part for part in parts), "sha256")
 
     def headers(self, topic: str, key: bytes, value: bytes) -> Headers:
@@ -71,6 +72,10 @@ class Keys:
     def signature(self, pair: KeyPair) -> Signature:
         """Signs with this pair."""
         return _signature(pair, self._pair())
+
+    def public_key(self) -> bytes:
+        """The public key of headquarters."""
+        return self._pair().public_key
 
     def revoke(self, channel: str) -> None:
         """Revoke the key of a channel."""

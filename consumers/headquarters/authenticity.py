@@ -7,6 +7,7 @@ and body with that key. Nothing else says who wrote it: the channel that a recor
 import hmac
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Final, Literal
 
 import polars as pl
@@ -15,6 +16,7 @@ from structlog import get_logger
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow
 from tenten.consumers.headquarters.known_keys import KnownKeys
+from tenten.identity.keys import RecordCodes
 from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID, MAC, body_of
 from tenten.schemas.messages import ROW
 from tenten.schemas.topics import ASYNC_CUSTOMERS, Topic
@@ -49,20 +51,9 @@ class Authenticity:
         if self.mode == "off" or not (keys.must_sign or self.mode == "require"):
             signers: Signers = [None] * len(messages)
         else:
-            signers = [self._signer(message, keys) for message in messages]
+            codes_of = cache(partial(_channel_and_codes, keys, self.topic.name))
+            signers = [_signer(message, codes_of) for message in messages]
         return CheckedBatch(self, keys, signers, stored)
-
-    def _signer(self, message: Message, keys: KnownKeys) -> str | None:
-        headers: Any = message.headers()
-        if not headers:
-            return None
-        by_name = dict(headers)
-        key_id, mac = by_name.get(KID) or b"", by_name.get(MAC)
-        channel = keys.channel_by_kid.get(key_id)
-        if channel is None or mac is None:
-            return None
-        expected = keys.codes(key_id, self.topic.name).mac(message.key() or b"", body_of(message.value() or b""))
-        return channel if hmac.compare_digest(expected, mac) else None
 
     def believes(self, claimed: str | None, signer: str | None, keys: KnownKeys) -> bool:
         """Whether a record with this signer was written by the channel that it names; None if it names none."""
@@ -76,6 +67,29 @@ class Authenticity:
             self._warned.add(claimed)
             log.warning("unsigned_records_accepted", channel=claimed, topic=self.topic.name)
         return True
+
+
+def _channel_and_codes(keys: KnownKeys, logical_topic: str, key_id: bytes | None) -> tuple[str, RecordCodes] | None:
+    """The channel with this valid key, and the codes of its records; None for any other key."""
+    channel = None if key_id is None else keys.channel_by_kid.get(key_id)
+    return None if key_id is None or channel is None else (channel, keys.codes(key_id, logical_topic))
+
+
+def _signer(message: Message, codes_of: Callable[[bytes | None], tuple[str, RecordCodes] | None]) -> str | None:
+    """The channel that has signed a record; None if no valid key has."""
+    headers: Any = message.headers()
+    key_id = mac = None
+    for name, value in headers or ():
+        if name == KID:
+            key_id = value
+        elif name == MAC:
+            mac = value
+    found = codes_of(key_id)
+    if found is None or mac is None:
+        return None
+    channel, codes = found
+    expected = codes.mac(message.key() or b"", body_of(message.value() or b""))
+    return channel if hmac.compare_digest(expected, mac) else None
 
 
 def has_event_mac(headers: Mapping[str, bytes | None], customer_id: bytes, event: bytes, keys: KnownKeys) -> bool:

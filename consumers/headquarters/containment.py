@@ -17,6 +17,7 @@ from tenten.consumers.headquarters.channel_streaks import ChannelStreaks
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, stop_when_too_many
 from tenten.identity.channel_changes import By
 from tenten.identity.suspension import suspend
+from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings
 
 log = get_logger(__name__)
@@ -57,6 +58,10 @@ class Containment:
 def suspend_channel(engine: Engine, source: str, channel: str, reason: str) -> None:
     """Suspend a channel, as `tenten channel suspend` does; `source` is the worker's command. Idempotent.
 
+    One that was removed from the settings, and still has a key, cannot be suspended: its records stay dead letters.
     Raises: errors of the database.
     """
-    suspend(engine, channel, reason, By(source=source))
+    try:
+        suspend(engine, channel, reason, By(source=source))
+    except SettingsError:
+        log.warning("unknown_channel_not_suspended", channel=channel)

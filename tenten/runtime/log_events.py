@@ -296,6 +296,11 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         meaning="A channel that never had a key does not sign its records, so anybody could write them in its name. "
         "Let the store join, then set `authentication` to require. Once per channel and process.",
     ),
+    "unknown_channel_not_suspended": LogEvent(
+        level="warning",
+        fields=("channel",),
+        meaning="A channel that was removed from headquarters' settings, and still has a key, sends dead letters only.",
+    ),
     "channel_suspended": LogEvent(
         level="error",
         fields=("channel", "dead_letters"),

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,18 @@ from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers import run as customers_worker
 from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
 from tenten.consumers.headquarters.transactions import run as transactions_worker
+from tenten.identity.channel_changes import By
+from tenten.identity.store_identity import write_identity
+from tenten.identity.suspension import resume
 from tenten.kafka.schema_registry import publish_schemas
+from tenten.producers import Item, OpenChannel, create_customer, record_order, show_customer, show_transaction
 from tenten.runtime.errors import TransactionFailed
 from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
 from tests.faults.evidence import Record, headers_of, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Store
+from tests.flow_scene import PARTS, set_flow
 from tests.sales import Till, status
 from tests.scenes import Scene, set_scene
 from tests.signed import Keys, Signature, record_of, record_of_sale
@@ -367,3 +374,87 @@ def test_order_stored_before_its_key_was_revoked_keeps_its_customer(
     # then
     assert reasons(letters) == ["not_authentic"]
     assert [letter.value for letter in letters] == [record_of_sale(late).value]
+
+
+def test_store_that_has_joined_works_as_before_and_with_another_key(
+    tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
+) -> None:
+    """With `require`: its customer gets a number, its order becomes a sales order, also after its key was replaced
+    while it was cut off.
+    """
+    # given
+    flow = set_flow(tmp_path, bootstrap_servers, prefix, new_database, "sqlite")
+    scene, keys = flow.scene, Keys(url=flow.scene.url)
+    scene.toml.write_text(f'authentication = "require"\n{scene.toml.read_text()}')
+    with flow.opened() as channel, scene.headquarters(), scene.transactions():
+        join_store(channel, keys)
+        # when
+        with flow.running(*PARTS):
+            first = create_customer(channel, last_name="Lovelace")
+            wait_for(lambda: show_customer(channel, first.customer_id).account_number is not None, "a number")
+        second = create_customer(channel, last_name="Hopper")
+        order = record_order(
+            channel, customer_id=second.customer_id, lines=[Item(sku="TEA", quantity=Decimal(1), price=Decimal(3))]
+        )
+        join_store(channel, keys)
+        with flow.running(*PARTS):
+            # then
+            wait_for(lambda: show_transaction(channel, order.transaction_id).sales_order is not None, "the sales order")
+            wait_for(lambda: show_customer(channel, second.customer_id).account_number is not None, "its number")
+    assert dead_letters(scene) == dead_letters(scene, "retail-transactions") == []
+    assert len(scene.tables().customers) == 2
+
+
+def join_store(channel: OpenChannel, keys: Keys) -> None:
+    """Give a store a new key, here and at headquarters."""
+    pair = keys.prepare()
+    keys.add(channel.name, pair)
+    with channel.engine.begin() as connection:
+        write_identity(connection, pair, keys.public_key(), datetime.now(UTC))
+
+
+DEAD_LETTERS_IN_A_ROW_MAX = 5
+
+
+def suspensions(scene: Scene) -> dict[str, str]:
+    """The suspended channels, with the reason."""
+    rows = scene.query("SELECT channel_id, suspended_reason FROM channels WHERE suspended_at IS NOT NULL")
+    return {row["channel_id"]: row["suspended_reason"] for row in rows}
+
+
+def test_rubbish_on_retail_transactions_suspends_its_channel_and_stops_nobody(
+    tmp_path: Path, bootstrap_servers: str, prefix: str, new_database: NewDatabase
+) -> None:
+    """Also the good record of the same batch is refused: its store sends it again after it was resumed."""
+    # given
+    scene = scene_with(
+        tmp_path,
+        bootstrap_servers,
+        prefix,
+        new_database("headquarters"),
+        "require",
+        dead_letters_in_a_row_max=DEAD_LETTERS_IN_A_ROW_MAX,
+    )
+    keys = Keys(url=scene.url)
+    own, other = keys.join("houston"), keys.join("dallas")
+    bad = [
+        own.sign(Operation(topic="retail-transactions", key=b"houston", value=f"rubbish {number}".encode()))
+        for number in range(DEAD_LETTERS_IN_A_ROW_MAX + 1)
+    ]
+    refused, accepted = Till(channel_id="houston").sale(), Till(channel_id="dallas", rng=random.Random(9)).sale()
+    # when
+    write(scene, *bad, own.sign(record_of_sale(refused)), other.sign(record_of_sale(accepted)))
+    with scene.transactions():
+        wait_for(lambda: status(scene, accepted) != {}, "the sale of the other store")
+        assert suspensions(scene) == {"houston": "6 records in a row were dead letters"}
+        letters = wait_for_dead_letters(scene, len(bad) + 1, "retail-transactions")
+        refused_status = status(scene, refused)
+        engine = open_database(scene.url)
+        assert resume(engine, "houston", By(source="a test"))
+        engine.dispose()
+        write(scene, own.sign(record_of_sale(refused)))
+        wait_for(lambda: status(scene, refused) != {}, "the sale again")
+    # then
+    assert refused_status == {}
+    (letter,) = [letter for letter in letters if letter.value == record_of_sale(refused).value]
+    assert headers_of(letter)["x-dlq-reason"] == "suspended"
