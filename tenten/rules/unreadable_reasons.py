@@ -49,7 +49,7 @@ UNREADABLE_REASONS: Final[Mapping[str, ReasonCode]] = catalogue(
     (
         "not_authentic",
         "The record is not signed with the valid key of the channel that it names. It is not answered.",
-        "If the store wrote it, it joins again with a new token (`tenten channel enroll NAME`). See the how-to authentic-records.",
+        "If the store wrote it, let it join again (`tenten channel enroll NAME`). See the how-to authentic-records.",
     ),
     ("null_value", "The record has no value.", _CORRECT_THE_WRITER),
     (
