@@ -15,6 +15,7 @@ from tenten.avro.wire import contract, encode
 from tenten.consumers.channel import loop, own_settings
 from tenten.consumers.channel.distribution.run import run as distribute
 from tenten.consumers.channel.settlement.run import run as settle
+from tenten.doctor import examine
 from tenten.kafka.topics_admin import admin_client
 from tenten.producers import create_customer, open_channel
 from tenten.runtime.errors import SettingsError
@@ -167,6 +168,10 @@ def test_open_till_uses_a_change_and_reports_what_its_file_has_otherwise(tmp_pat
     published = till.published
     assert published is not None
     assert differing_settings(scene.settings, CHANNEL, published) == names
+    checks = {check.what: check for check in examine(lambda: scene.settings)}
+    check = checks[f"settings of {CHANNEL}"]
+    assert not check.ok
+    assert ", ".join(names) in check.text
 
 
 def test_channel_keeps_its_settings_when_newer_ones_cannot_be_used(
