@@ -12,6 +12,7 @@ import pytest
 from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers import run as customers_worker
 from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
+from tenten.consumers.headquarters.recovery.refused_records import refused_records
 from tenten.consumers.headquarters.transactions import run as transactions_worker
 from tenten.identity.channel_changes import By
 from tenten.identity.store_identity import write_identity
@@ -19,6 +20,7 @@ from tenten.identity.suspension import resume
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.producers import Item, OpenChannel, create_customer, record_order, show_customer, show_transaction
 from tenten.runtime.errors import TransactionFailed
+from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ
 from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
 from tests.faults.evidence import Record, headers_of, read_topic
@@ -139,6 +141,9 @@ def test_only_records_that_their_channel_has_signed_are_accepted(
     assert {(letter.key, letter.value) for letter in letters} == {(record.key, record.value) for record in forged}
     assert scene.tables().customers.keys() == {event["customer_id"] for event in genuine}
     assert replied(scene) == {event["event_id"] for event in genuine}
+    # What recover passes over.
+    refused = refused_records(scene.settings, ASYNC_CUSTOMERS_DLQ, lambda *_: None)
+    assert refused == {(record.partition, record.offset) for record in forged}
 
 
 def test_channel_that_had_a_key_must_sign_and_others_are_believed_with_a_warning(
