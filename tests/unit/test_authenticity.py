@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tenten.consumers.headquarters.authenticity import Authenticity, Mode
 from tenten.consumers.headquarters.channel_streaks import ChannelStreaks
@@ -145,6 +146,17 @@ def test_claim_of_a_record_is_believed_as_the_setting_says(
     batch.signers = [signer]
     refusal = batch.refusal(0, claimed)
     assert (None if refusal is None else refusal.reason) == reason
+
+
+def test_channel_whose_unsigned_records_are_accepted_is_named_once() -> None:
+    """In the log of the process, with `warn`; not with `off`."""
+    with capture_logs() as logged:
+        for mode in ("warn", "off"):
+            check = Authenticity(mode=mode, topic=ASYNC_CUSTOMERS)  # type: ignore[arg-type]  # a literal
+            for _ in range(2):
+                batch = check.check([Record(key=b"x", body=b"x").message()], known_keys())
+                assert batch.refusal(0, "boston") is None
+    assert [(event["event"], event["channel"]) for event in logged] == [("unsigned_records_accepted", "boston")]
 
 
 def test_record_that_was_stored_before_is_not_refused() -> None:
