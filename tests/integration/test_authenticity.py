@@ -12,6 +12,7 @@ import pytest
 from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers import run as customers_worker
 from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
+from tenten.consumers.headquarters.recovery.recover import recover
 from tenten.consumers.headquarters.recovery.refused_records import refused_records
 from tenten.consumers.headquarters.transactions import run as transactions_worker
 from tenten.identity.channel_changes import By
@@ -27,6 +28,7 @@ from tests.faults.evidence import Record, headers_of, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Store
 from tests.flow_scene import PARTS, set_flow
+from tests.restores import back_up, restore
 from tests.sales import Till, status
 from tests.scenes import Scene, set_scene
 from tests.signed import Keys, Signature, record_of, record_of_sale
@@ -463,3 +465,32 @@ def test_rubbish_on_retail_transactions_suspends_its_channel_and_stops_nobody(
     assert refused_status == {}
     (letter,) = [letter for letter in letters if letter.value == record_of_sale(refused).value]
     assert headers_of(letter)["x-dlq-reason"] == "suspended"
+
+
+def test_recover_takes_back_no_event_that_was_refused(new_scene: Callable[[str], Scene], houston: Store) -> None:
+    """The store sends the event again with its signature: it is applied, because it was never decided."""
+    # given
+    scene = new_scene("require")
+    own = Keys(url=scene.url).join("houston")
+    first, second = houston.create(), houston.create()
+    write(scene, own.sign(record_of(first)))
+    with scene.headquarters():
+        scene.replies(first)
+    backup = back_up(scene.url)
+    edit = houston.edit(first["customer_id"], last_name="Hopper")
+    write(scene, record_of(edit), own.sign(record_of(second)))
+    with scene.headquarters():
+        scene.replies(second)
+        wait_for_dead_letters(scene, 1)
+    restore(scene.url, backup)
+    # when
+    engine = open_database(scene.url)
+    recover(scene.settings, engine)
+    engine.dispose()
+    write(scene, own.sign(record_of(edit)))
+    with scene.headquarters():
+        (answer,) = scene.replies(edit)
+    # then
+    assert (answer["outcome"], answer["version"]) == ("SYNCHRONIZED", 2)
+    names = scene.query("SELECT last_name FROM customers WHERE customer_id = %s", first["customer_id"])
+    assert names == [{"last_name": "Hopper"}]
