@@ -45,6 +45,9 @@ REFUSED_SECONDS: Final = 60.0
 WATCH_SECONDS: Final = 60.0
 """How often the topic is compared with the one that is read, on average."""
 
+CLOSE_SECONDS: Final = 5.0
+"""How long the end of the thread is waited for."""
+
 _NAMES_MAX: Final = 20
 """The most settings that a log event names."""
 
@@ -83,10 +86,10 @@ class OwnSettings:
             self._thread.start()
 
     def close(self) -> None:
-        """End reading. Idempotent."""
+        """End reading. Waits a little for the thread, which may be waiting for the broker. Idempotent."""
         self._ended.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while not self._ended.is_set():

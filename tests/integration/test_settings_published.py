@@ -11,18 +11,24 @@ from confluent_kafka import KafkaException
 from sqlalchemy import Engine
 
 from tenten.avro.wire import contract
+from tenten.consumers.channel import loop
 from tenten.consumers.headquarters.customers import held_touches, registrar, settings_publisher
 from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
 from tenten.identity.channel_keys import add_channel_key
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.identity.keys import new_key_pair
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_exists
+from tenten.producers import OpenChannel, open_channel
 from tenten.runtime.errors import TransactionFailed
+from tenten.runtime.settings import Channel
 from tenten.schemas.topics import CHANNEL_SETTINGS
 from tenten.sql.engine import open_database
+from tests.databases import channel_tables
+from tests.faults.traffic import Store
 from tests.forked import run_to_failpoint
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
 from tests.settings_file import channel
+from tests.threads import Worker
 from tests.waiting import wait_for
 
 NOT_STOPPED = Event()
@@ -214,3 +220,38 @@ def test_killed_publisher_is_continued_where_it_was(
         # then
         assert publisher.publish(NOT_STOPPED) == 1
     assert [key for key, _ in published(scene, 3)] == sorted(LEGAL_ENTITY_BY_CHANNEL)
+
+
+def test_change_at_headquarters_reaches_a_running_store(scene: Scene, houston: Store) -> None:
+    """From the file that is applied to the customers in the store's database, which is all that its own file names."""
+    # given
+    american, european = houston.create(address_books=["US"]), houston.create(address_books=["EU"])
+    document = scene.toml.read_text()
+    scene.toml.write_text(document.replace(HOUSTON, HOUSTON.replace("[]", '["US"]')))
+    scene.apply_settings()
+    database = f"sqlite:///{scene.toml.parent / 'store.db'}"
+    channel_tables(database)
+    own = {"houston": Channel(database=database)}
+    settings = scene.settings.model_copy(update={"channels": own, "legal_entities": {}})
+    with scene.headquarters(), open_channel(settings, "houston") as till:
+        store = Worker(lambda stop: loop.run(settings, "houston", stop))
+        try:
+            scene.ask(american, european)
+            wait_for(lambda: _customers(till) == {american["customer_id"]}, "the customer", check=store.check)
+            # when
+            scene.toml.write_text(document.replace(HOUSTON, HOUSTON.replace("[]", '["EU"]')))
+            scene.apply_settings()
+            # then
+            wait_for(lambda: _customers(till) == {european["customer_id"]}, "the other one", check=store.check)
+        finally:
+            store.stop()
+        assert till.settings.channel("houston").address_books == ("EU",)
+
+
+HOUSTON = channel("houston", may_erase=True)
+
+
+def _customers(till: OpenChannel) -> set[str]:
+    """The ids of the customers in the store."""
+    with till.reading() as connection:
+        return set(connection.exec_driver_sql("SELECT customer_id FROM customers").scalars())
