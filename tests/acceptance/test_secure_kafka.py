@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
@@ -27,6 +27,8 @@ TABLE: Final = "table."
 
 JOINED: Final = "joined."
 """The prefix of the topics of the store that joins with a token."""
+
+READ_SECONDS_MAX: Final = 60.0
 
 ATTEMPTS: Final = 60
 """How often the broker is asked about a group, once a second, while it still loads it."""
@@ -121,16 +123,28 @@ def writable(secured: Secured, user: str) -> set[str]:
 
 
 def readable(secured: Secured, user: str) -> set[str]:
-    """The topics that the user may read, as the broker says."""
-    admin = AdminClient(client(secured, user))
-    topics = TopicCollection([TABLE + name for name in EXPECTED])
-    found = set()
-    for name, described in admin.describe_topics(topics, include_authorized_operations=True).items():
-        error = described.exception(60)
-        if error is not None:
-            not_allowed(error, KafkaError.TOPIC_AUTHORIZATION_FAILED)
-        elif AclOperation.READ in described.result().authorized_operations:
-            found.add(name.removeprefix(TABLE))
+    """The topics from which the broker gives the user a record, or says that it is at the end."""
+    found: set[str] = set()
+    never_joined = {"group.id": "never joined", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer(client(secured, user, **never_joined))
+    # Of a topic that a user may not even see, the client does not learn who has it, and reads nothing.
+    seen = {name: consumer.list_topics(TABLE + name, timeout=60).topics[TABLE + name].error for name in EXPECTED}
+    refused = {name for name, error in seen.items() if error is not None}
+    assert {error.code() for error in seen.values() if error is not None} <= {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+    consumer.assign([TopicPartition(TABLE + name, 0, 0) for name in EXPECTED.keys() - refused])
+    deadline = time.monotonic() + READ_SECONDS_MAX
+    while len(found) + len(refused) < len(EXPECTED):
+        assert time.monotonic() < deadline, EXPECTED.keys() - found - refused
+        message = consumer.poll(1)
+        if message is None:
+            continue
+        error, name = message.error(), (message.topic() or "").removeprefix(TABLE)
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            found.add(name)
+        elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # which no reader of its own positions needs
+            assert error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED, error
+            refused.add(name)
+    consumer.close()
     return found
 
 
