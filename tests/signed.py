@@ -4,7 +4,6 @@ import hmac
 import struct
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
 
 from tenten.identity.channel_keys import add_channel_key, revoke_channel_key
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
@@ -12,8 +11,6 @@ from tenten.identity.keys import KeyPair, kid, new_key_pair, record_key
 from tenten.sql.engine import open_database
 from tests.faults.avro import encode
 from tests.faults.journal import Operation
-
-SINGLE_OBJECT_HEADER_BYTES: Final = 10
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -26,9 +23,8 @@ class Signature:
     key: bytes
 
     def mac(self, topic: str, key: bytes, value: bytes) -> bytes:
-        """The code of a record: its body is what follows the header of single-object encoding, where it has one."""
-        body = value[SINGLE_OBJECT_HEADER_BYTES:] if value.startswith(b"\xc3\x01") else value
-        parts = (topic.encode(), key, body)
+        """The code of a record."""
+        parts = (topic.encode(), key, value)
         return hmac.digest(self.key, b"".join(struct.pack(">I", len(part)) + part for part in parts), "sha256")
 
     def headers(self, topic: str, key: bytes, value: bytes) -> Headers:

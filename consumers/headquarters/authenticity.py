@@ -17,7 +17,7 @@ from structlog import get_logger
 from tenten.avro.batches import DecodedBatch, UnreadableRow
 from tenten.consumers.headquarters.known_keys import KnownKeys
 from tenten.identity.keys import RecordCodes
-from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID, MAC, body_of
+from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID, MAC
 from tenten.schemas.messages import ROW
 from tenten.schemas.topics import ASYNC_CUSTOMERS, Topic
 
@@ -88,7 +88,7 @@ def _signer(message: Message, codes_of: Callable[[bytes | None], tuple[str, Reco
     if found is None or mac is None:
         return None
     channel, codes = found
-    expected = codes.mac(message.key() or b"", body_of(message.value() or b""))
+    expected = codes.mac(message.key() or b"", message.value() or b"")
     return channel if hmac.compare_digest(expected, mac) else None
 
 
@@ -97,7 +97,7 @@ def has_event_mac(headers: Mapping[str, bytes | None], customer_id: bytes, event
     key_id, mac = headers.get(KID), headers.get(CUSTOMER_EVENT_MAC)
     if key_id is None or mac is None or key_id not in keys.channel_by_kid:
         return False
-    return hmac.compare_digest(keys.codes(key_id, ASYNC_CUSTOMERS.name).mac(customer_id, body_of(event)), mac)
+    return hmac.compare_digest(keys.codes(key_id, ASYNC_CUSTOMERS.name).mac(customer_id, event), mac)
 
 
 class CheckedBatch:

@@ -7,6 +7,7 @@ tell who writes, and stops.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from sqlalchemy import Engine
 from structlog import get_logger
@@ -21,6 +22,9 @@ from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings
 
 log = get_logger(__name__)
+
+_NOT_COUNTED: Final = frozenset({"suspended", "wrong_partition"})
+"""Reasons of dead letters that do not count: anybody may send what a channel has signed again, to another partition."""
 
 
 class Containment:
@@ -38,7 +42,7 @@ class Containment:
 
         Raises: `TooManyDeadLetters`; what `suspend` raises.
         """
-        rows = [bad.row for bad in dead_letters if bad.reason != "suspended"]
+        rows = [bad.row for bad in dead_letters if bad.reason not in _NOT_COUNTED]
         if self._settings.authentication == "off":
             self._new_streak = self._streak.after(rows, len(signers))
             stop_when_too_many(self._new_streak, self._settings)

@@ -80,15 +80,15 @@ def record_key(own_private: bytes, other_public: bytes) -> bytes:
     )
 
 
-def record_mac(key: bytes, logical_topic: str, record_key: bytes, body: bytes) -> bytes:
+def record_mac(key: bytes, logical_topic: str, record_key: bytes, value: bytes) -> bytes:
     """HMAC-SHA256 of a record: 32 bytes. `key` is what the function `record_key` returns.
 
     `logical_topic` is the topic's name without the prefix of an installation, `record_key` the record's own key, and
-    `body` the Avro bytes behind the framing. Each is preceded by its length, four bytes big-endian, so that no two
-    records give the same message.
+    `value` its value as it is sent. The framing is part of that: in another schema the same bytes say something else.
+    Each is preceded by its length, four bytes big-endian, so that no two records give the same message.
     """
     topic = logical_topic.encode()
-    message = b"".join((_LENGTH(len(topic)), topic, _LENGTH(len(record_key)), record_key, _LENGTH(len(body)), body))
+    message = b"".join((_LENGTH(len(topic)), topic, _LENGTH(len(record_key)), record_key, _LENGTH(len(value)), value))
     return hmac.digest(key, message, "sha256")
 
 
@@ -105,10 +105,10 @@ class RecordCodes:
         self._inner = hashlib.sha256(padded.translate(_INNER_PAD) + _LENGTH(len(topic)) + topic)
         self._outer = hashlib.sha256(padded.translate(_OUTER_PAD))
 
-    def mac(self, record_key: bytes, body: bytes) -> bytes:
+    def mac(self, record_key: bytes, value: bytes) -> bytes:
         """The code of a record. Any thread may call it."""
         inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(_LENGTH(len(record_key)) + record_key + _LENGTH(len(body)) + body)
+        inner.update(_LENGTH(len(record_key)) + record_key + _LENGTH(len(value)) + value)
         outer.update(inner.digest())
         return outer.digest()
 

@@ -3,7 +3,6 @@
 from functools import cache
 from typing import Final, Self
 
-from tenten.avro.wire import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC
 from tenten.identity.keys import KeyPair, RecordCodes, kid, record_key
 from tenten.identity.store_identity import StoreIdentity
 
@@ -43,13 +42,4 @@ class RecordSigner:
 
     def mac(self, logical_topic: str, record_key: bytes, value: bytes) -> bytes:
         """The code of a record alone."""
-        return self._codes(logical_topic).mac(record_key, body_of(value))
-
-
-def body_of(value: bytes) -> bytes:
-    """The Avro bytes of a framed value; all of a value that has no framing."""
-    if value.startswith(SINGLE_OBJECT_MAGIC) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
-        return value[SINGLE_OBJECT_HEADER_BYTES:]
-    if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
-        return value[CONFLUENT_HEADER_BYTES:]
-    return value
+        return self._codes(logical_topic).mac(record_key, value)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tenten.avro.wire import contract
 from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers import run as customers_worker
 from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
@@ -97,6 +98,7 @@ def replied(scene: Scene) -> set[str]:
 def forgeries(houston: Store, keys: Keys, own: Signature, other: Signature) -> list[Operation]:
     """Records that name houston, headquarters or a store without a key, none of them written by it."""
     unsigned = record_of(houston.create())
+    reframed = own.sign(record_of(houston.create()))
     another = own.sign(record_of(houston.create()))
     wrong_topic = record_of(houston.create())
     wrong_key = record_of(houston.create())
@@ -114,6 +116,8 @@ def forgeries(houston: Store, keys: Keys, own: Signature, other: Signature) -> l
         ),
         replace(wrong_key, headers=own.headers("async-customers", b"houston", wrong_key.value or b"")),
         unknown_key,
+        # The same bytes behind the fingerprint of another schema.
+        replace(reframed, value=contract("Reply").header + (reframed.value or b"")[len(contract("Reply").header) :]),
         replace(record_of(houston.create()), headers=(("kid", own.kid.encode()), ("mac", b""))),
         own.sign(record_of(touch)),
         record_of(touch),

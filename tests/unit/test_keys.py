@@ -97,7 +97,7 @@ PARTS = st.tuples(st.text(max_size=8), st.binary(max_size=8), st.binary(max_size
 def test_different_records_have_different_codes(
     record: tuple[str, bytes, bytes], other: tuple[str, bytes, bytes]
 ) -> None:
-    """Topic, key and body are all part of it, and no part can pass into another."""
+    """Topic, key and value are all part of it, and no part can pass into another."""
     assert (record_mac(SECRET, *record) == record_mac(SECRET, *other)) == (record == other)
 
 
