@@ -191,7 +191,7 @@ OWN_HEADERS: Final[Sequence[Headers]] = (
 RECORDS_MAX: Final = 3
 
 
-@examples(25)
+@examples(15)
 @given(st.lists(events(), min_size=1, max_size=RECORDS_MAX), st.sampled_from(range(len(OWN_HEADERS))))
 def test_outputs_of_customer_events_fit_their_topics(workers: Workers, batch: list[Framed], headers: int) -> None:
     """Snapshots, replies, erasures and dead letters; and the database accepts the rows."""
@@ -199,7 +199,7 @@ def test_outputs_of_customer_events_fit_their_topics(workers: Workers, batch: li
     assert_fit(workers.customer_outputs(batch, [OWN_HEADERS[headers]] * len(batch)))
 
 
-@examples(25)
+@examples(15)
 @given(st.lists(transactions(), min_size=1, max_size=RECORDS_MAX), st.sampled_from(range(len(OWN_HEADERS))))
 def test_outputs_of_transactions_fit_their_topics(workers: Workers, batch: list[Framed], headers: int) -> None:
     """Forwarded events, replies and dead letters; and the database accepts the rows."""

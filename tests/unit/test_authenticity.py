@@ -152,7 +152,7 @@ def test_channel_whose_unsigned_records_are_accepted_is_named_once() -> None:
     """In the log of the process, with `warn`; not with `off`."""
     with capture_logs() as logged:
         for mode in ("warn", "off"):
-            check = Authenticity(mode=mode, topic=ASYNC_CUSTOMERS)  # type: ignore[arg-type]  # a literal
+            check = Authenticity(mode=mode, topic=ASYNC_CUSTOMERS)
             for _ in range(2):
                 batch = check.check([Record(key=b"x", body=b"x").message()], known_keys())
                 assert batch.refusal(0, "boston") is None
