@@ -65,10 +65,11 @@ def read_known_keys(headquarters: Connection, before: KnownKeys) -> KnownKeys:
         derived = DerivedKeys(pair)
     own_kid = kid(pair.public_key).encode()
     valid = {key.kid.encode(): key for key in keys if key.revoked_at is None}
-    derived.public_keys |= {own_kid: pair.public_key, **{key_id: key.public_key for key_id, key in valid.items()}}
+    # Headquarters' own key comes last: whatever the table of channels has, its records stay its own.
+    derived.public_keys |= {**{key_id: key.public_key for key_id, key in valid.items()}, own_kid: pair.public_key}
     have_signed = {key.channel_id for key in keys}
     return KnownKeys(
-        channel_by_kid={own_kid: HEADQUARTERS, **{key_id: key.channel_id for key_id, key in valid.items()}},
+        channel_by_kid={**{key_id: key.channel_id for key_id, key in valid.items()}, own_kid: HEADQUARTERS},
         must_sign=frozenset({*have_signed, HEADQUARTERS}) if have_signed else frozenset(),
         suspended=suspended,
         derived=derived,

@@ -25,9 +25,9 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
 
     Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables,
     gives headquarters the legal entities and channels of tenten.toml, and each channel a key, and runs headquarters'
-    workers and every channel, each as a process. A process that dies is restarted after a pause that grows; one that
-    ends because its settings are wrong is not. SIGTERM or Ctrl-C drains all of them; local servers keep running until
-    `tenten local stop`.
+    workers and every channel, each as a process. A channel that has joined elsewhere is not started. A process that
+    dies is restarted after a pause that grows; one that ends because its settings are wrong is not. SIGTERM or Ctrl-C
+    drains all of them; local servers keep running until `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint
@@ -42,9 +42,9 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
     from tenten.cli.database import upgrade_all
 
     upgrade_all(settings, _apply_settings)
-    _give_keys(settings)
     if not settings.channels:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
+    settings = _give_keys(settings)
     more = () if log_format is None else ("--log-format", log_format)
     programs = _programs(settings, everywhere(context), more)
     notices = Notices(started=lambda: _announce_when_ready(settings, stop), given_up=_report_given_up)
@@ -99,19 +99,30 @@ def _apply_settings(engine: "Engine", settings: "Settings") -> None:
         )
 
 
-def _give_keys(settings: "Settings") -> None:
-    """Give each channel a key, so that headquarters knows who has written its records. Idempotent."""
+def _give_keys(settings: "Settings") -> "Settings":
+    """Give each channel a key, so that headquarters knows who has written its records. Idempotent.
+
+    Returns the settings without the channels that have joined with a token and whose key is elsewhere: what they would
+    send from here is not accepted.
+    """
     from tenten.identity.local_keys import give_key
+    from tenten.runtime.errors import KeyNotAccepted
     from tenten.sql.engine import open_database
 
+    here = dict(settings.channels)
     with ExitStack() as ends:
         headquarters = open_database(settings.headquarters_database())
         ends.callback(headquarters.dispose)
         for name, channel in settings.channels.items():
             store = open_database(channel.database)
             ends.callback(store.dispose)
-            if give_key(headquarters, store, name, source="up"):
-                report(f"{name}: has a key")
+            try:
+                if give_key(headquarters, store, name, source="up"):
+                    report(f"{name}: has a key")
+            except KeyNotAccepted as refusal:
+                report(f"{name} is not started: {refusal}")
+                del here[name]
+    return settings.model_copy(update={"channels": here})
 
 
 def _programs(settings: "Settings", options: EverywhereOptions, after: tuple[str, ...]) -> "list[Program]":

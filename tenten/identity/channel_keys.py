@@ -52,7 +52,8 @@ def add_channel_key(
     """Make this the valid key of the channel, and revoke the one before. Idempotent.
 
     `source` is the command, or another way on which the key came. Takes the lock of the registry, so it comes first in
-    a transaction. Raises: `KeyNotAccepted` for a key that was revoked, is that of another channel, or is not valid.
+    a transaction. Raises: `KeyNotAccepted` for a key that was revoked, is that of another channel or of
+    headquarters, or is not valid.
     """
     lock_registry(headquarters)
     _check(headquarters, public_key)
@@ -97,9 +98,12 @@ def revoke_channel_key(
 
 
 def _check(headquarters: Connection, public_key: bytes) -> None:
-    """Raises: `KeyNotAccepted` for a key from which no secret can be derived."""
+    """Raises: `KeyNotAccepted` for headquarters' own key, and for a key from which no secret can be derived."""
+    own = ensure_headquarters_keys(headquarters)
+    if kid(public_key) == kid(own.public_key):
+        raise KeyNotAccepted("this is the public key of headquarters itself: a store has a key of its own")
     try:
-        record_key(ensure_headquarters_keys(headquarters).private_key, public_key)
+        record_key(own.private_key, public_key)
     except ValueError as error:
         raise KeyNotAccepted("this is not a valid public key (X25519, 32 bytes)") from error
 

@@ -17,7 +17,7 @@ from structlog import get_logger
 from tenten.identity.channel_changes import By, note_change
 from tenten.identity.channel_keys import add_channel_key, valid_key
 from tenten.identity.join_proof import NONCE_BYTES, answer_mac, request_mac
-from tenten.identity.keys import KEY_BYTES, MAC_BYTES, record_key
+from tenten.identity.keys import KEY_BYTES, MAC_BYTES, public_key_of, record_key
 from tenten.identity.keys import kid as kid_of
 from tenten.runtime.host import HOST_CHARACTERS_MAX
 from tenten.schemas.messages import JoinRequest
@@ -145,7 +145,11 @@ def _has_proof(request: JoinRequest, token: Any, private_key: bytes) -> bool:
 
 
 def _shared_key(private_key: bytes, public_key: bytes) -> bytes | None:
-    """The key that proves answers; None for a public key with which everybody would have the same one."""
+    """The key that proves answers; None for a key that no store can have: with which everybody would have the same
+    one, or headquarters' own, with which the channel would take its records.
+    """
+    if kid_of(public_key) == kid_of(public_key_of(private_key)):
+        return None
     try:
         return record_key(private_key, public_key)
     except ValueError:

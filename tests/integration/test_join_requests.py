@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, insert, select, text
 
+from tenten.consumers.headquarters.known_keys import NO_KEYS, read_known_keys
 from tenten.identity.channel_changes import By
-from tenten.identity.channel_keys import revoke_channel_key, valid_key
+from tenten.identity.channel_keys import add_channel_key, revoke_channel_key, valid_key
 from tenten.identity.enrolment import NewToken, check_enrolment, store_token
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.identity.join_proof import NONCE_BYTES, answer_mac, request_mac, token_id, verifier
@@ -19,10 +20,10 @@ from tenten.identity.suspension import resume, suspend
 from tenten.registry.apply import apply_registry
 from tenten.registry.history import list_history
 from tenten.registry.values import Registry, registry_of_settings
-from tenten.runtime.errors import SettingsError, TentenError
+from tenten.runtime.errors import KeyNotAccepted, SettingsError, TentenError
 from tenten.runtime.settings import load_settings
-from tenten.schemas.messages import JoinRequest
-from tenten.schemas.tables.headquarters import channel_tokens, channels, join_answers
+from tenten.schemas.messages import HEADQUARTERS, JoinRequest
+from tenten.schemas.tables.headquarters import channel_keys, channel_tokens, channels, join_answers
 from tenten.sql.engine import open_database
 from tests.acceptance.cli import HOUSTON, LEGAL_ENTITY, SEATTLE
 from tests.conftest import NewDatabase
@@ -262,6 +263,29 @@ def test_key_with_which_everybody_would_have_the_same_secret_is_not_accepted(hq:
         assert judge_requests(headquarters, [weak], own.private_key, datetime.now(UTC)) == 1
     assert hq.kid() is None
     assert hq.judge(request(secret)) == ["joined"]
+
+
+def test_store_cannot_join_with_the_key_of_headquarters(hq: Headquarters) -> None:
+    """It is in every token. The token stays unused; in a worker's memory headquarters' own key is its own anyway."""
+    # given
+    secret = hq.token()
+    with hq.engine.begin() as headquarters:
+        own = ensure_headquarters_keys(headquarters)
+    stolen = request(secret, own.public_key)
+    # when
+    with hq.engine.begin() as headquarters:
+        judge_requests(headquarters, [stolen], own.private_key, datetime.now(UTC))
+    # then
+    assert (hq.kid(), hq.used(secret)) == (None, (False, 0))
+    with pytest.raises(KeyNotAccepted, match="of headquarters itself"), hq.engine.begin() as headquarters:
+        add_channel_key(headquarters, "houston", own.public_key, operator=None, source="a test", now=datetime.now(UTC))
+    # when an earlier release has accepted it
+    row = {"kid": kid(own.public_key), "channel_id": "houston", "public_key": own.public_key}
+    with hq.engine.begin() as headquarters:
+        headquarters.execute(insert(channel_keys).values(**row, added_at=datetime.now(UTC), added_from="a test"))
+        known = read_known_keys(headquarters, NO_KEYS)
+    # then
+    assert known.channel_by_kid == {kid(own.public_key).encode(): HEADQUARTERS}
 
 
 def test_suspension_is_in_the_registry_with_its_history_and_no_file_ends_it(hq: Headquarters) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 
 from tenten.identity.channel_keys import (
     ChannelKey,
@@ -16,10 +16,12 @@ from tenten.identity.channel_keys import (
 )
 from tenten.identity.headquarters_keys import ensure_headquarters_keys, read_headquarters_keys
 from tenten.identity.keys import KeyPair, kid, new_key_pair
+from tenten.identity.local_keys import give_key
 from tenten.identity.store_identity import StoreIdentity, read_identity, read_kid, write_identity
 from tenten.registry.history import list_history
 from tenten.registry.tables import registry_version
 from tenten.runtime.errors import KeyNotAccepted
+from tenten.schemas.tables.channel import identity
 from tenten.schemas.tables.headquarters import headquarters_keys
 from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
@@ -119,6 +121,42 @@ def test_key_that_was_revoked_or_belongs_to_another_channel_is_refused(engine: E
     with engine.begin() as headquarters:
         assert valid_key(headquarters, "houston") is None
         assert valid_key(headquarters, "seattle") is not None
+
+
+def test_channels_of_this_machine_get_keys_and_a_store_elsewhere_keeps_its_own(engine: Engine, store: Engine) -> None:
+    """A key of the same command is replaced when the database was; one that came with a token never is."""
+    # given
+    assert give_key(engine, store, "houston", source="up")
+    assert not give_key(engine, store, "houston", source="up")
+    with store.begin() as channel:
+        channel.execute(delete(identity))
+    assert give_key(engine, store, "houston", source="up")
+    # when it has joined on another machine
+    elsewhere = new_key_pair().public_key
+    add(engine, "houston", elsewhere)
+    # then
+    with pytest.raises(KeyNotAccepted, match="tenten channel rotate-key houston"):
+        give_key(engine, store, "houston", source="up")
+    with engine.begin() as headquarters:
+        valid = valid_key(headquarters, "houston")
+        assert valid is not None
+        assert valid.kid == kid(elsewhere)
+        assert len(read_channel_keys(headquarters, "houston")) == 3
+
+
+def test_two_commands_that_give_a_key_at_the_same_time_agree(engine: Engine, store: Engine) -> None:
+    """One makes the key, and the others find it: headquarters and the store have the same one, and no other."""
+    at_once = threading.Barrier(4)
+
+    def give() -> None:
+        at_once.wait(10)
+        give_key(engine, store, "houston", source="up")
+
+    # when
+    assert errors_of_threads(4, give) == []
+    # then
+    with engine.begin() as headquarters, store.begin() as channel:
+        assert [key.kid for key in read_channel_keys(headquarters)] == [read_kid(channel)]
 
 
 def test_store_keeps_its_latest_identity(store: Engine) -> None:
