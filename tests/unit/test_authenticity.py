@@ -76,10 +76,10 @@ PARTS = st.binary(max_size=40)
 @examples(60)
 @given(PARTS, PARTS)
 def test_record_has_the_signer_whose_key_it_names(key: bytes, body: bytes) -> None:
-    """Whatever its key and its content are, and in either framing."""
+    """Whatever its key and its content are. Behind another framing the same bytes may say something else."""
     assert signer_of(signed(HOUSTON, key, body)) == "houston"
     assert signer_of(signed(DALLAS, key, body)) == "dallas"
-    assert signer_of(replace(signed(HOUSTON, key, body), framing=b"\0\0\0\0\1")) == "houston"
+    assert signer_of(replace(signed(HOUSTON, key, body), framing=b"\0\0\0\0\1")) is None
     assert signer_of(signed(HEADQUARTERS, key, body)) == "headquarters"
 
 
