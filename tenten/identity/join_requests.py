@@ -78,14 +78,18 @@ def judge_requests(headquarters: Connection, requests: Sequence[JoinRequest], pr
     Idempotent: the same request gets the same answer. The caller holds the registry's lock, and commits.
     """
     unproven = 0
+    # A flood of requests without proof costs a statement for each channel, not for each request.
+    answered_unproven: set[str] = set()
     known = _known_channels(headquarters, {request.channel_id for request in requests})
     tokens = _tokens(headquarters, {request.token_id for request in requests})
     for request in requests:
         token = tokens.get(request.token_id)
         if request.channel_id not in known or not _has_proof(request, token, private_key):
             unproven += 1
-            if request.channel_id in known and not _has_answered_unproven(headquarters, request.channel_id, now):
-                _store(headquarters, request, _unknown(request.channel_id), private_key, now)
+            if request.channel_id in known - answered_unproven:
+                answered_unproven.add(request.channel_id)
+                if not _has_answered_unproven(headquarters, request.channel_id, now):
+                    _store(headquarters, request, _unknown(request.channel_id), private_key, now)
             continue
         _store(headquarters, request, _judge(headquarters, request, token, now), private_key, now)
         # What was written counts for the requests that follow.

@@ -3,6 +3,7 @@
 import hmac
 import time
 from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -46,11 +47,11 @@ class Accepted(NamedTuple):
     position: RecordPosition
 
 
-def ask_to_join(settings: Settings, token: Token, key: PendingKey, seconds_max: float) -> Accepted:
+def ask_to_join(settings: Settings, token: Token, key: PendingKey, seconds_max: float, stop: Event) -> Accepted:
     """Ask headquarters to accept the key; the settings of the channel, once it has. Idempotent.
 
-    Raises: `JoinRefused` when headquarters refuses it, or has not answered after `seconds_max`; `KafkaRefused`;
-    `KafkaException`.
+    Raises: `JoinRefused` when headquarters refuses it, has not answered after `seconds_max`, or `stop` was set;
+    `KafkaRefused`; `KafkaException`.
     """
     topics = [settings.topic(topic) for topic in (JOINS, CHANNEL_SETTINGS)]
     info = topic_ids(settings, topics)[topics[1]]
@@ -61,7 +62,7 @@ def ask_to_join(settings: Settings, token: Token, key: PendingKey, seconds_max: 
     give_up_at = time.monotonic() + seconds_max
     repeat_at = 0.0
     with AssignedReader(settings, topics[1], settings.channel_group(token.channel_id), {partition: begin}) as reader:
-        while time.monotonic() < give_up_at:
+        while time.monotonic() < give_up_at and not stop.is_set():
             if time.monotonic() >= repeat_at:
                 _send(settings, request)
                 failpoint("join.after_request")
@@ -72,6 +73,8 @@ def ask_to_join(settings: Settings, token: Token, key: PendingKey, seconds_max: 
                     return Accepted(found, RecordPosition(info.topic_id, offset))
                 if answer is not None:
                     raise JoinRefused(answer.text)
+    if stop.is_set():
+        raise JoinRefused("interrupted before headquarters has answered: run this command again, it continues")
     raise JoinRefused(
         f"headquarters has not answered within {seconds_max:.0f} s: `tenten headquarters run` must be running there, "
         f"and it must have the channel {token.channel_id}; run this command again, it continues"

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select
 from tenten.consumers.channel.distribution.resync import Progress, resync
 from tenten.consumers.channel.joining.directory import prepare_directory
 from tenten.consumers.channel.joining.exchange import ask_to_join
-from tenten.consumers.channel.joining.pending_key import has_joined, pending_key, take_key
+from tenten.consumers.channel.joining.pending_key import LOAD, has_joined, pending_key, take_key
 from tenten.identity.store_identity import read_kid
 from tenten.identity.token import Token, check_expiry, decode_token
 from tenten.runtime.errors import JoinRefused, KafkaRefused
@@ -74,11 +74,12 @@ def join(
             tell(f"{name} has joined with this token already")
         else:
             check_expiry(token, datetime.now(UTC))
-            suspended = _exchange(settings, engine, token, seconds_max)
+            suspended = _exchange(settings, engine, token, seconds_max, stop)
             tell(f"{name} has joined: headquarters knows its key")
         with consistent_view(engine) as connection:
             kid = read_kid(connection)
-            must_load = connection.scalar(select(resync_requests.c.reason).limit(1)) is not None
+            request = select(resync_requests.c.reason).where(resync_requests.c.reason == LOAD)
+            must_load = connection.scalar(request) is not None
         assert kid is not None  # stored when it joined
     finally:
         engine.dispose()
@@ -86,12 +87,12 @@ def join(
     return Joined(channel_id=name, kid=kid, directory=directory.absolute(), is_loaded=is_loaded, suspended=suspended)
 
 
-def _exchange(settings: Settings, engine: Engine, token: Token, seconds_max: float) -> str | None:
+def _exchange(settings: Settings, engine: Engine, token: Token, seconds_max: float, stop: Event) -> str | None:
     """Have headquarters accept a key, and use it; why headquarters has suspended the channel, if it has."""
     key = pending_key(engine, token)
     failpoint("join.after_key")
     try:
-        accepted = ask_to_join(settings, token, key, seconds_max)
+        accepted = ask_to_join(settings, token, key, seconds_max, stop)
     except KafkaRefused as refusal:
         if not token.has_password:
             raise
