@@ -15,6 +15,7 @@ from tenten.runtime.release import release
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Heartbeat, Problem
 from tenten.sql import channel_state
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, read_acceptance
 
 _PAUSE_PARTS: Final = 1_000
 """After a count, this many times the time that it took passes before the next one."""
@@ -97,4 +98,7 @@ class ChannelReport:
                 f"`tenten channel status {self._channel}`, where the channel runs, has the number and the remedy"
             )
             found.append(Problem(code="surplus_kept", text=text))
+        key = read_acceptance(connection, self._channel).key_problem(self._channel, datetime.now(UTC))
+        if key is not None:
+            found.append(Problem(code=KEY_NOT_ACCEPTED, text=key))
         return found

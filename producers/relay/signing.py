@@ -1,22 +1,24 @@
 """What the relay signs with, looked at about once a second: after a change it sends its unsettled rows again.
 
-Headquarters answers no row that was signed with another key, or sent while the channel was suspended. The database
-remembers with what rows were sent last, so a change while the relay did not run counts as well.
+Headquarters answers no row that was signed with a key that it does not accept, or sent while the channel was suspended.
+While either is so, as far as the channel's settings tell, nothing is sent. The database remembers with what rows were
+sent last, so a change while the relay did not run counts as well, and one that was over before the relay looked.
 """
 
 import time
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, Self
 
 from sqlalchemy import Connection, delete, insert, select
 from structlog import get_logger
 
 from tenten.identity.signing import RecordSigner
-from tenten.identity.store_identity import read_identity, read_kid
+from tenten.identity.store_identity import read_identity
 from tenten.producers.relay.maintenance import queue_again
 from tenten.producers.relay.producer import RelayProducer
 from tenten.schemas.tables.channel import relay_state
-from tenten.sql.channel_settings import read_suspension
+from tenten.sql.channel_settings import Acceptance, read_acceptance
 
 log = get_logger(__name__)
 
@@ -29,7 +31,19 @@ class Sending(NamedTuple):
 
     kid: str | None
     """The id of the key; None for a store that has not joined."""
-    is_suspended: bool
+    is_refused: bool
+    """Whether headquarters accepts no record: the channel is suspended, or its key is not the valid one."""
+    acceptance_changed_at: str | None
+    """When headquarters changed that last, as it has published it."""
+
+    @classmethod
+    def of(cls, acceptance: Acceptance) -> Self:
+        """With what rows are sent now."""
+        return cls(
+            kid=acceptance.own_kid,
+            is_refused=acceptance.suspended is not None or acceptance.is_key_refused,
+            acceptance_changed_at=acceptance.changed_at,
+        )
 
 
 class Signing:
@@ -47,16 +61,18 @@ class Signing:
         self._look_at = 0.0
         self._has_signer = False
         self._suspension: str | None = None
+        self._is_key_problem_logged = False
         self._steps: Iterator[None] | None = None
 
     def pauses(self) -> bool:
-        """Whether no row may be sent now: the channel is suspended, or has another key than that of the signer."""
+        """Whether no row may be sent now: headquarters would not accept it, or rows must be sent again first."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_SECONDS
-            suspension = read_suspension(self._connection, self._producer.channel)
-            self._now = Sending(kid=read_kid(self._connection), is_suspended=suspension is not None)
-            self._log_suspension(suspension)
-        return self._now.is_suspended or self._now != self._sent_with or not self._has_signer
+            acceptance = read_acceptance(self._connection, self._producer.channel)
+            self._now = Sending.of(acceptance)
+            self._log_suspension(acceptance.suspended)
+            self._log_key_problem(acceptance)
+        return self._now.is_refused or self._now != self._sent_with or not self._has_signer
 
     def _log_suspension(self, reason: str | None) -> None:
         if reason != self._suspension and reason is not None:
@@ -65,11 +81,18 @@ class Signing:
             log.info("suspension_ended", channel=self._producer.channel)
         self._suspension = reason
 
+    def _log_key_problem(self, acceptance: Acceptance) -> None:
+        channel = self._producer.channel
+        is_problem = acceptance.key_problem(channel, datetime.now(UTC)) is not None
+        if is_problem and not self._is_key_problem_logged:
+            log.error("key_not_accepted", channel=channel, kid=acceptance.own_kid, accepted=acceptance.kid)
+        self._is_key_problem_logged = is_problem
+
     def next_step(self) -> bool:
         """Adapt to what has changed, in small steps; whether more are left. Idempotent after a crash."""
-        if self._now.is_suspended:
-            if not self._sent_with.is_suspended:
-                self._remember(self._sent_with._replace(is_suspended=True))
+        if self._now.is_refused:
+            if not self._sent_with.is_refused:
+                self._remember(self._sent_with._replace(is_refused=True))
             return False
         if self._steps is None:
             self._set_signer()
@@ -99,5 +122,6 @@ class Signing:
 
 
 def _read_sent_with(connection: Connection) -> Sending:
-    row = connection.execute(select(relay_state.c.kid, relay_state.c.is_suspended)).one_or_none()
-    return Sending(kid=None, is_suspended=False) if row is None else Sending(row.kid, row.is_suspended)
+    columns = relay_state.c
+    row = connection.execute(select(*(columns[name] for name in Sending._fields))).one_or_none()
+    return Sending(kid=None, is_refused=False, acceptance_changed_at=None) if row is None else Sending(*row)

@@ -105,6 +105,12 @@ class ChannelSettings:
     """Why headquarters accepts no records of the channel at the moment."""
     joins: tuple[JoinAnswer, ...] = ()
     """The newest answers to attempts to join, the newest last."""
+    public_key: bytes | None = None
+    """The key that `kid` names."""
+    acceptance_changed_at: datetime | None = None
+    """When the key changed, or a suspension began or ended, whichever was last; None: never."""
+    checks_keys: bool = False
+    """Whether headquarters checks who has written a record."""
 
 
 def channel_settings_from_avro(record: Mapping[str, Any]) -> ChannelSettings:
@@ -123,26 +129,38 @@ def channel_settings_from_avro(record: Mapping[str, Any]) -> ChannelSettings:
 
 def channel_settings_as_json(settings: ChannelSettings) -> dict[str, Any]:
     """The settings as a channel stores them."""
-    key = settings.headquarters_public_key
+    changed_at = settings.acceptance_changed_at
     return {
         **asdict(settings),
         "published_at": settings.published_at.isoformat(),
-        "headquarters_public_key": None if key is None else key.hex(),
+        "headquarters_public_key": _hex(settings.headquarters_public_key),
+        "public_key": _hex(settings.public_key),
+        "acceptance_changed_at": None if changed_at is None else changed_at.isoformat(),
     }
 
 
 def channel_settings_from_json(stored: Mapping[str, Any]) -> ChannelSettings:
     """The inverse. What another release has stored besides is left out, and what it has not stored is the default."""
-    entity = stored["legal_entity"]
+    entity, changed_at = stored["legal_entity"], stored.get("acceptance_changed_at")
     record = _known(ChannelSettings, stored) | {
         "published_at": datetime.fromisoformat(stored["published_at"]),
-        "headquarters_public_key": bytes.fromhex(stored.get("headquarters_public_key") or "") or None,
+        "headquarters_public_key": _from_hex(stored.get("headquarters_public_key")),
+        "public_key": _from_hex(stored.get("public_key")),
+        "acceptance_changed_at": None if changed_at is None else datetime.fromisoformat(changed_at),
         "legal_entity": _known(LegalEntitySettings, entity)
         | {"attributes": [_known(AttributeDefinition, item) for item in entity.get("attributes", ())]},
         "new_customers": _known(NewCustomerSettings, stored.get("new_customers", {})),
         "joins": [_known(JoinAnswer, answer) for answer in stored.get("joins", ())],
     }
     return channel_settings_from_avro(record)
+
+
+def _hex(key: bytes | None) -> str | None:
+    return None if key is None else key.hex()
+
+
+def _from_hex(stored: str | None) -> bytes | None:
+    return None if stored is None else bytes.fromhex(stored)
 
 
 def _known(record: type[Any], fields: Mapping[str, Any]) -> dict[str, Any]:

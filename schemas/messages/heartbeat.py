@@ -11,7 +11,7 @@ class Problem:
     """A state of a channel that needs a person."""
 
     code: str
-    """For programs: `duplicate_account_number`, `surplus_kept`, or a problem that a later release reports."""
+    """For programs: `duplicate_account_number`, `surplus_kept`, `key_not_accepted`; others may follow."""
     text: str
     """The problem and its remedy, without personal data."""
 

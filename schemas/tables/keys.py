@@ -56,5 +56,8 @@ def relay_state_table(metadata: MetaData) -> Table:
         metadata,
         Column("id", Integer, primary_key=True, autoincrement=False, comment=_ONE),
         Column("kid", Text, comment="id of the key with which it signed; null without a key"),
-        Column("is_suspended", Boolean, nullable=False, comment="headquarters has suspended the channel"),
+        Column(
+            "is_refused", Boolean, nullable=False, comment="headquarters accepts no record: suspended, or another key"
+        ),
+        Column("acceptance_changed_at", Text, comment="as published; null: never"),
     )

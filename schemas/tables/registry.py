@@ -38,6 +38,7 @@ def channel_table(metadata: MetaData) -> Table:
         Column("offline_customers", Text, nullable=False, server_default="all", comment="all, own or none"),
         Column("suspended_at", UtcTime, comment="since when its records are not accepted"),
         Column("suspended_reason", Text),
+        Column("acceptance_changed_at", UtcTime, comment="last change of its key or suspension; null: never"),
     )
 
 

@@ -11,7 +11,7 @@ from tenten.demo.stage import Stage, start, tenten
 from tenten.demo.stores import Check, standing
 from tenten.demo.view import View
 from tenten.runtime.settings import load_settings
-from tenten.sql.channel_settings import read_suspension
+from tenten.sql.channel_settings import read_acceptance
 from tenten.sql.engine import consistent_view, open_database
 
 NEW: Final = "denver"
@@ -77,4 +77,4 @@ def _suspend(stage: Stage, view: View) -> Check:
 
 def _suspension(stage: Stage) -> str | None:
     with consistent_view(stage.stores[NEW]) as connection:
-        return read_suspension(connection, NEW)
+        return read_acceptance(connection, NEW).suspended

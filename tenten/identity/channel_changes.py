@@ -4,9 +4,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 
 from tenten.registry.apply import lock_registry, record_changes
 from tenten.registry.values import CHANNELS, Change, Differences
@@ -47,6 +47,23 @@ def check_known(headquarters: Connection, channel_id: str) -> None:
             f"headquarters does not have the channel {channel_id}: add [channels.{channel_id}] to the file of its "
             "settings, and run `tenten settings apply FILE`"
         )
+
+
+def note_acceptance(headquarters: Connection, channel_id: str) -> None:
+    """Note that the key of a channel has changed, or a suspension of it has begun or ended: always a later time.
+
+    Its store learns from it that it must send again what headquarters has not settled.
+    """
+    headquarters.execute(_NOTE_ACCEPTANCE, {"channel_id": channel_id})
+
+
+_NOTE_ACCEPTANCE: Final = text(
+    """
+    UPDATE channels
+    SET acceptance_changed_at = greatest(clock_timestamp(), acceptance_changed_at + interval '1 microsecond')
+    WHERE channel_id = :channel_id
+    """
+)
 
 
 def note_change(headquarters: Connection, setting: str, by: By, *, before: Any, after: Any) -> None:

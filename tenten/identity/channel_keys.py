@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from tenten.identity.channel_changes import note_acceptance
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.identity.keys import kid, record_key
 from tenten.registry.apply import lock_registry, record_changes
@@ -123,6 +124,7 @@ def _record(
     now: datetime,
 ) -> None:
     """Write the change to the history of the registry, by the ids of the keys."""
+    note_acceptance(headquarters, channel_id)
     change = Change(
         setting=f"{CHANNELS}.{channel_id}.key",
         before=None if before is None else before.kid,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, select, update
 
-from tenten.identity.channel_changes import By, changing_channel, note_change
+from tenten.identity.channel_changes import By, changing_channel, note_acceptance, note_change
 from tenten.runtime.errors import SettingsError
 from tenten.schemas.tables.headquarters import channels
 
@@ -48,3 +48,4 @@ def _suspension(headquarters: Connection, channel_id: str) -> Any:
 def _write(headquarters: Connection, channel_id: str, at: datetime | None, reason: str | None) -> None:
     row = update(channels).where(channels.c.channel_id == channel_id)
     headquarters.execute(row.values(suspended_at=at, suspended_reason=reason))
+    note_acceptance(headquarters, channel_id)

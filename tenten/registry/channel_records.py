@@ -1,7 +1,7 @@
 """The settings of channels as they are published: each with everything that its channel needs."""
 
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -33,17 +33,18 @@ def settings_marks(headquarters: Connection) -> dict[str, str]:
 
 
 def read_marked_settings(
-    headquarters: Connection, channel_ids: Collection[str], now: datetime
+    headquarters: Connection, channel_ids: Collection[str], now: datetime, *, checks_keys: bool
 ) -> Iterator[MarkedSettings]:
     """The settings of these channels, with their marks. A channel that was removed is left out."""
     version = registry_version(headquarters)
     change_id = 0 if version is None else version.change_id
     for row in headquarters.execute(_RESOLVED, {"channels": [*channel_ids], "with_content": True}):
-        yield MarkedSettings(_channel_settings(row, change_id, now), row.mark)
+        yield MarkedSettings(_channel_settings(row, change_id, now, checks_keys), row.mark)
 
 
-def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
+def _channel_settings(row: Any, version: int, now: datetime, checks_keys: bool) -> ChannelSettings:
     channel: Mapping[str, Any] = row.channel
+    changed_at = channel["acceptance_changed_at"]
     return ChannelSettings(
         channel_id=row.channel_id,
         version=version,
@@ -61,6 +62,9 @@ def _channel_settings(row: Any, version: int, now: datetime) -> ChannelSettings:
         headquarters_public_key=None if row.headquarters_key is None else bytes(row.headquarters_key),
         suspended=channel.get("suspended_reason") if channel.get("suspended_at") else None,
         joins=tuple(JoinAnswer(**answer) for answer in row.joins or ()),
+        public_key=None if row.public_key is None else bytes(row.public_key),
+        acceptance_changed_at=None if changed_at is None else datetime.fromisoformat(changed_at).astimezone(UTC),
+        checks_keys=checks_keys,
     )
 
 
@@ -99,16 +103,18 @@ _RESOLVED: Final = text(
     ),
     resolved AS (
         SELECT channel_id, to_jsonb(channel) - 'changed_at' AS channel, entities.content AS entity,
-               entities.mark AS entity_mark, kid, (SELECT public_key FROM headquarters_keys) AS headquarters_key,
-               answers.joins
+               entities.mark AS entity_mark, valid.kid, valid.public_key,
+               (SELECT public_key FROM headquarters_keys) AS headquarters_key, answers.joins
         FROM channels AS channel
         JOIN entities USING (legal_entity)
         LEFT JOIN answers USING (channel_id)
-        LEFT JOIN (SELECT channel_id, kid FROM channel_keys WHERE revoked_at IS NULL) AS valid USING (channel_id)
+        LEFT JOIN (SELECT channel_id, kid, public_key FROM channel_keys WHERE revoked_at IS NULL) AS valid
+            USING (channel_id)
         WHERE CAST(:channels AS text[]) IS NULL OR channel_id = ANY (CAST(:channels AS text[]))
     )
     SELECT channel_id, md5(concat_ws('|', channel, entity_mark, kid, headquarters_key, joins)) AS mark, kid,
            CASE WHEN :with_content THEN headquarters_key END AS headquarters_key,
+           CASE WHEN :with_content THEN public_key END AS public_key,
            CASE WHEN :with_content THEN channel END AS channel, CASE WHEN :with_content THEN entity END AS entity,
            CASE WHEN :with_content THEN joins END AS joins
     FROM resolved ORDER BY channel_id

@@ -53,10 +53,10 @@ def _channel(row: Any) -> Entry:
     )
 
 
-_SUSPENSION: Final = ("suspended_at", "suspended_reason")
+_ACCEPTANCE: Final = ("suspended_at", "suspended_reason", "acceptance_changed_at")
 """No file has these: applying one neither begins nor ends a suspension."""
 
-_NOT_SETTINGS: Final = ("channel_id", "changed_at", *_SUSPENSION)
+_NOT_SETTINGS: Final = ("channel_id", "changed_at", *_ACCEPTANCE)
 
 
 def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:
@@ -126,7 +126,7 @@ def _write_channels(headquarters: Connection, written: Mapping[str, Entry], now:
     if not written:
         return
     rows = [{"channel_id": name, "changed_at": now.isoformat(), **table_of(entry)} for name, entry in written.items()]
-    others = [column.name for column in channels.c if not column.primary_key and column.name not in _SUSPENSION]
+    others = [column.name for column in channels.c if not column.primary_key and column.name not in _ACCEPTANCE]
     updates = ", ".join(f"{name} = excluded.{name}" for name in others)
     statement = f"{insert_document(channels)} ON CONFLICT (channel_id) DO UPDATE SET {updates}"
     driver_cursor(headquarters).execute(statement.encode(), (json.dumps(rows),))

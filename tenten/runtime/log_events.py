@@ -317,10 +317,17 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channel",),
         meaning="The suspension has ended: the relay sends what was kept, and again what was sent meanwhile.",
     ),
+    "key_not_accepted": LogEvent(
+        level="error",
+        fields=("channel", "kid", "accepted"),
+        meaning="Headquarters accepts another key than the store's (`kid`), or none: its changes are kept, and none is "
+        "sent. Let the store join again, with a token of `tenten channel enroll NAME` or `rotate-key NAME`.",
+    ),
     "signing_changed": LogEvent(
         level="info",
         fields=("channel", "kid"),
-        meaning="The relay has another key, or its channel is no longer suspended; unsettled rows are sent again.",
+        meaning="The relay has another key, or headquarters had not accepted its records for a time; unsettled rows "
+        "are sent again.",
     ),
     "outbox_requeued": LogEvent(
         level="info", fields=("rows",), meaning="Outbox rows without a reply were queued to be sent again."

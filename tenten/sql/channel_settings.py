@@ -1,14 +1,15 @@
 """The settings that headquarters has published for a channel, in the channel's own database."""
 
-from datetime import datetime
-from typing import NamedTuple
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, literal, select, true
 
 from tenten.runtime.settings import Settings
 from tenten.runtime.settings.from_headquarters import with_headquarters
 from tenten.schemas.messages import ChannelSettings, channel_settings_as_json, channel_settings_from_json
-from tenten.schemas.tables.channel import channel_settings
+from tenten.schemas.tables.channel import channel_settings, identity
 from tenten.sql.upsert import insert_into
 
 
@@ -62,7 +63,78 @@ def settings_in_force(configured: Settings, connection: Connection, channel_id: 
     return with_headquarters(configured, channel_id, None if stored is None else stored.settings)
 
 
-def read_suspension(connection: Connection, channel_id: str) -> str | None:
-    """Why headquarters accepts no records of the channel at the moment, as far as the channel knows; None: it does."""
-    reason = channel_settings.c.settings["suspended"].as_string()
-    return connection.scalar(select(reason).where(channel_settings.c.channel_id == channel_id))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """Whether headquarters accepts the channel's records, as far as the channel knows."""
+
+    own_kid: str | None
+    """The id of the channel's key; None before it has joined."""
+    kid: str | None
+    """The id of the key that headquarters accepts."""
+    checks_keys: bool
+    """Whether headquarters has published settings, and checks who has written a record."""
+    suspended: str | None
+    """Why headquarters has suspended the channel; None if it has not."""
+    changed_at: str | None
+    """When headquarters changed any of it, as published."""
+    known_at: datetime | None
+    """When the channel learned of its key or of its settings, whichever was later."""
+
+    @property
+    def is_key_refused(self) -> bool:
+        """Whether headquarters accepts another key than the channel's, or none."""
+        return self.checks_keys and self.own_kid is not None and self.own_kid != self.kid
+
+    def key_problem(self, channel_id: str, now: datetime) -> str | None:
+        """The sentence about a key that headquarters does not accept; None if it does.
+
+        None also in the first seconds: the key and the settings that name it arrive one after the other.
+        """
+        if not self.is_key_refused or self.known_at is None or now - self.known_at < KEY_GRACE:
+            return None
+        command = "enroll" if self.kid is None else "rotate-key"
+        return (
+            f"headquarters does not accept the key of {channel_id}, so its changes are kept and not sent: let the "
+            f"store join again, with `tenten channel {command} {channel_id}` at headquarters, and then "
+            "`tenten store join TOKEN` in the store"
+        )
+
+
+KEY_NOT_ACCEPTED: Final = "key_not_accepted"
+"""The code of the problem that headquarters does not accept the channel's key."""
+
+KEY_GRACE: Final = timedelta(seconds=10)
+"""How long a key that headquarters does not accept is not a problem yet."""
+
+
+def read_acceptance(connection: Connection, channel_id: str) -> Acceptance:
+    """Whether headquarters accepts the channel's records, in one statement."""
+    row = connection.execute(_ACCEPTANCE, {"channel_id": channel_id}).one()
+    times = [time for time in (row.joined_at, row.received_at) if time is not None]
+    return Acceptance(
+        own_kid=row.own_kid,
+        kid=row.kid,
+        checks_keys=bool(row.checks_keys),
+        suspended=row.suspended,
+        changed_at=row.changed_at,
+        known_at=max(times, default=None),
+    )
+
+
+_PUBLISHED: Final = channel_settings.c.settings
+
+_ACCEPTANCE: Final = select(
+    identity.c.kid.label("own_kid"),
+    identity.c.joined_at,
+    channel_settings.c.received_at,
+    _PUBLISHED["kid"].as_string().label("kid"),
+    _PUBLISHED["checks_keys"].as_boolean().label("checks_keys"),
+    _PUBLISHED["suspended"].as_string().label("suspended"),
+    _PUBLISHED["acceptance_changed_at"].as_string().label("changed_at"),
+).select_from(
+    select(literal(1).label("row"))
+    .subquery("always")
+    .outerjoin(identity, true())
+    .outerjoin(channel_settings, channel_settings.c.channel_id == bindparam("channel_id"))
+)
+"""One row, also before the channel has a key or settings."""

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Select, func, select, text
@@ -20,6 +21,7 @@ from tenten.runtime.error_codes import error_code
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, read_acceptance
 from tenten.sql.channel_state import (
     DUPLICATE_NUMBER,
     complete_at,
@@ -133,6 +135,9 @@ def _problems(connection: Connection, name: str) -> Mapping[str, str]:
     surplus = surplus_problem(connection, name)
     if surplus is not None:
         found["surplus_kept"] = surplus
+    key = read_acceptance(connection, name).key_problem(name, datetime.now(UTC))
+    if key is not None:
+        found[KEY_NOT_ACCEPTED] = key
     return found
 
 

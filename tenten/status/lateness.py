@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tenten.runtime.settings import Alarms
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
 from tenten.sql.channel_state import DUPLICATE_NUMBER
 from tenten.status.values import Problem
 
@@ -18,9 +19,10 @@ CODES_OF_RUNNING: Final = frozenset(
         "blocked_too_long",
         "held_too_long",
         DUPLICATE_NUMBER,
+        KEY_NOT_ACCEPTED,
     }
 )
-"""The codes of problems that this module finds, and of a channel that shares account numbers."""
+"""The codes of problems that this module finds, and of a channel that shares account numbers or has another key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

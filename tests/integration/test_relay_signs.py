@@ -1,9 +1,10 @@
 """The relay of a store that has joined signs its records: on PostgreSQL and SQLite, with a real broker."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Message
@@ -11,10 +12,13 @@ from confluent_kafka import Message
 from tenten.identity.keys import KeyPair, kid, new_key_pair, record_key, record_mac
 from tenten.identity.store_identity import write_identity
 from tenten.producers import Item, create_customer, record_order, record_sale
+from tenten.producers.relay.channel_report import ChannelReport
 from tenten.schemas.messages import ChannelSettings, LegalEntitySettings
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import RETAIL_TRANSACTIONS
+from tenten.sql import channel_settings
 from tenten.sql.channel_settings import RecordPosition, store_channel_settings
+from tenten.status.databases import read_channel
 from tests.producer_scene import HOUSTON, Store, decoded_transaction, event_ids, set_store
 from tests.waiting import wait_for
 
@@ -110,35 +114,89 @@ def test_running_relay_notices_a_new_key_and_sends_unsettled_rows_again(store: S
 
 
 def test_suspended_store_sends_nothing_and_then_all_that_is_unsettled(store: Store) -> None:
-    """It learns of both through its settings. What headquarters did not answer meanwhile is sent again."""
+    """It learns of both through its settings. What headquarters did not answer meanwhile is sent again, also after a
+    suspension that was over before the relay looked.
+    """
     # given
     create_customer(store.channel, last_name="Lovelace")
     with store.relaying():
         store.wait_until_sent()
         # when
-        suspend(store, "stolen")
-        wait_for(lambda: any(row["is_suspended"] for row in store.rows(channel.relay_state)), "the relay to notice it")
+        publish(store, suspended="stolen")
+        wait_for(lambda: is_refused(store), "the relay to notice it")
         create_customer(store.channel, last_name="Hopper")
         wait_for(lambda: len(store.unsent_ids()) == 1, "the row")
     with store.relaying():
-        wait_for(lambda: any(row["is_suspended"] for row in store.rows(channel.relay_state)), "the next relay")
+        wait_for(lambda: is_refused(store), "the next relay")
         # then
         assert len(store.topic()) == 1
         # when
-        suspend(store, None)
+        publish(store)
         # then
         wait_for(lambda: len(store.topic()) == 3, "both rows")
         store.wait_until_sent()
+        # when
+        publish(store, acceptance_changed_at=datetime.now(UTC))
+        # then
+        wait_for(lambda: len(store.topic()) == 5, "both rows, once more")
+        store.wait_until_sent()
 
 
-def suspend(store: Store, reason: str | None) -> None:
-    """Store settings as the channel's process does when headquarters has suspended the channel, or ended that."""
+def test_store_whose_key_headquarters_does_not_accept_sends_nothing_and_reports_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restore of headquarters' database, until the key is valid again. Not where nobody checks keys."""
+    # given
+    monkeypatch.setattr(channel_settings, "KEY_GRACE", timedelta())
+    pair = join(store)
+    own, other = kid(pair.public_key), kid(new_key_pair().public_key)
+    publish(store, kid=other)
+    create_customer(store.channel, last_name="Lovelace")
+    with store.relaying():
+        # then
+        store.wait_until_sent()
+        assert problems(store) == {}
+        # when
+        publish(store, kid=other, checks_keys=True)
+        wait_for(lambda: is_refused(store), "the relay to notice it")
+        create_customer(store.channel, last_name="Hopper")
+        # then
+        assert "tenten channel rotate-key houston" in problems(store)["key_not_accepted"]
+        publish(store, checks_keys=True)
+        assert "tenten channel enroll houston" in problems(store)["key_not_accepted"]
+        assert read_channel(store.settings, HOUSTON).problems == problems(store)
+        assert len(store.topic()) == 1
+        # when
+        publish(store, kid=own, checks_keys=True)
+        # then
+        wait_for(lambda: len(store.topic()) == 3, "both rows")
+        assert problems(store) == {}
+    # a key that arrives before the settings that name it is no problem yet
+    monkeypatch.undo()
+    join(store)
+    assert problems(store) == {}
+
+
+def is_refused(store: Store) -> bool:
+    """Whether the relay has noticed that headquarters accepts no record."""
+    return any(row["is_refused"] for row in store.rows(channel.relay_state))
+
+
+def problems(store: Store) -> dict[str, str]:
+    """The problems of the next heartbeat."""
+    with store.channel.reading() as connection:
+        heartbeat = ChannelReport(store.settings, HOUSTON).read(connection)
+    return {problem.code: problem.text for problem in heartbeat.problems}
+
+
+def publish(store: Store, **fields: Any) -> None:
+    """Store settings as the channel's process does when headquarters has published them."""
     settings = ChannelSettings(
         channel_id=HOUSTON,
         version=1,
         published_at=datetime.now(UTC),
         legal_entity=LegalEntitySettings(name="usrt", country="US", currency="USD", language="en-US"),
-        suspended=reason,
+        **fields,
     )
     with store.channel.engine.begin() as connection:
         store_channel_settings(connection, settings, RecordPosition("topic", 0), datetime.now(UTC))

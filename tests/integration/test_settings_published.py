@@ -88,6 +88,8 @@ def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> No
     assert austin.pop("version") == 3
     assert austin.pop("published_at") is not None
     assert (austin.pop("headquarters_public_key"), austin.pop("kid")) == (keys.public_key, key.kid)
+    assert (austin.pop("public_key"), austin.pop("checks_keys")) == (own, True)
+    assert austin.pop("acceptance_changed_at") is not None
     assert austin == {
         "channel_id": "austin",
         "legal_entity": {

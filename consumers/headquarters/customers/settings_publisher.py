@@ -47,6 +47,7 @@ class SettingsPublisher:
         self._name = settings.topic(CHANNEL_SETTINGS)
         # Another release may write the same settings differently.
         self._release = f"{release()}-{contract(CHANNEL_SETTINGS.value).fingerprint.hex()}"
+        self._checks_keys = settings.authentication != "off"
         self._producer = TransactionalProducer(
             "registrar", producer_configuration(settings), lambda: f"{settings.prefix}headquarters-registrar"
         )
@@ -90,7 +91,7 @@ class SettingsPublisher:
 
     def _publish(self, names: Sequence[str]) -> int:
         with consistent_view(self._engine) as headquarters:
-            found = list(read_marked_settings(headquarters, names, datetime.now(UTC)))
+            found = list(read_marked_settings(headquarters, names, datetime.now(UTC), checks_keys=self._checks_keys))
         schema = contract(CHANNEL_SETTINGS.value)
         with self._producer.records() as out:
             for channel, mark in found:
@@ -108,7 +109,7 @@ class SettingsPublisher:
             del self._published[name]
 
     def _full(self, mark: str) -> str:
-        return f"{self._release}-{mark}"
+        return f"{self._release}-{mark}{'' if self._checks_keys else '-unchecked'}"
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
