@@ -57,7 +57,7 @@ def ask_to_join(settings: Settings, token: Token, key: PendingKey, seconds_max: 
     info = topic_ids(settings, topics)[topics[1]]
     partition = partition_of(token.channel_id, info.partitions)
     begin = earliest_offsets(settings, topics[1], info.partitions)[partition]
-    writers, proves = writer_schemas(settings), _answer_check(token, key)
+    writers, proves = writer_schemas(settings), answer_check(token, key)
     request = _request(token, key)
     give_up_at = time.monotonic() + seconds_max
     repeat_at = 0.0
@@ -94,7 +94,7 @@ def _request(token: Token, key: PendingKey) -> JoinRequest:
     )
 
 
-def _answer_check(token: Token, key: PendingKey) -> Callable[[JoinAnswer], bool]:
+def answer_check(token: Token, key: PendingKey) -> Callable[[JoinAnswer], bool]:
     """Whether an answer is headquarters' answer to this attempt: nobody else can compute its proof."""
     shared = record_key(key.pair.private_key, token.headquarters_public_key)
 
