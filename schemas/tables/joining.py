@@ -46,7 +46,7 @@ def join_answer_table(metadata: MetaData) -> Table:
 
 
 def joining_table(metadata: MetaData) -> Table:
-    """At most one row, in a channel's database: the newest token, and the key with which the channel joins."""
+    """One row per token, in a channel's database: the key with which the channel joins."""
     return Table(
         "joining",
         metadata,

@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
+from tenten.identity.join_proof import SECRET_BYTES
+from tenten.identity.keys import new_key_pair, record_key
 from tenten.runtime.errors import TokenRefused
+from tenten.runtime.settings.kafka_properties import CONNECTION_PROPERTIES
+from tenten.runtime.settings.values import Id, Prefix, WebAddress
 
 _VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
@@ -74,10 +80,9 @@ def decode_token(text: str) -> Token:
         raise TokenRefused(_CUT_OFF)
     if packed[0] != _VERSION:
         raise TokenRefused("this token was made by a later release of tenten: install that release here")
-    unpacked = zlib.decompressobj().decompress(packed[1:], _CONTENT_BYTES_MAX)
     try:
-        return _token(json.loads(unpacked))
-    except (ValueError, KeyError, TypeError) as error:
+        return _token(json.loads(zlib.decompressobj().decompress(packed[1:], _CONTENT_BYTES_MAX)))
+    except (zlib.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise TokenRefused("this token was not made by tenten: ask headquarters for another one") from error
 
 
@@ -92,17 +97,48 @@ def check_expiry(token: Token, now: datetime) -> None:
 
 
 def _token(content: Mapping[str, Any]) -> Token:
-    return Token(
-        channel_id=str(content["channel_id"]),
+    """Raises: `ValueError`, `KeyError`, `TypeError`, `OverflowError` for a content that no token of ours has."""
+    registry = content["schema_registry_url"]
+    token = Token(
+        channel_id=_ID.validate_python(content["channel_id"], strict=True),
         secret=_bytes(content["secret"]),
         headquarters_public_key=_bytes(content["headquarters_public_key"]),
-        expires_at=datetime.fromisoformat(content["expires_at"]),
-        kafka={str(name): str(value) for name, value in dict(content["kafka"]).items()},
+        expires_at=_aware(content["expires_at"]),
+        kafka=_connection(content["kafka"]),
         has_password=bool(content["has_password"]),
-        prefix=str(content["prefix"]),
-        partitions=content["partitions"],
-        schema_registry_url=content["schema_registry_url"],
+        prefix=_PREFIX.validate_python(content["prefix"], strict=True),
+        partitions=_PARTITIONS.validate_python(content["partitions"], strict=True),
+        schema_registry_url=None if registry is None else _ADDRESS.validate_python(registry, strict=True),
     )
+    if len(token.secret) != SECRET_BYTES or (token.has_password and "sasl.username" not in token.kafka):
+        raise ValueError("incomplete")
+    record_key(new_key_pair().private_key, token.headquarters_public_key)  # whether it is a key with which that works
+    return token
+
+
+_ID: Final[TypeAdapter[str]] = TypeAdapter(Id)
+_PREFIX: Final[TypeAdapter[str]] = TypeAdapter(Prefix)
+_ADDRESS: Final[TypeAdapter[str]] = TypeAdapter(WebAddress)
+_PARTITIONS: Final[TypeAdapter[int | None]] = TypeAdapter(int | None)
+
+
+def _aware(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("no time zone")
+    return at.astimezone(UTC)
+
+
+def _connection(properties: Any) -> dict[str, str]:
+    """Only what leads to Kafka: any other property could make the client do more than connect."""
+    if not isinstance(properties, Mapping):
+        raise TypeError("not a table")
+    others = set(properties).difference(CONNECTION_PROPERTIES, {"sasl.username"})
+    if others or not all(isinstance(value, str) for value in properties.values()):
+        raise ValueError("a property that no token has")
+    for value in properties.values():
+        value.encode()
+    return dict(properties)
 
 
 def _checksum(packed: bytes) -> bytes:

@@ -14,20 +14,7 @@ from tenten.kafka.client_errors import call_kafka
 from tenten.kafka.topics_admin import ask
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings
-from tenten.runtime.settings.kafka_properties import is_secret
-
-_SHARED: Final = (
-    "bootstrap.servers",
-    "security.protocol",
-    "sasl.mechanism",
-    "sasl.mechanisms",
-    "ssl.ca.location",
-    "ssl.ca.pem",
-    "ssl.endpoint.identification.algorithm",
-    "client.dns.lookup",
-    "broker.address.family",
-)
-"""Properties of [kafka] that are the same in stores, where [store_kafka] is not given."""
+from tenten.runtime.settings.kafka_properties import CONNECTION_PROPERTIES, is_secret
 
 _MECHANISMS: Final = {
     "SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256,
@@ -39,17 +26,23 @@ _AUTHORITIES_BYTES_MAX: Final = 16 * 1024
 
 
 def store_properties(settings: Settings) -> dict[str, str]:
-    """The properties with which a store connects, without user and password; certificates are part of them.
+    """The properties with which a store connects, without user and password; certificates are part of them. Without
+    [store_kafka] they are those of [kafka] that are the same in stores.
 
-    Raises: `SettingsError` for a secret among them, or a file that cannot be read.
+    Raises: `SettingsError` for a property that no token may have, or a file that cannot be read.
     """
     given = settings.store_kafka
     found: dict[str, str] = {"bootstrap.servers": settings.kafka.get("bootstrap.servers", "")}
-    found |= given or {name: value for name, value in settings.kafka.items() if name in _SHARED}
+    found |= given or {name: value for name, value in settings.kafka.items() if name in CONNECTION_PROPERTIES}
     secrets = sorted(name for name in found if is_secret(name) or name == "sasl.username")
     if secrets:
         raise SettingsError(
             f"[store_kafka] {', '.join(secrets)}: every store would have it; remove it from tenten.toml"
+        )
+    others = sorted(set(found).difference(CONNECTION_PROPERTIES))
+    if others:
+        raise SettingsError(
+            f"[store_kafka] {', '.join(others)}: a token cannot have it; write it into the tenten.toml of each store"
         )
     location = found.pop("ssl.ca.location", None)
     if location is not None:

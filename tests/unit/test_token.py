@@ -1,7 +1,10 @@
 """Tokens and proofs of joining, as plain values."""
 
 import base64
+import hashlib
+import json
 import os
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,9 +19,13 @@ NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TOKEN = Token(
     channel_id="dallas",
     secret=bytes(range(32)),
-    headquarters_public_key=bytes(32),
+    headquarters_public_key=bytes(range(32)),
     expires_at=NOW + timedelta(days=1),
-    kafka={"bootstrap.servers": "kafka.example.com:9094", "ssl.ca.pem": "-----BEGIN\nCERTIFICATE-----\n"},
+    kafka={
+        "bootstrap.servers": "kafka.example.com:9094",
+        "sasl.username": "dallas",
+        "ssl.ca.pem": "-----BEGIN\nCERTIFICATE-----\n",
+    },
     has_password=True,
     prefix="shop-",
     partitions=3,
@@ -51,11 +58,56 @@ def test_damaged_token_is_refused_with_one_sentence(damage: str) -> None:
 
 def later_release(text: str) -> str:
     """The same token with another version, and the checksum of that."""
-    import hashlib
-
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    packed = bytes([2]) + data[9:]
+    return with_checksum(bytes([2]) + data[9:])
+
+
+def with_checksum(packed: bytes) -> str:
+    """A version and what follows, with the checksum of both: anybody can compute it."""
     return base64.urlsafe_b64encode(packed[:1] + hashlib.sha256(packed).digest()[:8] + packed[1:]).rstrip(b"=").decode()
+
+
+def content_of(text: str) -> dict[str, Any]:
+    """The content of a token."""
+    content: dict[str, Any] = json.loads(zlib.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))[9:]))
+    return content
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"expires_at": "2026-07-02T12:00:00"},
+        {"expires_at": "0001-01-01T00:00:00+23:59"},
+        {"expires_at": 1},
+        {"kafka": {"bootstrap.servers": "kafka:9092", "plugin.library.paths": "/tmp/lib.so"}},
+        {"kafka": {"bootstrap.servers": 1}},
+        {"kafka": {"bootstrap.servers": "\ud800"}},
+        {"kafka": {"bootstrap.servers": "kafka:9092"}},
+        {"kafka": []},
+        {"channel_id": "../../dallas"},
+        {"channel_id": 5},
+        {"secret": "AAAA"},
+        {"headquarters_public_key": "A" * 43},
+        {"headquarters_public_key": "AAAA"},
+        {"partitions": "3"},
+        {"schema_registry_url": "file:///etc/passwd"},
+        {"prefix": "a b"},
+    ],
+)
+def test_content_that_no_token_of_ours_has_is_refused_with_one_sentence(changed: dict[str, Any]) -> None:
+    """Also with a valid checksum: above all properties of Kafka's client that do more than connect."""
+    content = json.dumps({**content_of(encode_token(TOKEN)), **changed}).encode()
+    with pytest.raises(TokenRefused, match="not made by tenten"):
+        decode_token(with_checksum(bytes([1]) + zlib.compress(content)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"garbage", zlib.compress(b"[" * 60_000), zlib.compress(b"[]"), zlib.compress(b"1")]
+)
+def test_garbage_with_a_valid_checksum_is_refused_with_one_sentence(body: bytes) -> None:
+    """Whatever is behind the checksum."""
+    with pytest.raises(TokenRefused, match="not made by tenten"):
+        decode_token(with_checksum(bytes([1]) + body))
 
 
 def test_token_expires() -> None:

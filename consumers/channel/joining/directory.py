@@ -20,18 +20,18 @@ _HEAD: Final = f"""\
 # It may hold a password: keep it readable for its owner only.
 """
 
+_LINES_FILE: Final = "kafka-password.toml"
+"""Beside a tenten.toml that was written by hand."""
 
-def prepare_directory(directory: Path, token: Token, database: str | None) -> Settings:
-    """The settings of the store, whose tenten.toml is written if there is none. Idempotent.
 
-    `database`: the address in a new file, None for a SQLite file beside it. An existing file keeps what it has; if it
-    was written here, it takes the new password of a newer token.
-    Raises: `JoinRefused` for a file that is not of this store; `SettingsError`; `OSError`.
+def existing_settings(directory: Path, token: Token) -> Settings | None:
+    """The settings of a store that has a tenten.toml; None without one. Changes nothing.
+
+    Raises: `JoinRefused` for a file that is not of this store; `SettingsError`.
     """
     file = directory.absolute() / FILE_NAME
     if not file.exists():
-        create_private_directory(file.parent)
-        _write(file, _content(token, database))
+        return None
     settings = load_settings(file)
     if token.channel_id not in settings.channels:
         others = ", ".join(settings.channels) or "no channel"
@@ -39,24 +39,56 @@ def prepare_directory(directory: Path, token: Token, database: str | None) -> Se
             f"{file} is not of the store {token.channel_id}, for which the token is, but of {others}: name an empty "
             "directory with --directory, or add the channel to the file"
         )
-    password = kafka_password(token.secret) if token.has_password else None
-    if password is not None and settings.kafka.get("sasl.password") != password:
-        _take_password(file, token, password)
-        settings = load_settings(file)
     return settings
 
 
-def _take_password(file: Path, token: Token, password: str) -> None:
-    text = file.read_text(encoding="utf-8")
-    if not text.startswith(_MARK):
+def create_settings(directory: Path, token: Token, database: str | None) -> Settings:
+    """The settings of a new store, whose tenten.toml is written.
+
+    `database`: the address, None for a SQLite file beside it. Raises: `SettingsError`; `OSError`.
+    """
+    file = directory.absolute() / FILE_NAME
+    create_private_directory(file.parent)
+    _write(file, _content(token, database))
+    return load_settings(file)
+
+
+def settings_to_join(directory: Path, settings: Settings, token: Token) -> Settings:
+    """The settings with which headquarters is asked: with the token's password at Kafka, which no file has yet.
+
+    Raises: `JoinRefused` for a file that was written by hand and lacks the password; then a private file beside it has
+    the two lines.
+    """
+    if not _has_new_password(settings, token):
+        return settings
+    file = directory.absolute() / FILE_NAME
+    if not _is_ours(file):
+        lines = file.with_name(_LINES_FILE)
+        _write(lines, {"kafka": {name: value for name, value in _kafka(token).items() if name.startswith("sasl.")}})
         raise JoinRefused(
-            f"the token has a new password for Kafka, and {file} was written by hand: write "
-            f'"sasl.username" = "{token.kafka["sasl.username"]}" and "sasl.password" = "{password}" under [kafka] '
-            "there, then run this again"
+            f'the token has a new password for Kafka, and {file} was written by hand: take over "sasl.username" and '
+            f'"sasl.password" under [kafka] from {lines}, delete that file, then run this again'
         )
-    document = tomllib.loads(text)
+    return settings.model_copy(update={"kafka": {**settings.kafka, **_kafka(token)}})
+
+
+def keep_password(directory: Path, settings: Settings, token: Token) -> None:
+    """Write the token's password into the tenten.toml: headquarters has accepted the token. Idempotent."""
+    if not _has_new_password(settings, token):
+        return
+    file = directory.absolute() / FILE_NAME
+    document = tomllib.loads(file.read_text(encoding="utf-8"))
     document["kafka"] = {**document.get("kafka", {}), **_kafka(token)}
     _write(file, document)
+
+
+def _has_new_password(settings: Settings, token: Token) -> bool:
+    return token.has_password and settings.kafka.get("sasl.password") != kafka_password(token.secret)
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether this program has written the file, so that it may write it again."""
+    return file.read_text(encoding="utf-8").startswith(_MARK)
 
 
 def _content(token: Token, database: str | None) -> dict[str, Any]:
@@ -80,7 +112,7 @@ def _kafka(token: Token) -> dict[str, str]:
 def _write(file: Path, document: Mapping[str, Any]) -> None:
     """Write the file as a whole, readable for its owner only: it is there completely or not at all."""
     text = _HEAD + "\n" + "\n".join(table_lines("", document)) + "\n"
-    new = file.with_name(f"{FILE_NAME}.new")
+    new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE), "w", encoding="utf-8") as out:
         out.write(text)

@@ -16,15 +16,19 @@ from confluent_kafka import KafkaException
 from sqlalchemy import Engine, select
 
 from tenten.consumers.channel.distribution.resync import Progress, resync
-from tenten.consumers.channel.joining.directory import prepare_directory
+from tenten.consumers.channel.joining.directory import (
+    create_settings,
+    existing_settings,
+    keep_password,
+    settings_to_join,
+)
 from tenten.consumers.channel.joining.exchange import ask_to_join
-from tenten.consumers.channel.joining.pending_key import LOAD, has_joined, pending_key, take_key
+from tenten.consumers.channel.joining.pending_key import LOAD, Attempt, attempt_with, pending_key, take_key
 from tenten.identity.store_identity import read_kid
 from tenten.identity.token import Token, check_expiry, decode_token
-from tenten.runtime.errors import JoinRefused, KafkaRefused
+from tenten.runtime.errors import JoinRefused, KafkaRefused, TokenRefused
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
-from tenten.runtime.settings.model import FILE_NAME
 from tenten.schemas.tables.channel import resync_requests
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import upgrade_channel
@@ -61,21 +65,22 @@ def join(
     """
     token = decode_token(text)
     name = token.channel_id
-    if not (directory / FILE_NAME).exists():
+    settings = existing_settings(directory, token)
+    if settings is None:
         check_expiry(token, datetime.now(UTC))
-    settings = prepare_directory(directory, token, database).for_channel(name)
+        settings = create_settings(directory, token, database)
     failpoint("join.after_configuration")
     engine = open_database(settings.channel(name).database)
     try:
         upgrade_channel(engine)
         failpoint("join.after_database")
         suspended = None
-        if has_joined(engine, token):
-            tell(f"{name} has joined with this token already")
-        else:
-            check_expiry(token, datetime.now(UTC))
-            suspended = _exchange(settings, engine, token, seconds_max, stop)
+        if _must_ask(engine, token):
+            suspended = _exchange(directory, settings, engine, token, seconds_max=seconds_max, stop=stop)
+            settings = existing_settings(directory, token) or settings
             tell(f"{name} has joined: headquarters knows its key")
+        else:
+            tell(f"{name} has joined with this token already")
         with consistent_view(engine) as connection:
             kid = read_kid(connection)
             request = select(resync_requests.c.reason).where(resync_requests.c.reason == LOAD)
@@ -83,16 +88,36 @@ def join(
         assert kid is not None  # stored when it joined
     finally:
         engine.dispose()
-    is_loaded = not must_load or resync(settings, name, progress, stop)
+    is_loaded = not must_load or resync(settings.for_channel(name), name, progress, stop)
     return Joined(channel_id=name, kid=kid, directory=directory.absolute(), is_loaded=is_loaded, suspended=suspended)
 
 
-def _exchange(settings: Settings, engine: Engine, token: Token, seconds_max: float, stop: Event) -> str | None:
+def _must_ask(engine: Engine, token: Token) -> bool:
+    """Whether headquarters must be asked; False if the store has joined with this token.
+
+    With a key for this token headquarters is asked also after the token's expiry: it may have accepted the key before.
+    Raises: `TokenRefused` for a token that has expired, or is older than the one with which the store has joined.
+    """
+    attempt = attempt_with(engine, token)
+    if attempt is Attempt.OUTDATED:
+        raise TokenRefused(
+            "the store has joined with a newer token since, and nothing was changed; for another key ask headquarters "
+            f"for a new token (`tenten channel rotate-key {token.channel_id}`)"
+        )
+    if attempt is Attempt.NEW:
+        check_expiry(token, datetime.now(UTC))
+    return attempt is not Attempt.JOINED
+
+
+def _exchange(
+    directory: Path, settings: Settings, engine: Engine, token: Token, *, seconds_max: float, stop: Event
+) -> str | None:
     """Have headquarters accept a key, and use it; why headquarters has suspended the channel, if it has."""
+    asking = settings_to_join(directory, settings, token).for_channel(token.channel_id)
     key = pending_key(engine, token)
     failpoint("join.after_key")
     try:
-        accepted = ask_to_join(settings, token, key, seconds_max, stop)
+        accepted = ask_to_join(asking, token, key, seconds_max, stop)
     except KafkaRefused as refusal:
         if not token.has_password:
             raise
@@ -100,11 +125,13 @@ def _exchange(settings: Settings, engine: Engine, token: Token, seconds_max: flo
             f"{refusal}. Perhaps a newer token has replaced this one: then join with the newest"
         ) from refusal
     except KafkaException as error:
-        address = settings.kafka.get("bootstrap.servers")
+        address = asking.kafka.get("bootstrap.servers")
         raise JoinRefused(
             f"Kafka at {address} does not answer: check the network, then run this command again, it continues"
         ) from error
     failpoint("join.after_answer")
+    # Before the key: once that is stored, this is not repeated.
+    keep_password(directory, settings, token)
     take_key(engine, token, key, *accepted)
     failpoint("join.after_identity")
     return accepted.settings.suspended

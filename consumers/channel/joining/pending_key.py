@@ -6,9 +6,10 @@ The store's current key, if it has one, stays in use meanwhile.
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Final
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, insert, select, update
 
 from tenten.identity.join_proof import NONCE_BYTES, token_id
 from tenten.identity.keys import KeyPair, new_key_pair
@@ -33,19 +34,36 @@ class PendingKey:
     """Names the attempt in headquarters' answer."""
 
 
-def has_joined(engine: Engine, token: Token) -> bool:
-    """Whether the store has joined with this token."""
+class Attempt(Enum):
+    """How far the store has come with a token."""
+
+    NEW = auto()
+    PENDING = auto()
+    """Its key is there, and headquarters may have accepted it."""
+    JOINED = auto()
+    OUTDATED = auto()
+    """The store has joined with a token that it had later."""
+
+
+def attempt_with(engine: Engine, token: Token) -> Attempt:
+    """How far the store has come with this token. Changes nothing."""
+    name = token_id(token.secret)
     with consistent_view(engine) as connection:
-        joined_at = select(joining.c.joined_at).where(joining.c.token_id == token_id(token.secret))
-        return connection.scalar(joined_at) is not None
+        rows = {row.token_id: row for row in connection.execute(select(joining))}
+    row = rows.get(name)
+    if row is None:
+        return Attempt.NEW
+    if any(other.joined_at is not None and other.started_at > row.started_at for other in rows.values()):
+        return Attempt.OUTDATED
+    return Attempt.PENDING if row.joined_at is None else Attempt.JOINED
 
 
 def pending_key(engine: Engine, token: Token) -> PendingKey:
-    """The key for this token, made at the first call. That of an earlier token is forgotten."""
+    """The key for this token, made at the first call. Those of other tokens stay."""
     name = token_id(token.secret)
+    own_row = select(joining).where(joining.c.token_id == name)
     with engine.begin() as connection:
-        connection.execute(delete(joining).where(joining.c.token_id != name))
-        row = connection.execute(select(joining)).first()
+        row = connection.execute(own_row).one_or_none()
         if row is None:
             pair = new_key_pair()
             values = {
@@ -56,7 +74,7 @@ def pending_key(engine: Engine, token: Token) -> PendingKey:
                 "started_at": datetime.now(UTC),
             }
             connection.execute(insert(joining).values(values))
-            row = connection.execute(select(joining)).one()
+            row = connection.execute(own_row).one()
     return PendingKey(pair=KeyPair(row.private_key, row.public_key), nonce=row.nonce)
 
 
@@ -71,7 +89,8 @@ def take_key(
     with engine.begin() as connection:
         write_identity(connection, key.pair, token.headquarters_public_key, now)
         store_channel_settings(connection, settings, position, now)
-        connection.execute(update(joining).values(joined_at=now, private_key=b""))
+        own_row = joining.c.token_id == token_id(token.secret)
+        connection.execute(update(joining).where(own_row).values(joined_at=now, private_key=b""))
         if connection.execute(select(positions.c.partition).limit(1)).first() is None:
             request = insert_into(connection, resync_requests).values(reason=LOAD, requested_at=now)
             connection.execute(request.on_conflict_do_nothing())

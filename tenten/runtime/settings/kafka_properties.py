@@ -35,6 +35,21 @@ _JAVA_ONLY: Final[Mapping[str, str]] = {
 Source: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
 """
 
+CONNECTION_PROPERTIES: Final = (
+    "bootstrap.servers",
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.endpoint.identification.algorithm",
+    "client.dns.lookup",
+    "broker.address.family",
+)
+"""How to reach Kafka: the only properties that a token may have, beside the user's name. Others could do more, such as
+load a library.
+"""
+
 _SECRET_WORDS: Final = ("password", "secret", "private.key", "key.pem", "oauthbearer.config")
 
 
