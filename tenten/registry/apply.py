@@ -1,14 +1,15 @@
 """Apply settings to headquarters' registry: all of them in one SQL transaction, one command at a time."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
 from tenten.registry.refusals import refuse_impossible
-from tenten.registry.tables import read_registry, registry_version, write_history, write_registry
-from tenten.registry.values import Differences, Registry, differences
+from tenten.registry.tables import end_identities, read_registry, registry_version, write_history, write_registry
+from tenten.registry.values import CHANNELS, Differences, Registry, differences
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import InputRejected
 from tenten.sql.engine import consistent_view
@@ -92,6 +93,8 @@ def _write(
         return
     now = datetime.now(UTC)
     write_registry(headquarters, wanted, changes, now)
+    ended = end_identities(headquarters, changes.removed_from(CHANNELS), now)
+    changes = replace(changes, changed=(*changes.changed, *ended))
     record_changes(headquarters, changes, operator=operator, source=source, now=now)
 
 

@@ -25,6 +25,7 @@ def refuse_impossible(
         *_narrowed_formats(headquarters, wanted, changes),
         *_removed_without_consent(headquarters, changes, to_remove),
         *_removed_with_customers(headquarters, changes),
+        *_removed_while_suspended(headquarters, changes),
         *(
             f"{name}: the file has it; delete it there if it is to be removed"
             for name in sorted(to_remove)
@@ -95,6 +96,19 @@ def _removed_with_customers(headquarters: Connection, changes: Differences) -> I
         if section == LEGAL_ENTITIES and headquarters.scalar(_HAS_CUSTOMERS, {"name": name}):
             yield f"{change.setting}: it has customers or sales orders, so it cannot be removed; add it to the file"
 
+
+def _removed_while_suspended(headquarters: Connection, changes: Differences) -> Iterator[str]:
+    """With the channel its suspension would go: added again, the channel would not be suspended."""
+    names = changes.removed_from(CHANNELS)
+    for name in headquarters.scalars(_SUSPENDED, {"channels": names}) if names else ():
+        yield f"{CHANNELS}.{name}: it is suspended; resume it first (`tenten channel resume {name}`)"
+
+
+_SUSPENDED: Final = text(
+    """
+    SELECT channel_id FROM channels WHERE suspended_at IS NOT NULL AND channel_id = ANY (:channels) ORDER BY channel_id
+    """
+)
 
 _FORMATS: Final = text(
     """

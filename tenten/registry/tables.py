@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import JSON, Connection, bindparam, delete, insert, select, text
 
-from tenten.registry.values import Differences, Entry, Registry, entry_of, table_of
+from tenten.registry.values import CHANNELS, Change, Differences, Entry, Registry, entry_of, table_of
 from tenten.schemas.tables.headquarters import channels, legal_entities, settings_history
 from tenten.sql.postgresql_driver import driver_cursor
 from tenten.sql.recordset import insert_document
@@ -69,6 +69,26 @@ def write_registry(headquarters: Connection, wanted: Registry, changes: Differen
         gone = names.removed(table.name)
         if gone:
             headquarters.execute(delete(table).where(column.in_(gone)))
+
+
+def end_identities(headquarters: Connection, names: Collection[str], now: datetime) -> tuple[Change, ...]:
+    """Revoke the keys of these channels, and withdraw their tokens; the changes for the history.
+
+    A channel of the same name that is added later begins without a key, and without an answer to joining stores.
+    """
+    if not names:
+        return ()
+    given = {"names": [*names], "now": now}
+    revoked = headquarters.execute(_REVOKE, given).all()
+    withdrawn = headquarters.execute(_WITHDRAW, given).all()
+    headquarters.execute(_FORGET_ANSWERS, given)
+    return (
+        *(Change(setting=f"{CHANNELS}.{row.channel_id}.key", before=row.kid, after=None) for row in revoked),
+        *(
+            Change(setting=f"{CHANNELS}.{row.channel_id}.token", before={"token": row.token_id}, after=None)
+            for row in withdrawn
+        ),
+    )
 
 
 def write_history(
@@ -168,3 +188,20 @@ _WRITE_SALES_ORDERS: Final = text(
     """
 )
 """As above."""
+
+_REVOKE: Final = text(
+    """
+    UPDATE channel_keys SET revoked_at = :now WHERE channel_id = ANY (:names) AND revoked_at IS NULL
+    RETURNING channel_id, kid
+    """
+)
+
+_WITHDRAW: Final = text(
+    """
+    UPDATE channel_tokens SET withdrawn_at = :now
+    WHERE channel_id = ANY (:names) AND used_at IS NULL AND withdrawn_at IS NULL
+    RETURNING channel_id, token_id
+    """
+)
+
+_FORGET_ANSWERS: Final = text("DELETE FROM join_answers WHERE channel_id = ANY (:names)")

@@ -65,6 +65,12 @@ class Differences:
         """The names of the settings by kind of change."""
         return {kind: [change.setting for change in changes] for kind, changes in self._by_kind()}
 
+    def removed_from(self, section: str) -> list[str]:
+        """The names of the entries of a section that are removed."""
+        return [
+            change.setting.removeprefix(f"{section}.") for change in self.removed if change.setting.startswith(section)
+        ]
+
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
         """All changes with their values, as the history keeps them."""
         return {kind: [asdict(change) for change in changes] for kind, changes in self._by_kind()}

@@ -102,4 +102,4 @@ def test_rubbish_is_skipped_and_a_store_joins(
     with reading(scene, hq.engine):
         wait_for(lambda: position(hq.engine) == 2 * len(rubbish) + len(flood) + 2, "the new record")
     # then
-    assert hq.judge(again) == ["joined"]
+    assert hq.judge(again, later=60) == ["joined"]

@@ -10,7 +10,7 @@ numbered all the same.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from threading import Event, Thread
 from types import TracebackType
@@ -21,7 +21,7 @@ from structlog import get_logger
 
 from tenten.avro.wire import Unreadable, WriterSchemas, check_record, check_value, contract
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
-from tenten.identity.join_requests import is_plausible, judge_requests
+from tenten.identity.join_requests import Alarm, is_plausible, judge_requests
 from tenten.kafka.assigned_reader import AssignedReader, Records
 from tenten.kafka.offsets import earliest_offsets
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
@@ -51,6 +51,28 @@ _LOG_SECONDS: Final = 60.0
 _STOP_SECONDS_MAX: Final = 30.0
 
 
+class Alarms:
+    """Logs tokens that came with another key: each at most once a minute."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+        """By the id of the token."""
+
+    def log(self, alarms: Sequence[Alarm], now: float) -> None:
+        """Log these alarms, unless their token was logged within a minute. `now`: seconds of the monotonic clock."""
+        self._logged_at = {name: at for name, at in self._logged_at.items() if now - at < _LOG_SECONDS}
+        for alarm in alarms:
+            if alarm.token_id not in self._logged_at:
+                self._logged_at[alarm.token_id] = now
+                log.error(
+                    "join_with_another_key",
+                    channel=alarm.channel_id,
+                    token=alarm.token_id,
+                    host=alarm.host,
+                    refused=alarm.refused,
+                )
+
+
 class JoinReader:
     """Reads and judges requests to join until the end of the block."""
 
@@ -61,6 +83,7 @@ class JoinReader:
         self._stop = Event()
         self._thread = Thread(target=self._run, name="joins", daemon=True)
         self._unreadable = self._unproven = 0
+        self._alarms = Alarms()
         self._logged_at = self._failure_logged_at = -_LOG_SECONDS
 
     def __enter__(self) -> Self:
@@ -121,8 +144,11 @@ class JoinReader:
             if requests:
                 lock_registry(headquarters)
                 own = ensure_headquarters_keys(headquarters)
-                self._unproven += judge_requests(headquarters, requests, own.private_key, datetime.now(UTC))
-                headquarters.execute(text(f"NOTIFY {SETTINGS_CHANNEL}"))
+                judged = judge_requests(headquarters, requests, own.private_key, datetime.now(UTC))
+                self._unproven += judged.unproven
+                if judged.has_stored:
+                    headquarters.execute(text(f"NOTIFY {SETTINGS_CHANNEL}"))
+                self._alarms.log(judged.alarms, time.monotonic())
             for partition, offset in next_offsets.items():
                 place = {"topic_id": topic.topic_id, "partition": partition, "next_offset": offset}
                 headquarters.execute(_MOVE, place)
