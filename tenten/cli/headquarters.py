@@ -90,7 +90,7 @@ def recover(context: typer.Context, json: Json = False, log_format: LogFormatOpt
         print_json(asdict(recovered))
         return
     fields = asdict(recovered)
-    print_fields((name, fields[name]) for name in fields if name not in ("conflicts", "holes"))
+    print_fields((name, fields[name]) for name in fields if name not in ("conflicts", "holes", "channels"))
     _report_losses(recovered)
     report("Headquarters' database is as recent as the topics: start headquarters")
 
@@ -100,6 +100,8 @@ def _report_losses(recovered: "Recovered") -> None:
     report(
         "On no topic, and lost since the backup: the audit of changes (customer_audit) and decisions about dead letters"
     )
+    if recovered.channels:
+        report(f"Keys or suspensions of {len(recovered.channels)} channels were taken back: `tenten settings history`")
     for hole in recovered.holes:
         report(f"No customer has {hole.first} to {hole.last} of {hole.legal_entity} ({hole.numbers} numbers)")
     for customer_id in recovered.conflicts:

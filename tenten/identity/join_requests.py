@@ -155,7 +155,11 @@ def _judge(headquarters: Connection, request: JoinRequest, token: Any, now: date
 def _is_usable(headquarters: Connection, token: Any, kid: str, now: datetime) -> bool:
     """Whether a store can join with this token and this key."""
     is_spent = token.used_at is not None or token.withdrawn_at is not None or now >= token.expires_at
-    return not is_spent and not headquarters.scalar(_IS_KNOWN_KEY, {"kid": kid})
+    if is_spent:
+        return False
+    valid = valid_key(headquarters, token.channel_id)
+    # The key may be valid already: a restored database has taken it back, and not that the token is used up.
+    return (valid is not None and valid.kid == kid) or not headquarters.scalar(_IS_KNOWN_KEY, {"kid": kid})
 
 
 def _accept(headquarters: Connection, request: JoinRequest, token: Any, kid: str, now: datetime) -> _Answer:

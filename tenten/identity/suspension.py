@@ -24,8 +24,7 @@ def suspend(engine: Engine, channel_id: str, reason: str, by: By) -> datetime:
         before = _suspension(headquarters, channel_id)
         since: datetime = before.suspended_at or datetime.now(UTC)
         if before.suspended_reason != reason:
-            _write(headquarters, channel_id, since, reason)
-            note_change(headquarters, f"{channel_id}.suspended", by, before=before.suspended_reason, after=reason)
+            change_suspension(headquarters, channel_id, since, reason, by)
         return since
 
 
@@ -35,17 +34,24 @@ def resume(engine: Engine, channel_id: str, by: By) -> bool:
         before = _suspension(headquarters, channel_id)
         if before.suspended_at is None:
             return False
-        _write(headquarters, channel_id, None, None)
-        note_change(headquarters, f"{channel_id}.suspended", by, before=before.suspended_reason, after=None)
+        change_suspension(headquarters, channel_id, None, None, by)
         return True
+
+
+def change_suspension(
+    headquarters: Connection, channel_id: str, since: datetime | None, reason: str | None, by: By
+) -> None:
+    """Begin a suspension, give it another reason, or end it (both None), with its entry in the history.
+
+    In a transaction that has the lock of the registry.
+    """
+    before = _suspension(headquarters, channel_id).suspended_reason
+    row = update(channels).where(channels.c.channel_id == channel_id)
+    headquarters.execute(row.values(suspended_at=since, suspended_reason=reason))
+    note_acceptance(headquarters, channel_id)
+    note_change(headquarters, f"{channel_id}.suspended", by, before=before, after=reason)
 
 
 def _suspension(headquarters: Connection, channel_id: str) -> Any:
     columns = select(channels.c.suspended_at, channels.c.suspended_reason)
     return headquarters.execute(columns.where(channels.c.channel_id == channel_id)).one()
-
-
-def _write(headquarters: Connection, channel_id: str, at: datetime | None, reason: str | None) -> None:
-    row = update(channels).where(channels.c.channel_id == channel_id)
-    headquarters.execute(row.values(suspended_at=at, suspended_reason=reason))
-    note_acceptance(headquarters, channel_id)

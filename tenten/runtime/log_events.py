@@ -317,6 +317,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("channel",),
         meaning="The suspension has ended: the relay sends what was kept, and again what was sent meanwhile.",
     ),
+    "acceptance_taken_back": LogEvent(
+        level="warning",
+        fields=("count", "channels"),
+        meaning="Headquarters' database lacked keys or suspensions of these channels that it had published: it was "
+        "restored from a backup. It has them again, and keys that they had replaced are revoked.",
+    ),
     "key_not_accepted": LogEvent(
         level="error",
         fields=("channel", "kid", "accepted"),

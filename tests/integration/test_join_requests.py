@@ -138,6 +138,18 @@ def test_store_with_the_token_joins_and_the_history_says_who_and_from_where(hq: 
     assert secret not in bytes(row.verifier)
 
 
+def test_request_whose_key_is_valid_already_uses_up_its_token(hq: Headquarters) -> None:
+    """As after a restore: the key was taken back from what was published, and the token does not count as used."""
+    secret = hq.token()
+    first = request(secret)
+    with hq.engine.begin() as headquarters:
+        key, now = first.public_key, datetime.now(UTC)
+        add_channel_key(headquarters, "houston", key, operator=None, source="published settings", now=now)
+    assert hq.judge(first) == ["joined"]
+    assert hq.used(secret) == (True, 0)
+    assert hq.kid() == kid(first.public_key)
+
+
 def test_another_key_under_a_used_token_is_refused_counted_and_changes_nothing(
     hq: Headquarters, capsys: pytest.CaptureFixture[str]
 ) -> None:

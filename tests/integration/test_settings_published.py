@@ -7,31 +7,38 @@ from threading import Event
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Producer
 from sqlalchemy import Engine
 
-from tenten.avro.wire import contract
+from tenten.avro.wire import contract, encode
 from tenten.consumers.channel import loop
 from tenten.consumers.headquarters.customers import held_touches, registrar, settings_publisher
 from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
-from tenten.identity.channel_keys import add_channel_key
+from tenten.identity.channel_changes import By
+from tenten.identity.channel_keys import add_channel_key, read_channel_keys, revoke_channel_key
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.identity.keys import new_key_pair
+from tenten.identity.signing import RecordSigner
+from tenten.identity.suspension import resume, suspend
+from tenten.kafka.client_config import producer_configuration
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_exists
 from tenten.producers import OpenChannel, open_channel
 from tenten.runtime.errors import TransactionFailed
 from tenten.runtime.settings import Channel
+from tenten.schemas.messages import ChannelSettings, LegalEntitySettings, to_avro
 from tenten.schemas.topics import CHANNEL_SETTINGS
 from tenten.sql.engine import open_database
 from tests.databases import channel_tables
 from tests.faults.traffic import Store
 from tests.forked import run_to_failpoint
+from tests.restores import back_up, restore
 from tests.scenes import LEGAL_ENTITY_BY_CHANNEL, Scene
 from tests.settings_file import channel
 from tests.threads import Worker
 from tests.waiting import wait_for
 
 NOT_STOPPED = Event()
+BY = By(source="test")
 
 
 @pytest.fixture
@@ -51,6 +58,15 @@ def publishing(scene: Scene, engine: Engine) -> Iterator[SettingsPublisher]:
         yield publisher
     finally:
         publisher.close()
+
+
+def has_begun(publisher: SettingsPublisher) -> bool:
+    """Begin, as the registrar does again after an error."""
+    try:
+        publisher.begin()
+    except KafkaException:
+        return False
+    return True
 
 
 def published(scene: Scene, count: int) -> list[tuple[str, dict[str, Any] | None]]:
@@ -171,13 +187,92 @@ def test_next_publisher_sends_only_what_the_topic_lacks(scene: Scene, engine: En
         wait_for(lambda: not topic_exists(scene.settings, name), "the deletion")
         apply_topics(scene.settings)
         assert publisher.was_recreated()
-        publisher.begin()
+        wait_for(lambda: has_begun(publisher), "leaders of the new topic")
         assert publisher.publish(NOT_STOPPED) == 3
     assert [value and value["legal_entity"]["language"] for _, value in published(scene, 3)] == [
         "en-US",
         "en-US",
         "de-AT",
     ]
+
+
+def test_restored_database_takes_back_keys_and_suspensions_before_anything_is_published(
+    scene: Scene, engine: Engine
+) -> None:
+    """A store that has joined since, another key, a revoked one, a suspension and its end; from its own records."""
+    # given
+    suspend(engine, "munich", "stolen", BY)
+    of_houston, of_munich = add_key(engine, "houston"), add_key(engine, "munich")
+    engine.dispose()
+    backup = back_up(scene.url)
+    new_of_houston, of_dallas = add_key(engine, "houston"), add_key(engine, "dallas")
+    with engine.begin() as headquarters:
+        revoke_channel_key(headquarters, "munich", operator=None, source="test", now=datetime.now(UTC))
+    resume(engine, "munich", BY)
+    suspend(engine, "dallas", "stolen", BY)
+    with publishing(scene, engine) as publisher:
+        publisher.publish(NOT_STOPPED)
+    forge(scene, engine, "austin")
+    # when
+    engine.dispose()
+    restore(scene.url, backup)
+    with publishing(scene, engine) as publisher:
+        # then
+        expected = {"houston": new_of_houston, "dallas": of_dallas}
+        assert valid_keys(engine) == expected
+        suspended = scene.query("SELECT channel_id, suspended_reason FROM channels WHERE suspended_at IS NOT NULL")
+        assert suspended == [{"channel_id": "dallas", "suspended_reason": "stolen"}]
+        known = {row["kid"] for row in scene.query("SELECT kid FROM channel_keys")}
+        assert known == {of_houston, of_munich, new_of_houston, of_dallas}
+        changes = scene.query("SELECT change_id FROM settings_history WHERE source = 'published settings'")
+        assert len(changes) == 5
+        assert publisher.publish(NOT_STOPPED) == 4
+    # when: nothing is lacking
+    with publishing(scene, engine) as publisher:
+        assert publisher.publish(NOT_STOPPED) == 0
+    # when: what the database has changed since is newer than what was published
+    resume(engine, "dallas", BY)
+    with engine.begin() as headquarters:
+        revoke_channel_key(headquarters, "dallas", operator=None, source="test", now=datetime.now(UTC))
+    with publishing(scene, engine):
+        pass
+    # then
+    assert valid_keys(engine) == {"houston": new_of_houston}
+    assert scene.query("SELECT channel_id FROM channels WHERE suspended_at IS NOT NULL") == []
+
+
+def add_key(engine: Engine, channel_id: str) -> str:
+    """Give a channel a new key; its id."""
+    with engine.begin() as headquarters:
+        public_key, now = new_key_pair().public_key, datetime.now(UTC)
+        return add_channel_key(headquarters, channel_id, public_key, operator=None, source="test", now=now).kid
+
+
+def valid_keys(engine: Engine) -> dict[str, str]:
+    """The ids of the valid keys, by channel."""
+    with engine.connect() as headquarters:
+        return {key.channel_id: key.kid for key in read_channel_keys(headquarters) if key.revoked_at is None}
+
+
+def forge(scene: Scene, engine: Engine, channel_id: str) -> None:
+    """Publish settings with a key as headquarters does, signed by somebody else who knows the id of its key."""
+    with engine.begin() as headquarters:
+        own = ensure_headquarters_keys(headquarters)
+    signer = RecordSigner.of_headquarters(new_key_pair())
+    signer.kid = RecordSigner.of_headquarters(own).kid
+    settings = ChannelSettings(
+        channel_id=channel_id,
+        version=1_000,
+        published_at=datetime.now(UTC),
+        legal_entity=LegalEntitySettings(name="usrt", country="US", currency="USD", language="en-US"),
+        public_key=new_key_pair().public_key,
+    )
+    schema = contract("ChannelSettings")
+    value = encode(schema, to_avro(settings), schema.header)
+    producer = Producer(producer_configuration(scene.settings))
+    headers = signer.headers("channel-settings", channel_id.encode(), value)
+    producer.produce(scene.settings.topic(CHANNEL_SETTINGS), value, channel_id, headers=headers)
+    assert producer.flush(60) == 0
 
 
 def test_publisher_that_was_frozen_cannot_overwrite_its_successor(scene: Scene, engine: Engine) -> None:

@@ -4,9 +4,11 @@ Real broker, real databases, real workers.
 """
 
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,12 +16,16 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from sqlalchemy import Engine
 
+from tenten.avro.wire import contract
 from tenten.consumers.headquarters.customers import republish as republishing
 from tenten.consumers.headquarters.customers import scheduled_verification
 from tenten.consumers.headquarters.customers import verify as verifying
 from tenten.consumers.headquarters.customers.republish import Republished, republish
+from tenten.consumers.headquarters.customers.settings_publisher import SettingsPublisher
 from tenten.consumers.headquarters.customers.verify import Differences, verify
 from tenten.consumers.headquarters.recovery.recover import Recovered, recover
+from tenten.identity.channel_keys import add_channel_key
+from tenten.identity.keys import new_key_pair
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.topic_status import read_topic_status
 from tenten.kafka.topics_admin import admin_client, topic_ids
@@ -310,11 +316,25 @@ def sales_orders(scene: Scene) -> dict[Any, str]:
     return {row["transaction_id"]: row["sales_order"] for row in scene.tables().sales.orders}
 
 
+def _published_key(scene: Scene, channel_id: str) -> str:
+    """Give a channel a key, and publish it; its id."""
+    with database_of(scene) as engine:
+        with engine.begin() as headquarters:
+            public_key, now = new_key_pair().public_key, datetime.now(UTC)
+            key = add_channel_key(headquarters, channel_id, public_key, operator=None, source="test", now=now)
+        publisher = SettingsPublisher(scene.settings, engine, contract("ChannelSettings").header)
+        publisher.begin()
+        publisher.publish(threading.Event())
+        publisher.close()
+    return key.kid
+
+
 def test_restored_database_is_recovered(scene: Scene, houston: Store, munich: Store) -> None:
     """Numbers, versions, erasures, rejections, sales orders: what was told before the accident stands after it."""
     # given
     backup, told = trade(scene, houston, munich)
     before = scene.tables()
+    key = _published_key(scene, "dallas")
 
     # when
     restore(scene.url, backup)
@@ -334,6 +354,8 @@ def test_restored_database_is_recovered(scene: Scene, houston: Store, munich: St
     result = recovered(scene)
     # then
     assert (result.conflicts, result.holes, result.expired, result.orders_without_record) == ((), (), 0, 0)
+    # An interrupted recovery has taken it back already.
+    assert scene.query("SELECT channel_id, kid FROM channel_keys") == [{"channel_id": "dallas", "kid": key}]
     after = scene.tables()
     assert _known(after.customers) == _known(before.customers)
     assert _logged(after.log) == _logged(before.log)

@@ -76,15 +76,14 @@ class Registrar:
         return False
 
     def _work(self, listener: CommitListener, retry: Retry, stop: Event) -> None:
-        with (
-            closing(SettingsPublisher(self.settings, self.engine, self.header)) as publisher,
-            JoinReader(self.settings, self.engine, self.writers),
-        ):
+        with closing(SettingsPublisher(self.settings, self.engine, self.header)) as publisher:
+            # Before requests to join are judged: a restored database takes back keys that it lacks.
             publisher.begin()
-            while not stop.is_set():
-                # Also the answers to requests to join, which their reader has stored.
-                publisher.publish(stop)
-                retry.recovered()
-                look_at = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)
-                if not listener.wait(look_at - time.monotonic(), stop) and publisher.was_recreated():
-                    publisher.begin()
+            with JoinReader(self.settings, self.engine, self.writers):
+                while not stop.is_set():
+                    # Also the answers to requests to join, which their reader has stored.
+                    publisher.publish(stop)
+                    retry.recovered()
+                    look_at = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)
+                    if not listener.wait(look_at - time.monotonic(), stop) and publisher.was_recreated():
+                        publisher.begin()

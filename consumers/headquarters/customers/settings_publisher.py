@@ -1,22 +1,24 @@
 """Publish the settings of channels on `channel-settings`: each record whose content has changed since it was published.
 
 What is published is compared with the topic itself: after a crash, a restored database or a recreated topic the next
-publisher finds exactly the differences. Each record has a mark of its content in a header, so that nothing is decoded.
+publisher finds exactly the differences. Each record has a mark of its content in a header, so that only what differs is
+decoded: before a publisher overwrites it, keys and suspensions that the database lacks are taken back. Headquarters
+signs these records, so that it believes nobody else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from threading import Event
 from typing import Final
 
-from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.wire import contract, encode
-from tenten.kafka.client_config import consumer_configuration, producer_configuration
-from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
-from tenten.kafka.records import headers_of, read_until
+from tenten.consumers.headquarters.published_settings import MARK_HEADER, read_published, take_back_acceptance
+from tenten.identity.headquarters_keys import ensure_headquarters_keys
+from tenten.identity.signing import RecordSigner
+from tenten.kafka.client_config import producer_configuration
 from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.kafka.transactional_producer import TransactionalProducer
 from tenten.registry.channel_records import read_marked_settings, settings_marks
@@ -31,9 +33,6 @@ log = get_logger(__name__)
 
 RECORDS_MAX: Final = 500
 """The most records of one transaction."""
-
-MARK_HEADER: Final = "mark"
-"""The header with the mark of the content."""
 
 
 class SettingsPublisher:
@@ -52,14 +51,25 @@ class SettingsPublisher:
             "registrar", producer_configuration(settings), lambda: f"{settings.prefix}headquarters-registrar"
         )
         self._topic: TopicInfo | None = None
+        self._signer: RecordSigner | None = None
         self._published: dict[str, str] = {}
         """The mark of the newest record of each channel."""
 
     def begin(self) -> None:
-        """Lock out earlier publishers, and read what is published. Raises: `KafkaRefused`, `KafkaException`."""
+        """Lock out earlier publishers, read what is published, and take back from it what the database lacks.
+
+        Raises: `KafkaRefused`, `KafkaException`; errors of the database.
+        """
         self._producer.ready()
         self._topic = topic_ids(self._settings, [self._name])[self._name]
-        self._published = _read_marks(self._settings, self._name, self._topic.partitions)
+        published = read_published(self._settings, self._topic.partitions)
+        with consistent_view(self._engine) as headquarters:
+            marks = settings_marks(headquarters)
+        different = [record for record in published if record.mark != self._full(marks.get(record.channel_id))]
+        take_back_acceptance(self._settings, self._engine, different)
+        with self._engine.begin() as headquarters:
+            self._signer = RecordSigner.of_headquarters(ensure_headquarters_keys(headquarters))
+        self._published = {record.channel_id: record.mark for record in published}
 
     def close(self) -> None:
         """Discard the producer. Idempotent."""
@@ -92,11 +102,13 @@ class SettingsPublisher:
     def _publish(self, names: Sequence[str]) -> int:
         with consistent_view(self._engine) as headquarters:
             found = list(read_marked_settings(headquarters, names, datetime.now(UTC), checks_keys=self._checks_keys))
-        schema = contract(CHANNEL_SETTINGS.value)
+        schema, signer = contract(CHANNEL_SETTINGS.value), self._signer
+        assert signer is not None  # set by `begin`
         with self._producer.records() as out:
             for channel, mark in found:
-                value = encode(schema, to_avro(channel), self._header)
-                out.send(self._name, channel.channel_id.encode(), value, [(MARK_HEADER, self._full(mark))])
+                key, value = channel.channel_id.encode(), encode(schema, to_avro(channel), self._header)
+                signed = signer.headers(CHANNEL_SETTINGS.name, key, value)
+                out.send(self._name, key, value, [(MARK_HEADER, self._full(mark)), *signed])
         self._published.update({channel.channel_id: self._full(mark) for channel, mark in found})
         failpoint("registrar.after_batch")
         return len(found)
@@ -108,30 +120,10 @@ class SettingsPublisher:
         for name in names:
             del self._published[name]
 
-    def _full(self, mark: str) -> str:
+    def _full(self, mark: str | None) -> str:
         return f"{self._release}-{mark}{'' if self._checks_keys else '-unchecked'}"
 
 
 def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
     for first in range(0, len(names), RECORDS_MAX):
         yield names[first : first + RECORDS_MAX]
-
-
-def _read_marks(settings: Settings, name: str, partitions: int) -> dict[str, str]:
-    """The mark of the newest record of each channel; channels that were removed are left out."""
-    starts, ends = earliest_offsets(settings, name, partitions), last_stable_offsets(settings, name, partitions)
-    options = {"group.id": settings.reader_group(), "auto.offset.reset": "error", "enable.partition.eof": True}
-    consumer = Consumer(consumer_configuration(settings, **options))
-    marks: dict[str, str] = {}
-    try:
-        consumer.assign([TopicPartition(name, partition, offset) for partition, offset in starts.items()])
-        for message in read_until(consumer, starts, ends):
-            channel_id = (message.key() or b"").decode(errors="replace")
-            headers: Mapping[str, bytes | None] = dict(headers_of(message))
-            if message.value() is None:
-                marks.pop(channel_id, None)
-            else:
-                marks[channel_id] = (headers.get(MARK_HEADER) or b"").decode(errors="replace")
-    finally:
-        consumer.close()
-    return marks

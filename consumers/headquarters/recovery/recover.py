@@ -1,9 +1,9 @@
 """Bring a restored, older database of headquarters to what its topics prove, so that the workers can go on.
 
-In this order: erased customers (they stay erased, and their numbers used), customers, the log of what stores were told,
-number sequences, orders and sales. Then the group of the customers worker reads its input again from where the database
-stands: with the log, every event that was decided before is a repeat, and gets the same reply again. Events that were
-decided in the database and never told are new.
+In this order: keys and suspensions of channels, erased customers (they stay erased, and their numbers used), customers,
+the log of what stores were told, number sequences, orders and sales. Then the group of the customers worker reads its
+input again from where the database stands: with the log, every event that was decided before is a repeat, and gets the
+same reply again. Events that were decided in the database and never told are new.
 
 Runs alone. Every step is idempotent: an interrupted recovery is run again, and no worker starts before it has ended. On
 a database that has lost nothing it changes nothing.
@@ -19,6 +19,7 @@ from tenten.consumers.headquarters.alone import alone
 from tenten.consumers.headquarters.customers.run import GROUP as CUSTOMERS_GROUP
 from tenten.consumers.headquarters.input_positions import read_input, set_back
 from tenten.consumers.headquarters.newest_outputs import accept_outputs
+from tenten.consumers.headquarters.published_settings import read_published, take_back_acceptance
 from tenten.consumers.headquarters.recovery.decided_events import forget_decided_held_events, log_decided_events
 from tenten.consumers.headquarters.recovery.lost_customers import recover_customers
 from tenten.consumers.headquarters.recovery.lost_events import recover_events
@@ -27,8 +28,9 @@ from tenten.consumers.headquarters.recovery.sequences import Hole, advance_seque
 from tenten.consumers.headquarters.recovery.topic_batches import Progress
 from tenten.consumers.headquarters.transactions.run import GROUP as TRANSACTIONS_GROUP
 from tenten.consumers.headquarters.unfinished_commands import RECOVER, begin_command, end_command
+from tenten.kafka.topics_admin import topic_exists, topic_ids
 from tenten.runtime.settings import Settings
-from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS
+from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_SETTINGS, RETAIL_TRANSACTIONS
 
 log = get_logger(__name__)
 
@@ -57,6 +59,17 @@ class Recovered:
     """Customers of the topic that were left out: another customer of the database has their account number."""
     holes: tuple[Hole, ...]
     """Numbers that no customer has, in sequences that promise to have no gap."""
+    channels: tuple[str, ...]
+    """Channels whose keys or suspensions were taken back."""
+
+
+def _take_back_acceptance(settings: Settings, engine: Engine) -> list[str]:
+    """Take back keys and suspensions from `channel-settings`, which an earlier headquarters may not have."""
+    name = settings.topic(CHANNEL_SETTINGS)
+    if not topic_exists(settings, name):
+        return []
+    published = read_published(settings, topic_ids(settings, [name])[name].partitions)
+    return take_back_acceptance(settings, engine, published)
 
 
 def recover(settings: Settings, engine: Engine, progress: Progress = lambda *_: None) -> Recovered:
@@ -68,6 +81,7 @@ def recover(settings: Settings, engine: Engine, progress: Progress = lambda *_: 
     with alone(settings, engine, GROUPS):
         with engine.begin() as headquarters:
             begin_command(headquarters, RECOVER)
+        channels = _take_back_acceptance(settings, engine)
         events_input = read_input(settings, engine, CUSTOMERS_GROUP, ASYNC_CUSTOMERS)
         sales_input = read_input(settings, engine, TRANSACTIONS_GROUP, RETAIL_TRANSACTIONS)
         customers = recover_customers(settings, engine, progress)
@@ -94,6 +108,7 @@ def recover(settings: Settings, engine: Engine, progress: Progress = lambda *_: 
         orders_without_record=len(transactions.without_record),
         conflicts=tuple(sorted(customers.conflicts)),
         holes=tuple(holes),
+        channels=tuple(channels),
     )
     log.info(
         "recovered",
