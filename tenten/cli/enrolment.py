@@ -10,9 +10,11 @@ import typer
 
 from tenten.cli.options import ChannelArgument, Json, Operator, examples
 from tenten.cli.output import print_json, print_line, report
-from tenten.cli.wiring import headquarters_engine
+from tenten.cli.wiring import configured_without_options, headquarters_engine
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin._scram import ScramMechanism
+
     from tenten.runtime.settings import Settings
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -131,28 +133,37 @@ def _make_token(
     source = "channel rotate-key" if rotates else "channel enroll"
     with headquarters_engine(context) as (settings, engine):
         is_ours = check_enrolment(engine, name, rotates=rotates)
+        _check_user(context, settings, name)
         with engine.begin() as headquarters:
             own_key = ensure_headquarters_keys(headquarters)
         properties, secret = store_properties(settings), os.urandom(_SECRET_BYTES)
         must_set = new_password or (is_ours and not rotates)
-        has_password = _make_user(settings, name, properties, secret, must_set=must_set)
-        new = NewToken(channel_id=name, secret=secret, has_password=has_password, expires_at=expires_at)
-        token_id = store_token(engine, new, By(source=source, operator=operator), rotates=rotates)
-    token = encode_token(
-        Token(
-            channel_id=name,
-            secret=secret,
-            headquarters_public_key=own_key.public_key,
-            expires_at=expires_at,
-            kafka={**properties, "sasl.username": name} if has_password else properties,
-            has_password=has_password,
-            prefix=settings.prefix,
-            partitions=None
-            if settings.partitions == Settings.model_fields["partitions"].default
-            else settings.partitions,
-            schema_registry_url=_without_user(settings.schema_registry_url),
+        mechanism = _mechanism(settings, name, properties, must_set=must_set)
+        has_password = mechanism is not None
+        token = encode_token(
+            Token(
+                channel_id=name,
+                secret=secret,
+                headquarters_public_key=own_key.public_key,
+                expires_at=expires_at,
+                kafka={**properties, "sasl.username": name} if has_password else properties,
+                has_password=has_password,
+                prefix=settings.prefix,
+                partitions=None
+                if settings.partitions == Settings.model_fields["partitions"].default
+                else settings.partitions,
+                schema_registry_url=_without_user(settings.schema_registry_url),
+            )
         )
-    )
+
+        def make_user() -> None:
+            if mechanism is not None:
+                _make_user(settings, name, secret, mechanism)
+
+        new = NewToken(channel_id=name, secret=secret, has_password=has_password, expires_at=expires_at)
+        by = By(source=source, operator=operator)
+        # The password comes last: an earlier one ends with it.
+        token_id = store_token(engine, new, by, rotates=rotates, last=make_user)
     if json:
         print_json({"channel_id": name, "token": token, "token_id": token_id, "expires_at": expires_at})
         return
@@ -162,16 +173,31 @@ def _make_token(
     print_line(f"tenten store join {token}")
 
 
-def _make_user(
-    settings: "Settings", name: str, properties: Mapping[str, str], secret: bytes, *, must_set: bool
-) -> bool:
-    """Create the store's user at Kafka where stores log in with SCRAM, with its privileges; whether its password is the
-    one that follows from the secret. An existing user keeps its password, unless it `must_set`.
+def _check_user(context: typer.Context, settings: "Settings", name: str) -> None:
+    """Refuse a channel whose user at Kafka would be one of headquarters': its password would end.
 
-    Raises: `TentenError`, `KafkaException`.
+    Raises: `TentenError`.
     """
-    from tenten.identity.join_proof import kafka_password
-    from tenten.kafka.store_connection import has_user, scram_mechanism, set_password
+    from tenten.runtime.errors import TentenError
+
+    # With --kafka the administrator's properties hide those of headquarters' workers.
+    if name in {found.kafka.get("sasl.username") for found in (settings, configured_without_options(context))}:
+        raise TentenError(
+            f"{name} is the user with which headquarters itself logs in at Kafka: give headquarters a user of another "
+            "name, or the channel"
+        )
+
+
+def _mechanism(
+    settings: "Settings", name: str, properties: Mapping[str, str], *, must_set: bool
+) -> "ScramMechanism | None":
+    """The mechanism for which the store's user is to get the password that follows from the secret; None if it gets
+    none. An existing user keeps its password, unless it `must_set`. Changes nothing.
+
+    Raises: `SettingsError` for a name that a user of headquarters has; `KafkaRefused`, `KafkaException`.
+    """
+    from tenten.kafka.acls import users
+    from tenten.kafka.store_connection import has_user, scram_mechanism
     from tenten.runtime.errors import KafkaRefused
 
     mechanism = scram_mechanism(properties)
@@ -180,19 +206,38 @@ def _make_user(
             report(
                 "Stores log in at Kafka in a way for which tenten cannot make a user: add it to the store's tenten.toml"
             )
-        return False
+        return None
+    users(settings, [name], only_channels=True)
     try:
         if not must_set and has_user(settings, name, mechanism):
             report(f"Kafka has the user {name} already: its password stays (--new-password changes it)")
-            return False
+            return None
+    except KafkaRefused as refusal:
+        raise KafkaRefused(_not_created(name, refusal)) from refusal
+    return mechanism
+
+
+def _make_user(settings: "Settings", name: str, secret: bytes, mechanism: "ScramMechanism") -> None:
+    """Give the user its privileges, and then the password that follows from the secret.
+
+    Raises: `KafkaRefused`, `KafkaException`.
+    """
+    from tenten.identity.join_proof import kafka_password
+    from tenten.kafka.store_connection import set_password
+    from tenten.runtime.errors import KafkaRefused
+
+    try:
+        _grant(settings, name)
         set_password(settings, name, mechanism, kafka_password(secret))
     except KafkaRefused as refusal:
-        raise KafkaRefused(
-            f"the user {name} cannot be created at Kafka ({refusal}): give the properties of Kafka's administrator "
-            "with --kafka"
-        ) from refusal
-    _grant(settings, name)
-    return True
+        raise KafkaRefused(_not_created(name, refusal)) from refusal
+
+
+def _not_created(name: str, refusal: Exception) -> str:
+    return (
+        f"the user {name} cannot be created at Kafka ({refusal}): give the properties of Kafka's administrator with "
+        "--kafka"
+    )
 
 
 def _grant(settings: "Settings", name: str) -> None:

@@ -27,6 +27,13 @@ def configured(context: typer.Context) -> "Settings":
     return load_settings(options.config, options.kafka)
 
 
+def configured_without_options(context: typer.Context) -> "Settings":
+    """The same without the options of `--kafka`. Raises: `SettingsError`."""
+    from tenten.runtime.settings import load_settings
+
+    return load_settings(everywhere(context).config)
+
+
 def connected(context: typer.Context) -> "Settings":
     """The same, with the running local servers of the `data` directory for a broker or database that is not configured.
 

@@ -1,5 +1,6 @@
 """Tokens in headquarters' database: made for a channel, used once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,10 +39,11 @@ def check_enrolment(engine: Engine, channel_id: str, *, rotates: bool) -> bool:
         return bool(headquarters.scalar(select(exists().where(*with_password))))
 
 
-def store_token(engine: Engine, token: NewToken, by: By, *, rotates: bool) -> str:
+def store_token(engine: Engine, token: NewToken, by: By, *, rotates: bool, last: Callable[[], None]) -> str:
     """Store what is needed to check the token, not its secret; its id. Earlier unused tokens are withdrawn.
 
-    Raises: as `changing_channel` and `check_enrolment`.
+    `last` is called when everything has been checked and written, before the commit: if it fails nothing is stored.
+    Raises: as `changing_channel` and `check_enrolment`, and what `last` raises.
     """
     now, name, host = datetime.now(UTC), token_id(token.secret), this_host()
     with changing_channel(engine, token.channel_id, by) as headquarters:
@@ -65,6 +67,7 @@ def store_token(engine: Engine, token: NewToken, by: By, *, rotates: bool) -> st
         headquarters.execute(insert(channel_tokens).values(row))
         made = {"token": name, "expires_at": token.expires_at.isoformat(timespec="seconds"), "from": host}
         note_change(headquarters, f"{token.channel_id}.token", by, before=None, after=made)
+        last()
     return name
 
 

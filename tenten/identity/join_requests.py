@@ -195,7 +195,7 @@ def _judge_again(headquarters: Connection, request: JoinRequest, kid: str, now: 
 def _refusal(channel: str, token: Any, now: datetime) -> _Answer:
     """The answer to a token that was not used, and to a key that was."""
     if token.withdrawn_at is not None:
-        text = "headquarters has withdrawn this token since, or made a newer one: join with the newest one"
+        text = "headquarters has withdrawn this token, as it does when it makes a newer token: join with the newest one"
         return _Answer(outcome=JoinOutcome.WITHDRAWN, text=text)
     if now >= token.expires_at:
         text = f"this token expired at {_minute(token.expires_at)} by headquarters' clock: {_new_token(channel)}"

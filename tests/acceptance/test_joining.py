@@ -177,6 +177,8 @@ def test_each_failure_is_one_sentence(company: Tenten, tmp_path: Path, headquart
         # And at headquarters
         assert "has joined already" in refused(company.run("channel", "enroll", "houston"))
         assert "has not joined yet" in refused(company.run("channel", "rotate-key", "dallas"))
+        own = company.run("channel", "enroll", "dallas", "--kafka", "sasl.username=dallas")
+        assert "with which headquarters itself logs in" in refused(own)
         assert company.run("channel", "enroll", "boston").code == 2
         assert company.run("channel", "enroll", "dallas", "--expires", "31d").code == 2
         # The store that has joined continues: the same command again is no failure.

@@ -1,7 +1,7 @@
 """Headquarters judges requests to join: who has the token, once, and nobody else."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +21,7 @@ from tenten.identity.suspension import resume, suspend
 from tenten.registry.apply import apply_registry
 from tenten.registry.history import list_history
 from tenten.registry.values import Registry, registry_of_settings
-from tenten.runtime.errors import KeyNotAccepted, SettingsError, TentenError
+from tenten.runtime.errors import KafkaRefused, KeyNotAccepted, SettingsError, TentenError
 from tenten.runtime.settings import load_settings
 from tenten.schemas.messages import HEADQUARTERS, JoinRequest
 from tenten.schemas.tables.headquarters import channel_keys, channel_tokens, channels, join_answers
@@ -41,11 +41,18 @@ class Headquarters:
     judged: Judged | None = None
     """What became of the last requests."""
 
-    def token(self, channel_id: str = "houston", *, rotates: bool = False, seconds: float = 3_600) -> bytes:
+    def token(
+        self,
+        channel_id: str = "houston",
+        *,
+        rotates: bool = False,
+        seconds: float = 3_600,
+        last: Callable[[], None] = lambda: None,
+    ) -> bytes:
         """Make a token; its secret."""
         secret, expires_at = os.urandom(32), datetime.now(UTC) + timedelta(seconds=seconds)
         new = NewToken(channel_id=channel_id, secret=secret, has_password=False, expires_at=expires_at)
-        store_token(self.engine, new, BY, rotates=rotates)
+        store_token(self.engine, new, BY, rotates=rotates, last=last)
         return secret
 
     def judge(self, *requests: JoinRequest, later: float = 0.0) -> list[str]:
@@ -276,6 +283,25 @@ def test_answers_are_few_and_an_attackers_do_not_displace_a_stores(hq: Headquart
     with pytest.raises(AssertionError):  # the answer of that nonce is not for the attacker's key
         hq.judge(replace(request(os.urandom(32)), nonce=last.nonce), later=660.0)
     assert hq.judge(last, later=660.0) == ["joined"]
+
+
+def test_password_at_kafka_comes_last_and_when_it_fails_nothing_is_stored(hq: Headquarters) -> None:
+    """The last step of a new token runs only after every check; without it the token before stays good."""
+    # given
+    secret, calls = hq.token(), []
+
+    def fail() -> None:
+        calls.append("the password")
+        raise KafkaRefused("no administrator")
+
+    # when
+    with pytest.raises(KafkaRefused):
+        hq.token(last=fail)
+    # then
+    assert hq.judge(request(secret)) == ["joined"]
+    with pytest.raises(TentenError, match="has joined already"):
+        hq.token(last=fail)
+    assert calls == ["the password"]
 
 
 def test_removed_channel_loses_its_key_and_its_tokens_but_not_while_it_is_suspended(hq: Headquarters) -> None:
