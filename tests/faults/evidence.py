@@ -4,6 +4,7 @@ Read with plain clients, from the beginning; imports nothing of the product.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +33,8 @@ TOPICS: Final = (
 READ_BY: Final = {"headquarters": "async-customers", "transactions": "retail-transactions"}
 """By consumer group at headquarters: the topic that it reads."""
 _RESPONSE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.1
+_WITHOUT_LEADER: Final = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +198,17 @@ def _read_to_end(consumer: Consumer, prefix: str, partitions: Iterable[tuple[str
 
 
 def _first_offset(consumer: Consumer, topic: str, partition: int) -> int:
-    low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), _RESPONSE_SECONDS)
-    return int(low)
+    """Asked again for a while: a partition has no leader just after a broker was started."""
+    deadline = time.monotonic() + _RESPONSE_SECONDS
+    while True:
+        try:
+            low, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), _RESPONSE_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in _WITHOUT_LEADER or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return int(low)
 
 
 def _bytes(value: Any) -> bytes | None:

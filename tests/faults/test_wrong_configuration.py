@@ -38,7 +38,7 @@ def test_everything_goes_through_once_headquarters_is_corrected(scene: Scene) ->
     """
     # given
     correct = scene.toml.read_text()
-    scene.toml.write_text(correct.replace(channel("houston"), ""))
+    scene.toml.write_text(correct.replace(channel("houston", may_erase=True), ""))
     scene.apply_settings()
     send_steps(scene, trade(shops(random.Random(28)), CHOICES))
 

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -335,11 +335,22 @@ def in_partition(partition: int, store: Store) -> str:
 
 
 def _replace_database(url: str, backup: str) -> None:
-    """Put the copy in the database's place, and close all connections, as a failover does."""
+    """Put the copy in the database's place, and close all connections, as a failover does: the name always exists."""
     name, copy = (str(psycopg.conninfo.conninfo_to_dict(address)["dbname"]) for address in (url, backup))
     with psycopg.connect(url.replace(name, "postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(copy), sql.Identifier(name)))
+        wait_for(lambda: _are_exchanged(connection, name, copy), "a moment without connections")
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(f"{name}_former")))
+
+
+def _are_exchanged(connection: psycopg.Connection[Any], name: str, copy: str) -> bool:
+    """Close all connections to the database and rename both in one transaction; False if one was opened meanwhile."""
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    with suppress(psycopg.errors.ObjectInUse), connection.transaction():
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute(rename.format(sql.Identifier(name), sql.Identifier(f"{name}_former")))
+        connection.execute(rename.format(sql.Identifier(copy), sql.Identifier(name)))
+        return True
+    return False
 
 
 def _delete_offsets(scene: Scene) -> None:
