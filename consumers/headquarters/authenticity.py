@@ -47,7 +47,7 @@ class Authenticity:
     def check(
         self, messages: Sequence[Message], keys: KnownKeys, stored: Container[int] = frozenset()
     ) -> "CheckedBatch":
-        """Find out who has signed each record of a batch; `stored` as of `CheckedBatch`."""
+        """Check who has signed each record of a batch. `stored`: see `CheckedBatch`."""
         if self.mode == "off" or not (keys.must_sign or self.mode == "require"):
             signers: Signers = [None] * len(messages)
         else:

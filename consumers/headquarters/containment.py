@@ -1,4 +1,4 @@
-"""What a writer of rubbish can do to others: nothing. Each channel's dead letters in a row are counted for itself.
+"""Contain writers of rubbish: the dead letters in a row are counted for each channel by itself.
 
 A channel that writes too many is suspended: its records are dead letters that are not answered, so its store sends them
 again after `tenten channel resume`. Rubbish that no channel has signed counts for nobody and stops nobody; it becomes
@@ -7,14 +7,16 @@ tell who writes, and stops.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy import Engine
 from structlog import get_logger
 
 from tenten.avro.batches import UnreadableRow
-from tenten.consumers.headquarters.authenticity import Signers
+from tenten.consumers.headquarters.authenticity import CheckedBatch
 from tenten.consumers.headquarters.channel_streaks import ChannelStreaks
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
+from tenten.consumers.headquarters.positions import Stream
 from tenten.consumers.headquarters.unreadable import UnreadableStreak, stop_when_too_many
 from tenten.identity.channel_changes import By
 from tenten.identity.suspension import suspend
@@ -27,22 +29,56 @@ _NOT_COUNTED: Final = frozenset({"suspended", "wrong_partition"})
 """Reasons of dead letters that do not count: anybody may send what a channel has signed again, to another partition."""
 
 
+class Checked(Protocol):
+    """A batch that was checked with the keys and suspensions of the registry."""
+
+    @property
+    def unreadable(self) -> Sequence[UnreadableRow]:
+        """The records that become dead letters."""
+
+    @property
+    def checked(self) -> CheckedBatch:
+        """Who has signed its records."""
+
+    def stored_before(self, engine: Engine, stream: Stream) -> frozenset[int]:
+        """The refused records that an earlier SQL transaction has accepted."""
+
+
+ReadT = TypeVar("ReadT", bound=Checked)
+
+
 class Containment:
     """Counts the dead letters of a worker, batch by batch."""
 
-    def __init__(self, settings: Settings, suspend: Callable[[str, str], None]) -> None:
-        """`suspend` suspends a channel for a reason, in an SQL transaction of its own. Idempotent."""
+    def __init__(self, settings: Settings, engine: Engine, source: str) -> None:
+        """`source` is the worker's command, for the history of a suspension."""
         self._settings = settings
-        self._suspend = suspend
+        self._engine = engine
+        self._source = source
         self._streak = self._new_streak = UnreadableStreak()
         self._of_channels = self._new_of_channels = ChannelStreaks()
 
-    def check(self, dead_letters: Sequence[UnreadableRow], signers: Signers) -> bool:
-        """Count the dead letters of a batch. True if a channel is suspended now: the batch must be checked again.
+    def contain(
+        self, read: ReadT, read_again: Callable[[frozenset[int]], ReadT], stream: Stream, registry: ChannelRegistry
+    ) -> ReadT:
+        """The batch, checked again if some of its refused records were accepted before, or if one of its channels is
+        suspended now because it sends nothing but rubbish. `read_again` takes the rows that were accepted before.
 
-        Raises: `TooManyDeadLetters`; what `suspend` raises.
+        Raises: `TooManyDeadLetters`; errors of the database.
         """
-        rows = [bad.row for bad in dead_letters if bad.reason not in _NOT_COUNTED]
+        stored = read.stored_before(self._engine, stream)
+        if stored:
+            read = read_again(stored)
+        if self._suspends(read):
+            registry.refresh()
+            read = read_again(stored)
+            self._suspends(read)
+        return read
+
+    def _suspends(self, read: Checked) -> bool:
+        """Count the dead letters of a batch, and suspend the channels with too many; whether there are any."""
+        rows = [bad.row for bad in read.unreadable if bad.reason not in _NOT_COUNTED]
+        signers = read.checked.signers
         if self._settings.authentication == "off":
             self._new_streak = self._streak.after(rows, len(signers))
             stop_when_too_many(self._new_streak, self._settings)
@@ -54,18 +90,16 @@ class Containment:
             log.error("channel_suspended", channel=channel, dead_letters=streak)
         return bool(too_long)
 
+    def _suspend(self, channel: str, reason: str) -> None:
+        """Suspend a channel, as `tenten channel suspend` does. Idempotent.
+
+        One that was removed from the settings, and still has a key, cannot be suspended: its records stay dead letters.
+        """
+        try:
+            suspend(self._engine, channel, reason, By(source=self._source))
+        except SettingsError:
+            log.warning("unknown_channel_not_suspended", channel=channel)
+
     def stored(self) -> None:
         """The batch that was counted last is in the database and on the topics; the next one follows it."""
         self._streak, self._of_channels = self._new_streak, self._new_of_channels
-
-
-def suspend_channel(engine: Engine, source: str, channel: str, reason: str) -> None:
-    """Suspend a channel, as `tenten channel suspend` does; `source` is the worker's command. Idempotent.
-
-    One that was removed from the settings, and still has a key, cannot be suspended: its records stay dead letters.
-    Raises: errors of the database.
-    """
-    try:
-        suspend(engine, channel, reason, By(source=source))
-    except SettingsError:
-        log.warning("unknown_channel_not_suspended", channel=channel)

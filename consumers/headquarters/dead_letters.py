@@ -51,11 +51,11 @@ compressed."""
 
 _CUT_KEY_BYTES: Final = 1_024
 _CUT_VALUE_BYTES: Final = 64 * 1024
-"""What is kept of the key and the value of a larger record."""
+"""The bytes that are kept of the key, and of the value, of a larger record."""
 
 
 class Kept(NamedTuple):
-    """What a dead letter keeps of a record, with all headers."""
+    """The headers, and the part of key and value, that a dead letter keeps of a record."""
 
     key: bytes | None
     value: bytes | None

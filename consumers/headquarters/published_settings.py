@@ -1,4 +1,4 @@
-"""What is on `channel-settings`: the newest record of each channel, and the settings that headquarters itself wrote."""
+"""The content of `channel-settings`: the newest record of each channel, and the settings that headquarters wrote."""
 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping

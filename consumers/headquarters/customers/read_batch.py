@@ -1,9 +1,8 @@
 """A batch of `async-customers` that has been decoded and checked, as far as that goes without I/O."""
 
-from collections.abc import Mapping
 from functools import cached_property
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
@@ -18,10 +17,11 @@ from tenten.consumers.headquarters.customers.small_batch import new_customers
 from tenten.consumers.headquarters.customers.unreadable_replies import origin
 from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.misplaced import any_misplaced
+from tenten.consumers.headquarters.positions import Stream
 from tenten.consumers.headquarters.record_positions import record_positions
+from tenten.consumers.headquarters.stored_records import rows_stored_before
 from tenten.kafka.transaction_session import Batch
 from tenten.schemas.tables.headquarters import synchronization_log
-from tenten.sql.arrays import is_one_of
 
 
 class ReadBatch:
@@ -104,25 +104,10 @@ class ReadBatch:
         """The number of events that need individual handling."""
         return 0 if self.new_customers is not None else len(self.classified.individual_events)
 
-    def stored_before(self, engine: Engine) -> frozenset[int]:
+    def stored_before(self, engine: Engine, stream: Stream) -> frozenset[int]:
         """The refused records that an earlier SQL transaction has accepted, before a key was revoked: their outputs
         may be missing on the topics, so they are not refused. Raises: errors of the database.
         """
         refused = [bad.row for bad in self.unreadable if bad.reason in UNANSWERED]
         events = {row: found["event_id"] for row in refused if (found := origin(self._messages[row], self._writers))}
-        if not events:
-            return frozenset()
-        stored = _stored_at(engine, events, self._positions.topic)
-        at = self._positions
-        return frozenset(
-            row for row, event_id in events.items() if stored.get(event_id) == (at.partitions[row], at.offsets[row])
-        )
-
-
-def _stored_at(engine: Engine, events: Mapping[int, str], topic: str) -> Mapping[str, tuple[int, int]]:
-    """By event id: partition and offset of the record from which an event was logged."""
-    table = synchronization_log.c
-    query = select(table.event_id, table.partition, table.offset).where(table.topic == topic)
-    with engine.connect() as connection:
-        rows = connection.execute(query.where(is_one_of(connection, table.event_id, set(events.values()))))
-        return {row.event_id: (row.partition, row.offset) for row in rows}
+        return rows_stored_before(engine, stream, self._positions, events, synchronization_log.c.event_id)

@@ -24,7 +24,7 @@ from structlog import get_logger
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
-from tenten.consumers.headquarters.containment import Containment, suspend_channel
+from tenten.consumers.headquarters.containment import Containment
 from tenten.consumers.headquarters.customers.classify import (
     ClassifiedBatch,
 )
@@ -131,7 +131,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             guard=guard,
             registry=registry,
             check=Authenticity(mode=settings.authentication, topic=ASYNC_CUSTOMERS),
-            containment=Containment(settings, partial(suspend_channel, engine, "headquarters run")),
+            containment=Containment(settings, engine, "headquarters run"),
             blocks=blocks,
             held=held,
             small_batches=small_batches,
@@ -143,7 +143,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 read, now = prefetcher.get(batch, batch.following), datetime.now(UTC)
                 stored = None
                 while stored is None:
-                    read = work.contain(batch, read)
+                    read = work.containment.contain(read, partial(work.read, batch), guard.stream, registry)
                     failpoint("headquarters.while_judging")
                     try:
                         stored = work.store(batch, read, now)
@@ -183,7 +183,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stored:
-    """What a batch has become in the database."""
+    """The result of storing a batch."""
 
     outputs: BatchOutputs
     answered: Sequence[int]
@@ -210,19 +210,6 @@ class _Work:
         """Decode and check a batch, without I/O. `stored` as of `ReadBatch`."""
         known, partitions = self.registry.known, self.guard.partitions
         return ReadBatch(batch, self.writers, known, self.check, partitions=partitions, stored=stored)
-
-    def contain(self, batch: Batch, read: ReadBatch) -> ReadBatch:
-        """The batch, checked again if some of its refused records were accepted before, or if one of its channels is
-        suspended now because it sends nothing but rubbish.
-        """
-        stored = read.stored_before(self.engine)
-        if stored:
-            read = self.read(batch, stored)
-        if self.containment.check(read.unreadable, read.checked.signers):
-            self.registry.refresh()
-            read = self.read(batch, stored)
-            self.containment.check(read.unreadable, read.checked.signers)
-        return read
 
     def store(self, batch: Batch, read: ReadBatch, now: datetime) -> _Stored:
         """Write a batch to the database. Raises: `SettingsChanged` if it must be checked again; errors of SQL."""

@@ -1,6 +1,6 @@
 """The records that headquarters has refused, from its dead letters: recovery takes back what was accepted.
 
-The restored database may lack the keys that were revoked since, so it cannot tell by itself.
+A restored database may not know that a key was revoked since, so the dead letters are read.
 """
 
 from tenten.consumers.headquarters.authenticity import UNANSWERED

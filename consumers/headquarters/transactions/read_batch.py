@@ -1,16 +1,16 @@
 """A batch of `retail-transactions` that has been decoded and checked, as far as that goes without I/O."""
 
-from collections.abc import Mapping
-
 import polars as pl
 from confluent_kafka import Message
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.authenticity import UNANSWERED, Authenticity, has_event_mac
 from tenten.consumers.headquarters.known_channels import KnownChannels
+from tenten.consumers.headquarters.positions import Stream
 from tenten.consumers.headquarters.record_positions import record_positions
+from tenten.consumers.headquarters.stored_records import rows_stored_before
 from tenten.consumers.headquarters.transactions.classify import decode_and_classify
 from tenten.consumers.headquarters.transactions.unreadable_replies import origin
 from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID, MAC, SigningHeaders
@@ -18,7 +18,6 @@ from tenten.kafka.records import headers_of
 from tenten.kafka.transaction_session import Batch
 from tenten.schemas.messages import ROW
 from tenten.schemas.tables.headquarters import retail_transactions
-from tenten.sql.arrays import is_one_of
 
 
 class ReadBatch:
@@ -80,29 +79,20 @@ class ReadBatch:
         found = origin(self._messages[row], self._writers)
         return None if found is None else found["channel_id"]
 
-    def stored_before(self, engine: Engine) -> frozenset[int]:
+    @property
+    def unreadable(self) -> tuple[UnreadableRow, ...]:
+        """The records that become dead letters."""
+        return self.classified.unreadable
+
+    def stored_before(self, engine: Engine, stream: Stream) -> frozenset[int]:
         """The refused sales that an earlier SQL transaction has accepted, before a key was revoked: the customer events
         inside may not have been forwarded, so they are not refused. Raises: errors of the database.
         """
-        refused = [bad.row for bad in self.classified.unreadable if bad.reason in UNANSWERED]
+        refused = [bad.row for bad in self.unreadable if bad.reason in UNANSWERED]
         sales = {
             row: found["transaction_id"] for row in refused if (found := origin(self._messages[row], self._writers))
         }
-        if not sales:
-            return frozenset()
-        at, stored = self._positions, _stored_at(engine, sales, self._positions.topic)
-        return frozenset(
-            row for row, sale_id in sales.items() if stored.get(sale_id) == (at.partitions[row], at.offsets[row])
-        )
-
-
-def _stored_at(engine: Engine, sales: Mapping[int, str], topic: str) -> Mapping[str, tuple[int, int]]:
-    """By transaction id: partition and offset of the record from which a sale was stored."""
-    table = retail_transactions.c
-    query = select(table.transaction_id, table.partition, table.offset).where(table.topic == topic)
-    with engine.connect() as connection:
-        rows = connection.execute(query.where(is_one_of(connection, table.transaction_id, set(sales.values()))))
-        return {row.transaction_id: (row.partition, row.offset) for row in rows}
+        return rows_stored_before(engine, stream, self._positions, sales, retail_transactions.c.transaction_id)
 
 
 def forwarded_signature(message: Message) -> SigningHeaders:

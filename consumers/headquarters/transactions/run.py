@@ -35,7 +35,7 @@ from tenten.avro.batches import UnreadableRow
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.background_thread import BackgroundThread
-from tenten.consumers.headquarters.containment import Containment, suspend_channel
+from tenten.consumers.headquarters.containment import Containment
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, begin_with_settings
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
@@ -123,13 +123,13 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
             guard=guard,
             registry=registry,
             check=Authenticity(mode=settings.authentication, topic=RETAIL_TRANSACTIONS),
-            containment=Containment(settings, partial(suspend_channel, engine, "transactions run")),
+            containment=Containment(settings, engine, "transactions run"),
         )
         for batch in session.batches():
             with session.attempt(batch):
                 stored = None
                 while stored is None:
-                    read = work.contain(batch, work.read(batch))
+                    read = work.containment.contain(work.read(batch), partial(work.read, batch), guard.stream, registry)
                     failpoint("transactions.while_judging")
                     try:
                         stored = work.ingest(batch, read)
@@ -187,19 +187,6 @@ class _Work:
     def _read(self, batch: Batch, stored: frozenset[int]) -> ReadBatch:
         known, partitions = self.registry.known, self.guard.partitions
         return ReadBatch(batch, self.writers, known, self.check, partitions=partitions, stored=stored)
-
-    def contain(self, batch: Batch, read: ReadBatch) -> ReadBatch:
-        """The batch, checked again if some of its refused records were accepted before, or if one of its channels is
-        suspended now because it sends nothing but rubbish.
-        """
-        stored = read.stored_before(self.engine)
-        if stored:
-            read = self.read(batch, stored)
-        if self.containment.check(read.classified.unreadable, read.checked.signers):
-            self.registry.refresh()
-            read = self.read(batch, stored)
-            self.containment.check(read.classified.unreadable, read.checked.signers)
-        return read
 
     def ingest(self, batch: Batch, read: ReadBatch) -> tuple[ClassifiedBatch, tuple[UnreadableRow, ...]]:
         """Write a batch to the database; what it consists of, and all records that become dead letters.
