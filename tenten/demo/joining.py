@@ -1,7 +1,7 @@
 """The scene of a store that joins while the others sell: it sells, too, is suspended, and is resumed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,15 +22,16 @@ legal_entity = "usrt"
 address_books = ["US"]
 """
 
-_SELLS_SECONDS: Final = 2
-_SUSPENDED_SECONDS: Final = 3
+_SELLS_SECONDS: Final = 1
 _NOTICE_SECONDS_MAX: Final = 60
 _WHY: Final = "inventory"
 
 
 @contextmanager
-def new_store(stage: Stage, view: View) -> Iterator[Check]:
-    """A store that joins, sells until the end of the block, and was suspended meanwhile; its check for the summary."""
+def new_store(stage: Stage, view: View, meanwhile: Callable[[], None]) -> Iterator[Check]:
+    """A store that joins and sells until the end of the block; its check for the summary. It is suspended first, during
+    another scene.
+    """
     _join(stage)
     place = stage.place / NEW
     settings = load_settings(place / "tenten.toml")
@@ -41,7 +42,7 @@ def new_store(stage: Stage, view: View) -> Iterator[Check]:
     start(stage, NEW, "channel", "run", NEW, directory=place)
     with clerks(stage.settings_of, stage.day, {NEW: stage.ledgers[NEW]}, first=len(stage.ledgers)):
         view.look(_SELLS_SECONDS)
-        yield _suspend(stage, view)
+        yield _suspend(stage, view, meanwhile)
 
 
 def _join(stage: Stage) -> None:
@@ -55,13 +56,13 @@ def _join(stage: Stage) -> None:
     stage.console.print(f"  {NEW} has joined: it has its key, its settings and every customer", highlight=False)
 
 
-def _suspend(stage: Stage, view: View) -> Check:
-    """Suspend the store, which sells on, and resume it."""
+def _suspend(stage: Stage, view: View, meanwhile: Callable[[], None]) -> Check:
+    """Suspend the store, which sells on, and resume it after another scene."""
     tenten(stage, "channel", "suspend", NEW, "--why", _WHY, "--operator", "mary")
     view.wait(f"{NEW} knows that it is suspended", lambda: _suspension(stage) == _WHY, _NOTICE_SECONDS_MAX)
     stage.state[NEW] = "suspended"
     before = len(stage.ledgers[NEW].sold)
-    view.look(_SUSPENDED_SECONDS)
+    meanwhile()
     kept = len(stage.ledgers[NEW].sold) - before
     pending = standing(stage.stores[NEW], stage.imported_at).pending
     text = f"  While suspended, {NEW} has sold {kept:,} times; {pending:,} of its customers are pending"

@@ -1,10 +1,9 @@
 """The demonstration, scene by scene, with the commands of a user.
 
 It makes a directory with a `tenten.toml`, starts Kafka and PostgreSQL there, headquarters and three stores, and imports
-a file in one. Then clerks register customers and sell to them in all three, while a fourth store joins with a token, is
-suspended and resumed, one store is cut off and reconnected, another closes its day too early for headquarters, and the
-third is resynced. Every store closes its day, and the
-demonstration checks itself. It ends the processes that it started.
+a file in one. Then clerks register customers and sell to them in all three, while a fourth store joins with a token and
+is suspended for as long as one store is cut off, another closes its day too early for headquarters, and the third is
+resynced. Every store closes its day, and the demonstration checks itself. It ends the processes that it started.
 """
 
 import json
@@ -13,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ from tenten.sql.engine import consistent_view
 
 IMPORTED: Final = 10_000
 TOGETHER_SECONDS: Final = 8
-APART_SECONDS: Final = 6
+APART_SECONDS: Final = 5
 EARLY_SALES: Final = 10
 """Sales to pending customers, without headquarters, before the day is closed."""
 
@@ -82,8 +82,7 @@ def _play(stage: Stage) -> bool:
     with clerks(stage.settings_of, stage.day, dict(stage.ledgers)), viewing(stage) as view:
         view.look(TOGETHER_SECONDS)
         together = {name: standing(store, stage.imported_at) for name, store in stage.stores.items()}
-        with new_store(stage, view) as joined:
-            _cut_off(stage, view)
+        with new_store(stage, view, meanwhile=partial(_cut_off, stage, view)) as joined:
             early = _close_too_early(stage, view)
             stage.state[RESYNCED] = "resync"
             tenten(stage, "channel", "resync", RESYNCED)

@@ -25,6 +25,7 @@ from tenten.runtime.errors import TransactionFailed
 from tenten.schemas.topics import ASYNC_CUSTOMERS_DLQ
 from tenten.sql.engine import open_database
 from tests.conftest import NewDatabase
+from tests.faults.avro import decode
 from tests.faults.evidence import Record, headers_of, read_topic
 from tests.faults.journal import Operation, Writer
 from tests.faults.traffic import Store
@@ -88,11 +89,8 @@ def wait_for_dead_letters(scene: Scene, count: int, topic: str = "async-customer
 
 def replied(scene: Scene) -> set[str]:
     """The ids of the events that were answered."""
-    with scene.follow("channel-replies", "Reply") as follower:
-        found: set[str] = set()
-        while more := follower.more():
-            found |= {reply["event_id"] for _, reply in more if reply is not None}
-        return found
+    records = read_topic(scene.bootstrap_servers, scene.prefix, "channel-replies")
+    return {decode("Reply", record.value or b"")["event_id"] for record in records}
 
 
 def forgeries(houston: Store, keys: Keys, own: Signature, other: Signature) -> list[Operation]:
