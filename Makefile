@@ -1,6 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 6
+WORKERS ?= 4
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
