@@ -7,6 +7,7 @@ import typer
 
 from tenten.cli.enrolment import add_enrolment_commands
 from tenten.cli.exit_codes import FAILED
+from tenten.cli.http import HttpAddressText, HttpOptions, WithoutTls
 from tenten.cli.options import ChannelArgument, EndsWith, Json, LogFormatOption, Started, examples, noun
 from tenten.cli.output import print_fields, print_json, progress_bar, report
 from tenten.cli.processes import stop_on_signals
@@ -24,6 +25,8 @@ def run(
     context: typer.Context,
     *,
     name: ChannelArgument,
+    http: HttpAddressText = None,
+    without_tls: WithoutTls = False,
     log_format: LogFormatOption = None,
     ends_with: EndsWith = None,
     started: Started = None,
@@ -33,7 +36,15 @@ def run(
     An error that waiting cannot fix ends the process. Each part can also run as a process of its own: see `relay`,
     `settle` and `distribute`.
     """
-    run_channel(context, name, IN_CHANNEL, stop=stop_on_signals(ends_with), log_format=log_format, started=started)
+    run_channel(
+        context,
+        name,
+        IN_CHANNEL,
+        stop=stop_on_signals(ends_with),
+        http=HttpOptions(address=http, without_tls=without_tls),
+        log_format=log_format,
+        started=started,
+    )
 
 
 add_enrolment_commands(app)

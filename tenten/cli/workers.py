@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tenten.cli.http import HttpAddressText, HttpOptions, WithoutTls, http_served
 from tenten.cli.options import ChannelArgument, EndsWith, LogFormatOption, Started, examples
 from tenten.cli.processes import collect_rarely, run_together, stop_on_signals
 from tenten.cli.wiring import connected
 from tenten.workers import Start, Worker, channel_threads
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from tenten.runtime.logs import LogFormat
     from tenten.runtime.settings import Settings
+    from tenten.web.apps import Served
 
 SlotNumber = Annotated[
     int | None,
@@ -66,6 +70,8 @@ def add_headquarters_worker(app: typer.Typer, worker: Worker, more: str = "") ->
         context: typer.Context,
         *,
         slot: SlotNumber = None,
+        http: HttpAddressText = None,
+        without_tls: WithoutTls = False,
         log_format: LogFormatOption = None,
         ends_with: EndsWith = None,
         started: Started = None,
@@ -73,9 +79,10 @@ def add_headquarters_worker(app: typer.Typer, worker: Worker, more: str = "") ->
         stop = stop_on_signals(ends_with)
         settings = begin(context, worker.failpoints, log_format)
         run_worker = worker.load()
-        collect_rarely()
-        tell(started)
-        run_worker(Start(settings=settings, stop=stop, slot=slot))
+        with http_served(settings, HttpOptions(address=http, without_tls=without_tls), partial(_worker_app, worker)):
+            collect_rarely()
+            tell(started)
+            run_worker(Start(settings=settings, stop=stop, slot=slot))
 
 
 def add_channel_worker(app: typer.Typer, worker: Worker) -> None:
@@ -87,8 +94,16 @@ def add_channel_worker(app: typer.Typer, worker: Worker) -> None:
         help=f"{worker.sentence}, until SIGTERM; the other parts of `run` not.",
         epilog=examples(f"tenten {' '.join(worker.command)} houston"),
     )
-    def run(context: typer.Context, name: ChannelArgument, log_format: LogFormatOption = None) -> None:
-        run_channel(context, name, [worker], stop=stop_on_signals(), log_format=log_format)
+    def run(
+        context: typer.Context,
+        *,
+        name: ChannelArgument,
+        http: HttpAddressText = None,
+        without_tls: WithoutTls = False,
+        log_format: LogFormatOption = None,
+    ) -> None:
+        options = HttpOptions(address=http, without_tls=without_tls)
+        run_channel(context, name, [worker], stop=stop_on_signals(), http=options, log_format=log_format)
 
 
 def run_channel(
@@ -97,6 +112,7 @@ def run_channel(
     workers: Sequence[Worker],
     *,
     stop: Event,
+    http: HttpOptions,
     log_format: "LogFormat | None",
     started: Path | None = None,
 ) -> None:
@@ -105,8 +121,25 @@ def run_channel(
     settings.channel(name)
     start = Start(settings=settings, stop=stop, channel=name)
     parts = {part: partial(run, start) for part, run in channel_threads(workers).items()}
-    tell(started)
-    run_together(parts, stop)
+    with http_served(settings, http, partial(_channel_app, name)):
+        tell(started)
+        run_together(parts, stop)
+
+
+def _worker_app(worker: Worker, served: "Served") -> "ASGIApp":
+    """What a worker of headquarters serves."""
+    from tenten.sql.engine import open_database
+    from tenten.web.apps import headquarters_app
+
+    return headquarters_app(served, worker.name, open_database(served.settings.headquarters_database()))
+
+
+def _channel_app(channel: str, served: "Served") -> "ASGIApp":
+    """What a process of a channel serves."""
+    from tenten.sql.engine import open_database
+    from tenten.web.apps import channel_app
+
+    return channel_app(served, channel, open_database(served.settings.channel(channel).database))
 
 
 def begin(context: typer.Context, failpoints: Sequence[str], log_format: "LogFormat | None") -> "Settings":

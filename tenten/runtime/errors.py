@@ -6,6 +6,7 @@ what to do, and no personal data.
 TentenError
 ├── SettingsError               tenten.toml, the environment or an option is wrong
 ├── NotInstalled                an optional dependency is missing
+├── AddressRefused              HTTP cannot be served at this address
 ├── KafkaRefused                wrong password, missing privilege or topic
 ├── TopicChanged                a topic was recreated, or its number of partitions changed
 ├── TransactionFailed           a Kafka transaction was aborted (transient)
@@ -49,6 +50,10 @@ class NotInstalled(TentenError):
 
     def __init__(self, missing: str, extra: str) -> None:
         super().__init__(f"{missing} is not installed: pip install 'tenten-commerce[{extra}]'")
+
+
+class AddressRefused(TentenError):
+    """HTTP cannot be served at this address: it is in use, or is not one of this machine."""
 
 
 class KafkaRefused(TentenError):

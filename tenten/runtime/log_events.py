@@ -40,6 +40,22 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("code", "advice"),
         meaning="A Kafka client reports an error. Logged again only after a minute without it.",
     ),
+    # Every process with `--http`.
+    "http_started": LogEvent(
+        level="info",
+        fields=("address", "tls"),
+        meaning="HTTP is served at this address.",
+    ),
+    "http_failed": LogEvent(
+        level="error",
+        fields=("error", "code", "at"),
+        meaning="HTTP is no longer served; the work of the process goes on. Start the process again.",
+    ),
+    "http_request_failed": LogEvent(
+        level="error",
+        fields=("path", "error", "code", "at"),
+        meaning="A request ended with a bug of this program, and was answered 500.",
+    ),
     # Both workers of headquarters.
     "slot_acquired": LogEvent(
         level="info", fields=("slot",), meaning="The worker reserved this slot, which is part of its transactional id."

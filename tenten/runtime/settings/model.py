@@ -24,6 +24,7 @@ from tenten.runtime.settings.values import (
     Prefix,
     TimeZone,
     WebAddress,
+    lowercase,
     settings_directory,
     uppercase,
 )
@@ -219,6 +220,28 @@ class Alarms(SettingsTable):
     """The oldest event that headquarters holds."""
 
 
+class HttpSettings(SettingsTable):
+    """How processes with `--http` serve."""
+
+    certificate: Path | None = None
+    """The certificate of TLS, in PEM, with those that lead to its authority."""
+    key: Path | None = None
+    """Its private key, in PEM."""
+    hosts: tuple[Annotated[str, BeforeValidator(lowercase)], ...] = ()
+    """Further names by which browsers and tills reach the server."""
+    origins: tuple[str, ...] = ()
+    """Origins of other web pages that may use the API for tills, such as https://till.example.com; empty: none."""
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        for name in ("certificate", "key"):
+            if (file := getattr(self, name)) is not None:
+                object.__setattr__(self, name, (settings_directory(info) / file).resolve())
+        return self
+
+
 class Settings(SettingsTable):
     """The effective settings."""
 
@@ -238,6 +261,7 @@ class Settings(SettingsTable):
     never had a key. require: nothing."""
     headquarters: HeadquartersSettings = HeadquartersSettings()
     alarms: Alarms = Alarms()
+    http: HttpSettings = HttpSettings()
     legal_entities: dict[Id, LegalEntity] = {}
     channels: dict[Id, Channel] = {}
     _reader: str | None = PrivateAttr(default=None)

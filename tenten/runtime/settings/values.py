@@ -113,6 +113,11 @@ def settings_directory(info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("directory", "."))
 
 
+def lowercase(value: Any) -> Any:
+    """The text in lower case; other values unchanged."""
+    return value.lower() if isinstance(value, str) else value
+
+
 def uppercase(value: Any) -> Any:
     """The text in upper case; other values unchanged."""
     return value.upper() if isinstance(value, str) else value

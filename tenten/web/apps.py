@@ -1,0 +1,58 @@
+"""The applications: what each process serves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+from starlette.types import ASGIApp
+
+from tenten.runtime.release import release
+from tenten.runtime.settings import Settings
+from tenten.web.health.checks import database_problem
+from tenten.web.health.routes import health_routes
+from tenten.web.serving.address import HttpAddress
+from tenten.web.serving.problems import answer_with_problems
+from tenten.web.serving.protection import Protection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What every application needs to know of its server."""
+
+    settings: Settings
+    address: HttpAddress
+    ending: Event
+    """Set when the server ends: endless responses must end then."""
+
+
+def headquarters_app(served: Served, process: str, engine: Engine) -> ASGIApp:
+    """Health and metrics of a worker of headquarters."""
+    app = _application(f"tenten {process}")
+    app.include_router(health_routes(process, [("database", partial(database_problem, engine, "headquarters"))]))
+    return _protected(app, served)
+
+
+def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
+    """Health and metrics of a channel, its API for tills, and the screen of its clerks."""
+    app = _application(f"tenten {channel}")
+    app.include_router(health_routes(channel, [("database", partial(database_problem, engine, "channel"))]))
+    return _protected(app, served)
+
+
+def _application(title: str) -> FastAPI:
+    app = FastAPI(title=title, version=release(), docs_url=None, redoc_url=None, openapi_url=None)
+    answer_with_problems(app)
+    return app
+
+
+def _protected(app: FastAPI, served: Served) -> ASGIApp:
+    return Protection(app, hosts_of(served.address, served.settings.http.hosts))
+
+
+def hosts_of(address: HttpAddress, more: Iterable[str]) -> frozenset[str]:
+    """The names by which a server at this address is reached."""
+    own = {"localhost", "127.0.0.1", "::1"} if address.is_loopback else {address.host}
+    return frozenset({*own, *more})

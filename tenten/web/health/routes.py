@@ -1,0 +1,34 @@
+"""`/livez` and `/readyz`.
+
+`/livez` asks neither broker nor database: a supervisor that restarts whatever does not answer would otherwise restart
+every store in an outage. `/readyz` says whether the process can serve, and why not.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+Check = Callable[[], str | None]
+"""A sentence on what is wrong, without personal data; None when all is well. May block for a few seconds."""
+
+
+def health_routes(process: str, checks: Sequence[tuple[str, Check]]) -> APIRouter:
+    """The routes of the process with this name; `checks` by the name of what they check."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez")
+    async def livez() -> dict[str, Any]:
+        """Answer that the process runs."""
+        return {"status": "ok", "process": process}
+
+    @router.get("/readyz")
+    def readyz() -> JSONResponse:
+        """Whether the process can serve: 200, or 503 with what is wrong."""
+        problems = {name: sentence for name, check in checks if (sentence := check()) is not None}
+        status = "ok" if not problems else "unavailable"
+        document = {"status": status, "process": process, "problems": problems}
+        return JSONResponse(document, 503 if problems else 200)
+
+    return router

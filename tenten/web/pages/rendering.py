@@ -1,0 +1,33 @@
+"""Pages from templates: escaped by default, with the static files beside them."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+_HERE: Final = Path(__file__).parent
+
+
+def template_environment(*directories: Path) -> Environment:
+    """Templates of these directories, then the shared ones."""
+    return Environment(
+        loader=FileSystemLoader([*directories, _HERE / "templates"]),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+    )
+
+
+def page(environment: Environment, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """The rendered page. It is never stored by the browser: it shows personal data."""
+    text = environment.get_template(template).render(**values)
+    return HTMLResponse(text, status, headers={"Cache-Control": "no-store"})
+
+
+def static_files() -> StaticFiles:
+    """The stylesheet and the script."""
+    return StaticFiles(directory=_HERE / "static")

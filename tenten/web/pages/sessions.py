@@ -1,0 +1,97 @@
+"""Sessions of browsers: a signed cookie for those who have presented the access token.
+
+Nothing is stored at the server: the cookie says who, in which role, until when, and is signed with a key derived from
+the tokens, so that another token ends every session. Cookies belong to a host and not to a port, hence a name of its
+own for each server.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tenten.web.serving.tokens import is_token
+
+SESSION_SECONDS: Final = 12 * 3_600
+
+_FAILURES_MAX: Final = 20
+"""Wrong tokens a minute, after which no token is looked at until the minute is over."""
+
+_MINUTE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A browser that has presented a token."""
+
+    role: str
+    secret: str
+    """Unique, and known to nobody but server and browser."""
+
+
+class Sessions:
+    """Logs browsers in and knows them again. Thread-safe but for the count of failures, which is approximate."""
+
+    def __init__(self, server: str, tokens: Mapping[str, str], *, secure: bool) -> None:
+        """`server`: a name for the cookie; `tokens`: by role; `secure`: whether TLS is in use."""
+        self.cookie = f"tenten_{server}"
+        self._tokens = dict(tokens)
+        self._key = hashlib.sha256("\n".join(("session", server, *tokens.values())).encode()).digest()
+        self._secure = secure
+        self._failures = 0
+        self._failures_since = 0.0
+
+    def role_of(self, token: str) -> str | None:
+        """The role whose token this is; None for a wrong one, and while too many wrong ones come in."""
+        if time.monotonic() - self._failures_since > _MINUTE_SECONDS:
+            self._failures, self._failures_since = 0, time.monotonic()
+        if self._failures >= _FAILURES_MAX:
+            return None
+        for role, known in self._tokens.items():
+            if is_token(token, known):
+                return role
+        self._failures += 1
+        return None
+
+    def begin(self, response: Response, role: str) -> None:
+        """Give the browser a session in this role."""
+        content = f"{role}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(18)}"
+        response.set_cookie(
+            self.cookie,
+            f"{content}.{self._mac(content)}",
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=self._secure,
+        )
+
+    def end(self, response: Response) -> None:
+        """Let the browser forget its session."""
+        response.delete_cookie(self.cookie, httponly=True, samesite="strict", secure=self._secure)
+
+    def of(self, request: Request) -> Session | None:
+        """The session of the request; None without a valid one."""
+        content, _, mac = request.cookies.get(self.cookie, "").rpartition(".")
+        if not content or not hmac.compare_digest(mac.encode(), self._mac(content).encode()):
+            return None
+        role, expires, secret = content.split(".", 2)
+        if role not in self._tokens or int(expires) < time.time():
+            return None
+        return Session(role=role, secret=secret)
+
+    def form_key(self, session: Session) -> str:
+        """The hidden field by which a form proves that it is from a page of this session."""
+        return self._mac(f"form.{session.secret}")
+
+    def is_form_key(self, session: Session, given: str) -> bool:
+        """Whether a form came with the key of this session."""
+        return hmac.compare_digest(given.encode(), self.form_key(session).encode())
+
+    def _mac(self, content: str) -> str:
+        return hmac.new(self._key, content.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,100 @@
+"""Refusals as `application/problem+json` (RFC 9457): every error of the API, in one form.
+
+{"type": "about:blank", "title": "Unprocessable Content", "status": 422, "detail": "...",
+ "errors": [{"field": "email", "code": "invalid_email", "text": "..."}]}
+"""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from structlog import get_logger
+
+from tenten.runtime.errors import DatabaseRefused, SettingsError, TentenError
+from tenten.schemas.messages import Reason
+
+log = get_logger(__name__)
+
+PROBLEM: Final = "application/problem+json"
+
+
+class Problem(Exception):
+    """A refusal with this status; `more` are further members of the document."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Iterable[Reason] = (),
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = headers
+        self.more = more
+
+
+def problem(status: int, detail: str, errors: Iterable[Reason] = (), **more: Any) -> dict[str, Any]:
+    """The document of a refusal."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    listed = [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in errors]
+    return document | ({"errors": listed} if listed else {}) | more
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Answer every error of this application with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(_: Request, error: Problem) -> JSONResponse:
+        return _response(error.status, problem(error.status, error.detail, error.errors, **error.more), error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        return _response(error.status_code, problem(error.status_code, str(error.detail)), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        reasons = [_reason(found) for found in error.errors()]
+        return _response(422, problem(422, "The request is not as the API describes it.", reasons))
+
+    @app.exception_handler(TentenError)
+    async def on_refusal(_: Request, error: TentenError) -> JSONResponse:
+        status = 503 if isinstance(error, DatabaseRefused | SettingsError) else 409
+        return _response(status, problem(status, str(error)), {"Retry-After": "1"} if status == 503 else None)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        log.error("http_request_failed", path=_route(request), exc_info=error)
+        return _response(500, problem(500, "The request failed; the log of the process says why."))
+
+
+def _route(request: Request) -> str:
+    """The path as declared, without ids."""
+    route = request.scope.get("route")
+    return str(getattr(route, "path", "?"))
+
+
+def _reason(error: Mapping[str, Any]) -> Reason:
+    """An error of pydantic as a reason, its field as the caller named it."""
+    place, *path = error["loc"]
+    field = ""
+    for part in path if place == "body" else error["loc"][1:]:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
+    return Reason(field=field or str(place), code="malformed", text=f"{error['msg']}.")
+
+
+def _response(status: int, document: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(document, status, dict(headers or {}), media_type=PROBLEM)

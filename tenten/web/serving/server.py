@@ -1,0 +1,67 @@
+"""An ASGI application that is served in a thread of a worker's process."""
+
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from structlog import get_logger
+
+from tenten.web.serving.address import address_of
+from tenten.web.serving.certificate import Certificate
+
+log = get_logger(__name__)
+
+CONNECTIONS_MAX: Final = 256
+"""More are answered 503 at once."""
+
+_KEEP_ALIVE_SECONDS: Final = 30
+_HEADER_BYTES_MAX: Final = 16_384
+_DRAIN_SECONDS: Final = 5
+"""How long requests that are under way at the end may take."""
+
+_STOP_SECONDS_MAX: Final = 10.0
+
+
+@contextmanager
+def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | None, ending: Event) -> Generator[None]:
+    """Serve the application during the block. `ending` is set at its end, so that endless responses end.
+
+    The server shares the process with a worker: when it fails, the worker goes on, and the log says so.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            lifespan="off",
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+            h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
+            ssl_certfile=None if certificate is None else str(certificate.certificate),
+            ssl_keyfile=None if certificate is None else str(certificate.key),
+        )
+    )
+    thread = Thread(target=_serve, args=(server, listener), name="http", daemon=True)
+    thread.start()
+    log.info("http_started", address=str(address_of(listener)), tls=certificate is not None)
+    try:
+        yield
+    finally:
+        ending.set()
+        server.should_exit = True
+        thread.join(_STOP_SECONDS_MAX)
+        listener.close()
+
+
+def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    try:
+        server.run(sockets=[listener])
+    except Exception:
+        log.exception("http_failed")

@@ -1,0 +1,42 @@
+"""Access tokens: a secret text in a file that only its owner can read, made at the first start."""
+
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tenten.runtime.errors import SettingsError
+from tenten.runtime.private_files import create_private_file
+
+_BYTES: Final = 32
+_CHARACTERS_MIN: Final = 20
+
+
+def access_token(file: Path) -> str:
+    """The token in this file, which is made if it does not exist. Raises: `SettingsError`."""
+    try:
+        if not file.exists():
+            _make(file)
+        token = file.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the access token in {file} cannot be made or read: {error}") from error
+    if len(token) < _CHARACTERS_MIN:
+        raise SettingsError(f"the access token in {file} has fewer than {_CHARACTERS_MIN} characters: delete the file")
+    return token
+
+
+def is_token(given: str, token: str) -> bool:
+    """Whether both are equal, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _make(file: Path) -> None:
+    """Make a token, complete from the first moment; the first of two processes wins."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    create_private_file(new)
+    new.write_text(f"{secrets.token_urlsafe(_BYTES)}\n", "ascii")
+    with suppress(FileExistsError):
+        os.link(new, file)
+    new.unlink()
