@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tenten.runtime.settings import Settings
     from tenten.web.apps import Served
     from tenten.web.serving.address import HttpAddress
-    from tenten.web.serving.server import Certificate
+    from tenten.web.serving.certificate import Certificate
 
 HttpAddressText = Annotated[
     str | None,
