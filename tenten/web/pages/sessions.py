@@ -5,6 +5,7 @@ the tokens, so that another token ends every session. Cookies belong to a host a
 own for each server.
 """
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -33,6 +34,8 @@ class Session:
     role: str
     secret: str
     """Unique, and known to nobody but server and browser."""
+    name: str = ""
+    """The person's, as given at the sign-in; empty: not asked for."""
 
 
 class Sessions:
@@ -59,9 +62,10 @@ class Sessions:
         self._failures += 1
         return None
 
-    def begin(self, response: Response, role: str) -> None:
-        """Give the browser a session in this role."""
-        content = f"{role}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(18)}"
+    def begin(self, response: Response, role: str, name: str = "") -> None:
+        """Give the browser a session in this role, of a person with this name."""
+        encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+        content = f"{role}.{int(time.time()) + SESSION_SECONDS}.{encoded}.{secrets.token_urlsafe(18)}"
         response.set_cookie(
             self.cookie,
             f"{content}.{self._mac(content)}",
@@ -80,10 +84,11 @@ class Sessions:
         content, _, mac = request.cookies.get(self.cookie, "").rpartition(".")
         if not content or not hmac.compare_digest(mac.encode(), self._mac(content).encode()):
             return None
-        role, expires, secret = content.split(".", 2)
+        role, expires, encoded, secret = content.split(".", 3)
         if role not in self._tokens or int(expires) < time.time():
             return None
-        return Session(role=role, secret=secret)
+        name = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        return Session(role=role, secret=secret, name=name)
 
     def form_key(self, session: Session) -> str:
         """The hidden field by which a form proves that it is from a page of this session."""

@@ -38,6 +38,8 @@ def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | No
             log_config=None,
             access_log=False,
             server_header=False,
+            # The address of the connection counts, never one that a header names: anybody can write that.
+            proxy_headers=False,
             date_header=True,
             lifespan="off",
             limit_concurrency=CONNECTIONS_MAX,
