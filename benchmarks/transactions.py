@@ -94,7 +94,7 @@ def orders(count: int, seed: int) -> Iterator[Record]:
     for number, event in enumerate(events(count, seed=seed)):
         lines = tuple(_line(chance) for _ in range(2))
         order = RetailTransaction(
-            channel_id=chance.choice(CHANNELS),
+            channel_id=event.channel,
             transaction_id=_guid(number, chance),
             kind=TransactionKind.ORDER,
             occurred_at=_NOON,
