@@ -14,6 +14,7 @@ from tenten.producers.till.database_session import reading
 from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import display_name
+from tenten.rules.reference import reference
 from tenten.runtime.errors import NoSuchCustomer
 from tenten.schemas.messages import CustomerState, Reason
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, read_customers
@@ -54,6 +55,11 @@ class CustomerView:
     def display_number(self) -> str:
         """The account number, or `Pending sync`."""
         return self.account_number or PENDING_SYNC
+
+    @property
+    def reference(self) -> str:
+        """A short name for people while there is no account number: `K7-3QD`."""
+        return reference(self.customer_id)
 
     @property
     def display_name(self) -> str:

@@ -1,9 +1,9 @@
-"""Search customers by account number, phone number, e-mail address, loyalty card or name."""
+"""Search customers by account number, reference, phone number, e-mail address, loyalty card or name."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, literal, literal_column, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Text, and_, cast, literal, literal_column, or_, select
 
 from tenten.producers.till.customer_views import CustomerView, read_views
 from tenten.producers.till.database_session import reading
@@ -11,7 +11,8 @@ from tenten.producers.till.loyalty import could_be_card, holders_of, normal_card
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.contact_points import normal_email, normal_phone
 from tenten.rules.customer import fold_for_search
-from tenten.schemas.tables.channel import customer_contacts, customers
+from tenten.rules.reference import ending_of, entered_reference, reference
+from tenten.schemas.tables.channel import customer_contacts, customers, outbox
 
 LIMIT_MAX: Final = 1_000
 _WORDS_MAX: Final = 8
@@ -21,7 +22,8 @@ _LAST_CHARACTER: Final = "\U0010ffff"
 def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[CustomerView]:
     """The customers that match the text, best first, at most `limit` (and at most 1,000).
 
-    First, customers with this account number, phone number (in any format), e-mail address or loyalty card; then,
+    First, customers with this account number, phone number (in any format), e-mail address or loyalty card, and
+    those without a number or changed here lately that have this reference; then,
     customers in whose names some word begins with each word of the text, in any order and case: exact full names first,
     then names that begin with the text, then by name. An empty text matches no customer. Raises: `DatabaseRefused`.
     """
@@ -35,6 +37,7 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
         if not ids and could_be_card(text):
             # A card that was issued elsewhere is only in the customer's attributes.
             ids = holders_of(connection, normal_card_number(text))
+        ids += _by_reference(connection, text)
         if len(ids) < limit:
             ids = list(dict.fromkeys([*ids, *_by_name(connection, words, limit)]))
         return read_views(connection, ids[:limit])
@@ -51,6 +54,27 @@ def _by_value(connection: Connection, text: str, country: str, limit: int) -> li
     contacts = select(customer_contacts.c.customer_id).where(customer_contacts.c.value.in_(values)).limit(limit)
     ids = [*connection.scalars(numbers), *(connection.scalars(contacts) if values else ())]
     return list(dict.fromkeys([*ids, *owners_of(connection, normal_card_number(text))]))
+
+
+def _by_reference(connection: Connection, text: str) -> list[str]:
+    """The ids of customers with this reference: of those without a number, then of those whom the outbox knows, so
+    that a reference on paper is good for a month after the number has arrived.
+    """
+    wanted = entered_reference(text)
+    if wanted is None:
+        return []
+    pending = select(customers.c.customer_id).where(customers.c.account_number.is_(None))
+    ids = _with_reference(connection, pending, customers.c.customer_id, wanted)
+    if not ids and not text.strip().isalpha():
+        # Not for five letters that begin a name: it reads an index of the whole outbox.
+        ids = _with_reference(connection, select(outbox.c.aggregateid).distinct(), outbox.c.aggregateid, wanted)
+    return ids
+
+
+def _with_reference(connection: Connection, query: Select[str], column: Column[str], wanted: str) -> list[str]:
+    # A text in both databases: PostgreSQL has GUIDs of its own.
+    ending = query.where(cast(column, Text).endswith(ending_of(wanted)))
+    return [found for found in connection.scalars(ending) if reference(found) == wanted]
 
 
 def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[str]:

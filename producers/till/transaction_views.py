@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, Text, cast, select
 
 from tenten.producers.till import customer_views
 from tenten.producers.till.caller_fields import transaction_reasons
@@ -15,6 +15,7 @@ from tenten.producers.till.database_session import reading
 from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import plain_decimal
+from tenten.rules.reference import ending_of, entered_reference, reference
 from tenten.rules.transaction_rules import content_of
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import (
@@ -56,6 +57,11 @@ class TransactionView:
         return self.transaction.transaction_id
 
     @property
+    def reference(self) -> str:
+        """A short name for people while there is no sales order: `K7-3QD`."""
+        return reference(self.transaction_id)
+
+    @property
     def customer_number(self) -> str | None:
         """The customer's account number or `Pending sync`; None without a customer in the channel."""
         return None if self.customer is None else self.customer.display_number
@@ -90,6 +96,22 @@ def list_transactions(
     newest = [transactions.c[name].desc() for name in ("business_date", "occurred_at", "transaction_id")]
     with reading(channel) as connection:
         ids = connection.scalars(query.order_by(*newest).limit(max(0, min(limit, LIMIT_MAX)))).all()
+        views = {view.transaction_id: view for view in read_views(connection, channel, ids)}
+    return [views[transaction_id] for transaction_id in ids]
+
+
+def transactions_with_reference(channel: OpenChannel, text: str, limit: int = 50) -> list[TransactionView]:
+    """The orders and cash-and-carry sales with this reference, the newest first. Reads the ids of all of them.
+
+    Raises: `DatabaseRefused`.
+    """
+    wanted = entered_reference(text)
+    if wanted is None:
+        return []
+    ends_so = cast(transactions.c.transaction_id, Text).endswith(ending_of(wanted))
+    query = select(transactions.c.transaction_id).where(ends_so).order_by(transactions.c.occurred_at.desc())
+    with reading(channel) as connection:
+        ids = [found for found in connection.scalars(query) if reference(found) == wanted][:limit]
         views = {view.transaction_id: view for view in read_views(connection, channel, ids)}
     return [views[transaction_id] for transaction_id in ids]
 

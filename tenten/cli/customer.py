@@ -151,6 +151,7 @@ def _show_created(view: "CustomerView", json: bool) -> None:
             {
                 "customer_id": view.customer_id,
                 "account_number": view.account_number,
+                "reference": view.reference,
                 "status": view.status.value,
                 "reasons": reasons_as_json(view.reasons),
             }
@@ -226,7 +227,7 @@ def search(
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of results.")] = 50,
     json: Json = False,
 ) -> None:
-    """Find customers by account number, phone number, e-mail address, loyalty card, or beginnings of names."""
+    """Find customers by number, reference, phone number, e-mail address, loyalty card, or beginnings of names."""
     from tenten.producers import search_customers
 
     with opened_channel(context, channel) as opened:
@@ -234,8 +235,10 @@ def search(
     if json:
         print_json([_as_json(view) for view in views])
     elif views:
-        rows = [(view.display_number, view.display_name, view.status, view.customer_id) for view in views]
-        print_table(("number", "name", "status", "id"), rows)
+        rows = [
+            (view.display_number, view.reference, view.display_name, view.status, view.customer_id) for view in views
+        ]
+        print_table(("number", "reference", "name", "status", "id"), rows)
     else:
         report("No customers found")
 
@@ -447,6 +450,7 @@ def _as_json(view: "CustomerView") -> dict[str, Any]:
     return {
         "customer_id": view.customer_id,
         "account_number": view.account_number,
+        "reference": view.reference,
         "status": view.status.value,
         "reasons": reasons_as_json(view.reasons),
         "unsettled": view.unsettled,

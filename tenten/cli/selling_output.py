@@ -55,6 +55,7 @@ def show(view: "TransactionView", json: bool) -> None:
     print_fields(
         (
             ("id", view.transaction_id),
+            ("reference", view.reference),
             ("kind", sale.kind),
             ("status", view.status),
             ("sales order", view.sales_order),
@@ -118,6 +119,7 @@ def as_json(view: "TransactionView") -> dict[str, Any]:
     ]
     return {
         "transaction_id": view.transaction_id,
+        "reference": view.reference,
         "status": view.status.value,
         "sales_order": view.sales_order,
         "reasons": reasons_as_json(view.reasons),

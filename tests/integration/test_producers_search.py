@@ -1,11 +1,13 @@
 """Search in a channel, on PostgreSQL and SQLite."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tenten.producers import create_customer, search_customers
+from tenten.producers import Item, create_customer, record_order, search_customers
+from tenten.producers.till.transaction_views import transactions_with_reference
 from tests.producer_scene import Store, set_store
 
 
@@ -109,3 +111,30 @@ def test_search_respects_limit_and_ranks_results(store: Store) -> None:
     assert names(store, "park", limit=4) == ["Park", "Park Kim", "Kim00 Park", "Kim01 Park"]
     assert len(names(store, "park", limit=1_000_000)) == 22
     assert names(store, "park", limit=0) == []
+
+
+def test_a_reference_finds_its_customer_before_and_after_the_number(store: Store) -> None:
+    """However it is typed."""
+    # given
+    kim = create_customer(
+        store.channel, customer_id="0197a3f2-8a41-7c3e-9d55-0f6b1c2d3e4f", first_name="Kim", last_name="Park"
+    )
+    # when
+    pending = [names(store, text) for text in ("2T-FJF", " 2tfjf", "2t fjf", "3T-FJF")]
+    store.synchronize(kim.customer_id, "C-00000042")
+    # then
+    assert kim.reference == "2T-FJF"
+    assert pending == [["Kim Park"]] * 3 + [[]]
+    assert names(store, "2t-fjf") == ["Kim Park"]
+
+
+def test_a_reference_finds_its_order(store: Store) -> None:
+    """Among the orders and sales of the store."""
+    # given
+    tea = Item(sku="TEA", quantity=Decimal(1), price=Decimal(3))
+    order, other = (record_order(store.channel, lines=[tea]) for _ in range(2))
+    # when
+    found = transactions_with_reference(store.channel, order.reference)
+    # then
+    assert order.reference != other.reference
+    assert [view.transaction_id for view in found] == [order.transaction_id]

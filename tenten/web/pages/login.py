@@ -1,13 +1,14 @@
 """Signing in with the access token, and signing out."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Form, Request
-from jinja2 import Environment
 from starlette.responses import RedirectResponse, Response
 
-from tenten.web.pages.rendering import page
 from tenten.web.pages.sessions import Session, Sessions
+
+NAME_CHARACTERS_MAX: Final = 64
+"""As an operator's name."""
 
 
 class SignInFirst(Exception):
@@ -16,6 +17,12 @@ class SignInFirst(Exception):
 
 class ForeignForm(Exception):
     """A form that is not from a page of this session."""
+
+
+class ShowPage(Protocol):
+    """Renders a template for a request, with the values that every page of the server needs."""
+
+    def __call__(self, request: Request, template: str, /, *, status: int = 200, **values: Any) -> Response: ...
 
 
 def session_of(sessions: Sessions, request: Request) -> Session:
@@ -32,21 +39,21 @@ def check_form(sessions: Sessions, session: Session, form_key: str) -> None:
         raise ForeignForm
 
 
-def login_routes(sessions: Sessions, environment: Environment, common: dict[str, Any]) -> APIRouter:
-    """`/login` and `/logout`. `common`: the values that every page of this server needs."""
+def login_routes(sessions: Sessions, show: ShowPage, *, asks_name: bool = False) -> APIRouter:
+    """`/login` and `/logout`. `asks_name`: whether a person who signs in gives a name, too."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/login")
-    def form(token: str = "") -> Response:
+    def form(request: Request, token: str = "") -> Response:
         """The form; with the token in the address, as `tenten up` prints it, the session begins at once."""
         if token:
-            return _begin(token)
-        return page(environment, "login.html", **common, failed=False)
+            return _begin(request, token, "")
+        return show(request, "login.html", asks_name=asks_name, failed=False, name="")
 
     @router.post("/login")
-    def begin(token: Annotated[str, Form()] = "") -> Response:
+    def begin(request: Request, token: Annotated[str, Form()] = "", name: Annotated[str, Form()] = "") -> Response:
         """Begin a session."""
-        return _begin(token.strip())
+        return _begin(request, token.strip(), name.strip()[:NAME_CHARACTERS_MAX])
 
     @router.post("/logout")
     def end() -> Response:
@@ -55,12 +62,12 @@ def login_routes(sessions: Sessions, environment: Environment, common: dict[str,
         sessions.end(response)
         return response
 
-    def _begin(token: str) -> Response:
+    def _begin(request: Request, token: str, name: str) -> Response:
         role = sessions.role_of(token)
         if role is None:
-            return page(environment, "login.html", status=401, **common, failed=True)
+            return show(request, "login.html", status=401, asks_name=asks_name, failed=True, name=name)
         response = RedirectResponse("/", 303)
-        sessions.begin(response, role)
+        sessions.begin(response, role, name)
         return response
 
     return router

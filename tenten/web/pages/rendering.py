@@ -1,5 +1,6 @@
 """Pages from templates: escaped by default, with the static files beside them."""
 
+from gettext import NullTranslations
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +11,11 @@ from starlette.staticfiles import StaticFiles
 _HERE: Final = Path(__file__).parent
 
 
-def template_environment(*directories: Path) -> Environment:
-    """Templates of these directories, then the shared ones."""
-    return Environment(
+def template_environment(*directories: Path, translations: NullTranslations | None = None) -> Environment:
+    """Templates of these directories, then the shared ones; their texts in English, or as these translations have
+    them.
+    """
+    environment = Environment(
         loader=FileSystemLoader([*directories, _HERE / "templates"]),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
@@ -20,6 +23,9 @@ def template_environment(*directories: Path) -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
+    install: Any = getattr(environment, "install_gettext_translations")  # noqa: B009 - the extension adds it
+    install(translations or NullTranslations(), newstyle=True)
+    return environment
 
 
 def page(environment: Environment, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

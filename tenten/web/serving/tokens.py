@@ -7,8 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import make_url
+
 from tenten.runtime.errors import SettingsError
-from tenten.runtime.private_files import create_private_file
+from tenten.runtime.private_files import create_private_directory, create_private_file
+from tenten.runtime.settings import Settings
+
+_FILE_NAME: Final = "api.token"
+"""The file with the token of a store's API and screen."""
 
 _BYTES: Final = 32
 _CHARACTERS_MIN: Final = 20
@@ -25,6 +31,25 @@ def access_token(file: Path) -> str:
     if len(token) < _CHARACTERS_MIN:
         raise SettingsError(f"the access token in {file} has fewer than {_CHARACTERS_MIN} characters: delete the file")
     return token
+
+
+def api_token(settings: Settings, channel: str, token_file: Path | None = None) -> str:
+    """The token of a channel's API and screen: in this file, by default `api.token` beside its SQLite database, or in
+    the directory of the settings' `data`. Raises: `SettingsError`.
+    """
+    return access_token(token_file or api_token_file(settings, channel))
+
+
+def api_token_file(settings: Settings, channel: str) -> Path:
+    """Where the token of a channel is by default. Raises: `SettingsError`."""
+    address = make_url(settings.channel(channel).database)
+    if address.drivername == "sqlite" and address.database:
+        return Path(address.database).parent / _FILE_NAME
+    try:
+        create_private_directory(settings.data)
+    except OSError as error:
+        raise SettingsError(f"the directory {settings.data} for access tokens cannot be made: {error}") from error
+    return settings.data / _FILE_NAME
 
 
 def is_token(given: str, token: str) -> bool:

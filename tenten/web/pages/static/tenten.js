@@ -1,13 +1,17 @@
 // Makes server-rendered pages live. Every page works without it: forms post, links load.
 //
-//   <body data-events="/events">           server-sent events; the name of an event says what has changed
-//   <section data-fragment="/part"         fetched again and swapped when one of these events comes
+//   <body data-events="/events">           server-sent events "change"; their data are the names of what has changed
+//   <section data-fragment="/part"         fetched again and swapped when one of these names comes
 //            data-on="customer order">
-//   <form data-live="#results">            submitted as one types; the answer replaces the element
-//   <time datetime="...">                  shown in the browser's time zone
+//   <form data-live="#results">            submitted as one types; the answer replaces the content of the element
+//   <form data-once>                       its button works once: a second click while it is sent does nothing
+//   <input data-key="/">, <a data-key="n"> focused or followed when this key is pressed outside a field
+//   <select data-submit>                   submits its form when another choice is made
+//   <time datetime="...">                  shown in the browser's time zone, unless it has data-fixed
 "use strict";
 
 const DEBOUNCE_MS = 150;
+const RETRY_MS = 3000;
 
 async function fetchFragment(url, signal) {
   const answer = await fetch(url, { headers: { "X-Fragment": "1" }, signal });
@@ -15,20 +19,27 @@ async function fetchFragment(url, signal) {
   return answer.ok ? answer.text() : null;
 }
 
+const shown = new WeakMap();
+
 function swap(target, html) {
-  if (html === null || target.innerHTML === html) return;
+  if (html === null || shown.get(target) === html) return;
   const active = document.activeElement;
-  const inside = target.contains(active) && active.id ? active.id : null;
-  if (target.contains(active) && active.matches("input, select, textarea")) return;
+  const isInside = active !== target && target.contains(active);
+  // What a person is filling in is not taken away.
+  if (isInside && active.matches("input, select, textarea")) return;
+  const id = isInside ? active.id : "";
+  const link = isInside && active.href ? active.getAttribute("href") : "";
   target.innerHTML = html;
-  if (inside) document.getElementById(inside)?.focus();
+  shown.set(target, html);
   prepare(target);
+  if (id) document.getElementById(id)?.focus();
+  else if (link) [...target.querySelectorAll("a")].find((a) => a.getAttribute("href") === link)?.focus();
 }
 
-function refreshOn(eventName) {
+function refreshOn(name) {
   for (const target of document.querySelectorAll("[data-fragment]")) {
     const names = (target.dataset.on || "").split(" ");
-    if (names.includes(eventName) || eventName === "all") refresh(target);
+    if (name === "all" || names.includes(name)) refresh(target);
   }
 }
 
@@ -50,16 +61,33 @@ function refresh(target) {
     });
 }
 
+let source = null;
+let wasOpen = false;
+
 function listen(url) {
-  const source = new EventSource(url);
-  let wasOpen = false;
+  source = new EventSource(url);
   source.onopen = () => {
     document.body.classList.remove("disconnected");
     if (wasOpen) refreshOn("all");
     wasOpen = true;
   };
-  source.onerror = () => document.body.classList.add("disconnected");
+  source.onerror = () => {
+    document.body.classList.add("disconnected");
+    // The browser tries again by itself, unless it was refused.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => document.hidden || listen(url), RETRY_MS);
+  };
   source.addEventListener("change", (event) => event.data.split(" ").forEach(refreshOn));
+}
+
+// A browser keeps few connections to a server: pages that nobody looks at hold none.
+function listenWhileVisible(url) {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) source?.close();
+    else listen(url);
+  });
+  addEventListener("pagehide", () => source?.close());
+  addEventListener("pageshow", (event) => event.persisted && listen(url));
+  if (!document.hidden) listen(url);
 }
 
 function liveForm(form) {
@@ -71,19 +99,37 @@ function liveForm(form) {
     timer = setTimeout(async () => {
       request?.abort();
       request = new AbortController();
-      const query = new URLSearchParams(new FormData(form)).toString();
+      const address = `${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`;
       try {
-        swap(target, await fetchFragment(`${form.getAttribute("action")}?${query}`, request.signal));
-        history.replaceState(null, "", `?${query}`);
+        swap(target, await fetchFragment(address, request.signal));
+        history.replaceState(null, "", address);
       } catch (error) {
-        if (error.name !== "AbortError") throw error;
+        if (error.name !== "AbortError") document.body.classList.add("disconnected");
       }
     }, DEBOUNCE_MS);
   });
 }
 
+function onceOnly(form) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "1";
+  });
+  addEventListener("pageshow", () => delete form.dataset.sent);
+}
+
+function pressed(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea")) return;
+  const target = [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === event.key);
+  if (!target) return;
+  event.preventDefault();
+  if (target.matches("input")) target.select();
+  if (target.matches("a")) target.click();
+  else target.focus();
+}
+
 function prepare(root) {
-  for (const time of root.querySelectorAll("time[datetime]")) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-fixed])")) {
     const at = new Date(time.dateTime);
     const today = at.toDateString() === new Date().toDateString();
     const style = today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" };
@@ -93,5 +139,9 @@ function prepare(root) {
 }
 
 prepare(document);
+document.documentElement.classList.add("live");
 document.querySelectorAll("form[data-live]").forEach(liveForm);
-if (document.body.dataset.events) listen(document.body.dataset.events);
+document.querySelectorAll("form[data-once]").forEach(onceOnly);
+document.querySelectorAll("select[data-submit]").forEach((each) => each.addEventListener("change", () => each.form.requestSubmit()));
+document.addEventListener("keydown", pressed);
+if (document.body.dataset.events) listenWhileVisible(document.body.dataset.events);
