@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tenten.rules.reference import reference
 from tests.acceptance.cli import Tenten
 
 ADA = ("--first-name", "Ada", "--last-name", "Lovelace", "--email", "Ada@Example.com", "--phone", "713 555 0100")
@@ -23,6 +24,7 @@ def test_created_customer_is_pending_and_printed_as_one_json_document(store: Ten
     assert ended.json == {
         "customer_id": ended.json["customer_id"],
         "account_number": None,
+        "reference": reference(ended.json["customer_id"]),
         "status": "pending",
         "reasons": [],
     }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tenten.rules.reference import reference
 from tests.acceptance.cli import Tenten
 
 
@@ -26,6 +27,7 @@ def test_an_order_is_recorded_listed_and_shown(store: Tenten) -> None:
     # then
     expected = {
         "transaction_id": created["transaction_id"],
+        "reference": reference(created["transaction_id"]),
         "status": "pending",
         "sales_order": None,
         "reasons": [],
