@@ -1,4 +1,4 @@
-"""Relay maintenance, once a minute: check topic ids, queue unanswered rows again, prune settled rows.
+"""Relay maintenance, once a minute: check topic ids, queue unanswered rows again, prune settled rows, events and keys.
 
 It works in small steps, between which the relay sends.
 """
@@ -17,13 +17,17 @@ from tenten.producers.outbox import retention
 from tenten.producers.relay.producer import RelayProducer
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.errors import LockHeld
-from tenten.schemas.tables.channel import topics
+from tenten.schemas.tables.channel import request_keys, topics
+from tenten.sql.channel_events import prune_events
 from tenten.sql.locks import DatabaseLock
 
 log = get_logger(__name__)
 
 SETTLED_DAYS_KEPT: Final = 30
 """The retention of replies; then a settled row is deleted with its personal data."""
+
+KEY_DAYS_KEPT: Final = 7
+"""How long an idempotency key with another content is recognised."""
 
 MAINTENANCE_SECONDS: Final = 60
 
@@ -87,6 +91,9 @@ class Maintenance:
         for last in prune(self._connection, now - timedelta(days=SETTLED_DAYS_KEPT), self._prune_after):
             self._prune_after = last
             yield
+        while prune_events(self._connection, now):
+            yield
+        prune_request_keys(self._connection, now - timedelta(days=KEY_DAYS_KEPT))
 
 
 def check_topics(connection: Connection, producer: RelayProducer) -> Iterator[None]:
@@ -142,6 +149,14 @@ def prune(connection: Connection, settled_before: datetime, after: int = 0) -> I
         if is_last:
             return
         yield window.last
+
+
+def prune_request_keys(connection: Connection, recorded_before: datetime) -> int:
+    """Delete idempotency keys that were recorded before that time; how many."""
+    old = request_keys.c.recorded_at < recorded_before
+    if connection.scalar(select(request_keys.c.request_key).where(old).limit(1)) is None:
+        return 0
+    return connection.execute(delete(request_keys).where(old)).rowcount
 
 
 def _windows(connection: Connection, after: int = 0) -> Iterator[retention.Window]:

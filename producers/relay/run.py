@@ -13,6 +13,7 @@ while those before are being sent, and the broker's acknowledgement is waited fo
 
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 from time import monotonic
@@ -37,6 +38,7 @@ from tenten.runtime.errors import KafkaRefused, LockHeld, TentenError
 from tenten.runtime.retry import FULL_ADVICE, Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Reason
+from tenten.sql.channel_events import EventType, NewEvent, Subject, write_events
 from tenten.sql.locks import relay_lock
 from tenten.sql.notifications import CommitListener
 
@@ -161,7 +163,7 @@ def relay(
                 if len(acknowledged) < sent_rows:
                     break
             for row in producer.send(queued.rows, stop):
-                _reject_too_large(connection, row)
+                _reject_too_large(opened, row)
                 feed.finish([row.sequence])
             if pauses and not producer.sent_rows:
                 feed.delete_finished()
@@ -180,12 +182,17 @@ def _is_full(producer: RelayProducer) -> bool:
     return producer.sent_rows >= SENT_ROWS_MAX or producer.sent_bytes >= SENT_BYTES_MAX
 
 
-def _reject_too_large(connection: Connection, row: QueuedRow) -> None:
-    """Reject a row in the channel, since it can never be sent. Idempotent."""
+def _reject_too_large(opened: OpenChannel, row: QueuedRow) -> None:
+    """Reject a row in the channel, since it can never be sent. Idempotent, but for a second event."""
     reason = TOO_LARGE[row.aggregate_type]
-    if row.aggregate_type == table.RETAIL_TRANSACTION:
-        transactions.show_rejected(connection, row.aggregate_id, reason)
-    table.reject(connection, row.sequence, reason)
+    with opened.engine.begin() as connection:
+        subject: Subject | None = Subject.CUSTOMER
+        if row.aggregate_type == table.RETAIL_TRANSACTION:
+            subject = transactions.show_rejected(connection, row.aggregate_id, reason)
+        table.reject(connection, row.sequence, reason)
+        if subject is not None:
+            event = NewEvent(EventType.REJECTED, subject, row.aggregate_id, codes=(reason.code,))
+            write_events(connection, [event], datetime.now(UTC))
 
 
 @contextmanager

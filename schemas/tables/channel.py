@@ -10,6 +10,7 @@ from sqlalchemy import JSON, BigInteger, Column, Date, Index, Integer, LargeBina
 
 from tenten.schemas.tables.joining import joining_table
 from tenten.schemas.tables.keys import identity_table, relay_state_table
+from tenten.schemas.tables.till import channel_event_state_table, channel_events_table, request_keys_table
 from tenten.schemas.tables.types import (
     IDENTITY,
     NAMING,
@@ -196,3 +197,7 @@ loyalty_cards: Final = Table(
 
 identity: Final = identity_table(metadata)
 relay_state: Final = relay_state_table(metadata)
+
+channel_events: Final = channel_events_table(metadata)
+channel_event_state: Final = channel_event_state_table(metadata)
+request_keys: Final = request_keys_table(metadata)

@@ -35,11 +35,15 @@ def _calls() -> Iterator[Logged]:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 match node:
                     case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level)) if level in LEVELS:
+                        fields = {keyword.arg for keyword in node.keywords}
+                        if level == "exception" or "exc_info" in fields:
+                            # What an exception is logged as.
+                            fields = fields - {"exc_info"} | {"error", "code", "at"}
                         yield Logged(
                             f"{file.relative_to(ROOT)}:{node.lineno}",
-                            level,
+                            "error" if level == "exception" else level,
                             node.args[0] if len(node.args) == 1 else None,
-                            frozenset(keyword.arg for keyword in node.keywords),
+                            frozenset(fields),
                         )
 
 

@@ -1,4 +1,4 @@
-"""Replies to customer events: settle the outbox rows, store account numbers, refresh overlays.
+"""Replies to customer events: settle the outbox rows, store account numbers, refresh overlays, write channel events.
 
 Runs within settlement's SQL transaction.
 """
@@ -15,10 +15,14 @@ from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.overlay import erase_customers, refresh_overlays
 from tenten.schemas.messages import Outcome, Reply, reasons_as_json
 from tenten.sql.arrays import pg_array_literal
+from tenten.sql.channel_events import EventType, NewEvent, Subject, write_events
 from tenten.sql.notifications import SETTLED_CHANNEL
 from tenten.sql.postgresql_driver import driver_cursor, driver_of
 
 Row: TypeAlias = dict[str, Any]
+
+_Types: TypeAlias = Mapping[str, str]
+"""The types of outbox rows that a reply has changed, by event id."""
 
 
 def settle_customers(
@@ -41,7 +45,10 @@ def settle_customers(
             events[reply.event_id] = reply
     rows = [_row(reply, at) for reply in events.values()]
     settle = _settle_in_sqlite if connection.dialect.name == "sqlite" else _settle_in_postgresql
-    has_base_snapshots = settle(connection, touched, touched.union(also_lock), numbers, rows)
+    has_base_snapshots, types = settle(connection, touched, touched.union(also_lock), numbers, rows)
+    write_events(
+        connection, [_event(events[event_id], types[event_id]) for event_id in events if event_id in types], at
+    )
     if erased:
         erase_customers(connection, sorted(erased), view.channel_id, at)
     if has_base_snapshots:
@@ -76,17 +83,41 @@ def _row(reply: Reply, at: datetime) -> Row:
     }
 
 
+_CREATED_TYPE: Final = "CustomerCreated"
+"""The type of the outbox row of a new customer."""
+
+_EVENT_TYPES: Final[Mapping[Outcome, EventType]] = {
+    Outcome.REJECTED: EventType.REJECTED,
+    Outcome.UNREADABLE: EventType.REJECTED,
+    Outcome.HELD: EventType.HELD,
+    Outcome.ERASED: EventType.ERASED,
+}
+
+
+def _event(reply: Reply, outbox_type: str) -> NewEvent:
+    """What this reply to an event of that type has changed. A create that a later event supersedes is answered, too."""
+    accepted = EventType.NUMBERED if outbox_type == _CREATED_TYPE and reply.account_number else EventType.SYNCHRONIZED
+    return NewEvent(
+        type=_EVENT_TYPES.get(reply.outcome, accepted),
+        subject=Subject.CUSTOMER,
+        subject_id=reply.customer_id,
+        number=reply.account_number,
+        codes=tuple(reason.code for reason in reply.reasons),
+    )
+
+
 def _settle_in_postgresql(
     connection: Connection, touched: set[str], locked: set[str], numbers: Mapping[str, str], rows: Sequence[Row]
-) -> bool:
-    """Whether one of the customers has a base snapshot. Two statements."""
+) -> tuple[bool, _Types]:
+    """Whether one of the customers has a base snapshot, and the rows that have changed. Two statements."""
     with driver_cursor(connection) as cursor:
         cursor.execute(
             _LOCK_AND_NUMBER, {"ids": pg_array_literal(locked), "numbers": json.dumps(numbers)}, prepare=True
         )
         replies = {"events": pg_array_literal(row["event_id"] for row in rows), "replies": json.dumps(rows)}
         found = cursor.execute(_SETTLE, {"ids": pg_array_literal(touched), **replies}, prepare=True).fetchone()
-        return bool(found and found[0])
+        assert found is not None
+        return found[0], found[1] or {}
 
 
 # Lock customers in the order of their GUIDs, and give numbers to those that have none. `locked` is read to its end
@@ -117,24 +148,37 @@ _SETTLE: Final = f"""
         WHERE outbox.id = ANY(%(events)s::uuid[]) AND outbox.id = r.event_id AND outbox.settled_at IS NULL
               AND (r.judgement > outbox.judgement OR outbox.judgement = 0
                    OR outbox.outcome = 'held' AND r.outcome <> 'held' AND r.judgement > 0)
+        RETURNING outbox.id, outbox.type
     )
-    SELECT EXISTS (SELECT FROM snapshots WHERE customer_id = ANY(%(ids)s::uuid[])), pg_notify('{SETTLED_CHANNEL}', '')
+    SELECT EXISTS (SELECT FROM snapshots WHERE customer_id = ANY(%(ids)s::uuid[])),
+        (SELECT json_object_agg(id, type) FROM settled), pg_notify('{SETTLED_CHANNEL}', '')
     """  # noqa: S608 - our own constant
 
 
 def _settle_in_sqlite(
     connection: Connection, touched: set[str], _: set[str], numbers: Mapping[str, str], rows: Sequence[Row]
-) -> bool:
-    """Whether one of the customers has a base snapshot. A writing transaction has locked all rows already."""
+) -> tuple[bool, _Types]:
+    """As in PostgreSQL. A writing transaction has locked all rows already."""
     driver: sqlite3.Connection = driver_of(connection)
-    driver.executemany(_SETTLE_EVENT, [{**row, "reasons": _json(row["reasons"])} for row in rows])
+    ids = json.dumps([row["event_id"] for row in rows])
+    types = dict(driver.execute(_UNSETTLED_TYPES, (ids,)).fetchall())
+    for row in rows:
+        event_id = row["event_id"]
+        if event_id in types:
+            settled = driver.execute(_SETTLE_EVENT, {**row, "reasons": _json(row["reasons"])})
+            if not settled.rowcount:
+                del types[event_id]
     driver.executemany(_STORE_NUMBER, [(number, customer_id) for customer_id, number in numbers.items()])
-    return driver.execute(_HAS_BASE_SNAPSHOT, (json.dumps(list(touched)),)).fetchone() is not None
+    return driver.execute(_HAS_BASE_SNAPSHOT, (json.dumps(list(touched)),)).fetchone() is not None, types
 
 
 def _json(reasons: object) -> str | None:
     return None if reasons is None else json.dumps(reasons, ensure_ascii=False, separators=(",", ":"))
 
+
+_UNSETTLED_TYPES: Final = """
+    SELECT id, type FROM outbox WHERE id IN (SELECT value FROM json_each(?)) AND settled_at IS NULL
+    """
 
 # As in PostgreSQL, one event or customer at a time.
 _SETTLE_EVENT: Final = """

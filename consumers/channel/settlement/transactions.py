@@ -1,4 +1,5 @@
-"""Replies to orders, cash-and-carry sales and ends of day: store their status and settle the outbox rows.
+"""Replies to orders, cash-and-carry sales and ends of day: store their status, settle the outbox rows, write channel
+events.
 
 A reply has a number among those to its transaction, and only a higher one than the stored counts: replies may arrive
 twice, and in any order, since those of release 0.1.0 and of later ones are on different topics. A reply to a record
@@ -12,11 +13,12 @@ from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, text
+from sqlalchemy import Connection, bindparam, literal, select, text
 
 from tenten.schemas.messages import UNREADABLE_SEQUENCE, TransactionReply, TransactionStatus, reasons_as_json
 from tenten.schemas.tables.channel import end_of_days, outbox, outbox_queue, transactions
 from tenten.sql.arrays import is_one_of
+from tenten.sql.channel_events import EventType, NewEvent, Subject, write_events
 
 
 def settle_transactions(connection: Connection, replies: Sequence[TransactionReply], at: datetime) -> None:
@@ -32,10 +34,11 @@ def settle_transactions(connection: Connection, replies: Sequence[TransactionRep
         newest.setdefault(reply.transaction_id, reply)
     unreadable = [reply.transaction_id for reply in newest.values() if reply.sequence == UNREADABLE_SEQUENCE]
     queued = _queued(connection, unreadable) if unreadable else frozenset()
-    rows = []
-    for key, number, status in _STORED:
-        query = select(key, number, status).where(is_one_of(connection, key, newest)).order_by(key).with_for_update()
-        for transaction_id, stored_number, stored_status in connection.execute(query):
+    rows, events = [], []
+    for key, number, status, kind in _STORED:
+        is_answered = is_one_of(connection, key, newest)
+        query = select(key, number, status, kind).where(is_answered).order_by(key).with_for_update()
+        for transaction_id, stored_number, stored_status, stored_kind in connection.execute(query):
             reply = newest[transaction_id]
             is_new = (
                 _counts(stored_number, stored_status, is_queued=transaction_id in queued)
@@ -43,15 +46,35 @@ def settle_transactions(connection: Connection, replies: Sequence[TransactionRep
                 else reply.sequence > stored_number
             )
             rows.append(_row(reply, stored_number, is_new, at))
+            if is_new:
+                events.append(_event(reply, stored_kind))
     for change, where in _CHANGES:
         statement = " ".join((change, _REPLIES[connection.dialect.name], where))
         connection.execute(text(statement), {"replies": json.dumps(rows)})
+    write_events(connection, events, at)
 
 
 _STORED: Final = (
-    (transactions.c.transaction_id, transactions.c.answer, transactions.c.status),
-    (end_of_days.c.end_of_day_id, end_of_days.c.answer, end_of_days.c.status),
+    (transactions.c.transaction_id, transactions.c.answer, transactions.c.status, transactions.c.kind),
+    (end_of_days.c.end_of_day_id, end_of_days.c.answer, end_of_days.c.status, literal(Subject.END_OF_DAY.value)),
 )
+
+_EVENT_TYPES: Final = {
+    TransactionStatus.WAITING: EventType.WAITING,
+    TransactionStatus.BLOCKED: EventType.BLOCKED,
+    TransactionStatus.REJECTED: EventType.REJECTED,
+}
+
+
+def _event(reply: TransactionReply, kind: str) -> NewEvent:
+    """What this reply to a transaction of that kind has changed."""
+    return NewEvent(
+        type=_EVENT_TYPES.get(TransactionStatus(reply.status), EventType.POSTED),
+        subject=Subject.END_OF_DAY if kind == Subject.END_OF_DAY else Subject.of_kind(kind),
+        subject_id=reply.transaction_id,
+        number=reply.sales_order,
+        codes=tuple(reason.code for reason in reply.reasons),
+    )
 
 
 def _queued(connection: Connection, transaction_ids: Iterable[str]) -> Container[str]:
