@@ -231,6 +231,8 @@ class HttpSettings(SettingsTable):
     """Further names by which browsers and tills reach the server."""
     origins: tuple[str, ...] = ()
     """Origins of other web pages that may use the API for tills, such as https://till.example.com; empty: none."""
+    requests_per_second_max: int = Field(default=500, ge=1, le=100_000)
+    """More are answered 429; in a burst as many as in two seconds are served."""
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
