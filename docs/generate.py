@@ -18,6 +18,7 @@ from tenten.consumers.headquarters.dead_letters import DEAD_LETTER_HEADERS
 from tenten.rules.reason_codes import REASON_CODES
 from tenten.rules.unreadable_reasons import UNREADABLE_REASONS
 from tenten.runtime.log_events import LOG_EVENTS
+from tenten.runtime.metrics import METRICS
 from tenten.schemas import privileges, topics
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -174,6 +175,29 @@ def log_event_page() -> str:
     return _page("Log events", "tenten/runtime/log_events.py", text, _table(columns, rows))
 
 
+def metric_page() -> str:
+    """Every metric with its labels and processes."""
+    text = (
+        "A process with `--http` serves these at `/metrics`, for Prometheus, besides the usual `process_*` and "
+        "`python_*`. What is read in the database or at the broker is read when it is asked for, at most every five "
+        "seconds, and is absent while that server is away. No label contains a customer. "
+        "[Monitoring](../how-to/monitoring.md) has alerts and a dashboard."
+    )
+    rows = [
+        (
+            f"`{name}`",
+            metric.kind,
+            _codes(metric.labels),
+            ", ".join(metric.served_by),
+            metric.read or "-",
+            metric.meaning,
+        )
+        for name, metric in METRICS.items()
+    ]
+    columns = ("metric", "type", "labels", "served by", "read in", "meaning")
+    return _page("Metrics", "tenten/runtime/metrics.py", text, _table(columns, rows))
+
+
 def soak_page() -> str:
     """The last long soak run, from its result."""
     result = json.loads(SOAK_RESULT.read_text(encoding="utf-8"))
@@ -219,6 +243,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "dead-letter-headers.md": dead_letter_header_page,
     "exit-codes.md": exit_code_page,
     "log-events.md": log_event_page,
+    "metrics.md": metric_page,
     "privileges.md": privilege_page,
     "processes.md": process_page,
     "reason-codes.md": reason_codes,

@@ -27,6 +27,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from structlog import get_logger
 
+from tenten.consumers.channel.counted import count_batch, creates_of
 from tenten.consumers.channel.distribution.background_resync import BackgroundResync
 from tenten.consumers.channel.distribution.read_position import (
     ReadPosition,
@@ -302,6 +303,7 @@ def _write(
         if changes is not None and not may_apply:
             streams.snapshots_at = monotonic() + _LOCKED_SECONDS
             changes = None
+        creates = creates_of(connection, replies)
         if replies:
             settle(connection, loop.view, replies, now, () if changes is None else changes.touched())
         if changes is not None and streams.snapshots is not None:
@@ -309,6 +311,7 @@ def _write(
         written = streams.replies if not may_apply else streams.all()
         moves = _move_positions(connection, written, now)
     seconds = monotonic() - started
+    count_batch(len(replies), changes, creates, now, seconds)
     for stream, moved in moves:
         stream.committed(moved, now, seconds)
     streams.stored_at = monotonic()

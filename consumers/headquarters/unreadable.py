@@ -19,6 +19,7 @@ from tenten.kafka.records import headers_of
 from tenten.kafka.transaction_session import Batch
 from tenten.kafka.transactional_producer import Outputs
 from tenten.rules.limits import is_guid
+from tenten.runtime.counting import count
 from tenten.runtime.errors import TooManyDeadLetters
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import Topic
@@ -67,6 +68,12 @@ def send_dead_letters(
         kept = kept_record(message, bad, now)
         _, timestamp_ms = message.timestamp()
         out.send(settings.topic(dead_letters), kept.key, kept.value, kept.headers, timestamp_ms)
+
+
+def count_dead_letters(unreadable: Sequence[UnreadableRow]) -> None:
+    """Count dead letters that were sent."""
+    for bad in unreadable:
+        count("tenten_dead_letters_total", 1, bad.reason)
 
 
 def leading_fields(

@@ -20,6 +20,7 @@ from tenten.kafka.topics_admin import TopicInfo, topic_ids
 from tenten.producers.outbox.queue import QueuedRow
 from tenten.producers.outbox.table import CUSTOMER, RETAIL_TRANSACTION, SENT_BYTES_MAX
 from tenten.producers.relay.embedded_event import embedded_event
+from tenten.runtime.counting import count
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
@@ -208,7 +209,9 @@ class RelayProducer:
             log.info("relay_resumed", channel=self.channel, waited_seconds=round(time.monotonic() - started, 1))
         self._acknowledged_at = time.monotonic()
         failpoint("relay.after_ack")
-        return [sequence for sequence, key in sent if key not in self._failed]
+        acknowledged = [sequence for sequence, key in sent if key not in self._failed]
+        count("tenten_outbox_sent_total", len(acknowledged))
+        return acknowledged
 
     def check(self) -> None:
         """Raises: `DeliveryFailed` when the broker has rejected records."""

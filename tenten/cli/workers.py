@@ -131,7 +131,7 @@ def _worker_app(worker: Worker, served: "Served") -> "ASGIApp":
     from tenten.sql.engine import open_database
     from tenten.web.apps import headquarters_app
 
-    return headquarters_app(served, worker.name, open_database(served.settings.headquarters_database()))
+    return headquarters_app(served, worker, open_database(served.settings.headquarters_database()))
 
 
 def _channel_app(channel: str, served: "Served") -> "ASGIApp":

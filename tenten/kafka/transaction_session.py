@@ -42,6 +42,7 @@ from tenten.kafka.client_errors import refusal_of
 from tenten.kafka.group_member import GroupMember
 from tenten.kafka.records import record_position
 from tenten.kafka.transactional_producer import Outputs, TransactionalProducer
+from tenten.runtime.counting import count, observe, set_gauge
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry
 from tenten.schemas.messages import HEADQUARTERS
@@ -132,6 +133,7 @@ class TransactionSession:
         self._records_max = limits.records_max
         self._stop = stop
         self._producer = TransactionalProducer(name, producer, transactional_id)
+        self._assigned_partitions: set[int] = set()
         self._unchecked: set[int] = set()
         self._continue_at: dict[int, int] = {}
         """By assigned partition: the end of what has been processed."""
@@ -157,6 +159,7 @@ class TransactionSession:
         log.warning("group_rejoined", session=self._name)
         self._begin_again.clear()
         self._member.leave()
+        self._assigned_partitions.clear()
         self._unchecked.clear()
         self._continue_at.clear()
         self._uncommitted.clear()
@@ -218,6 +221,9 @@ class TransactionSession:
                 raise
             self._records_max = min(2 * self._records_max, self._limits.records_max)
             self._retry.recovered()
+            count("tenten_batches_total", 1, self._name)
+            count("tenten_batch_records_total", len(batch.messages), self._name)
+            observe("tenten_batch_seconds", time.monotonic() - began, self._name)
 
     @contextmanager
     def transaction(self, batch: Batch) -> Generator[Outputs]:
@@ -365,10 +371,14 @@ class TransactionSession:
     def _assigned(self, partitions: set[int]) -> None:
         self._rebalanced = True
         self._unchecked |= partitions
+        self._assigned_partitions |= partitions
+        set_gauge("tenten_assigned_partitions", len(self._assigned_partitions))
 
     def _revoked(self, partitions: set[int]) -> None:
         failpoint(f"{self._name}.in_on_revoke")
         self._rebalanced = True
+        self._assigned_partitions -= partitions
+        set_gauge("tenten_assigned_partitions", len(self._assigned_partitions))
         for partition in partitions:
             self._unchecked.discard(partition)
             self._continue_at.pop(partition, None)

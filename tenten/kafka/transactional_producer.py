@@ -18,6 +18,7 @@ from structlog import get_logger
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import ErrorListener, refusal_of
 from tenten.kafka.records import Headers, produce
+from tenten.runtime.counting import count
 from tenten.runtime.deadline import CallsWithDeadline
 from tenten.runtime.errors import TransactionFailed
 from tenten.runtime.failpoints import failpoint
@@ -141,6 +142,7 @@ class TransactionalProducer:
 
     def _abort(self, producer: Producer, error: KafkaError | None) -> None:
         """End a failed transaction. Discards the client where the end is uncertain."""
+        count("tenten_transactions_aborted_total", 1, "other" if error is None else error.name())
         if error is not None:
             log.warning("transaction_failed", session=self._name, code=error.name(), fatal=error.fatal())
         if error is not None and not error.txn_requires_abort():

@@ -56,6 +56,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("path", "error", "code", "at"),
         meaning="A request ended with a bug of this program, and was answered 500.",
     ),
+    "metrics_not_read": LogEvent(
+        level="warning",
+        fields=("about", "error", "code"),
+        meaning="`/metrics` was asked, and the database or the broker (`about`) did not answer: what is read there is "
+        "absent, and `tenten_scrape_problem` is 1. Logged once per outage.",
+    ),
     # Both workers of headquarters.
     "slot_acquired": LogEvent(
         level="info", fields=("slot",), meaning="The worker reserved this slot, which is part of its transactional id."

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from structlog import get_logger
 
+from tenten.runtime.counting import set_gauge
 from tenten.runtime.error_codes import error_code, is_full, is_transient
 from tenten.runtime.errors import TransactionFailed, WriteConflict
 
@@ -72,6 +73,7 @@ class Retry:
                 raise
             if not self._is_outage_logged and not isinstance(error, _NOT_AN_OUTAGE):
                 self._is_outage_logged = True
+                set_gauge("tenten_retrying", 1, self._process)
                 self._log_started(error)
             self.pause()
 
@@ -96,6 +98,7 @@ class Retry:
         """Note that the work succeeds; ends a logged outage."""
         if self._is_outage_logged:
             self._log_recovered()
+            set_gauge("tenten_retrying", 0, self._process)
         self._is_outage_logged = False
         # A failure afterwards counts the time from the first success.
         self._recovered_at = min(self._recovered_at, time.monotonic())

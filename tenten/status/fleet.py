@@ -126,8 +126,12 @@ def read_heartbeats(settings: Settings) -> Mapping[str, Heard]:
         key, value = message.key(), message.value()
         if key is not None and value is not None:
             newest[key] = message
-    writers = writer_schemas(settings)
-    heard = [_heard(message, writers) for message in newest.values()]
+    return heard_of(newest, writer_schemas(settings))
+
+
+def heard_of(newest: Mapping[bytes, Message], writers: WriterSchemas) -> dict[str, Heard]:
+    """The heartbeats in these records, by channel; those that cannot be read are left out."""
+    heard = [_heard(message, writers) for message in newest.values() if message.value() is not None]
     return {found.heartbeat.channel_id: found for found in heard if found is not None}
 
 

@@ -11,11 +11,14 @@ from starlette.types import ASGIApp
 
 from tenten.runtime.release import release
 from tenten.runtime.settings import Settings
-from tenten.web.health.checks import database_problem
-from tenten.web.health.routes import health_routes
+from tenten.web.health.checks import database_problem, group_problem
+from tenten.web.health.observed import Observed
+from tenten.web.health.registries import channel_registry, headquarters_registry
+from tenten.web.health.routes import Check, health_routes
 from tenten.web.serving.address import HttpAddress
 from tenten.web.serving.problems import answer_with_problems
 from tenten.web.serving.protection import Protection
+from tenten.workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +31,23 @@ class Served:
     """Set when the server ends: endless responses must end then."""
 
 
-def headquarters_app(served: Served, process: str, engine: Engine) -> ASGIApp:
+def headquarters_app(served: Served, worker: Worker, engine: Engine) -> ASGIApp:
     """Health and metrics of a worker of headquarters."""
-    app = _application(f"tenten {process}")
-    app.include_router(health_routes(process, [("database", partial(database_problem, engine, "headquarters"))]))
+    app = _application(f"tenten {worker.name}")
+    checks: list[tuple[str, Check]] = [
+        ("database", partial(database_problem, engine, "headquarters")),
+        ("group", group_problem),
+    ]
+    registry = headquarters_registry(served.settings, worker, engine)
+    app.include_router(health_routes(worker.name, checks, registry))
     return _protected(app, served)
 
 
 def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
     """Health and metrics of a channel, its API for tills, and the screen of its clerks."""
     app = _application(f"tenten {channel}")
-    app.include_router(health_routes(channel, [("database", partial(database_problem, engine, "channel"))]))
+    checks = [("database", partial(database_problem, engine, "channel"))]
+    app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
     return _protected(app, served)
 
 
@@ -49,7 +58,7 @@ def _application(title: str) -> FastAPI:
 
 
 def _protected(app: FastAPI, served: Served) -> ASGIApp:
-    return Protection(app, hosts_of(served.address, served.settings.http.hosts))
+    return Protection(Observed(app), hosts_of(served.address, served.settings.http.hosts))
 
 
 def hosts_of(address: HttpAddress, more: Iterable[str]) -> frozenset[str]:

@@ -95,7 +95,7 @@ class Tenten:
         """Run a command to its end as a separate process."""
         with TemporaryDirectory() as outputs:
             out, err = (Path(outputs) / name for name in ("out", "err"))
-            variables = self._environment(environment)
+            variables = self.environment_with(environment)
             started = fork(words, directory=self.directory, log=out, errors=err, environment=variables)
             with ended_with_block(started) as process:
                 code = process.wait(SECONDS_MAX)
@@ -106,7 +106,7 @@ class Tenten:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "tenten.cli", *words],
             cwd=self.directory,
-            env=self._environment(environment),
+            env=self.environment_with(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SECONDS_MAX,
@@ -124,7 +124,7 @@ class Tenten:
     def running(self, *words: str, **environment: str) -> Iterator[ForkedProcess]:
         """Run a command during the block, with its output appended to `processes.log`; kill it if it still runs."""
         log = self.directory / "processes.log"
-        started = fork(words, directory=self.directory, log=log, environment=self._environment(environment))
+        started = fork(words, directory=self.directory, log=log, environment=self.environment_with(environment))
         with ended_with_block(started) as process:
             yield process
 
@@ -133,7 +133,7 @@ class Tenten:
         """The output of the running commands."""
         return (self.directory / "processes.log").read_text()
 
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+    def environment_with(self, more: Mapping[str, str]) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
         return {**own, "PYTHONPATH": str(ROOT), **self.environment, **more}
 

@@ -10,6 +10,7 @@ Guarantee: one account number per customer, whatever crashes. The database commi
     after the Kafka commit           nothing is repeated
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownC
 from tenten.consumers.headquarters.positions import CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
-from tenten.consumers.headquarters.unreadable import send_dead_letters
+from tenten.consumers.headquarters.unreadable import count_dead_letters, send_dead_letters
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.kafka.client_config import consumer_configuration, producer_configuration
@@ -57,12 +58,13 @@ from tenten.kafka.records import headers_of
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
+from tenten.runtime.counting import count
 from tenten.runtime.errors import SettingsChanged
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.prefetch import Prefetcher
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
-from tenten.schemas.messages import HEADQUARTERS
+from tenten.schemas.messages import HEADQUARTERS, Outcome
 from tenten.schemas.topics import (
     ASYNC_CUSTOMERS,
     ASYNC_CUSTOMERS_DLQ,
@@ -168,6 +170,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                         out.send(settings.topic(ERASURES), erasure.key, erasure.value, erasure.headers)
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
                 held.delete_answered(engine, stored.answered)
+                _count(stored, len(unreadable))
+                count_dead_letters(read.unreadable)
                 work.containment.stored()
                 log.info(
                     "batch_synchronized",
@@ -186,6 +190,8 @@ class _Stored:
     """The result of storing a batch."""
 
     outputs: BatchOutputs
+    outcomes: Mapping[Outcome, int]
+    """How many events have each outcome."""
     answered: Sequence[int]
     """The held events that can be deleted when the outputs are on the topics."""
 
@@ -222,7 +228,7 @@ class _Work:
         if read.new_customers is not None and not self.held.among(read.customer_ids):
             outputs = self.small_batches.create(read.new_customers, batch.topic, reached, now, self.headers)
             if outputs is not None:
-                return _Stored(outputs=outputs, answered=())
+                return _Stored(outputs=outputs, outcomes={Outcome.SYNCHRONIZED: len(outputs.replies)}, answered=())
         channels = _channels_for(read.classified, self.registry, self.held)
         synchronized = synchronize(
             Headquarters(engine=self.engine, blocks=self.blocks, channels=channels, held=self.held),
@@ -232,7 +238,10 @@ class _Work:
             encode=partial(created_outputs, values=read.values, headers=self.headers),
             originals=partial(_original, batch),
         )
+        outcomes = Counter(reply.outcome for done in synchronized for reply in done.replies)
+        outcomes[Outcome.SYNCHRONIZED] += sum(len(done.created.replies) for done in synchronized)
         return _Stored(
+            outcomes=outcomes,
             outputs=BatchOutputs(
                 snapshots(synchronized, self.headers),
                 replies(synchronized, self.headers),
@@ -240,6 +249,12 @@ class _Work:
             ),
             answered=[held_id for transaction in synchronized for held_id in transaction.answered],
         )
+
+
+def _count(stored: _Stored, unreadable: int) -> None:
+    """Count the events of a batch by outcome."""
+    for outcome, events in {**stored.outcomes, Outcome.UNREADABLE: unreadable}.items():
+        count("tenten_events_total", events, outcome.lower())
 
 
 def _begin_reading(

@@ -48,7 +48,7 @@ from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHAN
 from tenten.consumers.headquarters.transactions.unknown_channels import accept_repeatedly
 from tenten.consumers.headquarters.transactions.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
-from tenten.consumers.headquarters.unreadable import send_dead_letters
+from tenten.consumers.headquarters.unreadable import count_dead_letters, send_dead_letters
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
@@ -153,6 +153,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                             out.send(settings.topic(TRANSACTION_REPLIES), reply.key, reply.value, reply.headers)
                 else:
                     session.commit_later(batch)
+                count_dead_letters(unreadable)
                 work.containment.stored()
                 log.info(
                     "transactions_ingested",

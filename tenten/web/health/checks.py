@@ -1,10 +1,15 @@
-"""The checks of `/readyz`."""
+"""The checks of `/readyz`.
+
+A store is ready without a broker: it sells, and sends later. A worker of headquarters is ready when it has its
+database and has joined its group.
+"""
 
 from typing import Literal
 
 from sqlalchemy import Engine
 
 from tenten.failure_messages import explain
+from tenten.runtime.counting import numbers
 from tenten.sql.migrations import check_version
 
 
@@ -20,3 +25,10 @@ def database_problem(engine: Engine, tables: Literal["headquarters", "channel"])
             raise
         return sentence
     return None
+
+
+def group_problem() -> str | None:
+    """Why this worker does not work yet; None once its group has let it in. A worker without partitions is ready: it
+    takes over when another one ends.
+    """
+    return None if numbers("tenten_assigned_partitions") else "the worker has not joined its consumer group yet"

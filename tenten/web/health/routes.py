@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz`.
+"""`/livez`, `/readyz` and `/metrics`.
 
 `/livez` asks neither broker nor database: a supervisor that restarts whatever does not answer would otherwise restart
 every store in an outage. `/readyz` says whether the process can serve, and why not.
@@ -7,14 +7,16 @@ every store in an outage. `/readyz` says whether the process can serve, and why 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from fastapi import APIRouter, Request
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import JSONResponse, Response
 
 Check = Callable[[], str | None]
 """A sentence on what is wrong, without personal data; None when all is well. May block for a few seconds."""
 
 
-def health_routes(process: str, checks: Sequence[tuple[str, Check]]) -> APIRouter:
+def health_routes(process: str, checks: Sequence[tuple[str, Check]], registry: CollectorRegistry) -> APIRouter:
     """The routes of the process with this name; `checks` by the name of what they check."""
     router = APIRouter(tags=["health"])
 
@@ -30,5 +32,11 @@ def health_routes(process: str, checks: Sequence[tuple[str, Check]]) -> APIRoute
         status = "ok" if not problems else "unavailable"
         document = {"status": status, "process": process, "problems": problems}
         return JSONResponse(document, 503 if problems else 200)
+
+    @router.get("/metrics")
+    def metrics(request: Request) -> Response:
+        """The metrics, for Prometheus; no secret and no personal data."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type)
 
     return router

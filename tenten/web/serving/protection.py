@@ -1,10 +1,12 @@
 """What every request passes before the application sees it: the Host header, the size of the body, the answer's
 headers.
 
-The Host header must be a name of this server. Otherwise a page of another site could reach a loopback server under a
-name of its own that resolves to 127.0.0.1 (DNS rebinding), and a browser would let it read the answers.
+The Host header must be a name of this server, or an IP address. Otherwise a page of another site could reach a loopback
+server under a name of its own that resolves to 127.0.0.1 (DNS rebinding), and a browser would let it read the answers.
+No page can do that with an address, by which Prometheus and the probes of Kubernetes come.
 """
 
+import ipaddress
 import json
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Final
@@ -45,7 +47,8 @@ class Protection:
             await self._app(scope, receive, send)
             return
         headers = {name: value for name, value in scope["headers"] if name in (b"host", b"content-length")}
-        if _host_name(headers.get(b"host", b"").decode("latin-1")) not in self._hosts:
+        name = _host_name(headers.get(b"host", b"").decode("latin-1"))
+        if name not in self._hosts and not _is_ip_address(name):
             await _refuse(send, 421, "This server has another name: see `hosts` of [http] in tenten.toml.")
         elif int(headers.get(b"content-length", b"0")) > BODY_BYTES_MAX:
             await _refuse(send, 413, f"The body has more than {BODY_BYTES_MAX} bytes.")
@@ -86,6 +89,14 @@ def _host_name(host: str) -> str:
     """The host of a Host header, without port and brackets."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
     return name.removeprefix("[").removesuffix("]").lower()
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _refuse(send: Send, status: int, detail: str) -> None:
