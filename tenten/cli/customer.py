@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from tenten.cli.erase import add_erase_command
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.field_options import with_field_options
 from tenten.cli.formats import word
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from tenten.producers import CustomerFields, CustomerView, ImportResult, NewAddress
 
 app = noun(
-    "The customers of a channel. Works on its own database, without a connection to headquarters.",
+    "The customers of a channel. Works on its own database, without a connection to headquarters; only `erase` runs at "
+    "headquarters.",
     "tenten customer search houston lovelace",
 )
+add_erase_command(app)
 
 _IDS: Final = tuple(field.name for field in scalar_fields() if field.kind is ScalarKind.GUID)
 _TEXTS: Final = tuple(

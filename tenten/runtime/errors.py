@@ -22,6 +22,8 @@ TentenError
 ├── WriteConflict               another worker is writing the same customers (transient)
 ├── SettingsChanged             a batch was checked with keys or settings that are not those of now; checked again
 ├── NoSuchCustomer              no customer has this id here
+├── SeveralCustomers            customers of several legal entities have this account number
+├── AlreadyErased               a customer was erased before
 ├── NoSuchTransaction           no order, cash-and-carry sale or end of day has this id here
 ├── NoSuchDeadLetter            no dead letter has this position
 ├── NoSuchHeldEvent             headquarters does not hold an event with this id
@@ -126,6 +128,14 @@ class NoSuchHeldEvent(TentenError):
 
 class NoSuchCustomer(TentenError):
     """No customer has this id here."""
+
+
+class SeveralCustomers(TentenError):
+    """Customers of several legal entities have this account number."""
+
+
+class AlreadyErased(TentenError):
+    """The customer was erased before, and not at headquarters' request."""
 
 
 class NoSuchTransaction(TentenError):

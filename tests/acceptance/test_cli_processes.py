@@ -47,6 +47,36 @@ def test_customer_gets_its_number_in_every_store(ready_company: Tenten) -> None:
     assert {lag["lag"] for lag in lags if lag["group"].endswith("headquarters")} == {0}
 
 
+def test_headquarters_erases_a_customer_when_a_person_confirms_it(ready_company: Tenten) -> None:
+    """Without `--yes` nothing is asked of headquarters; without a worker it is done as soon as one runs."""
+    company = ready_company
+    erase = ("customer", "erase", "C-00000001", "--why", "request 2026-117", "--operator", "mary")
+    # given
+    with company.running("headquarters", "run"), company.running("channel", "run", "houston"):
+        ada = company.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
+        # when
+        unknown = company.run(*erase[:2], "C-99999999", *erase[3:], "--yes")
+        unconfirmed = company.run(*erase)
+        erased = company.ok(*erase, "--yes", "--wait", "60", "--json").json
+        wait_until(lambda: company.run("customer", "show", "houston", ada["customer_id"]).code == 1, "Ada to be gone")
+    again = company.ok(*erase, "--yes", "--wait", "0")
+    # then
+    assert (unknown.code, unconfirmed.code) == (1, 2)
+    assert "headquarters has no customer C-99999999" in unknown.err
+    assert erased.pop("erased_at") is not None
+    assert erased.pop("event_id") is not None
+    assert erased == {
+        "customer_id": ada["customer_id"],
+        "account_number": "C-00000001",
+        "why": "request 2026-117",
+        "operator": "mary",
+        "outcome": "erased",
+        "reasons": [],
+    }
+    assert "outcome         erased\n" in again.out
+    assert "Ada" not in company.log
+
+
 def test_resync_restores_deleted_customers(ready_company: Tenten) -> None:
     """A customer that the store's tables lack is restored by `channel resync`."""
     company = ready_company

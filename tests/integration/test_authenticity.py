@@ -12,7 +12,7 @@ import pytest
 from tenten.avro.wire import contract
 from tenten.consumers.headquarters.customers import classify
 from tenten.consumers.headquarters.customers import run as customers_worker
-from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
+from tenten.consumers.headquarters.customers.own_events import send_own_events, touch_of
 from tenten.consumers.headquarters.recovery.recover import recover
 from tenten.consumers.headquarters.recovery.refused_records import refused_records
 from tenten.consumers.headquarters.transactions import run as transactions_worker
@@ -290,7 +290,7 @@ def test_headquarters_signs_its_own_touches(new_scene: Callable[[str], Scene], h
         # when
         engine = open_database(scene.url)
         touch = touch_of(event["customer_id"], houston.guid())
-        send_touches(scene.settings, engine, [touch], publish_schemas(scene.settings)["CustomerEvent"])
+        send_own_events(scene.settings, engine, [touch], publish_schemas(scene.settings)["CustomerEvent"])
         engine.dispose()
         # then
         wait_for(lambda: len(read_topic(scene.bootstrap_servers, scene.prefix, "customers")) == 2, "the snapshot again")

@@ -35,7 +35,7 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 EXPECTED = """
 channel distribute, channel enroll, channel relay, channel resume, channel resync, channel rotate-key, channel run,
 channel settle, channel status, channel suspend, config show,
-customer create, customer discard, customer edit, customer import, customer search, customer show,
+customer create, customer discard, customer edit, customer erase, customer import, customer search, customer show,
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
 headquarters held list, headquarters held reject,
@@ -170,6 +170,7 @@ def test_commands_that_record_an_event_or_a_decision_take_an_operator() -> None:
         "channel suspend",
         "customer create",
         "customer edit",
+        "customer erase",
         "customer import",
         "day close",
         "headquarters held reject",

@@ -26,7 +26,7 @@ from tenten.consumers.headquarters.customers.held_events import (
     UNKNOWN_LEGAL_ENTITY,
     HeldCustomers,
 )
-from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
+from tenten.consumers.headquarters.customers.own_events import send_own_events, touch_of
 from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.registry.apply import SETTINGS_CHANNEL
 from tenten.rules.number_sequence import number_format
@@ -74,7 +74,7 @@ class HeldTouches:
                 customer_ids = self.due() if must_look else []
                 if customer_ids:
                     touches = map(touch_of_held, customer_ids)
-                    send_touches(self.settings, self.engine, touches, self.headers["CustomerEvent"])
+                    send_own_events(self.settings, self.engine, touches, self.headers["CustomerEvent"])
                     log.info("held_customers_touched", customers=len(customer_ids))
                 retry.recovered()
                 seconds = CHECK_SECONDS * random.uniform(0.8, 1.2)

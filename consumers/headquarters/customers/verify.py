@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 from structlog import get_logger
 
 from tenten.consumers.headquarters.customers.customer_digests import Digest, TopicPartitionDigests, digest_of
-from tenten.consumers.headquarters.customers.touch import send_touches, touch_of
+from tenten.consumers.headquarters.customers.own_events import send_own_events, touch_of
 from tenten.kafka.partitioner import partitions_of
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topic_status import declare_complete, declare_incomplete, read_topic_status
@@ -101,7 +101,7 @@ def _verify(settings: Settings, engine: Engine, progress: Progress) -> Differenc
     unknown = set(differences.unknown)
     touched = {*differences.missing, *differences.surplus, *differences.different, *comparison.unlisted_erasures}
     if touches := [touch_of(customer_id, str(uuid_utils.uuid7())) for customer_id in sorted(touched - unknown)]:
-        send_touches(settings, engine, touches, publish_schemas(settings)["CustomerEvent"])
+        send_own_events(settings, engine, touches, publish_schemas(settings)["CustomerEvent"])
     with engine.begin() as headquarters:
         _record(headquarters, differences)
     log.info(

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from confluent_kafka import Message
-from sqlalchemy import ARRAY, Connection, Engine, Text, any_, bindparam, delete, select
+from sqlalchemy import ARRAY, Connection, Engine, Text, any_, bindparam, select
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.consumers.headquarters.customers.audit import delete_audit
 from tenten.consumers.headquarters.recovery.topic_batches import Progress, topic_batches
 from tenten.kafka.records import record_position
 from tenten.kafka.schema_registry import writer_schemas
@@ -20,9 +21,8 @@ from tenten.rules.limits import is_guid
 from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Customer, CustomerState, Erasure, canonical, customer_from_avro, erasure_from_avro
-from tenten.schemas.tables.headquarters import customer_audit, customers
+from tenten.schemas.tables.headquarters import customers
 from tenten.schemas.topics import CUSTOMERS, ERASURES, Topic
-from tenten.sql.arrays import is_one_of
 from tenten.sql.customer_rows import HEADQUARTERS_TABLES, StoredCustomer, read_customers, write_customers
 
 
@@ -127,9 +127,7 @@ def _write(headquarters: Connection, lost: LostCustomers, found: Mapping[str, St
     write_customers(headquarters, HEADQUARTERS_TABLES, written, before)
     erased = [customer.customer_id for customer in written if customer.erased]
     if erased:
-        headquarters.execute(
-            delete(customer_audit).where(is_one_of(headquarters, customer_audit.c.customer_id, erased))
-        )
+        delete_audit(headquarters, erased)
     lost.erased += len(erased)
     lost.customers += len(written) - len(erased)
 

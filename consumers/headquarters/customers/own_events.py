@@ -1,7 +1,11 @@
-"""Touch customers: the worker that owns a customer's partition publishes its snapshot, and judges its held events."""
+"""Events of headquarters itself, signed with its own key: touches and erasures.
+
+A touch has the worker that owns the customer's partition publish its snapshot, and judge its held events.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Engine
@@ -15,6 +19,9 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, to_avro
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 
+_TYPES: Final = {EventKind.TOUCHED: "CustomerTouched", EventKind.ERASED: "CustomerErased"}
+"""The header `type` of each kind of event."""
+
 
 def touch_of(customer_id: str, event_id: str) -> CustomerEvent:
     """The event that touches a customer."""
@@ -27,7 +34,19 @@ def touch_of(customer_id: str, event_id: str) -> CustomerEvent:
     )
 
 
-def send_touches(settings: Settings, engine: Engine, touches: Iterable[CustomerEvent], header: bytes) -> None:
+def erasure_of(customer_id: str, event_id: str, operator: str | None, occurred_at: datetime) -> CustomerEvent:
+    """The event that erases a customer."""
+    return CustomerEvent(
+        customer_id=customer_id,
+        event_id=event_id,
+        channel_id=HEADQUARTERS,
+        kind=EventKind.ERASED,
+        operator=operator,
+        occurred_at=occurred_at,
+    )
+
+
+def send_own_events(settings: Settings, engine: Engine, events: Iterable[CustomerEvent], header: bytes) -> None:
     """Send these events, framed with this header and signed by headquarters, and wait until the broker has all of them.
 
     Raises: `KafkaException` if it does not have one of them within 10 s; errors of the database.
@@ -41,9 +60,9 @@ def send_touches(settings: Settings, engine: Engine, touches: Iterable[CustomerE
         if error is not None:
             errors.append(error)
 
-    for event in touches:
+    for event in events:
         value = encode(contract("CustomerEvent"), to_avro(event), header)
-        headers: Headers = [("id", event.event_id), ("type", "CustomerTouched")]
+        headers: Headers = [("id", event.event_id), ("type", _TYPES[event.kind])]
         headers += signer.headers(ASYNC_CUSTOMERS.name, event.customer_id.encode(), value)
         topic = settings.topic(ASYNC_CUSTOMERS)
         produce(producer, topic, event.customer_id, value, headers=headers, on_delivery=delivered)
@@ -53,4 +72,4 @@ def send_touches(settings: Settings, engine: Engine, touches: Iterable[CustomerE
     if errors:
         raise KafkaException(errors[0])
     if unfinished:
-        raise KafkaException(f"{unfinished} touches were not acknowledged within {REQUEST_SECONDS} s")
+        raise KafkaException(f"{unfinished} events were not acknowledged within {REQUEST_SECONDS} s")
