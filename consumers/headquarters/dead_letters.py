@@ -166,15 +166,24 @@ def origin_of(message: Message) -> Origin | None:
     return Origin((headers.get(f"{_OURS}reason") or b"").decode(errors="replace"), partition, offset)
 
 
-def list_dead_letters(settings: Settings, engine: Engine, dead_letters: Topic) -> Iterable[DeadLetter]:
+def list_dead_letters(
+    settings: Settings, engine: Engine, dead_letters: Topic, after: Mapping[int, int] | None = None
+) -> Iterable[DeadLetter]:
     """Every letter on this dead letter topic with its decision, oldest first in each partition.
 
-    Reads up to the end of the topic at the time of the call. Raises: `KafkaRefused`, `KafkaException`.
+    `after`: by partition, the last offset that the caller has. Reads up to the end of the topic at the time of the
+    call. Raises: `KafkaRefused`, `KafkaException`.
     """
     topic = settings.topic(dead_letters)
     partitions = topic_ids(settings, [topic])[topic].partitions
-    starts = earliest_offsets(settings, topic, partitions)
+    known = after or {}
     ends = last_stable_offsets(settings, topic, partitions)
+    starts = {
+        partition: max(start, min(known.get(partition, -1) + 1, ends[partition]))
+        for partition, start in earliest_offsets(settings, topic, partitions).items()
+    }
+    if all(starts[partition] >= end for partition, end in ends.items()):
+        return
     decisions = _decisions(engine, topic)
     consumer = Consumer(
         consumer_configuration(

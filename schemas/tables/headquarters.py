@@ -90,6 +90,16 @@ synchronization_log: Final = Table(
     Column("occurred_at", UtcTime, nullable=False),
     Column("received_at", UtcTime, nullable=False),
     Index("ix_synchronization_log_conflicts", "event_id", postgresql_where=text("conflicts > 0")),
+    Index("ix_synchronization_log_rejected", "received_at", postgresql_where=text("outcome = 'rejected'")),
+    # Summaries of blocks, which cost a batch nothing.
+    Index(None, "received_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
+    Index(
+        None,
+        "customer_id",
+        postgresql_using="brin",
+        postgresql_ops={"customer_id": "uuid_bloom_ops"},
+        postgresql_with={"autosummarize": "on"},
+    ),
 )
 
 held_events: Final = Table(
@@ -157,6 +167,21 @@ dead_letter_decisions: Final = Table(
 )
 """Decisions of operators about dead letters; a dead letter without a row is open."""
 
+operator_actions: Final = Table(
+    "operator_actions",
+    metadata,
+    Column("action_id", IDENTITY, primary_key=True),
+    Column("acted_at", UtcTime, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("via", Text, nullable=False, comment="how the operator signed in: token or proxy"),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="the customer, event, dead letter or channel; no personal data"),
+    Column("reason", Text, comment="as the operator gave it"),
+    Column("outcome", Text, comment="done or failed; null while it is under way, and if the process ended then"),
+    Index(None, "acted_at"),
+)
+"""What operators did at the dashboard, and whose personal data they asked to see."""
+
 MONEY: Final = Numeric(28, 6)
 """Exact type of amounts, prices and quantities."""
 
@@ -192,6 +217,7 @@ retail_transactions: Final = Table(
         "customer_id",
         postgresql_where=text("status IN ('waiting', 'blocked')"),
     ),
+    Index("ix_retail_transactions_rejected", "received_at", postgresql_where=text("status = 'rejected'")),
     Index(
         "ix_retail_transactions_day",
         "channel_id",

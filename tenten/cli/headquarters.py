@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tenten.cli import held
+from tenten.cli.dashboard import add_dashboard_command
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.options import Json, LogFormatOption, examples, noun
 from tenten.cli.output import print_fields, print_json, report
@@ -23,6 +24,7 @@ app = noun("Headquarters: the only writer of customers.", "tenten headquarters r
 
 
 add_headquarters_worker(app, HEADQUARTERS)
+add_dashboard_command(app)
 app.add_typer(held.app, name="held")
 
 

@@ -46,6 +46,18 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("address", "tls"),
         meaning="HTTP is served at this address.",
     ),
+    # The dashboard.
+    "database_unavailable": LogEvent(
+        level="warning",
+        fields=("error", "code"),
+        meaning="Headquarters' database does not answer the dashboard, which shows that. Logged once per outage.",
+    ),
+    "snapshot_failed": LogEvent(
+        level="error",
+        fields=("error", "code", "at"),
+        meaning="The dashboard could not read the state, by a bug: its pages are not updated by themselves until it "
+        "can. The log has the traceback.",
+    ),
     "http_failed": LogEvent(
         level="error",
         fields=("error", "code", "at"),

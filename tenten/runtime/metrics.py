@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ProcessKind = Literal["headquarters", "transactions", "channel"]
-"""The customers worker, the transactions worker, and any process of a channel."""
+ProcessKind = Literal["headquarters", "transactions", "channel", "dashboard"]
+"""The customers worker, the transactions worker, any process of a channel, and headquarters' dashboard."""
 
 _WORKERS: Final[tuple[ProcessKind, ...]] = ("headquarters", "transactions")
 _ALL: Final[tuple[ProcessKind, ...]] = (*_WORKERS, "channel")
+_EVERY: Final[tuple[ProcessKind, ...]] = (*_ALL, "dashboard")
 
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -34,7 +35,10 @@ class Metric:
 
 METRICS: Final[Mapping[str, Metric]] = {
     "tenten_build_info": Metric(
-        kind="gauge", labels=("version", "process"), meaning="Always 1: the release, and the worker or the channel."
+        kind="gauge",
+        labels=("version", "process"),
+        served_by=_EVERY,
+        meaning="Always 1: the release, and the worker or the channel.",
     ),
     "tenten_scrape_problem": Metric(
         kind="gauge",
@@ -45,6 +49,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "tenten_retrying": Metric(
         kind="gauge",
         labels=("part",),
+        served_by=_EVERY,
         meaning="1 while a part of the process retries what fails, as when a server is away; 0 after it succeeded.",
     ),
     "tenten_batches_total": Metric(
@@ -67,12 +72,14 @@ METRICS: Final[Mapping[str, Metric]] = {
     "tenten_http_requests_total": Metric(
         kind="counter",
         labels=("method", "route", "status"),
+        served_by=_EVERY,
         meaning="HTTP requests by route as declared, without ids; `unknown` for other paths.",
     ),
     "tenten_http_request_seconds": Metric(
         kind="histogram",
         labels=("method", "route"),
         buckets=_REQUEST_SECONDS,
+        served_by=_EVERY,
         meaning="Time to answer an HTTP request, to the end of its response.",
     ),
     "kafka_consumergroup_lag": Metric(

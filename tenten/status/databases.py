@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -63,25 +63,36 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
     """The status of headquarters. Raises: `SettingsError`, `DatabaseRefused`, `DBAPIError`."""
     customers, log = headquarters.customers, headquarters.synchronization_log
     with _opened(settings.headquarters_database(), "headquarters") as connection:
-        sequences = {
-            row.legal_entity: NumberSequenceStatus(
-                format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
-            )
-            for row in connection.execute(select(headquarters.number_sequences))
-        }
-        transactions = transactions_status(connection, settings.headquarters.waiting_seconds_max)
-        blocked = oldest_blocked(connection)
-        status = HeadquartersStatus(
+        read = read_at_headquarters(connection, settings)
+        status = replace(
+            read.status,
             customers=_count_in_time(connection, select(func.count()).where(customers.c.erased_at.is_(None))),
             events=_count_in_time(connection, select(func.count()).select_from(log)),
             rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
+        )
+    return replace(read, status=status)
+
+
+def read_at_headquarters(connection: Connection, settings: Settings) -> HeadquartersRead:
+    """The status of headquarters without the counts that read whole tables, in a transaction of the caller's."""
+    log = headquarters.synchronization_log
+    sequences = {
+        row.legal_entity: NumberSequenceStatus(
+            format=row.format, next=row.next, left=10 ** row.format.count("#") - row.next
+        )
+        for row in connection.execute(select(headquarters.number_sequences))
+    }
+    return HeadquartersRead(
+        status=HeadquartersStatus(
             conflicts=_count(connection, select(func.count()).where(log.c.conflicts > 0)),
             number_sequences=sequences,
             held=held_status(connection),
             verification=_last_verification(connection),
-        )
-        channels = _channels(connection)
-    return HeadquartersRead(status=status, channels=channels, transactions=transactions, blocked=blocked)
+        ),
+        channels=_channels(connection),
+        transactions=transactions_status(connection, settings.headquarters.waiting_seconds_max),
+        blocked=oldest_blocked(connection),
+    )
 
 
 def read_channel_names(settings: Settings) -> list[str]:

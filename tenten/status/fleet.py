@@ -131,12 +131,12 @@ def read_heartbeats(settings: Settings) -> Mapping[str, Heard]:
 
 def heard_of(newest: Mapping[bytes, Message], writers: WriterSchemas) -> dict[str, Heard]:
     """The heartbeats in these records, by channel; those that cannot be read are left out."""
-    heard = [_heard(message, writers) for message in newest.values() if message.value() is not None]
+    heard = [heard_in(message, writers) for message in newest.values() if message.value() is not None]
     return {found.heartbeat.channel_id: found for found in heard if found is not None}
 
 
-def _heard(message: Message, writers: WriterSchemas) -> Heard | None:
-    """The heartbeat; None if it cannot be read, as if it did not exist."""
+def heard_in(message: Message, writers: WriterSchemas) -> Heard | None:
+    """The heartbeat of a record; None if it cannot be read, as if it did not exist."""
     try:
         record = writers.decode(message.value() or b"", contract(CHANNEL_STATUS.value))
     except Unreadable:

@@ -52,9 +52,23 @@ def read_kafka(settings: Settings, topics: Sequence[Topic], *, at_headquarters: 
     if isinstance(state.topics.get(settings.topic(CHANNEL_STATUS)), TopicInfo):
         state.heartbeats = _readable_heartbeats(settings)
     if at_headquarters:
-        _read_members(settings, admin, state)
-        for worker in AT_HEADQUARTERS:
-            _read_lag(settings, worker, state)
+        _read_workers(settings, admin, state)
+
+
+def read_workers(settings: Settings) -> KafkaState:
+    """The running workers of headquarters, with their lag. Raises: as `read_kafka`."""
+    state = KafkaState()
+    admin = admin_client(settings)
+    state.answers = True
+    _read_topics(settings, [settings.topic(topic) for worker in AT_HEADQUARTERS for topic in worker.reads], state)
+    _read_workers(settings, admin, state)
+    return state
+
+
+def _read_workers(settings: Settings, admin: AdminClient, state: KafkaState) -> None:
+    _read_members(settings, admin, state)
+    for worker in AT_HEADQUARTERS:
+        _read_lag(settings, worker, state)
 
 
 def _readable_heartbeats(settings: Settings) -> Mapping[str, Heard] | None:

@@ -120,14 +120,20 @@ def _kafka_problems(settings: Settings, state: KafkaState, result: object) -> It
 
 
 def _headquarters_problems(answers: _Answers) -> Iterator[Problem]:
-    read, limits = answers.headquarters, answers.settings.alarms
-    if read is None:
-        return
+    if answers.headquarters is not None:
+        yield from headquarters_problems(answers.settings, answers.kafka.members, answers.headquarters)
+
+
+def headquarters_problems(
+    settings: Settings, members: Mapping[str, int], read: HeadquartersRead | Exception
+) -> Iterator[Problem]:
+    """What is wrong at headquarters. `members`: its running processes by worker; `read`: its database."""
+    limits = settings.alarms
     for worker in AT_HEADQUARTERS:
-        if answers.kafka.members.get(worker.name) == 0:
+        if members.get(worker.name) == 0:
             yield missing_worker(worker.name, " ".join(worker.command))
     if isinstance(read, Exception):
-        text = database_problem(answers.settings.headquarters_database(), read)
+        text = database_problem(settings.headquarters_database(), read)
         yield Problem(about=(AT,), code="no_answer", text=text)
         return
     if read.transactions is not None and read.transactions.problem is not None:

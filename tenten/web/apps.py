@@ -1,6 +1,6 @@
 """The applications: what each process serves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -13,7 +13,7 @@ from tenten.runtime.release import release
 from tenten.runtime.settings import Settings
 from tenten.web.health.checks import database_problem, group_problem
 from tenten.web.health.observed import Observed
-from tenten.web.health.registries import channel_registry, headquarters_registry
+from tenten.web.health.registries import channel_registry, dashboard_registry, headquarters_registry
 from tenten.web.health.routes import Check, health_routes
 from tenten.web.serving.address import HttpAddress
 from tenten.web.serving.problems import answer_with_problems
@@ -48,6 +48,17 @@ def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
     app = _application(f"tenten {channel}")
     checks = [("database", partial(database_problem, engine, "channel"))]
     app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
+    return _protected(app, served)
+
+
+def dashboard_app(served: Served, engine: Engine, tokens: Mapping[str, str]) -> ASGIApp:
+    """Health and metrics of the dashboard, and its pages. `tokens`: by role, viewer and operator."""
+    from tenten.web.dashboard.app import add_dashboard
+
+    app = _application("tenten dashboard")
+    checks = [("database", partial(database_problem, engine, "headquarters"))]
+    app.include_router(health_routes("dashboard", checks, dashboard_registry()))
+    add_dashboard(app, served, engine, tokens)
     return _protected(app, served)
 
 

@@ -39,7 +39,7 @@ customer create, customer discard, customer edit, customer erase, customer impor
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
 headquarters held list, headquarters held reject,
-headquarters recover, headquarters republish, headquarters run, headquarters verify, init, lag, local start,
+headquarters recover, headquarters republish, headquarters run, headquarters verify, headquarters web, init, lag, local start,
 local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
 sale create, sale list, sale resend, sale show, settings apply, settings diff, settings history, settings show,
 statement list, statement show, status, store join, topics acls, topics apply,
@@ -99,6 +99,7 @@ def test_commands_that_print_data_have_json(path: tuple[str, ...]) -> None:
         "headquarters",
         "channel",
         "all",
+        "web",
     }
     offers = any("--json" in parameter.opts for parameter in COMMANDS[path].params)
     assert offers is (path[-1] not in silent)
@@ -144,8 +145,8 @@ def test_log_formats_are_those_of_the_logs() -> None:
 
 
 def test_every_command_that_writes_logs_has_a_log_format() -> None:
-    """Workers, `up`, `resync` and the ways out of an accident have `--log-format`, and no other command."""
-    ways_out = {("headquarters", command) for command in ("recover", "republish", "verify")}
+    """Workers, the dashboard, `up`, `resync` and the ways out of an accident have `--log-format`, no other command."""
+    ways_out = {("headquarters", command) for command in ("recover", "republish", "verify", "web")}
     with_logs = {worker.command for worker in ALL} | ways_out | {("channel", "run"), ("channel", "resync"), ("up",)}
     with_option = {
         path

@@ -1,10 +1,20 @@
 """The settings as values; one class for each table of tenten.toml."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
 from tenten.rules.definitions import CustomerDefinitions, value_problem
 from tenten.rules.number_sequence import number_format
@@ -201,6 +211,8 @@ class HeadquartersSettings(SettingsTable):
     """A transaction that waits longer for its customer raises an alarm."""
     verify_hours: int = Field(default=24, ge=0)
     """How often a customers worker compares database and topic; 0: never."""
+    actions_days: int = Field(default=400, ge=1)
+    """How long the record of operators' actions at the dashboard is kept."""
 
 
 class Alarms(SettingsTable):
@@ -233,6 +245,12 @@ class HttpSettings(SettingsTable):
     """Origins of other web pages that may use the API for tills, such as https://till.example.com; empty: none."""
     requests_per_second_max: int = Field(default=500, ge=1, le=100_000)
     """More are answered 429; in a burst as many as in two seconds are served."""
+    proxy_user_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+    """The header in which a proxy names the user of the dashboard whom it has authenticated; None: no such proxy."""
+    proxy_addresses: tuple[IPvAnyNetwork, ...] = (IPv4Network("127.0.0.1/32"), IPv6Network("::1/128"))
+    """The addresses from which that header is believed."""
+    proxy_operators: tuple[str, ...] = ()
+    """Its users who may act; every other one is a viewer."""
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

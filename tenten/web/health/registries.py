@@ -30,3 +30,8 @@ def channel_registry(settings: Settings, channel: str, engine: Engine) -> Collec
         CachedRead("broker", channel_lag(engine, settings, channel)),
     ]
     return registry_of("channel", channel, reads)
+
+
+def dashboard_registry() -> CollectorRegistry:
+    """The metrics of the dashboard: of the process and its requests. What it shows are metrics of the workers."""
+    return registry_of("dashboard", "dashboard", [])

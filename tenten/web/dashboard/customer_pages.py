@@ -1,0 +1,145 @@
+"""Customers: search, history, and where the customer has arrived."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from sqlalchemy.exc import DBAPIError
+from starlette.responses import Response
+
+from tenten.headquarters_views.customers import FOUND_MAX, CustomerHistory, find_by_id, read_history, search
+from tenten.rules.channel_filter import FilterRule
+from tenten.runtime.error_codes import error_code
+from tenten.sql.customer_rows import StoredCustomer
+from tenten.sql.engine import consistent_view
+from tenten.web.dashboard.access import Visitor
+from tenten.web.dashboard.actions import Action
+from tenten.web.dashboard.failures import NotFound
+from tenten.web.dashboard.masking import shown_fields, shown_name, shown_value
+from tenten.web.dashboard.site import FormKey, Site
+from tenten.web.dashboard.snapshot import Snapshot
+
+_QUERY_CANCELED = "57014"
+_PATH = "/customers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Whether a channel has the customer's last version."""
+
+    channel_id: str
+    state: str
+    """For the stylesheet: good, warn or muted."""
+    text: str
+    complete_at: datetime | None
+
+
+def customer_routes(site: Site) -> APIRouter:
+    """`/customers` and `/customers/{customer_id}`."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(_PATH)
+    def form(request: Request) -> Response:
+        return site.page(site.access.visitor(request), "customers.html", _PATH, found=None, words="", too_long=False)
+
+    @router.post(_PATH)
+    def results(request: Request, form_key: FormKey = "", words: Annotated[str, Form()] = "") -> Response:
+        """What is searched for is personal data: it is in no address, and in no log."""
+        visitor = site.access.sender(request, form_key)
+        found: list[StoredCustomer] | None = None
+        try:
+            with consistent_view(site.engine) as headquarters:
+                found = search(headquarters, words) if visitor.is_operator else find_by_id(headquarters, words)
+        except DBAPIError as error:
+            if error_code(error) != _QUERY_CANCELED:
+                raise
+        shown = [{"customer": row, "name": _name(row, visitor)} for row in found or ()]
+        return site.page(
+            visitor,
+            "customers.html",
+            _PATH,
+            found=shown,
+            words=words,
+            too_long=found is None,
+            is_cut=len(shown) == FOUND_MAX,
+        )
+
+    @router.get(f"{_PATH}/{{customer_id}}")
+    def masked(request: Request, customer_id: str) -> Response:
+        visitor = site.access.visitor(request)
+        return site.page(visitor, "customer.html", _PATH, **_values(site, customer_id, is_open=False))
+
+    @router.post(f"{_PATH}/{{customer_id}}/personal-data")
+    def open_(request: Request, customer_id: str, form_key: FormKey = "") -> Response:
+        """Show the personal data once: another look is another request, and another row of the record."""
+        visitor = site.access.operator(request, form_key)
+        with consistent_view(site.engine) as headquarters:
+            if read_history(headquarters, customer_id) is None:
+                raise _missing()
+        with site.actions.recorded(visitor, Action.SHOW_CUSTOMER, customer_id):
+            values = _values(site, customer_id, is_open=True)
+        return site.page(visitor, "customer.html", _PATH, **values)
+
+    return router
+
+
+def _missing() -> NotFound:
+    return NotFound("Headquarters has no customer with this id.")
+
+
+def _name(customer: StoredCustomer, visitor: Visitor) -> str:
+    """The name as a list shows it: a viewer sees nothing of it."""
+    return shown_name(customer.state, is_open=False) if visitor.is_operator else ""
+
+
+def _values(site: Site, customer_id: str, *, is_open: bool) -> dict[str, Any]:
+    """Raises: `NotFound`."""
+    with consistent_view(site.engine) as headquarters:
+        history = read_history(headquarters, customer_id)
+    if history is None:
+        raise _missing()
+    customer = history.customer
+    return {
+        "history": history,
+        "customer": customer,
+        "is_open": is_open,
+        "fields": [] if customer is None else shown_fields(customer.state, is_open=is_open),
+        "audit": [
+            {
+                "row": row,
+                "old": shown_value(row.path, row.old_value, is_open=is_open),
+                "new": shown_value(row.path, row.new_value, is_open=is_open),
+            }
+            for row in history.audit
+        ],
+        "origin": history.events[-1] if history.events else None,
+        "arrivals": arrivals(history, site.snapshots.current()),
+    }
+
+
+def arrivals(history: CustomerHistory, snapshot: Snapshot) -> Sequence[Arrival]:
+    """By channel, whether it has the last version: every channel that was complete after it was written has it."""
+    customer = history.customer
+    if customer is None or snapshot.database is None:
+        return ()
+    complete = {row.channel_id: row.complete_at for row in snapshot.stores}
+    found = []
+    for channel in sorted(snapshot.database.channels.values(), key=lambda channel: channel.channel_id):
+        rule = FilterRule(
+            legal_entity=channel.legal_entity,
+            address_books=channel.address_books,
+            offline_customers=channel.offline_customers,
+        )
+        at = complete.get(channel.channel_id)
+        if not rule.accepts(customer.state.legal_entity, customer.state.address_books):
+            state, text = "muted", "does not receive it: another legal entity or address book"
+        elif at is None:
+            state, text = "warn", "not known: the channel has not reported that it is complete"
+        elif at >= customer.updated_at:
+            state, text = "good", f"has version {customer.version}, or its deletion"
+        else:
+            state, text = "warn", f"may lack version {customer.version}: it was last complete before that"
+        found.append(Arrival(channel_id=channel.channel_id, state=state, text=text, complete_at=at))
+    return found

@@ -1,0 +1,64 @@
+"""Refusals as pages: what went wrong, and that nothing was changed."""
+
+from confluent_kafka import KafkaException
+from fastapi import FastAPI, Request
+from sqlalchemy.exc import DBAPIError
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from tenten.runtime.errors import DatabaseRefused, InputRejected, TentenError
+from tenten.status.servers import database_problem, kafka_problem
+from tenten.web.dashboard.access import NotAllowed
+from tenten.web.dashboard.site import Site
+from tenten.web.pages.login import ForeignForm, SignInFirst
+
+FRAGMENT = "x-fragment"
+"""The header with which the script asks for a part of a page."""
+
+
+class NotFound(Exception):
+    """There is no such thing; the text says so."""
+
+
+def answer_with_pages(app: FastAPI, site: Site) -> None:
+    """Answer refusals with a page; those of `/api` stay documents."""
+
+    def refused(request: Request, status: int, title: str, text: str) -> HTMLResponse:
+        try:
+            visitor = site.access.visitor(request)
+        except (SignInFirst, NotAllowed):
+            visitor = None
+        return site.page(visitor, "refused.html", "", status=status, title=title, text=text)
+
+    @app.exception_handler(SignInFirst)
+    async def on_stranger(request: Request, _: SignInFirst) -> Response:
+        if request.headers.get(FRAGMENT):
+            return Response(status_code=401)
+        return RedirectResponse("/login", 303)
+
+    @app.exception_handler(ForeignForm)
+    async def on_foreign_form(request: Request, _: ForeignForm) -> Response:
+        text = "The form is not from a page of this session: go back, load the page again, and repeat it."
+        return refused(request, 403, "Not accepted", text)
+
+    @app.exception_handler(NotAllowed)
+    async def on_not_allowed(request: Request, error: NotAllowed) -> Response:
+        return refused(request, 403, "Not allowed", str(error))
+
+    @app.exception_handler(NotFound)
+    async def on_missing(request: Request, error: NotFound) -> Response:
+        return refused(request, 404, "Not found", str(error))
+
+    @app.exception_handler(TentenError)
+    async def on_refusal(request: Request, error: TentenError) -> Response:
+        text = "; ".join(reason.text for reason in error.reasons) if isinstance(error, InputRejected) else str(error)
+        status = 503 if isinstance(error, DatabaseRefused) else 409
+        return refused(request, status, "Nothing was changed", text)
+
+    @app.exception_handler(DBAPIError)
+    async def on_database(request: Request, error: DBAPIError) -> Response:
+        text = database_problem(site.settings.headquarters_database(), error)
+        return refused(request, 503, "The database does not answer", text)
+
+    @app.exception_handler(KafkaException)
+    async def on_kafka(request: Request, error: KafkaException) -> Response:
+        return refused(request, 503, "Kafka does not answer", kafka_problem(site.settings, error))

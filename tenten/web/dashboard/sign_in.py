@@ -1,0 +1,50 @@
+"""Signing in with a token and a name, and signing out."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from starlette.responses import RedirectResponse, Response
+
+from tenten.rules.operator_rule import operator_violations
+from tenten.web.dashboard.access import TOKEN, Role, Visitor
+from tenten.web.dashboard.actions import Action
+from tenten.web.dashboard.site import Site
+
+
+def sign_in_routes(site: Site) -> APIRouter:
+    """`/login` and `/logout`."""
+    router = APIRouter(include_in_schema=False)
+    sessions = site.access.sessions
+
+    def form(status: int = 200, **values: Any) -> Response:
+        shown = {"name": "", "name_error": "", "token_error": "", **values}
+        return site.page(None, "sign_in.html", "", status=status, **shown)
+
+    @router.get("/login")
+    def show() -> Response:
+        return form()
+
+    @router.post("/login")
+    def begin(token: Annotated[str, Form()] = "", name: Annotated[str, Form()] = "") -> Response:
+        name = name.strip()
+        role = sessions.role_of(token.strip())
+        if role is None:
+            return form(401, name=name, token_error="This token is not accepted.")  # noqa: S106 - a sentence
+        broken = [violation.text for violation in operator_violations(name)]
+        if not name or broken:
+            return form(422, name=name, name_error=broken[0] if broken else "Give your name.")
+        visitor = Visitor(role=Role(role), name=name, via=TOKEN, form_key="")
+        if visitor.is_operator:
+            with site.actions.recorded(visitor, Action.SIGN_IN, visitor.role):
+                pass
+        response = RedirectResponse("/", 303)
+        sessions.begin(response, role, name)
+        return response
+
+    @router.post("/logout")
+    def end() -> Response:
+        response = RedirectResponse("/login", 303)
+        sessions.end(response)
+        return response
+
+    return router
