@@ -14,7 +14,7 @@ from tenten.registry.apply import compare_registry, fill_new_registry
 from tenten.registry.channel_records import definitions_of
 from tenten.registry.tables import Version, registry_version
 from tenten.registry.values import registry_of_settings
-from tenten.rules.definitions import CustomerDefinitions
+from tenten.rules.definitions import CustomerDefinitions, TransactionDefinitions
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.tables.headquarters import channels, legal_entities
@@ -42,6 +42,8 @@ class KnownChannels:
     """The last change of the registry; None if there was none."""
     definitions: Mapping[str, CustomerDefinitions] = field(default_factory=dict)
     """By legal entity what its customers may have; only of those that have defined something."""
+    transaction_definitions: Mapping[str, TransactionDefinitions] = field(default_factory=dict)
+    """The same for orders and sales."""
 
 
 def entities_of(channel_ids: Iterable[str], legal_entity_by_channel: Mapping[str, str]) -> dict[str, str]:
@@ -76,6 +78,9 @@ class ChannelRegistry:
                 legal_entity_by_channel={row.channel_id: row.legal_entity for row in rows},
                 legal_entities=frozenset(row.legal_entity for row in entities),
                 definitions={row.legal_entity: found for row in entities if not (found := _definitions(row)).none},
+                transaction_definitions={
+                    row.legal_entity: defined for row in entities if not (defined := _of_transactions(row)).none
+                },
                 erasing=frozenset(row.channel_id for row in rows if row.may_erase),
                 keys=read_known_keys(headquarters, self.known.keys),
                 version=version,
@@ -107,6 +112,10 @@ class ChannelRegistry:
 
 def _definitions(row: Any) -> CustomerDefinitions:
     return CustomerDefinitions.of(definitions_of(row.attributes), row.customer_groups)
+
+
+def _of_transactions(row: Any) -> TransactionDefinitions:
+    return TransactionDefinitions.of(definitions_of(row.attributes))
 
 
 def begin_with_settings(settings: Settings, engine: Engine, worker: str) -> None:

@@ -230,11 +230,12 @@ def _attributes(
     for name, value in changes.items():
         by_name.pop(name, None)
         if value is not None:
-            by_name[name] = as_defined(definitions.attributes.get(name), _attribute(name, value))
+            by_name[name] = as_defined(definitions.attributes.get(name), attribute_of(name, value))
     return tuple(by_name.values())
 
 
-def _attribute(name: str, value: AttributeValue) -> Attribute:
+def attribute_of(name: str, value: AttributeValue) -> Attribute:
+    """The attribute of this name with a value as entered."""
     # A bool is an int in Python.
     if isinstance(value, bool):
         return Attribute(name=name, boolean=value)

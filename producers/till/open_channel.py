@@ -10,7 +10,7 @@ from typing import Final, Self
 from sqlalchemy import Connection, Engine
 
 from tenten.avro.wire import WriterSchemas
-from tenten.rules.definitions import CustomerDefinitions
+from tenten.rules.definitions import CustomerDefinitions, TransactionDefinitions
 from tenten.runtime.settings import Settings
 from tenten.runtime.settings.from_headquarters import with_headquarters
 from tenten.schemas.messages import ChannelSettings, CustomerState, CustomerType
@@ -41,7 +41,7 @@ class OpenChannel:
         self._configured = settings
         self._reading = Lock()
         self._published: ChannelSettings | None = None
-        self._definitions: tuple[Settings, CustomerDefinitions] | None = None
+        self._definitions: tuple[Settings, CustomerDefinitions, TransactionDefinitions] | None = None
         self._in_force = with_headquarters(settings, name, None)
         self._read_at = -SETTINGS_SECONDS
         self._refresh()
@@ -106,10 +106,19 @@ class OpenChannel:
     @property
     def definitions(self) -> CustomerDefinitions:
         """The attributes and customer groups that the legal entity has defined."""
+        return self._defined()[1]
+
+    @property
+    def transaction_definitions(self) -> TransactionDefinitions:
+        """The attributes of orders and sales that the legal entity has defined."""
+        return self._defined()[2]
+
+    def _defined(self) -> tuple[Settings, CustomerDefinitions, TransactionDefinitions]:
         settings, known = self.settings, self._definitions
         if known is None or known[0] is not settings:
-            known = self._definitions = (settings, settings.legal_entity_of(self.name).definitions())
-        return known[1]
+            entity = settings.legal_entity_of(self.name)
+            known = self._definitions = (settings, entity.definitions(), entity.transaction_definitions())
+        return known
 
     def _refresh(self) -> None:
         """Read the settings again when they are due. One thread does; the others use those that they have meanwhile:

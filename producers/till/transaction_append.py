@@ -46,7 +46,9 @@ def append(
         event = customer_events.newest_unsettled(connection, transaction.customer_id)
     if event is not None:
         transaction = replace(transaction, customer_event_id=event[0], customer_event=event[1])
-    broken = transaction_rules.transaction_violations(transaction, {channel.name: channel.legal_entity_id})
+    entity = channel.legal_entity_id
+    definitions = {entity: channel.transaction_definitions}
+    broken = transaction_rules.transaction_violations(transaction, {channel.name: entity}, definitions)
     _reject([*violations, *transaction_reasons(broken)])
     payload = encode(contract("RetailTransaction"), to_avro(transaction))
     _reject([_TOO_LARGE] if len(payload) > PAYLOAD_BYTES_MAX else [])

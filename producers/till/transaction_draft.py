@@ -1,19 +1,30 @@
 """Compute an order or a sale from the caller's input: amounts and total, not yet validated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from tenten.producers.till.customer_input import AttributeValue
+from tenten.producers.till.customer_merge import attribute_of
 from tenten.producers.till.customers import new_id
 from tenten.producers.till.ids import invalid_id, parse_id
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.customer import plain_decimal
+from tenten.rules.definitions import as_defined, with_initial_attributes
 from tenten.rules.transaction_rules import AMOUNT_MAX, is_currency, line_amount, total_of
 from tenten.runtime.errors import TransactionRejected
-from tenten.schemas.messages import CodedAmount, Payment, RetailTransaction, TransactionKind, TransactionLine
+from tenten.schemas.messages import (
+    Attribute,
+    AttributeDefinition,
+    CodedAmount,
+    Payment,
+    RetailTransaction,
+    TransactionKind,
+    TransactionLine,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +48,7 @@ def draft_transaction(
     taxes: Sequence[CodedAmount],
     payments: Sequence[Payment],
     delivery_mode: str = "",
+    attributes: Mapping[str, AttributeValue],
     business_date: date | None,
     operator: str | None,
     transaction_id: str | None,
@@ -63,6 +75,7 @@ def draft_transaction(
         taxes=_coded_amounts(taxes),
         payments=tuple(Payment(method=payment.method, amount=_plain(payment.amount)) for payment in payments),
         operator=operator_of(channel, operator),
+        attributes=_attributes(channel.transaction_definitions.of_kind(kind), attributes),
     )
     return replace(draft, total=_total(draft))
 
@@ -75,6 +88,14 @@ def today(channel: OpenChannel) -> date:
 
 def _coded_amounts(amounts: Sequence[CodedAmount]) -> tuple[CodedAmount, ...]:
     return tuple(CodedAmount(code=amount.code, amount=_plain(amount.amount)) for amount in amounts)
+
+
+def _attributes(
+    defined: Mapping[str, AttributeDefinition], values: Mapping[str, AttributeValue]
+) -> tuple[Attribute, ...]:
+    """The attributes in the kinds that are defined, with the initial values of those that are missing, by name."""
+    entered = (as_defined(defined.get(name), attribute_of(name, value)) for name, value in sorted(values.items()))
+    return with_initial_attributes(defined, tuple(entered))
 
 
 def _line(item: Item, currency: str) -> TransactionLine:

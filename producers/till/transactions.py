@@ -14,15 +14,17 @@ Recording takes the end-of-day lock shared, closing a day (end_of_day.py) takes 
 every sale of its date that precedes it in the outbox.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
 from tenten.producers.outbox.table import delete_row
+from tenten.producers.till.customer_input import AttributeValue
 from tenten.producers.till.customer_views import lock_customer
 from tenten.producers.till.database_session import AlreadyRecorded, writing
 from tenten.producers.till.ids import normal_ids
@@ -65,13 +67,15 @@ def record_order(
     taxes: Sequence[CodedAmount] = (),
     payments: Sequence[Payment] = (),
     delivery_mode: str = "",
+    attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
     business_date: date | None = None,
     operator: str | None = None,
     transaction_id: str | None = None,
 ) -> TransactionView:
     """Record an order, whether its customer has an account number yet or not. Works offline.
 
-    `deliver_to` is the id of one of the customer's addresses, which is copied as it is now. Defaults: the legal
+    `deliver_to` is the id of one of the customer's addresses, which is copied as it is now. `attributes` are additional
+    fields by name, as the legal entity has defined them for orders. Defaults: the legal
     entity's currency, no payment, today in the channel's time zone, the channel's `operator` (the person who records
     the order). Pass `transaction_id` (a GUID) as an idempotency key: if it already exists, nothing is written and the
     recorded transaction is returned.
@@ -89,6 +93,7 @@ def record_order(
         taxes=taxes,
         payments=payments,
         delivery_mode=delivery_mode,
+        attributes=attributes,
         business_date=business_date,
         operator=operator,
         transaction_id=transaction_id,
@@ -105,6 +110,7 @@ def record_sale(
     charges: Sequence[CodedAmount] = (),
     taxes: Sequence[CodedAmount] = (),
     payments: Sequence[Payment] = (),
+    attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
     business_date: date | None = None,
     operator: str | None = None,
     transaction_id: str | None = None,
@@ -124,6 +130,7 @@ def record_sale(
         charges=charges,
         taxes=taxes,
         payments=payments,
+        attributes=attributes,
         business_date=business_date,
         operator=operator,
         transaction_id=transaction_id,

@@ -30,7 +30,7 @@ def attribute_definition(name: str, table: Mapping[str, Any]) -> AttributeDefini
     return AttributeDefinition(
         name=name,
         kind=table["kind"],
-        entities=("customer",),
+        entities=tuple(table.get("entities") or ("customer",)),
         label=table.get("label") or "",
         mandatory=bool(table.get("mandatory")),
         initial=table.get("default"),

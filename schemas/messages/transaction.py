@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
+from tenten.schemas.customer_fields import Attribute
 from tenten.schemas.messages.reason import Reason
 
 
@@ -115,6 +116,8 @@ class RetailTransaction:
     """For an end of day: with the earlier ones it lists all transactions of the day that the channel has."""
     operator: str | None = None
     """The person who recorded it, or closed the day."""
+    attributes: tuple[Attribute, ...] = ()
+    """Of an order or a sale, by name."""
 
 
 UNREADABLE_SEQUENCE: Final = -1
@@ -156,6 +159,7 @@ def transaction_from_avro(transaction: Mapping[str, Any]) -> RetailTransaction:
             "payments": tuple(Payment(**payment) for payment in transaction["payments"]),
             "listed": tuple(transaction["listed"]),
             "control_totals": tuple(ControlTotal(**total) for total in transaction["control_totals"]),
+            "attributes": tuple(Attribute(**attribute) for attribute in transaction["attributes"]),
         }
     )
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 import typer
 
 from tenten.cli import selling_input, selling_output
-from tenten.cli.options import ChannelName, Json, Operator, examples, noun
+from tenten.cli.options import ChannelName, Json, Operator, examples, noun, pairs
 from tenten.cli.selling_input import (
+    Attributes,
     Charges,
     CurrencyOption,
     CustomerOption,
@@ -120,6 +121,7 @@ class _Input(TypedDict):
     charges: "list[CodedAmount]"
     taxes: "list[CodedAmount]"
     payments: "list[Payment]"
+    attributes: dict[str, str]
     business_date: "date | None"
     transaction_id: str | None
 
@@ -131,6 +133,7 @@ def _input(
     charges: list[str] | None,
     taxes: list[str] | None,
     payments: list[str] | None,
+    attributes: list[str] | None,
     currency: str | None,
     date: str | None,
     transaction_id: str | None,
@@ -143,6 +146,7 @@ def _input(
         "charges": selling_input.coded_amounts(charges, "--charge"),
         "taxes": selling_input.coded_amounts(taxes, "--tax"),
         "payments": selling_input.payments(payments),
+        "attributes": pairs(attributes or [], "--attribute"),
         "business_date": selling_input.business_date(date),
         "transaction_id": transaction_id,
     }
@@ -180,6 +184,7 @@ def create_order(
             help="A payment made in advance, CARD:10.00. Repeatable.",
         ),
     ] = None,
+    attributes: Attributes = None,
     currency: CurrencyOption = None,
     delivery_mode: Annotated[str, typer.Option(metavar="M", show_default=False, help="How it is delivered.")] = "",
     date: DateOption = None,
@@ -201,6 +206,7 @@ def create_order(
             charges=charges,
             taxes=taxes,
             payments=payments,
+            attributes=attributes,
             currency=currency,
             date=date,
             transaction_id=transaction_id,
@@ -234,6 +240,7 @@ def create_sale(
             help="A payment. Default: the total as CASH. Repeatable.",
         ),
     ] = None,
+    attributes: Attributes = None,
     currency: CurrencyOption = None,
     date: DateOption = None,
     transaction_id: OwnId = None,
@@ -254,6 +261,7 @@ def create_sale(
             charges=charges,
             taxes=taxes,
             payments=payments,
+            attributes=attributes,
             currency=currency,
             date=date,
             transaction_id=transaction_id,

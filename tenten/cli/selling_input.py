@@ -37,6 +37,15 @@ Taxes = Annotated[
     list[str] | None,
     typer.Option("--tax", metavar="CODE:AMOUNT", show_default=False, help="A tax on the total. Repeatable."),
 ]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="An additional field, as headquarters has defined it. Repeatable.",
+    ),
+]
 CurrencyOption = Annotated[
     str | None,
     typer.Option("--currency", metavar="C", show_default=False, help="ISO 4217. Default: the legal entity's currency."),

@@ -47,6 +47,8 @@ def show_recorded(view: "TransactionView", json: bool) -> None:
 
 def show(view: "TransactionView", json: bool) -> None:
     """Show a transaction with its lines."""
+    from tenten.rules.customer import attribute_value
+
     shown = as_json(view)
     if json:
         print_json(shown)
@@ -77,6 +79,8 @@ def show(view: "TransactionView", json: bool) -> None:
         print_line(f"tax      {tax['code']}: {tax['amount']}")
     for payment in shown["payments"]:
         print_line(f"payment  {payment['method']}: {payment['amount']}")
+    for attribute in sale.attributes:
+        print_line(f"attribute  {attribute.name}: {next(iter(attribute_value(attribute).values()), '')}")
     report_reasons(view.reasons)
 
 
@@ -103,7 +107,7 @@ def show_list(views: "Sequence[TransactionView]", json: bool) -> None:
 
 def as_json(view: "TransactionView") -> dict[str, Any]:
     """A transaction as one object; amounts are text, with the digits of their currency."""
-    from tenten.rules.customer import plain_decimal
+    from tenten.rules.customer import attribute_value, plain_decimal
     from tenten.rules.transaction_rules import content_of
 
     sale, customer = view.transaction, view.customer
@@ -139,6 +143,7 @@ def as_json(view: "TransactionView") -> dict[str, Any]:
         ],
         "delivery_mode": sale.delivery_mode,
         "delivery_address": content["delivery_address"],
+        "attributes": [{"name": attribute.name, **attribute_value(attribute)} for attribute in sale.attributes],
         "end_of_day_id": view.end_of_day_id,
         "operator": sale.operator,
         "occurred_at": sale.occurred_at.isoformat(),

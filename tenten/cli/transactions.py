@@ -7,7 +7,7 @@ import typer
 
 from tenten.cli import formats
 from tenten.cli.options import Json, Newest, OfChannel, check_status, examples, noun
-from tenten.cli.output import print_fields, print_json, print_reasons, print_table, reason_codes, report
+from tenten.cli.output import print_fields, print_json, print_line, print_reasons, print_table, reason_codes, report
 from tenten.cli.wiring import at_headquarters
 from tenten.cli.workers import add_headquarters_worker
 from tenten.workers import TRANSACTIONS
@@ -91,6 +91,8 @@ def show(
         "kind": formats.word(transaction.kind),
         "total": formats.amount(transaction.total, transaction.currency),
     }
-    del shown["reasons"], shown["currency"]
+    del shown["reasons"], shown["currency"], shown["attributes"]
     print_fields(shown.items())
+    for attribute in transaction.attributes:
+        print_line(f"attribute  {attribute['name']}: {[*attribute.values()][-1]}")
     print_reasons(transaction.reasons)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, select
 
-from tenten.rules.customer import plain_decimal
+from tenten.rules.customer import attribute_value, plain_decimal
 from tenten.rules.limits import is_guid
+from tenten.rules.transaction_rules import attributes_of
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables.headquarters import retail_transactions, sales_orders, statement_lines, statements
@@ -124,6 +125,8 @@ class TransactionAtHeadquarters:
     """The person who recorded it."""
     currency: str
     total: str
+    attributes: Sequence[Mapping[str, Any]]
+    """Each with its name and its value under the name of its kind."""
     repeats: int
     """How often it was received again."""
     received_at: datetime
@@ -180,6 +183,9 @@ def _read(headquarters: Connection, query: Select[tuple[object, ...]]) -> list[T
             operator=row.operator,
             currency=row.currency,
             total=plain_decimal(row.total),
+            attributes=[
+                {"name": attribute.name, **attribute_value(attribute)} for attribute in attributes_of(row.content)
+            ],
             repeats=row.repeats,
             received_at=row.received_at,
             changed_at=row.changed_at,

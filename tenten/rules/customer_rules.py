@@ -43,7 +43,7 @@ def all_violations(state: CustomerState) -> tuple[Reason, ...]:
         _names_in_list("affiliations", state.affiliations),
         _addresses(state.addresses),
         _contacts(state.contacts),
-        _attributes(state.attributes),
+        attribute_reasons(state.attributes),
     )
     return tuple(islice(found, REASONS_MAX))
 
@@ -130,7 +130,8 @@ def _contact_value(path: str, contact: Contact) -> Iterator[Reason]:
         yield Reason(field=path, code="invalid_phone", text=text)
 
 
-def _attributes(attributes: Sequence[Attribute]) -> Iterator[Reason]:
+def attribute_reasons(attributes: Sequence[Attribute]) -> Iterator[Reason]:
+    """The rules that attributes break, whatever is defined: of a customer, an order or a sale."""
     yield from _too_many("attributes", attributes)
     names = [attribute.name for attribute in attributes]
     for attribute, (path, _) in zip(attributes, _members("attributes", names), strict=False):
@@ -144,7 +145,7 @@ def _attributes(attributes: Sequence[Attribute]) -> Iterator[Reason]:
 
 def _too_many(part: str, members: Sequence[object]) -> Iterator[Reason]:
     if len(members) > COUNTS_MAX[part]:
-        text = f"A customer has at most {COUNTS_MAX[part]} {part.replace('_', ' ')}."
+        text = f"At most {COUNTS_MAX[part]} {part.replace('_', ' ')} are allowed."
         yield Reason(field=part, code="too_many", text=text)
 
 

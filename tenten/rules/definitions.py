@@ -1,7 +1,8 @@
 """The attributes and customer groups that a legal entity has defined, and the rules that follow from them.
 
-A legal entity without definitions allows any. Of a new customer everything is checked, of an edit only what it changes:
-a later definition must not make the other fields of existing customers impossible to edit.
+Customers, orders or sales for which nothing is defined may have any attribute. Of a new customer, an order or a sale
+everything is checked, of an edit only what it changes: a later definition must not make the other fields of existing
+customers impossible to edit.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,10 +10,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from tenten.schemas.messages import Attribute, AttributeDefinition, CustomerState, Reason
+from tenten.schemas.messages import Attribute, AttributeDefinition, CustomerState, Reason, TransactionKind
 
-CUSTOMER: Final = "customer"
-"""The entity of definitions for customers."""
+_CUSTOMER: Final = "customer"
+_ORDER: Final = "order"
+_SALE: Final = "sale"
+"""The entities of definitions."""
 
 LOYALTY_CARD: Final = "loyalty_card"
 """The attribute in which a customer's loyalty card is stored: it needs no definition."""
@@ -35,8 +38,7 @@ class CustomerDefinitions:
     @classmethod
     def of(cls, attributes: Iterable[AttributeDefinition], groups: Iterable[str]) -> "CustomerDefinitions":
         """The definitions, of the attributes those of customers."""
-        of_customers = {each.name: each for each in attributes if CUSTOMER in each.entities}
-        return cls(attributes=of_customers, groups=frozenset(groups))
+        return cls(attributes=_used_by(_CUSTOMER, attributes), groups=frozenset(groups))
 
     @property
     def none(self) -> bool:
@@ -46,6 +48,38 @@ class CustomerDefinitions:
 
 ANYTHING: Final = CustomerDefinitions(attributes={}, groups=frozenset())
 """Of a legal entity without definitions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionDefinitions:
+    """What the orders and sales of a legal entity may have."""
+
+    orders: Mapping[str, AttributeDefinition]
+    """By name; empty: any attribute."""
+    sales: Mapping[str, AttributeDefinition]
+    """The same for cash-and-carry sales."""
+
+    @classmethod
+    def of(cls, attributes: Sequence[AttributeDefinition]) -> "TransactionDefinitions":
+        """The definitions, of the attributes those of orders and sales."""
+        return cls(orders=_used_by(_ORDER, attributes), sales=_used_by(_SALE, attributes))
+
+    @property
+    def none(self) -> bool:
+        """Whether everything is allowed."""
+        return not self.orders and not self.sales
+
+    def of_kind(self, kind: TransactionKind) -> Mapping[str, AttributeDefinition]:
+        """The definitions for a transaction of this kind; an end of day has none."""
+        return {TransactionKind.ORDER: self.orders, TransactionKind.CASH_AND_CARRY: self.sales}.get(kind, {})
+
+
+ANY_TRANSACTION: Final = TransactionDefinitions(orders={}, sales={})
+"""Of a legal entity without definitions."""
+
+
+def _used_by(entity: str, attributes: Iterable[AttributeDefinition]) -> dict[str, AttributeDefinition]:
+    return {each.name: each for each in attributes if entity in each.entities}
 
 
 def definition_violations(
@@ -72,16 +106,21 @@ def is_as_defined(definitions: CustomerDefinitions, group: str, attributes: Sequ
 
 def with_initial_values(definitions: CustomerDefinitions, state: CustomerState) -> CustomerState:
     """A new customer with the initial values of defined attributes that it does not have."""
-    names = {attribute.name for attribute in state.attributes}
+    attributes = with_initial_attributes(definitions.attributes, state.attributes)
+    return state if attributes is state.attributes else replace(state, attributes=attributes)
+
+
+def with_initial_attributes(
+    defined: Mapping[str, AttributeDefinition], attributes: tuple[Attribute, ...]
+) -> tuple[Attribute, ...]:
+    """The attributes of something new, with the initial values of those that it does not have, by name."""
+    names = {attribute.name for attribute in attributes}
     added = [
         _attribute_of_text(definition, definition.initial)
-        for name, definition in definitions.attributes.items()
+        for name, definition in defined.items()
         if definition.initial is not None and name not in names
     ]
-    if not added:
-        return state
-    attributes = sorted((*state.attributes, *added), key=lambda attribute: attribute.name)
-    return replace(state, attributes=tuple(attributes))
+    return tuple(sorted((*attributes, *added), key=lambda attribute: attribute.name)) if added else attributes
 
 
 def as_defined(definition: AttributeDefinition | None, attribute: Attribute) -> Attribute:
@@ -128,20 +167,30 @@ def _violations(
     if is_checked and group and definitions.groups and group not in definitions.groups:
         text = f"Must be one of: {', '.join(sorted(definitions.groups)[:_NAMED_MAX])}."
         yield Reason(field=_GROUP, code="unknown_choice", text=text)
-    if not definitions.attributes:
+    yield from attribute_violations(definitions.attributes, attributes, "Customers", changed)
+
+
+def attribute_violations(
+    defined: Mapping[str, AttributeDefinition],
+    attributes: Iterable[Attribute],
+    whose: str,
+    changed: Collection[str] | None = None,
+) -> Iterator[Reason]:
+    """The definitions that these attributes break, in these paths; None: in any. `whose`: begins a sentence."""
+    if not defined:
         return
     by_name = {attribute.name: attribute for attribute in attributes}
-    for name in sorted({*by_name, *definitions.attributes}):
+    for name in sorted({*by_name, *defined}):
         if changed is not None and _ATTRIBUTES + name not in changed:
             continue
-        path, definition, attribute = _ATTRIBUTES + name, definitions.attributes.get(name), by_name.get(name)
+        path, definition, attribute = _ATTRIBUTES + name, defined.get(name), by_name.get(name)
         if definition is not None and attribute is not None:
             yield from _value_problems(definition, attribute, path)
         elif definition is not None and definition.mandatory:
             yield Reason(field=path, code="required", text=f"{definition.label or name} needs a value.")
         elif definition is None and name != LOYALTY_CARD:
-            defined = ", ".join([*definitions.attributes][:_NAMED_MAX])
-            yield Reason(field=path, code="unknown_attribute", text=f"Customers have these attributes: {defined}.")
+            names = ", ".join([*defined][:_NAMED_MAX])
+            yield Reason(field=path, code="unknown_attribute", text=f"{whose} have these attributes: {names}.")
 
 
 _NAMED_MAX: Final = 20

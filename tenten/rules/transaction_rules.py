@@ -5,6 +5,7 @@ Money is Decimal. A reason names the field and the rule, never the value.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from functools import cache
 from itertools import chain, islice
@@ -13,11 +14,14 @@ from typing import Any, Final
 from iso4217 import Currency
 
 from tenten.rules.customer import plain_decimal
+from tenten.rules.customer_rules import attribute_reasons
+from tenten.rules.definitions import TransactionDefinitions, attribute_violations
 from tenten.rules.field_rules import Text
 from tenten.rules.field_violations import violations
 from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, REASONS_MAX, currencies, is_guid
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
+    Attribute,
     CodedAmount,
     ControlTotal,
     Payment,
@@ -113,7 +117,21 @@ def content_of(transaction: RetailTransaction) -> dict[str, Any]:
         ],
         "delivery_mode": transaction.delivery_mode,
         "delivery_address": None if address is None else {name: getattr(address, name) for name in address.__slots__},
+        "attributes": [_attribute(attribute) for attribute in transaction.attributes],
     }
+
+
+def attributes_of(content: Mapping[str, Any]) -> tuple[Attribute, ...]:
+    """The attributes in such a part; of a sale that an earlier release has stored, none."""
+    return tuple(
+        Attribute(**{**value, "decimal": None if value["decimal"] is None else Decimal(value["decimal"])})
+        for value in content.get("attributes", ())
+    )
+
+
+def _attribute(attribute: Attribute) -> dict[str, Any]:
+    decimal = None if attribute.decimal is None else plain_decimal(attribute.decimal)
+    return {**asdict(attribute), "decimal": decimal}
 
 
 def _coded(item: CodedAmount) -> dict[str, str]:
@@ -129,14 +147,26 @@ def totals_as_json(totals: Iterable[ControlTotal]) -> list[dict[str, str]]:
 
 
 def transaction_violations(
-    transaction: RetailTransaction, legal_entity_by_channel: Mapping[str, str]
+    transaction: RetailTransaction,
+    legal_entity_by_channel: Mapping[str, str],
+    definitions: Mapping[str, TransactionDefinitions],
 ) -> tuple[Reason, ...]:
     """The violated rules, at most `REASONS_MAX`; empty for a valid transaction. Of a list that is too long, the first
-    members are checked.
+    members are checked. `definitions`: by legal entity, of those that have defined something.
     """
     checks = _END_OF_DAY if transaction.kind is TransactionKind.END_OF_DAY else _SALE
-    outside = (_channel(transaction, legal_entity_by_channel), operator_violations(transaction.operator))
+    outside = (
+        _channel(transaction, legal_entity_by_channel),
+        operator_violations(transaction.operator),
+        _definitions(transaction, definitions.get(transaction.legal_entity)),
+    )
     return tuple(islice(chain(*outside, *(check(transaction) for check in checks)), REASONS_MAX))
+
+
+def _definitions(transaction: RetailTransaction, definitions: TransactionDefinitions | None) -> Iterator[Reason]:
+    if definitions is not None:
+        whose = "Orders" if transaction.kind is TransactionKind.ORDER else "Sales"
+        yield from attribute_violations(definitions.of_kind(transaction.kind), transaction.attributes, whose)
 
 
 def _channel(transaction: RetailTransaction, legal_entity_by_channel: Mapping[str, str]) -> Iterator[Reason]:
@@ -178,6 +208,10 @@ def _delivery(transaction: RetailTransaction) -> Iterator[Reason]:
     for name in ("name", "street", "city", "county", "state", "postal_code", "country"):
         value = getattr(address, name)
         yield from _text(f"delivery_address.{name}", value, _ADDRESS_CHARACTERS_MAX, required=False)
+
+
+def _attributes(transaction: RetailTransaction) -> Iterator[Reason]:
+    yield from attribute_reasons(transaction.attributes)
 
 
 def _currency(transaction: RetailTransaction) -> Iterator[Reason]:
@@ -256,7 +290,9 @@ def _not_end_of_day(transaction: RetailTransaction) -> Iterator[Reason]:
 
 
 def _only_end_of_day(transaction: RetailTransaction) -> Iterator[Reason]:
-    for field in ("customer_id", "customer_event", "delivery_address", "lines", "charges", "taxes", "payments"):
+    for field in (
+        *("customer_id", "customer_event", "delivery_address", "lines", "charges", "taxes", "payments", "attributes"),
+    ):
         if getattr(transaction, field):
             yield Reason(field=field, code="misplaced", text="Not allowed in an end of day.")
 
@@ -284,7 +320,7 @@ def _control_totals(transaction: RetailTransaction) -> Iterator[Reason]:
         yield from _number(f"control_totals[{index}].amount", total.amount)
 
 
-_SALE: Final = (_customer, _delivery, _currency, _lists, _lines, _amounts, _totals, _not_end_of_day)
+_SALE: Final = (_customer, _delivery, _attributes, _currency, _lists, _lines, _amounts, _totals, _not_end_of_day)
 _END_OF_DAY: Final = (_only_end_of_day, _listed, _control_totals)
 
 

@@ -1,11 +1,12 @@
 """A columnar fast path for the rules of sales: rows that pass need no call to `transaction_violations`.
 
-Valid sales do not pass only where numbers or texts are very large. Numbers are counted in millionths, as 128-bit
+Valid sales do not pass only where numbers or texts are very large, where they have attributes, and where their legal
+entity has defined some. Numbers are counted in millionths, as 128-bit
 integers, so that every sum and product is exact.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import polars as pl
@@ -26,15 +27,20 @@ _WHITESPACE: Final = "".join(char for char in map(chr, range(sys.maxunicode + 1)
 _ADDRESS_TEXTS: Final = ("name", "street", "city", "county", "state", "postal_code", "country")
 
 
-def passes_fast_path(frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str]) -> pl.Series:
-    """One boolean per row of decoded orders and cash-and-carry sales, in the order of the frame."""
+def passes_fast_path(
+    frame: pl.DataFrame, legal_entity_by_channel: Mapping[str, str], defining: Collection[str] = ()
+) -> pl.Series:
+    """One boolean per row of decoded orders and cash-and-carry sales, in the order of the frame.
+
+    `defining`: the legal entities that have defined attributes of orders or sales.
+    """
     unit = {code: int(minor_unit(code) * _MILLION) for code in currencies()}
     base = frame.select(
         ROW,
         pl.col("kind") == "CASH_AND_CARRY",
         pl.col("currency").replace_strict(unit, default=None, return_dtype=pl.Int64).cast(pl.Int128).alias("unit"),
         pl.col("total").to_physical().cast(pl.Int128),
-        _header(legal_entity_by_channel).alias("valid"),
+        (_header(legal_entity_by_channel) & ~pl.col("legal_entity").is_in(list(defining))).alias("valid"),
     )
     parts = base.select(ROW, "kind", "unit")
     lines = _lines(frame, parts)
@@ -75,7 +81,7 @@ def _header(legal_entity_by_channel: Mapping[str, str]) -> pl.Expr:
         & _without_nul(pl.col("delivery_mode"))
         & pl.col("lines").list.len().is_between(1, LINES_MAX)
         & pl.all_horizontal(pl.col(name).list.len() <= LINES_MAX for name in ("charges", "taxes", "payments"))
-        & pl.all_horizontal(pl.col(name).list.len() == 0 for name in ("listed", "control_totals"))
+        & pl.all_horizontal(pl.col(name).list.len() == 0 for name in ("listed", "control_totals", "attributes"))
         & (pl.col("delivery_address").is_null() | _address())
     )
 

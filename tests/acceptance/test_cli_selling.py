@@ -23,6 +23,7 @@ def test_an_order_is_recorded_listed_and_shown(store: Tenten) -> None:
         *("order", "create", "houston", "--customer", ada["customer_id"], "--deliver-to", ada["primary_address"]),
         *("--line", "TEA:2:4.50", "--line", "TIN:large:1:0.335", "--charge", "FREIGHT:5", "--tax", "TX:0.74"),
         *("--payment", "CARD:10", "--delivery-mode", "courier", "--date", "2026-03-31", "--json"),
+        *("--attribute", "gift=yes"),
     ).json
     # then
     expected = {
@@ -55,6 +56,7 @@ def test_an_order_is_recorded_listed_and_shown(store: Tenten) -> None:
             "postal_code": "",
             "country": "US",
         },
+        "attributes": [{"name": "gift", "text": "yes"}],
         "end_of_day_id": None,
         "operator": None,
         "occurred_at": created["occurred_at"],

@@ -70,8 +70,7 @@ def read(schema: Any, key: str, body: bytes) -> bool:
     if events is not None:
         customer_batches.individually(events, values, positions)
     customer_batches.decode_and_classify(keys, values, writers, CHANNELS, positions, partitions=1)
-    entities = CHANNELS.legal_entity_by_channel
-    transaction_batches.decode_and_classify(keys, values, writers, entities, positions, partitions=1)
+    transaction_batches.decode_and_classify(keys, values, writers, CHANNELS, positions, partitions=1)
     for reader in ("Customer", "Reply", "TransactionReply"):
         decode_small_batch(contract(reader), keys, values, writers)
     return True

@@ -121,8 +121,8 @@ class Workers:
         """Everything that the transactions worker writes after a batch of these transactions."""
         messages, positions, reached = self._batch("transactions", values, own_headers)
         keys = [message.key() for message in messages]
-        writers, channels = WriterSchemas(), self.channels.legal_entity_by_channel
-        batch = decode_and_classify(keys, values, writers, channels, positions, partitions=1)
+        writers = WriterSchemas()
+        batch = decode_and_classify(keys, values, writers, self.channels, positions, partitions=1)
         unreadable = (*batch.unreadable, *ingest(self.engine, batch, reached))
         for event in batch.forwarded_events:
             headers: list[tuple[str, str | bytes | None]] = [("id", event.event_id), ("type", "CustomerForwarded")]
@@ -131,6 +131,7 @@ class Workers:
         for row in queued.fetchall():
             for channel_id, transaction_id, payload in zip(*row, strict=True):
                 yield TRANSACTION_REPLIES, Output(channel_id.encode(), payload, reply_headers(transaction_id))
+        channels = self.channels.legal_entity_by_channel
         answers = unreadable_transaction_replies(messages, unreadable, writers=writers, channels=channels, now=NOW)
         yield from ((TRANSACTION_REPLIES, reply) for reply in answers)
         yield from _dead_letters(RETAIL_TRANSACTIONS_DLQ, messages, unreadable)

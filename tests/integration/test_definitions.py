@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 
-from tenten.producers import create_customer, edit_customer, import_customers, open_channel
+from tenten.producers import (
+    Item,
+    create_customer,
+    edit_customer,
+    import_customers,
+    open_channel,
+    record_sale,
+    show_transaction,
+)
 from tenten.registry.apply import apply_registry, compare_registry
 from tenten.registry.tables import read_registry
 from tenten.registry.toml import registry_toml
 from tenten.registry.values import Registry, registry_of
-from tenten.runtime.errors import CustomerRejected, SettingsError
+from tenten.runtime.errors import CustomerRejected, SettingsError, TransactionRejected
 from tenten.runtime.settings import AttributeSettings
 from tenten.runtime.settings.registry_file import read_registry_file
 from tenten.schemas.messages import Attribute
@@ -20,6 +28,7 @@ from tests.conftest import NewDatabase
 from tests.faults.traffic import Store as SeededStore
 from tests.opened_databases import opened
 from tests.producer_scene import HOUSTON, Store
+from tests.sales import Till, Transaction, reply_with_status, send, status
 from tests.scenes import Scene
 from tests.settings_file import USRT
 from tests.waiting import wait_for
@@ -164,6 +173,57 @@ def test_headquarters_checks_what_stores_send_and_uses_a_change_at_once(scene: S
         ]
         outcomes = [reply["outcome"] for reply in scene.ask(*events)]
         assert outcomes == ["REJECTED", "SYNCHRONIZED"] * 200
+
+
+def test_headquarters_checks_attributes_of_sales(scene: Scene) -> None:
+    """One by one and in a large batch: a store may not know the newest definitions yet. Orders have others."""
+    # given
+    till = Till(channel_id="houston")
+    gift = '[legal_entities.usrt.attributes.gift]\nkind = "boolean"\nentities = ["sale"]\nmandatory = true\n'
+    with scene.transactions():
+        earlier = till.sale()
+        send(scene, earlier)
+        reply_with_status(scene, earlier, "synchronized")
+        # when
+        scene.toml.write_text(scene.toml.read_text().replace(USRT, USRT + gift))
+        scene.apply_settings()
+        wait_for(lambda: "rejected" in _outcome(scene, till.sale()), "the definitions")
+        right, order = till.sale(attributes=[_attribute("gift", boolean=True)]), till.order()
+        many = [till.sale(attributes=[_attribute("gift", boolean=True)] if number % 2 else []) for number in range(200)]
+        send(scene, right, order, *many)
+        # then
+        reply_with_status(scene, right, "synchronized")
+        reply_with_status(scene, order, "synchronized")
+        for number, sale in enumerate(many):
+            reply_with_status(scene, sale, "synchronized" if number % 2 else "rejected")
+        assert status(scene, right)["content"]["attributes"] == [_attribute("gift", boolean=True)]
+        assert status(scene, many[0])["reasons"][0]["code"] == "required"
+
+
+def test_store_checks_attributes_of_sales(store: Store) -> None:
+    """Texts become the kind that is defined; customers may still have any attribute."""
+    # given
+    usrt = store.settings.legal_entities["usrt"]
+    defined = usrt.model_copy(
+        update={"attributes": {"gift": AttributeSettings(kind="boolean", entities=("sale",), mandatory=True)}}
+    )
+    tea = [Item(sku="TEA", quantity=Decimal(1), price=Decimal(4))]
+    with open_channel(store.settings.model_copy(update={"legal_entities": {"usrt": defined}}), HOUSTON) as channel:
+        # when, then
+        with pytest.raises(TransactionRejected) as refused:
+            record_sale(channel, lines=tea)
+        assert [(reason.field, reason.code) for reason in refused.value.reasons] == [("attributes/gift", "required")]
+        recorded = record_sale(channel, lines=tea, attributes={"gift": "yes"})
+        assert show_transaction(channel, recorded.transaction_id).transaction.attributes == (
+            Attribute(name="gift", boolean=True),
+        )
+        assert create_customer(channel, last_name="Ada", attributes={"anything": "goes"}).state.attributes
+
+
+def _outcome(scene: Scene, sale: Transaction) -> str:
+    send(scene, sale)
+    wait_for(lambda: status(scene, sale) != {}, "the sale")
+    return str(status(scene, sale)["status"])
 
 
 def _attribute(name: str, **value: Any) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from tenten.avro.batches import decode_batch
 from tenten.avro.wire import WriterSchemas, contract, encode
+from tenten.consumers.headquarters.known_channels import KnownChannels
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.transactions import classify as classification
 from tenten.consumers.headquarters.transactions.classify import SMALL_BATCH, classify
+from tenten.rules.definitions import TransactionDefinitions
 from tenten.rules.operator_rule import storable_operator
 from tenten.rules.transaction_rules import (
     content_of,
@@ -29,18 +31,27 @@ from tenten.rules.transaction_rules import (
 )
 from tenten.rules.transaction_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
+    Attribute,
     CodedAmount,
     DeliveryAddress,
     Payment,
     RetailTransaction,
     TransactionKind,
     TransactionLine,
+    attribute_definition,
     to_avro,
 )
 from tenten.schemas.topics import RECORD_BYTES_MAX
 from tests.examples import examples
 
 CHANNELS: Final = {"houston": "usrt", "munich": "demf"}
+DEFINITIONS: Final = TransactionDefinitions.of(
+    [
+        attribute_definition("till", {"kind": "integer", "entities": ["order", "sale"], "mandatory": True}),
+        attribute_definition("gift", {"kind": "boolean", "entities": ["sale"]}),
+        attribute_definition("shoe_size", {"kind": "integer", "entities": ["customer"], "mandatory": True}),
+    ]
+)
 GUIDS: Final = tuple(f"0190b5d2-7c1e-7000-8000-{number:012d}" for number in range(4))
 NOON: Final = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -69,7 +80,28 @@ def order(**fields: Any) -> RetailTransaction:
 
 def violations(transaction: RetailTransaction) -> set[tuple[str, str]]:
     """Field and code of each reason."""
-    return {(reason.field, reason.code) for reason in transaction_violations(transaction, CHANNELS)}
+    return {(reason.field, reason.code) for reason in transaction_violations(transaction, CHANNELS, {})}
+
+
+def test_attributes_of_orders_and_sales_are_as_defined() -> None:
+    """Each kind of transaction has its own, and what is defined for customers does not count."""
+    # given
+    till = Attribute(name="till", integer=3)
+    gift = Attribute(name="gift", boolean=True)
+    sale = order(kind=TransactionKind.CASH_AND_CARRY, payments=(Payment(method="CASH", amount=Decimal(9)),))
+
+    def found(transaction: RetailTransaction, *attributes: Attribute) -> set[tuple[str, str]]:
+        made = replace(transaction, attributes=attributes)
+        violated = transaction_violations(made, CHANNELS, {"usrt": DEFINITIONS})
+        return {(reason.field, reason.code) for reason in violated}
+
+    # then
+    assert found(order(), till) == found(sale, till, gift) == set()
+    assert found(order()) == {("attributes/till", "required")}
+    assert found(order(), till, gift) == {("attributes/gift", "unknown_attribute")}
+    assert found(sale, Attribute(name="till", text="three")) == {("attributes/till", "wrong_kind")}
+    assert found(order(), till, till) == {("attributes/till", "duplicate")}
+    assert found(order(), Attribute(name="till")) >= {("attributes/till", "one_value")}
 
 
 @pytest.mark.parametrize(
@@ -278,6 +310,9 @@ def transactions(draw: st.DrawFn) -> RetailTransaction:
         "delivery_address": st.builds(DeliveryAddress, address_id=st.sampled_from([*GUIDS, "x"]), city=TEXTS),
         "operator": st.sampled_from(["Ann", "李" * 64, "x" * 65, "a\x00"]),
         "listed": st.just(("x",)),
+        "attributes": st.lists(
+            st.builds(Attribute, name=TEXTS, text=st.none() | TEXTS, decimal=NUMBERS), max_size=2
+        ).map(tuple),
     }
     chosen = draw(st.lists(st.sampled_from(sorted(changes)), max_size=2, unique=True))
     made = replace(made, **{name: draw(changes[name]) for name in chosen})
@@ -305,14 +340,16 @@ def test_fast_path_and_classification_agree_with_rules(made: list[RetailTransact
 
     # when
     passed = passes_fast_path(decoded.frame, CHANNELS)
+    assert not passes_fast_path(decoded.frame, CHANNELS, defining=["usrt"]).any()
     with patch.object(classification, "SMALL_BATCH", small_batch):
-        classified = classify(decoded, CHANNELS, positions, {})
+        known = KnownChannels(legal_entity_by_channel=CHANNELS, legal_entities=frozenset(CHANNELS.values()))
+        classified = classify(decoded, known, positions, {})
 
     # then
     expected = [violations(sale) for sale in made]
     assert [broken for broken, passes in zip(expected, passed, strict=True) if passes and broken] == []
     slow = [sale for sale, passes in zip(made, passed, strict=True) if not passes and not violations(sale)]
-    assert [sale for sale in slow if not is_large(sale)] == []
+    assert [sale for sale in slow if not is_left_to_rules(sale)] == []
     assert classified.sales["operator"].to_list() == [storable_operator(sale.operator) for sale in made]
     assert classified.sales["status"].to_list() == [status_by_rules(broken) for broken in expected]
     assert [json.loads(content) for content in classified.sales["content"]] == [content_of(sale) for sale in made]
@@ -325,11 +362,11 @@ def status_by_rules(broken: set[tuple[str, str]]) -> str:
     return "blocked" if {code for _, code in broken} == {"unknown_channel"} else "rejected"
 
 
-def is_large(sale: RetailTransaction) -> bool:
-    """Whether a number of the sale is too large for the fast path."""
+def is_left_to_rules(sale: RetailTransaction) -> bool:
+    """Whether a number of the sale is too large for the fast path, or it has attributes."""
     numbers = [number for line in sale.lines for number in (line.quantity, line.price, line.amount)]
     numbers += [item.amount for item in (*sale.charges, *sale.taxes)] + [payment.amount for payment in sale.payments]
-    return any(abs(number) >= 10**9 for number in (*numbers, sale.total))
+    return bool(sale.attributes) or any(abs(number) >= 10**9 for number in (*numbers, sale.total))
 
 
 def test_ordinary_sales_pass_fast_path() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, select, text, update
 
 from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.headquarters.input_positions import Input
-from tenten.consumers.headquarters.known_channels import ChannelRegistry
+from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownChannels
 from tenten.consumers.headquarters.positions import StreamPositions, advance_positions
 from tenten.consumers.headquarters.record_positions import record_positions
 from tenten.consumers.headquarters.recovery.refused_records import refused_records
@@ -53,7 +53,7 @@ def recover_transactions(settings: Settings, engine: Engine, read: Input, progre
     _ingest_again(settings, engine, read, progress)
     lost, writers = LostTransactions(), writer_schemas(settings)
     largest: dict[str, int] = {}
-    formats, channels = _formats(engine), _legal_entity_by_channel(engine)
+    formats, channels = _formats(engine), _known_channels(engine).legal_entity_by_channel
     for messages in topic_batches(settings, TRANSACTION_REPLIES, progress):
         told = _told(messages, writers)
         for reply in told.values():
@@ -70,7 +70,7 @@ def _ingest_again(settings: Settings, engine: Engine, read: Input, progress: Pro
     starts, targets = read.starts(), read.processed()
     writers = writer_schemas(settings)
     refused = refused_records(settings, RETAIL_TRANSACTIONS_DLQ, progress)
-    channels = _legal_entity_by_channel(engine)
+    channels = _known_channels(engine)
     for records in records_between(settings, read.name, starts, targets, progress):
         messages = [message for message in records if record_position(message) not in refused]
         classified = decode_and_classify(
@@ -108,11 +108,11 @@ def _formats(engine: Engine) -> dict[str, NumberFormat]:
         return {row.legal_entity: number_format(row.format) for row in headquarters.execute(query)}
 
 
-def _legal_entity_by_channel(engine: Engine) -> Mapping[str, str]:
-    """The legal entity of each channel of the registry, which may be older than the records, too."""
+def _known_channels(engine: Engine) -> KnownChannels:
+    """What the registry has, which may be older than the records, too."""
     registry = ChannelRegistry(engine)
     registry.refresh()
-    return registry.known.legal_entity_by_channel
+    return registry.known
 
 
 def _note_number(

@@ -13,7 +13,7 @@ import polars as pl
 from tenten.avro.batches import LARGE_BYTES, DecodedBatch, UnreadableRow, decode_batch
 from tenten.avro.wire import WriterSchemas, contract
 from tenten.consumers.headquarters.identifiers import transactions_with_identifiers
-from tenten.consumers.headquarters.known_channels import entities_of
+from tenten.consumers.headquarters.known_channels import KnownChannels, entities_of
 from tenten.consumers.headquarters.misplaced import without_misplaced
 from tenten.consumers.headquarters.record_positions import RecordPositions
 from tenten.consumers.headquarters.transactions.embedded_events import check_embedded_events
@@ -88,7 +88,7 @@ def decode_and_classify(
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
     writers: WriterSchemas,
-    legal_entity_by_channel: Mapping[str, str],
+    channels: KnownChannels,
     positions: RecordPositions,
     *,
     partitions: int,
@@ -105,12 +105,12 @@ def decode_and_classify(
     decoded = transactions_with_identifiers(refuse(decoded))
     decoded = without_misplaced(decoded, keys, positions, partitions)
     decoded, mismatches = check_embedded_events(decoded, writers)
-    return classify(decoded, legal_entity_by_channel, positions, mismatches)
+    return classify(decoded, channels, positions, mismatches)
 
 
 def classify(
     decoded: DecodedBatch,
-    legal_entity_by_channel: Mapping[str, str],
+    channels: KnownChannels,
     positions: RecordPositions,
     mismatches: Mapping[int, tuple[Reason, ...]],
 ) -> ClassifiedBatch:
@@ -125,11 +125,11 @@ def classify(
     for record in frame.filter(is_end_of_day).iter_rows(named=True):
         event = transaction_from_avro(record)
         # A statement waits for its sales, and those of an unknown channel wait until the channel is known.
-        violations = transaction_violations(event, legal_entity_by_channel)
+        violations = transaction_violations(event, channels.legal_entity_by_channel, {})
         reasons = tuple(reason for reason in violations if reason.code != UNKNOWN_CHANNEL)
         ends_of_day.append(ClassifiedEndOfDay(row=record[ROW], event=event, reasons=reasons))
     return ClassifiedBatch(
-        sales=_rows(sales, *_reasons_by_row(sales, legal_entity_by_channel, mismatches)),
+        sales=_rows(sales, *_reasons_by_row(sales, channels, mismatches)),
         ends_of_day=tuple(ends_of_day),
         forwarded_events=_forwarded_events(sales.filter(~pl.col(ROW).is_in(list(mismatches))) if mismatches else sales),
         unreadable=decoded.unreadable,
@@ -155,7 +155,7 @@ def halves(batch: ClassifiedBatch) -> tuple[ClassifiedBatch, ClassifiedBatch]:
 
 
 def _reasons_by_row(
-    sales: pl.DataFrame, legal_entity_by_channel: Mapping[str, str], mismatches: Mapping[int, tuple[Reason, ...]]
+    sales: pl.DataFrame, channels: KnownChannels, mismatches: Mapping[int, tuple[Reason, ...]]
 ) -> tuple[dict[int, str], dict[int, str]]:
     """By row of the batch: the reasons of a rejected sale as JSON, and those of one whose channel is not known yet."""
     rejected: dict[int, str] = {}
@@ -164,11 +164,14 @@ def _reasons_by_row(
         return rejected, blocked
     is_checked = pl.repeat(True, sales.height, eager=True)
     if sales.height > SMALL_BATCH:
-        entities = entities_of(sales["channel_id"].unique(), legal_entity_by_channel)
-        is_checked = ~passes_fast_path(sales, entities) | sales[ROW].is_in(list(mismatches))
+        entities = entities_of(sales["channel_id"].unique(), channels.legal_entity_by_channel)
+        passes = passes_fast_path(sales, entities, channels.transaction_definitions.keys())
+        is_checked = ~passes | sales[ROW].is_in(list(mismatches))
     for record in sales.filter(is_checked).iter_rows(named=True):
         violations = (
-            *transaction_violations(transaction_from_avro(record), legal_entity_by_channel),
+            *transaction_violations(
+                transaction_from_avro(record), channels.legal_entity_by_channel, channels.transaction_definitions
+            ),
             *mismatches.get(record[ROW], ()),
         )
         if violations:
@@ -221,6 +224,7 @@ def _content() -> pl.Expr:
         _with_texts("payments", "amount"),
         "delivery_mode",
         "delivery_address",
+        _with_texts("attributes", "decimal"),
     ).struct.json_encode()
 
 

@@ -47,7 +47,7 @@ class ReadBatch:
             [message.key() for message in batch.messages],
             [message.value() for message in batch.messages],
             writers,
-            channels.legal_entity_by_channel,
+            channels,
             self._positions,
             partitions=partitions,
             refuse=self._without_refused,

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tenten.rules.definitions import CUSTOMER
 from tenten.runtime.settings.model import AttributeSettings, DefaultCustomer, LegalEntity, Settings
 from tenten.schemas.messages import (
     ChannelSettings,
@@ -77,6 +76,7 @@ def _of_legal_entity(entity: LegalEntitySettings) -> dict[str, Any]:
         "attributes": {
             attribute.name: AttributeSettings.model_construct(
                 kind=attribute.kind,
+                entities=attribute.entities,
                 label=attribute.label,
                 mandatory=attribute.mandatory,
                 default=attribute.initial,
@@ -85,7 +85,6 @@ def _of_legal_entity(entity: LegalEntitySettings) -> dict[str, Any]:
                 maximum=attribute.maximum,
             )
             for attribute in entity.attributes
-            if CUSTOMER in attribute.entities
         },
     }
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from tenten.rules.definitions import CustomerDefinitions, value_problem
+from tenten.rules.definitions import CustomerDefinitions, TransactionDefinitions, value_problem
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.kafka_properties import kafka_properties
@@ -90,15 +90,17 @@ class SalesOrderNumbers(SettingsTable):
 
 
 class AttributeSettings(SettingsTable):
-    """The definition of an extra field of customers."""
+    """The definition of an extra field of customers, orders or sales."""
 
     kind: Literal["text", "integer", "decimal", "boolean", "currency"]
+    entities: tuple[Literal["customer", "order", "sale"], ...] = Field(default=("customer",), min_length=1)
+    """Where it is used."""
     label: str = Field(default="", max_length=100)
     """The name that a clerk sees; empty: the name of the table."""
     mandatory: bool = False
-    """Whether new customers need a value."""
+    """Whether a new customer, order or sale needs a value."""
     default: PlainText | None = None
-    """The value of new customers without one."""
+    """The value of one without a value."""
     choices: tuple[str, ...] = ()
     """The values of a text; empty: any."""
     minimum: NumberText | None = None
@@ -131,13 +133,18 @@ class LegalEntity(SettingsTable):
     customer_groups: tuple[str, ...] = ()
     """Empty: any group."""
     attributes: dict[AttributeName, AttributeSettings] = {}
-    """By name; empty: any attribute."""
+    """By name; customers, orders or sales for which none is defined may have any."""
 
     def definitions(self) -> CustomerDefinitions:
         """What its customers may have."""
-        return CustomerDefinitions.of(
-            (attribute.definition(name) for name, attribute in self.attributes.items()), self.customer_groups
-        )
+        return CustomerDefinitions.of(self._attributes(), self.customer_groups)
+
+    def transaction_definitions(self) -> TransactionDefinitions:
+        """What its orders and sales may have."""
+        return TransactionDefinitions.of(self._attributes())
+
+    def _attributes(self) -> list[AttributeDefinition]:
+        return [attribute.definition(name) for name, attribute in self.attributes.items()]
 
 
 class DefaultCustomer(SettingsTable):
