@@ -47,13 +47,15 @@ _POSTGRESQL: Final = {
 }
 """Parameters of a connection; those in the address take precedence."""
 
+_NO_DATABASE: Final = 'database ".*" does not exist'
+
 _POSTGRESQL_REFUSALS: Final[Mapping[str, str]] = {
     "password authentication failed": "refuses the user or password: correct the address",
     "no password supplied": "asks for a password: write it into the address",
     "no pg_hba.conf entry": "does not let this user in from here: allow it in pg_hba.conf",
     "permission denied for database": "does not let this user into the database: GRANT CONNECT",
     'role ".*" does not exist': "does not have this user: create it, or correct the address",
-    'database ".*" does not exist': "does not have this database: create it, or correct the address",
+    _NO_DATABASE: "does not have this database: create it, or correct the address",
 }
 """By pattern of the text: errors while connecting have no code."""
 
@@ -69,7 +71,8 @@ _SQLITE_REFUSALS: Final[Mapping[int, str]] = {
 def open_database(url: str) -> Engine:
     """The database at a plain `postgresql://` or `sqlite:///` address. Connects at its first use, not here.
 
-    A connection that can never succeed raises `DatabaseRefused` then.
+    A connection that can never succeed raises `DatabaseRefused` then. A database that is missing after it was there is
+    an error that passes: it may be in the hands of a program that restores it.
     Raises: `NotInstalled`.
     """
     address = make_url(url)
@@ -96,13 +99,18 @@ def _open_postgresql(address: URL) -> Engine:
             # The pool replaces the connection.
             raise DisconnectionError
 
+    was_there = False
+
     @event.listens_for(engine, "do_connect")
     def connect(_: Any, __: Any, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> "psycopg.Connection[Any]":
+        nonlocal was_there
         try:
-            return psycopg.connect(*arguments, **parameters)
+            connection = psycopg.connect(*arguments, **parameters)
+            was_there = True
+            return connection
         except psycopg.OperationalError as error:
             for pattern, refusal in _POSTGRESQL_REFUSALS.items():
-                if re.search(pattern, str(error)):
+                if re.search(pattern, str(error)) and not (was_there and pattern == _NO_DATABASE):
                     shown = address.render_as_string(hide_password=True)
                     raise DatabaseRefused(f"PostgreSQL at {shown} {refusal}") from error
             raise

@@ -42,6 +42,30 @@ def test_postgresql_refusal_has_advice(postgresql: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_postgresql_database_that_was_there_may_return(headquarters_url: str) -> None:
+    """Renamed, or dropped to be restored: an error that is retried. A wrong address never was there."""
+    name = str(make_url(headquarters_url).database)
+    with opened(headquarters_url) as engine, opened(headquarters_url.replace(name, "postgres")) as other:
+        # given
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+        administrator = other.connect().execution_options(isolation_level="AUTOCOMMIT")
+        rename = 'ALTER DATABASE "{}" RENAME TO "{}"'
+        engine.dispose()
+
+        # when
+        administrator.execute(text(rename.format(name, f"{name}_away")))
+        with pytest.raises(OperationalError) as away:
+            engine.connect()
+        administrator.execute(text(rename.format(f"{name}_away", name)))
+        administrator.close()
+
+        # then
+        assert is_transient(away.value)
+        with engine.begin() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+
+
 def test_unavailable_postgresql_is_transient(tmp_path: Path) -> None:
     """A server that does not answer may return."""
     # when

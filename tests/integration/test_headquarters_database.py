@@ -1,17 +1,19 @@
 """Headquarters and its database: rejected rows, exhausted sequences, lost connections, a restored backup."""
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread
 from typing import Any, Final
 
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from tenten.headquarters_views.held import held_status
 from tenten.kafka.partitioner import partition_of
@@ -321,16 +323,59 @@ def test_database_put_back_under_a_running_worker_is_refused(scene: Scene, houst
         _replace_database(scene.url, backup)
         scene.send(next_one)
         failure = worker.dies()
-    if type(failure) is DatabaseRefused:
-        # One of its threads has connected at the very moment of the exchange, and found no database of this name.
-        with scene.headquarters() as worker:
-            failure = worker.dies()
 
     # then
     assert isinstance(failure, DatabaseOlderThanStream)
     assert "older than the stream" in str(failure)
     assert len(scene.tables().customers) == 2
     assert scene.tables().sequences["usrt"]["next"] == 3
+
+
+def test_worker_waits_for_a_database_that_vanishes_for_a_moment(
+    scene: Scene, houston: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Renamed, and given its name back: the worker says so once and goes on; one that starts meanwhile ends at once."""
+    # given
+    first, second = houston.create(), houston.create()
+    name = str(psycopg.conninfo.conninfo_to_dict(scene.url)["dbname"])
+    with (
+        scene.headquarters() as worker,
+        psycopg.connect(scene.url.replace(name, "postgres"), autocommit=True) as connection,
+    ):
+        scene.ask(first)
+        wait_for(lambda: _is_renamed(connection, name, f"{name}_away"), "a moment without connections")
+
+        # when
+        scene.send(second)
+        with attempts_to_connect() as attempts:
+            wait_for(lambda: worker.ended() or attempts.count("worker") >= 3, "the worker to try again and again")
+        worker.check()
+        logged = capsys.readouterr().out
+        with scene.headquarters() as started:
+            refused = started.dies()
+        assert _is_renamed(connection, f"{name}_away", name)
+        (reply,) = scene.replies(second)
+
+    # then
+    assert type(refused) is DatabaseRefused
+    assert "does not have this database" in str(refused)
+    assert reply["account_number"] == "C-00000002"
+    assert len(re.findall(r"retry_started .*process=headquarters\n", logged)) == 1
+
+
+@contextmanager
+def attempts_to_connect() -> Iterator[list[str]]:
+    """The names of the threads that begin to connect to a database during the block."""
+    names: list[str] = []
+
+    def note(*_: object) -> None:
+        names.append(current_thread().name)
+
+    event.listen(Engine, "do_connect", note)
+    try:
+        yield names
+    finally:
+        event.remove(Engine, "do_connect", note)
 
 
 def in_partition(partition: int, store: Store) -> str:
@@ -353,6 +398,15 @@ def _are_exchanged(connection: psycopg.Connection[Any], name: str, copy: str) ->
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         connection.execute(rename.format(sql.Identifier(name), sql.Identifier(f"{name}_former")))
         connection.execute(rename.format(sql.Identifier(copy), sql.Identifier(name)))
+        return True
+    return False
+
+
+def _is_renamed(connection: psycopg.Connection[Any], name: str, to: str) -> bool:
+    """Close all connections to a database and rename it; False if one was opened meanwhile."""
+    with suppress(psycopg.errors.ObjectInUse), connection.transaction():
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(name), sql.Identifier(to)))
         return True
     return False
 
