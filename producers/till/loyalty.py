@@ -22,7 +22,7 @@ from tenten.producers.outbox.folding import foldable
 from tenten.producers.outbox.table import CUSTOMER, REJECTED
 from tenten.producers.till import customer_change
 from tenten.producers.till.customer_merge import merge_input
-from tenten.producers.till.customer_views import CustomerStatus, lock_customer, read_views
+from tenten.producers.till.customer_views import CustomerStatus, lock_customer, read_view, read_views
 from tenten.producers.till.customers import (
     context,
     new_id,
@@ -32,6 +32,7 @@ from tenten.producers.till.customers import (
     reject_too_large,
 )
 from tenten.producers.till.database_session import reading, writing
+from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
 from tenten.rules.definitions import LOYALTY_CARD
@@ -165,6 +166,33 @@ def show_card(channel: OpenChannel, card_number: str) -> CardView:
     raise NoSuchCustomer(
         "no customer of this channel has this card: it was never requested, or its customer has left the channel"
     )
+
+
+def cards_of(channel: OpenChannel, customer_id: str) -> list[CardView]:
+    """The customer's cards, the newest first: those requested in this channel, and the one that the customer has from
+    another one. Raises: `NoSuchCustomer`, `DatabaseRefused`.
+    """
+    requested = (
+        select(loyalty_cards.c.card_number, loyalty_cards.c.status)
+        .where(loyalty_cards.c.customer_id.in_(normal_ids(customer_id)))
+        .order_by(loyalty_cards.c.asked_at.desc(), loyalty_cards.c.card_number)
+    )
+    with reading(channel) as connection:
+        customer = read_view(connection, customer_id)
+        status = {row.card_number: CardStatus(row.status) for row in connection.execute(requested)}
+        reasons = _why_reserved(connection, customer.customer_id)
+    for attribute in customer.state.attributes:
+        if attribute.name == ATTRIBUTE and attribute.text is not None:
+            status.setdefault(attribute.text, CardStatus.ISSUED)
+    return [
+        CardView(
+            card_number=number,
+            customer_id=customer.customer_id,
+            status=each,
+            reasons=reasons if each is CardStatus.KEPT else (),
+        )
+        for number, each in status.items()
+    ]
 
 
 def normal_card_number(text: str) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, Text, and_, cast, literal, literal_column, or_, select
 
+from tenten.producers.outbox.table import CUSTOMER
 from tenten.producers.till.customer_views import CustomerView, read_views
 from tenten.producers.till.database_session import reading
 from tenten.producers.till.loyalty import could_be_card, holders_of, normal_card_number, owners_of
@@ -16,6 +17,9 @@ from tenten.schemas.tables.channel import customer_contacts, customers, outbox
 
 LIMIT_MAX: Final = 1_000
 _WORDS_MAX: Final = 8
+_CHANGES_OF_A_CUSTOMER: Final = 5
+"""As many changes are read for each customer that was changed last."""
+
 _LAST_CHARACTER: Final = "\U0010ffff"
 
 
@@ -41,6 +45,18 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
         if len(ids) < limit:
             ids = list(dict.fromkeys([*ids, *_by_name(connection, words, limit)]))
         return read_views(connection, ids[:limit])
+
+
+def recently_changed(channel: OpenChannel, limit: int = 20) -> list[CustomerView]:
+    """The customers that were changed last in this channel, the newest first. Raises: `DatabaseRefused`."""
+    newest = (
+        select(outbox.c.aggregateid)
+        .where(outbox.c.aggregatetype == CUSTOMER)
+        .order_by(outbox.c.sequence.desc())
+        .limit(limit * _CHANGES_OF_A_CUSTOMER)
+    )
+    with reading(channel) as connection:
+        return read_views(connection, list(dict.fromkeys(connection.scalars(newest)))[:limit])
 
 
 def _words(text: str) -> list[str]:

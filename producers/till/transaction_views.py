@@ -79,10 +79,11 @@ def list_transactions(
     *,
     business_date: date | None = None,
     status: TransactionStatus | None = None,
+    customer_id: str | None = None,
     limit: int = 50,
 ) -> list[TransactionView]:
-    """Orders and cash-and-carry sales, the newest first, at most `limit` (and at most 1,000); filtered by kind, date
-    and status, where given.
+    """Orders and cash-and-carry sales, the newest first, at most `limit` (and at most 1,000); filtered by kind, date,
+    status and customer, where given.
 
     Raises: `DatabaseRefused`.
     """
@@ -93,6 +94,8 @@ def list_transactions(
         query = query.where(transactions.c.business_date == business_date)
     if status is not None:
         query = query.where(transactions.c.status == status)
+    if customer_id is not None:
+        query = query.where(transactions.c.customer_id.in_(normal_ids(customer_id)))
     newest = [transactions.c[name].desc() for name in ("business_date", "occurred_at", "transaction_id")]
     with reading(channel) as connection:
         ids = connection.scalars(query.order_by(*newest).limit(max(0, min(limit, LIMIT_MAX)))).all()

@@ -18,6 +18,7 @@ from tenten.web.health.routes import Check, health_routes
 from tenten.web.serving.address import HttpAddress
 from tenten.web.serving.problems import answer_with_problems
 from tenten.web.serving.protection import Protection
+from tenten.web.serving.tokens import api_token
 from tenten.workers import Worker
 
 
@@ -45,9 +46,13 @@ def headquarters_app(served: Served, worker: Worker, engine: Engine) -> ASGIApp:
 
 def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
     """Health and metrics of a channel, its API for tills, and the screen of its clerks."""
+    from tenten.web.store_screen.app import store_screen
+
     app = _application(f"tenten {channel}")
     checks = [("database", partial(database_problem, engine, "channel"))]
     app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
+    # Behind all other routes: it answers every address that they do not.
+    app.mount("/", store_screen(served, channel, engine, api_token(served.settings, channel)))
     return _protected(app, served)
 
 

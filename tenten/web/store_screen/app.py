@@ -1,0 +1,88 @@
+"""The screen as an application, with its errors as pages."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy import Engine
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from structlog import get_logger
+
+from tenten.runtime.errors import (
+    DatabaseRefused,
+    InputRejected,
+    NoSuchCustomer,
+    NoSuchTransaction,
+    SettingsError,
+    TentenError,
+)
+from tenten.web.apps import Served
+from tenten.web.pages.login import ForeignForm, SignInFirst, login_routes
+from tenten.web.pages.rendering import static_files
+from tenten.web.serving.problems import PROBLEM, problem
+from tenten.web.store_screen import attention_pages, contact_pages, customer_pages, day_pages, selling_pages
+from tenten.web.store_screen.screen import Screen
+
+log = get_logger(__name__)
+
+_ROUTES: Final = (
+    customer_pages.new_customer_routes,
+    customer_pages.customer_routes,
+    customer_pages.edit_routes,
+    contact_pages.address_routes,
+    contact_pages.contact_routes,
+    selling_pages.selling_routes,
+    day_pages.day_routes,
+    attention_pages.attention_routes,
+    attention_pages.frame_routes,
+)
+
+
+def store_screen(served: Served, channel: str, engine: Engine, token: str) -> FastAPI:
+    """The screen of a channel's clerks; `token` lets them in. Mount it behind all other routes."""
+    screen = Screen(served, channel, engine, token)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/static", static_files())
+    app.include_router(login_routes(screen.sessions, screen.show, asks_name=True))
+    for routes in _ROUTES:
+        app.include_router(routes(screen))
+    _answer_with_pages(app, screen)
+    return app
+
+
+def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
+    """Answer every error with a page; a program that asks for something else than a page gets a problem document."""
+
+    def answer(request: Request, status: int, what: str, **values: Any) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return screen.show(request, "error.html", status=status, what=what, **values)
+        return JSONResponse(problem(status, "The screen answers browsers."), status, media_type=PROBLEM)
+
+    @app.exception_handler(SignInFirst)
+    def on_stranger(request: Request, _: SignInFirst) -> Response:
+        if "x-fragment" in request.headers or request.url.path == "/events":
+            return JSONResponse(problem(401, "Sign in first."), 401, media_type=PROBLEM)
+        return RedirectResponse("/login", 303)
+
+    @app.exception_handler(ForeignForm)
+    def on_foreign_form(request: Request, _: ForeignForm) -> Response:
+        return answer(request, 403, "foreign_form")
+
+    @app.exception_handler(HTTPException)
+    def on_http(request: Request, error: HTTPException) -> Response:
+        return answer(request, error.status_code, "not_found" if error.status_code == 404 else "not_understood")
+
+    @app.exception_handler(RequestValidationError)
+    def on_malformed(request: Request, _: RequestValidationError) -> Response:
+        return answer(request, 422, "not_understood")
+
+    @app.exception_handler(TentenError)
+    def on_refusal(request: Request, error: TentenError) -> Response:
+        if isinstance(error, NoSuchCustomer | NoSuchTransaction):
+            return answer(request, 404, "not_here")
+        if isinstance(error, InputRejected):
+            return answer(request, 422, "rejected", **screen.errors(request, error))
+        if isinstance(error, DatabaseRefused | SettingsError):
+            return JSONResponse(problem(503, str(error)), 503, media_type=PROBLEM)
+        return answer(request, 409, "not_understood")

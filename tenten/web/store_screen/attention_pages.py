@@ -1,0 +1,61 @@
+"""What needs a clerk: rejected and held changes; and the parts of the frame that follow the database."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+from sse_starlette import EventSourceResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from tenten.web.pages.login import NAME_CHARACTERS_MAX
+from tenten.web.store_screen.screen import Posted, Screen, badge
+
+_PING_SECONDS = 15
+
+
+def attention_routes(screen: Screen) -> APIRouter:
+    """The list of changes that need a clerk."""
+    router = APIRouter(dependencies=[Depends(screen.session)], include_in_schema=False)
+
+    @router.get("/attention")
+    def attention(request: Request) -> Response:
+        """Rejected changes to correct or discard, and those that headquarters holds."""
+        template = "attention_part.html" if "x-fragment" in request.headers else "attention.html"
+        return screen.show(request, template, attention=screen.attention())
+
+    @router.get("/parts/attention")
+    def count() -> Response:
+        """The number in the head of each page."""
+        return HTMLResponse(str(badge(len(screen.attention()))), headers={"Cache-Control": "no-store"})
+
+    return router
+
+
+def frame_routes(screen: Screen) -> APIRouter:
+    """The clerk, the banner and the events of every page."""
+    router = APIRouter(dependencies=[Depends(screen.session)], include_in_schema=False)
+    AForm = Annotated[Posted, Depends(screen.posted)]  # noqa: N806 - a type
+
+    @router.get("/parts/connection")
+    def connection(request: Request) -> Response:
+        """The banner about the connection."""
+        return screen.show(request, "connection.html")
+
+    @router.get("/events")
+    async def events(seen: str = "", last_event_id: Annotated[str, Header()] = "") -> EventSourceResponse:
+        """What has changed since the page was rendered, or since the last event."""
+        return EventSourceResponse(screen.changes.events(last_event_id or seen), ping=_PING_SECONDS)
+
+    @router.get("/clerk")
+    def clerk_form(request: Request) -> Response:
+        """Who works here, and in which language."""
+        return screen.show(request, "clerk.html")
+
+    @router.post("/clerk")
+    def clerk(posted: AForm) -> Response:
+        """Remember the clerk and the language."""
+        response = RedirectResponse("/", 303)
+        name = posted.text("name").strip()[:NAME_CHARACTERS_MAX]
+        screen.remember(response, posted.session, name, posted.text("language"))
+        return response
+
+    return router
