@@ -27,16 +27,24 @@ from tenten.producers.till import customer_change
 from tenten.producers.till.caller_fields import customer_reasons
 from tenten.producers.till.customer_input import CustomerFields
 from tenten.producers.till.customer_merge import InputContext, merge_input
-from tenten.producers.till.customer_views import CustomerView, lock_customer, read_view, show_customer, view_of
+from tenten.producers.till.customer_views import (
+    CustomerView,
+    lock_customer,
+    read_view,
+    show_customer,
+    tag_of,
+    view_of,
+)
 from tenten.producers.till.database_session import AlreadyRecorded, recording, writing
 from tenten.producers.till.ids import invalid_id, parse_id
 from tenten.producers.till.new_customer import write_new_customer
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.operators import operator_of
+from tenten.producers.till.request_keys import check_repeat, is_repeat, record_key
 from tenten.rules.customer_rules import reasons
 from tenten.rules.definitions import definition_violations, differing, with_initial_values
 from tenten.rules.operator_rule import operator_violations
-from tenten.runtime.errors import CustomerRejected
+from tenten.runtime.errors import CustomerChanged, CustomerRejected, KeyReused
 from tenten.schemas.messages import CustomerEvent, CustomerState, CustomerType, Reason
 from tenten.sql.customer_rows import StoredCustomer
 
@@ -47,6 +55,7 @@ def create_customer(
     customer_id: str | None = None,
     event_id: str | None = None,
     operator: str | None = None,
+    digest: str | None = None,
     **fields: Unpack[CustomerFields],
 ) -> CustomerView:
     """Create a customer, pending until headquarters assigns an account number. Works offline.
@@ -55,10 +64,11 @@ def create_customer(
     of its default customer, the legal entity's country, the channel's address books. The purpose of an address is
     Home for a person and Business for an organization. Pass `customer_id` or `event_id` (a GUID) as an idempotency
     key: if it already exists, nothing is written and the stored customer is returned. `operator` is the person who
-    makes the change; default: that of the channel.
+    makes the change; default: that of the channel. `digest` is a text that stands for the content of the caller's
+    request: a customer that was created with another one is not returned.
 
-    Raises: `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then. `TypeError` for an
-    unknown field.
+    Raises: `CustomerRejected` with every reason, `KeyReused`, `DatabaseRefused`; nothing is written then. `TypeError`
+    for an unknown field. `NoSuchCustomer` when the call is repeated after the customer was discarded or erased.
     """
     now = datetime.now(UTC)
     customer, event = _ids(channel, customer_id, event_id, fields)
@@ -75,8 +85,9 @@ def create_customer(
     )
     try:
         with recording(channel):
-            write_new_customer(channel, change, now)
+            write_new_customer(channel, change, now, digest)
     except AlreadyRecorded:
+        check_repeat(channel, customer, digest)
         return show_customer(channel, customer)
     return view_of(change.after, OutboxSummary(1, rejected=False, reasons=()))
 
@@ -120,14 +131,18 @@ def edit_customer(
     *,
     event_id: str | None = None,
     operator: str | None = None,
+    digest: str | None = None,
+    content_tag: str | None = None,
     **fields: Unpack[CustomerFields],
 ) -> CustomerView:
     """Change the given fields of a customer, pending or not. Blocks while another process changes the same customer.
 
     An edit that changes nothing writes nothing, unless headquarters has rejected the newest change: then all unsettled
-    changes are sent again. Idempotent by `event_id`. `operator` as in `create_customer`.
+    changes are sent again. Idempotent by `event_id`. `operator` and `digest` as in `create_customer`. `content_tag` is
+    that of the view which the caller has seen: a customer that was changed meanwhile is left as it is.
 
-    Raises: `NoSuchCustomer`, `CustomerRejected` with every reason, `DatabaseRefused`; nothing is written then.
+    Raises: `NoSuchCustomer`, `CustomerRejected` with every reason, `CustomerChanged`, `KeyReused`, `DatabaseRefused`;
+    nothing is written then.
     """
     now = datetime.now(UTC)
     event = new_id() if event_id is None else str(_guid(event_id, "event_id"))
@@ -135,8 +150,11 @@ def edit_customer(
     try:
         with writing(channel) as connection:
             before = lock_customer(connection, customer_id)
-            if event_id is not None and table.recorded_ids(connection, [event]):
+            if event_id is not None and _is_recorded(connection, event, digest):
                 return read_view(connection, before.customer_id)
+            if content_tag is not None and content_tag != tag_of(before.state):
+                raise CustomerChanged("this customer was changed meanwhile: read it again, then repeat the change")
+            record_key(connection, event, digest)
             events = overlay_events_of(connection, channel, before)
             state = merge_input(before.state, fields, context(channel, now))
             change = customer_change.edited(
@@ -155,7 +173,18 @@ def edit_customer(
                 customer_change.write(connection, [change], now)
             return read_view(connection, before.customer_id)
     except AlreadyRecorded:
+        check_repeat(channel, event, digest)
         return show_customer(channel, customer_id)
+
+
+def _is_recorded(connection: Connection, event_id: str, digest: str | None) -> bool:
+    """Whether this change is recorded. Raises: `KeyReused`, also where it was recorded without the key."""
+    if is_repeat(connection, event_id, digest):
+        return True
+    is_known = bool(table.recorded_ids(connection, [event_id]))
+    if is_known and digest is not None:
+        raise KeyReused("this id is that of another change: nothing was written; choose another key")
+    return is_known
 
 
 def overlay_events_of(connection: Connection, channel: OpenChannel, customer: StoredCustomer) -> list[OutboxEvent]:

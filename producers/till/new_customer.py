@@ -19,6 +19,7 @@ from tenten.producers.outbox.customer_events import CREATED_TYPE, size_violation
 from tenten.producers.outbox.table import CUSTOMER, WAKE_CHANNEL
 from tenten.producers.till.customer_change import Change
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.request_keys import INSERT_POSTGRESQL, INSERT_SQLITE
 from tenten.runtime.errors import CustomerRejected
 from tenten.runtime.failpoints import failpoint
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
@@ -36,11 +37,12 @@ _EVENT_SQLITE: Final = (
 )
 
 
-def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> None:
-    """Write a new customer and its event in one SQL transaction; the relay is notified.
+def write_new_customer(channel: OpenChannel, change: Change, now: datetime, digest: str | None = None) -> None:
+    """Write a new customer and its event in one SQL transaction, and with a `digest` the customer's id as an
+    idempotency key; the relay is notified.
 
-    Raises: `CustomerRejected` if the event is too large; the driver's errors; its `IntegrityError` if the customer or
-    the event is recorded already.
+    Raises: `CustomerRejected` if the event is too large; the driver's errors; its `IntegrityError` if the customer, the
+    event or the key is recorded already.
     """
     customer = change.after
     rows = (
@@ -56,12 +58,17 @@ def write_new_customer(channel: OpenChannel, change: Change, now: datetime) -> N
     failpoint("customers.before_commit")
     if channel.engine.dialect.name == "postgresql":
         documents = [rows_as_document(part) for part in rows]
-        postgresql_statement(channel.engine, _postgresql(), (*documents, *appended, now))
+        key = () if digest is None else (event.customer_id, digest, now)
+        postgresql_statement(
+            channel.engine, _postgresql(with_key=digest is not None), (*documents, *appended, now, *key)
+        )
     else:
         with sqlite_transaction(channel.engine) as driver, closing(driver.cursor()) as cursor:
             _insert(cursor, rows)
             cursor.execute(_EVENT_SQLITE[0], (*appended, as_sqlite_time(now)))
             cursor.execute(_EVENT_SQLITE[1])
+            if digest is not None:
+                cursor.execute(INSERT_SQLITE, (event.customer_id, digest, as_sqlite_time(now)))
     failpoint("customers.after_commit")
 
 
@@ -92,8 +99,9 @@ def _sqlite(table: Table) -> tuple[str, Sequence[str], Sequence[tuple[int, Calla
 
 
 @cache
-def _postgresql() -> str:
-    """Insert the customer, its addresses and its contacts, each from a JSON document; append and queue the event.
+def _postgresql(*, with_key: bool) -> str:
+    """Insert the customer, its addresses and its contacts, each from a JSON document; append and queue the event;
+    record the key.
 
     The relay is notified at the commit.
     """
@@ -105,6 +113,6 @@ def _postgresql() -> str:
             VALUES (%s, %s, %s, %s, %b, %s) RETURNING sequence
         ), queued AS (
             INSERT INTO outbox_queue (sequence) SELECT sequence FROM appended
-        )
+        ){f", keyed AS ({INSERT_POSTGRESQL})" if with_key else ""}
         SELECT pg_notify('{WAKE_CHANNEL}', '')
         """  # noqa: S608 - our own names

@@ -29,6 +29,7 @@ from tenten.producers.till.customer_views import lock_customer
 from tenten.producers.till.database_session import AlreadyRecorded, writing
 from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.request_keys import check_repeat, is_repeat, record_key
 from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
 from tenten.producers.till.transaction_draft import Item, draft_transaction
 from tenten.producers.till.transaction_views import (
@@ -39,7 +40,7 @@ from tenten.producers.till.transaction_views import (
     read_views,
     show_transaction,
 )
-from tenten.runtime.errors import NoSuchCustomer
+from tenten.runtime.errors import KeyReused, NoSuchCustomer
 from tenten.schemas.messages import (
     CodedAmount,
     DeliveryAddress,
@@ -71,6 +72,7 @@ def record_order(
     business_date: date | None = None,
     operator: str | None = None,
     transaction_id: str | None = None,
+    digest: str | None = None,
 ) -> TransactionView:
     """Record an order, whether its customer has an account number yet or not. Works offline.
 
@@ -78,10 +80,12 @@ def record_order(
     fields by name, as the legal entity has defined them for orders. Defaults: the legal
     entity's currency, no payment, today in the channel's time zone, the channel's `operator` (the person who records
     the order). Pass `transaction_id` (a GUID) as an idempotency key: if it already exists, nothing is written and the
-    recorded transaction is returned.
+    recorded transaction is returned. `digest` stands for the content of the caller's request: a transaction that was
+    recorded with another one is not returned.
 
     Blocks while another process changes the same customer or closes a day.
-    Raises: `TransactionRejected` with every reason, `NoSuchCustomer`, `DatabaseRefused`; nothing is written then.
+    Raises: `TransactionRejected` with every reason, `NoSuchCustomer`, `KeyReused`, `DatabaseRefused`; nothing is
+    written then.
     """
     draft = draft_transaction(
         channel,
@@ -98,7 +102,7 @@ def record_order(
         operator=operator,
         transaction_id=transaction_id,
     )
-    return _record(channel, draft, deliver_to, repeatable=transaction_id is not None)
+    return _record(channel, draft, deliver_to, digest, repeatable=transaction_id is not None)
 
 
 def record_sale(
@@ -114,6 +118,7 @@ def record_sale(
     business_date: date | None = None,
     operator: str | None = None,
     transaction_id: str | None = None,
+    digest: str | None = None,
 ) -> TransactionView:
     """Record a cash-and-carry sale. A negative quantity is a return.
 
@@ -136,16 +141,17 @@ def record_sale(
         transaction_id=transaction_id,
     )
     paid = draft.payments or (Payment(method=CASH, amount=draft.total),)
-    return _record(channel, replace(draft, payments=paid), None, repeatable=transaction_id is not None)
+    return _record(channel, replace(draft, payments=paid), None, digest, repeatable=transaction_id is not None)
 
 
 def _record(
-    channel: OpenChannel, draft: RetailTransaction, deliver_to: str | None, *, repeatable: bool
+    channel: OpenChannel, draft: RetailTransaction, deliver_to: str | None, digest: str | None, *, repeatable: bool
 ) -> TransactionView:
     try:
         with writing(channel) as connection:
-            if repeatable and (recorded := read_views(connection, channel, [draft.transaction_id])):
-                return recorded[0]
+            if repeatable and (recorded := _recorded(connection, channel, draft.transaction_id, digest)):
+                return recorded
+            record_key(connection, draft.transaction_id, digest)
             customer = None if draft.customer_id is None else lock_customer(connection, draft.customer_id)
             # The last lock, so that waiting for a customer does not keep a day from being closed.
             lock_days(connection, shared=True)
@@ -154,7 +160,20 @@ def _record(
             connection.execute(insert(transactions), as_row(transaction))
             return read_view(connection, channel, draft.transaction_id)
     except AlreadyRecorded:
+        check_repeat(channel, draft.transaction_id, digest)
         return show_transaction(channel, draft.transaction_id)
+
+
+def _recorded(
+    connection: Connection, channel: OpenChannel, transaction_id: str, digest: str | None
+) -> TransactionView | None:
+    """The transaction, if this request has recorded it. Raises: `KeyReused`, also for one of another call."""
+    if is_repeat(connection, transaction_id, digest):
+        return read_view(connection, channel, transaction_id)
+    views = read_views(connection, channel, [transaction_id])
+    if views and digest is not None:
+        raise KeyReused("this id is that of another order or sale: nothing was written; choose another key")
+    return views[0] if views else None
 
 
 def _for_customer(

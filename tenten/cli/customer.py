@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -236,7 +235,9 @@ def search(
     with opened_channel(context, channel) as opened:
         views = search_customers(opened, text, limit)
     if json:
-        print_json([_as_json(view) for view in views])
+        from tenten.producers.till.documents import customer_document
+
+        print_json([customer_document(view) for view in views])
     elif views:
         rows = [
             (view.display_number, view.reference, view.display_name, view.status, view.customer_id) for view in views
@@ -419,10 +420,13 @@ def _address(text: str) -> "NewAddress":
 
 
 def _show(view: "CustomerView", json: bool) -> None:
+    from tenten.producers.till.documents import customer_document
+
+    document = customer_document(view)
     if json:
-        print_json(_as_json(view))
+        print_json(document)
         return
-    shown = _as_json(view) | {"account_number": view.display_number, "updated_at": view.updated_at}
+    shown = document | {"account_number": view.display_number, "updated_at": view.updated_at}
     lists = {name: shown.pop(name) for name in ("addresses", "contacts", "attributes", "reasons")}
     print_fields(shown.items())
     for address in view.state.addresses:
@@ -442,27 +446,3 @@ def _report_reasons(view: "CustomerView") -> None:
     if view.status.value == "held":
         report("Waiting for headquarters, which has the newest change and cannot decide about it yet:")
     report_reasons(view.reasons)
-
-
-def _as_json(view: "CustomerView") -> dict[str, Any]:
-    """The customer as one flat object: headquarters' fields, the status, then the fields of `CustomerState`."""
-    from tenten.rules.customer import attribute_value
-
-    state = view.state
-    values = {contact.contact_id: contact.value for contact in state.contacts}
-    return {
-        "customer_id": view.customer_id,
-        "account_number": view.account_number,
-        "reference": view.reference,
-        "status": view.status.value,
-        "reasons": reasons_as_json(view.reasons),
-        "unsettled": view.unsettled,
-        "version": view.version,
-        "updated_at": view.updated_at.isoformat(),
-        "display_name": view.display_name,
-        "email": values.get(state.primary_email or ""),
-        "phone": values.get(state.primary_phone or ""),
-        **asdict(state),
-        "addresses": [asdict(address) | {"updated_at": address.updated_at.isoformat()} for address in state.addresses],
-        "attributes": [{"name": attribute.name, **attribute_value(attribute)} for attribute in state.attributes],
-    }

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenten.cli import formats, selling_input, selling_output
-from tenten.cli.formats import money
 from tenten.cli.options import ChannelName, Json, Operator, examples, noun
 from tenten.cli.output import print_json, print_table, report, report_reasons
 from tenten.cli.selling_input import DateOption, Limit
 from tenten.cli.wiring import opened_channel
-from tenten.schemas.messages import reasons_as_json
 
 if TYPE_CHECKING:
     from tenten.producers import EndOfDayView
@@ -75,7 +73,9 @@ def resend(context: typer.Context, channel: ChannelName, end_of_day_id: EndOfDay
 
 def _show(ends: "Sequence[EndOfDayView]", json: bool) -> None:
     if json:
-        print_json([_as_json(end) for end in ends])
+        from tenten.producers.till.documents import end_of_day_document
+
+        print_json([end_of_day_document(end) for end in ends])
         return
     if not ends:
         report("Not closed yet")
@@ -97,26 +97,3 @@ def _show(ends: "Sequence[EndOfDayView]", json: bool) -> None:
 
 def _refused(reasons: list[dict[str, str]]) -> list[dict[str, Any]]:
     return [{"end_of_day_id": None, "status": "rejected", "reasons": reasons}]
-
-
-def _as_json(end: "EndOfDayView") -> dict[str, Any]:
-    """An end of day as one object; money as text, with the digits of its currency."""
-    totals = [
-        {
-            "currency": total.currency,
-            "payment_method": total.payment_method,
-            "amount": money(total.amount, total.currency),
-        }
-        for total in end.control_totals
-    ]
-    return {
-        "end_of_day_id": end.end_of_day_id,
-        "business_date": end.business_date.isoformat(),
-        "status": end.status.value,
-        "transactions": end.transactions,
-        "control_totals": totals,
-        "reasons": reasons_as_json(end.reasons),
-        "operator": end.operator,
-        "closed_at": end.closed_at.isoformat(),
-        "updated_at": end.updated_at.isoformat(),
-    }

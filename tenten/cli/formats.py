@@ -53,25 +53,12 @@ def time(value: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def money(amount: Decimal, currency: str) -> str:
-    """The amount with the digits of its currency; with more if it has more.
-
-    >>> money(Decimal("4.5"), "USD"), money(Decimal("0.335"), "USD"), money(Decimal("4"), "JPY")
-    ('4.50', '0.335', '4')
-    """
-    from tenten.rules.customer import plain_decimal
-    from tenten.rules.transaction_rules import is_currency, minor_unit
-
-    if not is_currency(currency):
-        return plain_decimal(amount)
-    rounded = amount.quantize(minor_unit(currency))
-    return str(rounded) if rounded == amount else plain_decimal(amount)
-
-
 def amount(value: Decimal | str, currency: str) -> str:
     """An amount with its currency.
 
     >>> amount("9", "USD")
     '9.00 USD'
     """
+    from tenten.rules.transaction_rules import money
+
     return f"{money(Decimal(value), currency)} {currency}"

@@ -8,7 +8,6 @@ import typer
 
 from tenten.cli import formats
 from tenten.cli.exit_codes import FAILED
-from tenten.cli.formats import money
 from tenten.cli.output import print_fields, print_json, print_line, print_table, report, report_reasons
 from tenten.schemas.messages import reasons_as_json
 
@@ -40,16 +39,19 @@ def refusals(json: bool, as_json: Callable[[list[dict[str, str]]], Any] = _refus
 def show_recorded(view: "TransactionView", json: bool) -> None:
     """Show, on one line, a transaction that was just recorded."""
     if json:
-        print_json(as_json(view))
+        from tenten.producers.till.documents import transaction_document
+
+        print_json(transaction_document(view))
     else:
         print_line("  ".join((view.status, _total(view), _customer(view), view.transaction_id)))
 
 
 def show(view: "TransactionView", json: bool) -> None:
     """Show a transaction with its lines."""
+    from tenten.producers.till.documents import transaction_document
     from tenten.rules.customer import attribute_value
 
-    shown = as_json(view)
+    shown = transaction_document(view)
     if json:
         print_json(shown)
         return
@@ -87,7 +89,9 @@ def show(view: "TransactionView", json: bool) -> None:
 def show_list(views: "Sequence[TransactionView]", json: bool) -> None:
     """Show transactions, each on one line."""
     if json:
-        print_json([as_json(view) for view in views])
+        from tenten.producers.till.documents import transaction_document
+
+        print_json([transaction_document(view) for view in views])
     elif views:
         rows = [
             (
@@ -103,52 +107,6 @@ def show_list(views: "Sequence[TransactionView]", json: bool) -> None:
         print_table(("date", "status", "total", "customer", "sales order", "id"), rows)
     else:
         report("None found")
-
-
-def as_json(view: "TransactionView") -> dict[str, Any]:
-    """A transaction as one object; amounts are text, with the digits of their currency."""
-    from tenten.rules.customer import attribute_value, plain_decimal
-    from tenten.rules.transaction_rules import content_of
-
-    sale, customer = view.transaction, view.customer
-    content = content_of(sale)
-    lines = [
-        {
-            "sku": line.sku,
-            "quantity": plain_decimal(line.quantity),
-            "price": money(line.price, sale.currency),
-            "amount": money(line.amount, sale.currency),
-        }
-        for line in sale.lines
-    ]
-    return {
-        "transaction_id": view.transaction_id,
-        "reference": view.reference,
-        "status": view.status.value,
-        "sales_order": view.sales_order,
-        "reasons": reasons_as_json(view.reasons),
-        "kind": sale.kind.lower(),
-        "business_date": sale.business_date.isoformat(),
-        "customer_id": sale.customer_id,
-        "customer": None
-        if customer is None
-        else {"account_number": customer.account_number, "display_name": customer.display_name},
-        "currency": sale.currency,
-        "total": money(sale.total, sale.currency),
-        "lines": lines,
-        "charges": [{"code": charge.code, "amount": money(charge.amount, sale.currency)} for charge in sale.charges],
-        "taxes": [{"code": tax.code, "amount": money(tax.amount, sale.currency)} for tax in sale.taxes],
-        "payments": [
-            {"method": payment.method, "amount": money(payment.amount, sale.currency)} for payment in sale.payments
-        ],
-        "delivery_mode": sale.delivery_mode,
-        "delivery_address": content["delivery_address"],
-        "attributes": [{"name": attribute.name, **attribute_value(attribute)} for attribute in sale.attributes],
-        "end_of_day_id": view.end_of_day_id,
-        "operator": sale.operator,
-        "occurred_at": sale.occurred_at.isoformat(),
-        "updated_at": view.updated_at.isoformat(),
-    }
 
 
 def _total(view: "TransactionView") -> str:

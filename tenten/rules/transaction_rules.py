@@ -65,6 +65,18 @@ def is_currency(currency: str) -> bool:
     return currency in currencies()
 
 
+def money(amount: Decimal, currency: str) -> str:
+    """The amount as text with the digits of its currency; with more if it has more.
+
+    >>> money(Decimal("4.5"), "USD"), money(Decimal("0.335"), "USD"), money(Decimal("4"), "JPY")
+    ('4.50', '0.335', '4')
+    """
+    if not is_currency(currency):
+        return plain_decimal(amount)
+    rounded = amount.quantize(minor_unit(currency))
+    return str(rounded) if rounded == amount else plain_decimal(amount)
+
+
 def line_amount(quantity: Decimal, price: Decimal, currency: str) -> Decimal:
     """Quantity times price, rounded half up, away from zero, to the currency's minor unit.
 

@@ -28,6 +28,8 @@ TentenError
 ├── NoSuchDeadLetter            no dead letter has this position
 ├── NoSuchHeldEvent             headquarters does not hold an event with this id
 ├── KeyNotAccepted              the public key of a store was revoked, or belongs to another channel
+├── KeyReused                   an idempotency key was used with another content
+├── CustomerChanged             the customer is no longer as the caller has seen it
 ├── InputRejected               the input violates rules; nothing was written
 │   ├── CustomerRejected        of customers
 │   └── TransactionRejected     of orders, sales or ends of day
@@ -144,6 +146,14 @@ class NoSuchTransaction(TentenError):
 
 class KeyNotAccepted(TentenError):
     """A public key cannot be added to a channel: it was revoked, or belongs to another one."""
+
+
+class KeyReused(TentenError):
+    """An idempotency key was used with another content; nothing was written."""
+
+
+class CustomerChanged(TentenError):
+    """The customer is no longer as the caller has seen it; nothing was written."""
 
 
 class InputRejected(TentenError):
