@@ -11,7 +11,7 @@ written. After a crash either all or nothing of a call is written; a call that d
 same ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Unpack
 from uuid import UUID, uuid5
@@ -132,14 +132,14 @@ def edit_customer(
     event_id: str | None = None,
     operator: str | None = None,
     digest: str | None = None,
-    content_tag: str | None = None,
+    content_tags: Collection[str] | None = None,
     **fields: Unpack[CustomerFields],
 ) -> CustomerView:
     """Change the given fields of a customer, pending or not. Blocks while another process changes the same customer.
 
     An edit that changes nothing writes nothing, unless headquarters has rejected the newest change: then all unsettled
-    changes are sent again. Idempotent by `event_id`. `operator` and `digest` as in `create_customer`. `content_tag` is
-    that of the view which the caller has seen: a customer that was changed meanwhile is left as it is.
+    changes are sent again. Idempotent by `event_id`. `operator` and `digest` as in `create_customer`. With
+    `content_tags`, those of the views that the caller has seen, a customer that was changed meanwhile stays as it is.
 
     Raises: `NoSuchCustomer`, `CustomerRejected` with every reason, `CustomerChanged`, `KeyReused`, `DatabaseRefused`;
     nothing is written then.
@@ -152,7 +152,7 @@ def edit_customer(
             before = lock_customer(connection, customer_id)
             if event_id is not None and _is_recorded(connection, event, digest):
                 return read_view(connection, before.customer_id)
-            if content_tag is not None and content_tag != tag_of(before.state):
+            if content_tags is not None and tag_of(before.state) not in content_tags:
                 raise CustomerChanged("this customer was changed meanwhile: read it again, then repeat the change")
             record_key(connection, event, digest)
             events = overlay_events_of(connection, channel, before)

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, tuple_, update
 
 from tenten.producers.outbox.table import delete_row
 from tenten.producers.till.caller_fields import transaction_reasons
@@ -160,13 +160,19 @@ def show_day(channel: OpenChannel, business_date: date | None = None) -> list[En
         return _read_days(connection, business_date, LIMIT_MAX)
 
 
-def list_days(channel: OpenChannel, limit: int = 50) -> list[EndOfDayView]:
-    """The ends of day of all dates, the newest first, at most `limit` (and at most 1,000).
+def list_days(channel: OpenChannel, limit: int = 50, after: str | None = None) -> list[EndOfDayView]:
+    """The ends of day of all dates, the newest first, at most `limit` (and at most 1,000); `after`: those that follow
+    the end of day with this id.
 
     Raises: `DatabaseRefused`.
     """
+    query = select(end_of_days).order_by(*_NEWEST_FIRST).limit(max(0, min(limit, LIMIT_MAX)))
+    if after is not None:
+        place = [end_of_days.c[name] for name in ("business_date", "closed_at", "end_of_day_id")]
+        last = select(*place).where(end_of_days.c.end_of_day_id.in_(normal_ids(after)))
+        query = query.where(tuple_(*place) < last.scalar_subquery())
     with reading(channel) as connection:
-        return _read_days(connection, None, max(0, min(limit, LIMIT_MAX)))
+        return [_view(row) for row in connection.execute(query).mappings()]
 
 
 def resend_day(channel: OpenChannel, end_of_day_id: str) -> EndOfDayView:
@@ -209,10 +215,9 @@ def _as_closed(connection: Connection, channel: OpenChannel, row: RowMapping) ->
     )
 
 
-def _read_days(connection: Connection, business_date: date | None, limit: int) -> list[EndOfDayView]:
-    query = select(end_of_days).order_by(*_NEWEST_FIRST).limit(limit)
-    if business_date is not None:
-        query = query.where(end_of_days.c.business_date == business_date)
+def _read_days(connection: Connection, business_date: date, limit: int) -> list[EndOfDayView]:
+    query = select(end_of_days).where(end_of_days.c.business_date == business_date)
+    query = query.order_by(*_NEWEST_FIRST).limit(limit)
     return [_view(row) for row in connection.execute(query).mappings()]
 
 

@@ -32,19 +32,46 @@ def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[C
     then names that begin with the text, then by name. An empty text matches no customer. Raises: `DatabaseRefused`.
     """
     limit = min(limit, LIMIT_MAX)
+    with reading(channel) as connection:
+        return read_views(connection, _matching_ids(connection, channel, text, limit))
+
+
+def search_page(channel: OpenChannel, text: str, limit: int, first: int = 0) -> tuple[list[CustomerView], bool]:
+    """The customers that match the text, best first, `limit` from the position `first` on; and whether more follow.
+
+    All pages together have at most 1,000. Raises: `DatabaseRefused`.
+    """
+    with reading(channel) as connection:
+        # The order of the best ones depends on how many are looked for.
+        ids = _matching_ids(connection, channel, text, LIMIT_MAX)
+        return read_views(connection, ids[first : first + limit]), len(ids) > first + limit
+
+
+def list_customers(channel: OpenChannel, limit: int, after: str | None = None) -> list[CustomerView]:
+    """The customers of the channel in the order of their ids, at most `limit` (and at most 1,000), after this id.
+
+    Raises: `DatabaseRefused`.
+    """
+    query = select(customers.c.customer_id).order_by(customers.c.customer_id)
+    if after is not None:
+        query = query.where(customers.c.customer_id > after)
+    with reading(channel) as connection:
+        return read_views(connection, connection.scalars(query.limit(min(limit, LIMIT_MAX))).all())
+
+
+def _matching_ids(connection: Connection, channel: OpenChannel, text: str, limit: int) -> list[str]:
     text = text.replace("\x00", " ")
     words = _words(text)
     if not words or limit < 1:
         return []
-    with reading(channel) as connection:
-        ids = _by_value(connection, text.strip(), channel.country, limit)
-        if not ids and could_be_card(text):
-            # A card that was issued elsewhere is only in the customer's attributes.
-            ids = holders_of(connection, normal_card_number(text))
-        ids += _by_reference(connection, text)
-        if len(ids) < limit:
-            ids = list(dict.fromkeys([*ids, *_by_name(connection, words, limit)]))
-        return read_views(connection, ids[:limit])
+    ids = _by_value(connection, text.strip(), channel.country, limit)
+    if not ids and could_be_card(text):
+        # A card that was issued elsewhere is only in the customer's attributes.
+        ids = holders_of(connection, normal_card_number(text))
+    ids += _by_reference(connection, text)
+    if len(ids) < limit:
+        ids = list(dict.fromkeys([*ids, *_by_name(connection, words, limit)]))
+    return ids[:limit]
 
 
 def recently_changed(channel: OpenChannel, limit: int = 20) -> list[CustomerView]:

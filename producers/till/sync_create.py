@@ -57,7 +57,7 @@ def register_customer(
     Raises: as `create_customer`; nothing is written then.
     """
     created = create_customer(channel, customer_id=customer_id, event_id=event_id, operator=operator, **fields)
-    seconds = _seconds_of(channel) if sync_seconds is None else sync_seconds
+    seconds = sync_seconds_of(channel) if sync_seconds is None else sync_seconds
     if seconds <= 0:
         return created
     try:
@@ -68,7 +68,7 @@ def register_customer(
         return created
 
 
-def _seconds_of(channel: OpenChannel) -> float:
+def sync_seconds_of(channel: OpenChannel) -> float:
     """How long to wait for a new customer in the channel's creation mode."""
     settings = channel.settings.channel(channel.name)
     return settings.sync_seconds if settings.creation == "sync" else 0

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Text, cast, select
+from sqlalchemy import Connection, RowMapping, Text, cast, select, tuple_
 
 from tenten.producers.till import customer_views
 from tenten.producers.till.caller_fields import transaction_reasons
@@ -81,9 +81,10 @@ def list_transactions(
     status: TransactionStatus | None = None,
     customer_id: str | None = None,
     limit: int = 50,
+    after: str | None = None,
 ) -> list[TransactionView]:
     """Orders and cash-and-carry sales, the newest first, at most `limit` (and at most 1,000); filtered by kind, date,
-    status and customer, where given.
+    status and customer, where given; `after`: those that follow the transaction with this id.
 
     Raises: `DatabaseRefused`.
     """
@@ -96,7 +97,11 @@ def list_transactions(
         query = query.where(transactions.c.status == status)
     if customer_id is not None:
         query = query.where(transactions.c.customer_id.in_(normal_ids(customer_id)))
-    newest = [transactions.c[name].desc() for name in ("business_date", "occurred_at", "transaction_id")]
+    place = [transactions.c[name] for name in ("business_date", "occurred_at", "transaction_id")]
+    if after is not None:
+        last = select(*place).where(transactions.c.transaction_id.in_(normal_ids(after)))
+        query = query.where(tuple_(*place) < last.scalar_subquery())
+    newest = [column.desc() for column in place]
     with reading(channel) as connection:
         ids = connection.scalars(query.order_by(*newest).limit(max(0, min(limit, LIMIT_MAX)))).all()
         views = {view.transaction_id: view for view in read_views(connection, channel, ids)}

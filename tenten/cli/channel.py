@@ -7,7 +7,7 @@ import typer
 
 from tenten.cli.enrolment import add_enrolment_commands
 from tenten.cli.exit_codes import FAILED
-from tenten.cli.http import HttpAddressText, HttpOptions, WithoutTls
+from tenten.cli.http import HttpAddressText, HttpOptions, TokenFile, WithoutTls
 from tenten.cli.options import ChannelArgument, EndsWith, Json, LogFormatOption, Started, examples, noun
 from tenten.cli.output import print_fields, print_json, progress_bar, report
 from tenten.cli.processes import stop_on_signals
@@ -27,6 +27,7 @@ def run(
     name: ChannelArgument,
     http: HttpAddressText = None,
     without_tls: WithoutTls = False,
+    token_file: TokenFile = None,
     log_format: LogFormatOption = None,
     ends_with: EndsWith = None,
     started: Started = None,
@@ -41,7 +42,7 @@ def run(
         name,
         IN_CHANNEL,
         stop=stop_on_signals(ends_with),
-        http=HttpOptions(address=http, without_tls=without_tls),
+        http=HttpOptions(address=http, without_tls=without_tls, token_file=token_file),
         log_format=log_format,
         started=started,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,15 @@ WithoutTls = Annotated[
         help="Serve other machines without TLS: behind a proxy that has it, or in a network of your own.",
     ),
 ]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        show_default=False,
+        help="The access token of the API. Default: api.token beside the database.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +46,8 @@ class HttpOptions:
     address: str | None
     """None: HTTP is not served."""
     without_tls: bool
+    token_file: Path | None = None
+    """The access token of a channel; None: beside its database."""
 
 
 @contextmanager
@@ -60,7 +72,7 @@ def http_served(
 
         raise NotInstalled(f"{missing.name}, which --http needs,", "web") from missing
     listener = listen(address)
-    served = Served(settings=settings, address=address_of(listener), ending=Event())
+    served = Served(settings=settings, address=address_of(listener), ending=Event(), token_file=options.token_file)
     with serving(make_app(served), listener, certificate, served.ending):
         yield served.address
 

@@ -41,6 +41,7 @@ REASON_CODES: Final = catalogue(
     ("invalid_id", "The id is not a GUID.", "Use a GUID in lower case with hyphens."),
     ("invalid_phone", "The phone number is not valid in E.164 form.", "Give country code and number: +17135550123."),
     ("invalid_time", "The time has no zone, or lies outside the years 1 to 9999.", "Correct the time."),
+    ("malformed", "A field of a request is not as the API describes it.", "See /openapi.json of the store."),
     ("misplaced", "A field or a listed transaction does not belong to this kind of record.", "Leave it out."),
     ("missing", "A listed transaction has not arrived at headquarters.", "Send the transaction again from the store."),
     ("nested", "A cell of the file holds a list or an object.", "Use a text, a number, true, false or null."),
@@ -105,6 +106,7 @@ REASON_CODES: Final = catalogue(
     ("unknown_country", "The country is not an ISO 3166-1 alpha-2 code.", "Use a code such as US."),
     ("unknown_currency", "The currency is not an ISO 4217 code.", "Use a code such as USD."),
     ("unknown_customer", "The customer does not exist here.", "Check the id; wait until the customer has arrived."),
+    ("unknown_field", "A request has a field that the API does not know.", "Correct its name, or leave it out."),
     ("unknown_kind", "The contact is neither a phone number nor an e-mail address.", "Use PHONE or EMAIL."),
     ("unknown_language", "The language is not a BCP 47 tag.", "Use a tag such as en-US."),
     (

@@ -1,16 +1,20 @@
 """The applications: what each process serves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Event
 
 from fastapi import FastAPI
 from sqlalchemy import Engine
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from tenten.runtime.release import release
 from tenten.runtime.settings import Settings
+from tenten.web.events.feed import EventFeed
+from tenten.web.events.streams import EventStreams
 from tenten.web.health.checks import database_problem, group_problem
 from tenten.web.health.observed import Observed
 from tenten.web.health.registries import channel_registry, dashboard_registry, headquarters_registry
@@ -18,7 +22,10 @@ from tenten.web.health.routes import Check, health_routes
 from tenten.web.serving.address import HttpAddress
 from tenten.web.serving.problems import answer_with_problems
 from tenten.web.serving.protection import Protection
+from tenten.web.serving.rate import RateLimit
 from tenten.web.serving.tokens import api_token
+from tenten.web.till_api.routes import till_api
+from tenten.web.till_api.till import Till
 from tenten.workers import Worker
 
 
@@ -30,6 +37,8 @@ class Served:
     address: HttpAddress
     ending: Event
     """Set when the server ends: endless responses must end then."""
+    token_file: Path | None = None
+    """The access token of a channel, where it is not beside the database."""
 
 
 def headquarters_app(served: Served, worker: Worker, engine: Engine) -> ASGIApp:
@@ -51,8 +60,11 @@ def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
     app = _application(f"tenten {channel}")
     checks = [("database", partial(database_problem, engine, "channel"))]
     app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
+    token = api_token(served.settings, channel, served.token_file)
+    feed = EventFeed(engine, channel, served.ending)
+    app.include_router(till_api(Till(served.settings, channel, engine, feed), EventStreams(feed), token))
     # Behind all other routes: it answers every address that they do not.
-    app.mount("/", store_screen(served, channel, engine, api_token(served.settings, channel)))
+    app.mount("/", store_screen(served, channel, engine, token))
     return _protected(app, served)
 
 
@@ -74,7 +86,30 @@ def _application(title: str) -> FastAPI:
 
 
 def _protected(app: FastAPI, served: Served) -> ASGIApp:
-    return Protection(Observed(app), hosts_of(served.address, served.settings.http.hosts))
+    http = served.settings.http
+    limited = RateLimit(Observed(_with_origins(app, http.origins)), http.requests_per_second_max)
+    return Protection(limited, hosts_of(served.address, http.hosts))
+
+
+def _with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """The application for web pages of these origins, too (CORS); they have no cookies of it, but may have a token."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PATCH"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "Last-Event-ID",
+            "Prefer",
+            "Tenten-Operator",
+        ],
+        expose_headers=["ETag", "Location", "Preference-Applied", "Retry-After"],
+    )
 
 
 def hosts_of(address: HttpAddress, more: Iterable[str]) -> frozenset[str]:

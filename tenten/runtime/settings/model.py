@@ -293,10 +293,12 @@ class Settings(SettingsTable):
     channels: dict[Id, Channel] = {}
     _reader: str | None = PrivateAttr(default=None)
     """The channel whose process has these settings."""
+    _directory: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
-        object.__setattr__(self, "data", (settings_directory(info) / self.data).resolve())
+        self._directory = settings_directory(info).resolve()
+        object.__setattr__(self, "data", (self._directory / self.data).resolve())
         owners = {self.headquarters.database: HEADQUARTERS}
         check_channels(self.channels, self.legal_entities)
         for name, channel in self.channels.items():
@@ -304,6 +306,11 @@ class Settings(SettingsTable):
             if owner != name:
                 raise ValueError(f"channels.{name}.database: {owner} has the same database; each needs its own")
         return self
+
+    @property
+    def directory(self) -> Path:
+        """The directory of tenten.toml."""
+        return self._directory
 
     def topic(self, topic: Topic) -> str:
         """The topic's name in Kafka."""

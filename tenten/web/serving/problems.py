@@ -14,12 +14,34 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from structlog import get_logger
 
-from tenten.runtime.errors import DatabaseRefused, SettingsError, TentenError
+from tenten.failure_messages import explain
+from tenten.runtime.error_codes import is_transient
+from tenten.runtime.errors import (
+    CustomerChanged,
+    DatabaseRefused,
+    InputRejected,
+    NoSuchCustomer,
+    NoSuchTransaction,
+    SettingsError,
+    TentenError,
+)
 from tenten.schemas.messages import Reason
 
 log = get_logger(__name__)
 
 PROBLEM: Final = "application/problem+json"
+
+
+_STATUSES: Final[Mapping[type[TentenError], int]] = {
+    DatabaseRefused: 503,
+    SettingsError: 503,
+    NoSuchCustomer: 404,
+    NoSuchTransaction: 404,
+    CustomerChanged: 412,
+}
+"""By kind of refusal; others are a conflict."""
+
+_RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
 class Problem(Exception):
@@ -65,6 +87,10 @@ def answer_with_problems(app: FastAPI) -> None:
     async def on_http(_: Request, error: HTTPException) -> JSONResponse:
         return _response(error.status_code, problem(error.status_code, str(error.detail)), error.headers)
 
+    @app.exception_handler(InputRejected)
+    async def on_rejection(_: Request, error: InputRejected) -> JSONResponse:
+        return _response(422, problem(422, "Nothing was written: see `errors`.", error.reasons))
+
     @app.exception_handler(RequestValidationError)
     async def on_malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         reasons = [_reason(found) for found in error.errors()]
@@ -72,11 +98,15 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(TentenError)
     async def on_refusal(_: Request, error: TentenError) -> JSONResponse:
-        status = 503 if isinstance(error, DatabaseRefused | SettingsError) else 409
-        return _response(status, problem(status, str(error)), {"Retry-After": "1"} if status == 503 else None)
+        status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 409)
+        return _response(status, problem(status, str(error)), _RETRY_AFTER if status == 503 else None)
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        if is_transient(error):
+            # The database is away, or all of its connections are in use.
+            detail = explain(error) or "The database does not answer in time."
+            return _response(503, problem(503, detail), _RETRY_AFTER)
         log.error("http_request_failed", path=_route(request), exc_info=error)
         return _response(500, problem(500, "The request failed; the log of the process says why."))
 
@@ -91,8 +121,10 @@ def _reason(error: Mapping[str, Any]) -> Reason:
     """An error of pydantic as a reason, its field as the caller named it."""
     place, *path = error["loc"]
     field = ""
-    for part in path if place == "body" else error["loc"][1:]:
+    for part in path:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
+    if error["type"] == "extra_forbidden":
+        return Reason(field=field, code="unknown_field", text="There is no such field.")
     return Reason(field=field or str(place), code="malformed", text=f"{error['msg']}.")
 
 

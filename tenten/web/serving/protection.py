@@ -1,21 +1,30 @@
-"""What every request passes before the application sees it: the Host header, the size of the body, the answer's
-headers.
+"""What every request passes before the application sees it: the Host header, the size of the body and the time that
+it takes, the answer's headers.
 
 The Host header must be a name of this server, or an IP address. Otherwise a page of another site could reach a loopback
 server under a name of its own that resolves to 127.0.0.1 (DNS rebinding), and a browser would let it read the answers.
 No page can do that with an address, by which Prometheus and the probes of Kubernetes come.
 """
 
+import asyncio
 import ipaddress
-import json
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Final
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog import get_logger
 
-from tenten.web.serving.problems import PROBLEM, problem
+from tenten.web.serving.refusals import refuse
+
+log = get_logger(__name__)
 
 BODY_BYTES_MAX: Final = 1_048_576
+
+BODY_SECONDS_MAX: Final = 10.0
+"""A body that has not arrived by then is refused: a slow client must not keep a connection."""
+
+_CLOSE: Final = ((b"connection", b"close"),)
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -48,25 +57,64 @@ class Protection:
             return
         headers = {name: value for name, value in scope["headers"] if name in (b"host", b"content-length")}
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
+        send = _with_headers(send)
         if name not in self._hosts and not _is_ip_address(name):
-            await _refuse(send, 421, "This server has another name: see `hosts` of [http] in tenten.toml.")
+            await refuse(send, 421, "This server has another name: see `hosts` of [http] in tenten.toml.")
         elif int(headers.get(b"content-length", b"0")) > BODY_BYTES_MAX:
-            await _refuse(send, 413, f"The body has more than {BODY_BYTES_MAX} bytes.")
+            await refuse(send, 413, f"The body has more than {BODY_BYTES_MAX} bytes.", _CLOSE)
         else:
-            await self._app(scope, _limited(receive), _with_headers(send))
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on. An error that the application has answered and raised again is not raised any more: the
+        server would log it with its text.
+        """
+        is_answered = False
+
+        async def noted(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, _limited(receive), noted)
+        except Exception:
+            if not is_answered:
+                log.exception("http_request_failed", path=_route(scope))
+                await refuse(send, 500, "The request failed; the log of the process says why.")
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(HTTPException):
     """A body without a length has more than `BODY_BYTES_MAX` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"The body has more than {BODY_BYTES_MAX} bytes.", {"Connection": "close"})
+
+
+class BodyTooSlow(HTTPException):
+    """The body did not arrive in time."""
+
+    def __init__(self) -> None:
+        super().__init__(408, "The body did not arrive in time.", {"Connection": "close"})
 
 
 def _limited(receive: Receive) -> Receive:
-    """Receives at most so many bytes. Raises: `BodyTooLarge`."""
-    left = BODY_BYTES_MAX
+    """Receives at most so many bytes, in a limited time. Raises: `BodyTooLarge`, `BodyTooSlow`."""
+    left, is_complete, deadline = BODY_BYTES_MAX, False, 0.0
 
     async def receive_limited() -> Message:
-        nonlocal left
-        message = await receive()
+        nonlocal left, is_complete, deadline
+        if is_complete:
+            # The end of the connection, for which an endless answer waits.
+            return await receive()
+        now = asyncio.get_running_loop().time()
+        deadline = deadline or now + BODY_SECONDS_MAX
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow from None
+        is_complete = not message.get("more_body", False)
         left -= len(message.get("body", b""))
         if left < 0:
             raise BodyTooLarge
@@ -99,8 +147,6 @@ def _is_ip_address(name: str) -> bool:
     return True
 
 
-async def _refuse(send: Send, status: int, detail: str) -> None:
-    body = json.dumps(problem(status, detail)).encode()
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()), *_HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _route(scope: Scope) -> str:
+    """The path as declared, without ids."""
+    return str(getattr(scope.get("route"), "path", "?"))

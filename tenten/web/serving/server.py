@@ -1,5 +1,7 @@
 """An ASGI application that is served in a thread of a worker's process."""
 
+import asyncio
+import logging
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,6 +9,7 @@ from threading import Event, Thread
 from typing import Final
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from starlette.types import ASGIApp
 from structlog import get_logger
 
@@ -17,6 +20,9 @@ log = get_logger(__name__)
 
 CONNECTIONS_MAX: Final = 256
 """More are answered 503 at once."""
+
+THREADS_MAX: Final = 10
+"""Threads for requests that block: fewer than a database's pool has connections, so that none has to wait for one."""
 
 _KEEP_ALIVE_SECONDS: Final = 30
 _HEADER_BYTES_MAX: Final = 16_384
@@ -63,7 +69,16 @@ def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | No
 
 
 def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    # Its own log has texts of errors, which may be personal data.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).disabled = True
     try:
-        server.run(sockets=[listener])
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_served(server, listener))
     except Exception:
         log.exception("http_failed")
+
+
+async def _served(server: uvicorn.Server, listener: socket.socket) -> None:
+    current_default_thread_limiter().total_tokens = THREADS_MAX
+    await server.serve(sockets=[listener])

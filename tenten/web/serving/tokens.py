@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import make_url
 
 from tenten.runtime.errors import SettingsError
-from tenten.runtime.private_files import create_private_directory, create_private_file
+from tenten.runtime.private_files import create_private_file
 from tenten.runtime.settings import Settings
 
 _FILE_NAME: Final = "api.token"
@@ -35,7 +35,7 @@ def access_token(file: Path) -> str:
 
 def api_token(settings: Settings, channel: str, token_file: Path | None = None) -> str:
     """The token of a channel's API and screen: in this file, by default `api.token` beside its SQLite database, or in
-    the directory of the settings' `data`. Raises: `SettingsError`.
+    the directory of tenten.toml. Raises: `SettingsError`.
     """
     return access_token(token_file or api_token_file(settings, channel))
 
@@ -45,11 +45,7 @@ def api_token_file(settings: Settings, channel: str) -> Path:
     address = make_url(settings.channel(channel).database)
     if address.drivername == "sqlite" and address.database:
         return Path(address.database).parent / _FILE_NAME
-    try:
-        create_private_directory(settings.data)
-    except OSError as error:
-        raise SettingsError(f"the directory {settings.data} for access tokens cannot be made: {error}") from error
-    return settings.data / _FILE_NAME
+    return settings.directory / _FILE_NAME
 
 
 def is_token(given: str, token: str) -> bool:
