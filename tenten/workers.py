@@ -232,7 +232,10 @@ IN_CHANNEL: Final = (RELAY, SETTLEMENT, DISTRIBUTION)
 
 ALL: Final = (*AT_HEADQUARTERS, *IN_CHANNEL)
 
-CHANNEL_FAILPOINTS: Final = tuple(name for worker in IN_CHANNEL for name in worker.failpoints)
+STORE_FAILPOINTS: Final = ("customers.before_commit", "customers.after_commit")
+"""Passed by any process that writes a clerk's change; of the workers only by the API of `tenten channel run`."""
+
+CHANNEL_FAILPOINTS: Final = (*(name for worker in IN_CHANNEL for name in worker.failpoints), *STORE_FAILPOINTS)
 """Those that `tenten channel run` passes."""
 
 JOIN_FAILPOINTS: Final = (
@@ -247,9 +250,6 @@ JOIN_FAILPOINTS: Final = (
     "resync.after_delete",
 )
 """Passed by `tenten store join`, in this order; the last ones while it loads the customers."""
-
-STORE_FAILPOINTS: Final = ("customers.before_commit", "customers.after_commit")
-"""Passed by any process that writes a clerk's change; no worker passes them."""
 
 
 def channel_threads(workers: Sequence[Worker]) -> dict[str, Run]:

@@ -13,7 +13,7 @@ from tenten.cli.http import HttpAddressText, HttpOptions, WithoutTls, http_serve
 from tenten.cli.options import ChannelArgument, EndsWith, LogFormatOption, Started, examples
 from tenten.cli.processes import collect_rarely, run_together, stop_on_signals
 from tenten.cli.wiring import connected
-from tenten.workers import Start, Worker, channel_threads
+from tenten.workers import STORE_FAILPOINTS, Start, Worker, channel_threads
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -117,7 +117,8 @@ def run_channel(
     started: Path | None = None,
 ) -> None:
     """Run these workers of a channel until `stop` is set, or until one of them fails. Raises: its error."""
-    settings = begin(context, [point for worker in workers for point in worker.failpoints], log_format)
+    failpoints = [*(point for worker in workers for point in worker.failpoints), *STORE_FAILPOINTS]
+    settings = begin(context, failpoints, log_format)
     settings.channel(name)
     start = Start(settings=settings, stop=stop, channel=name)
     parts = {part: partial(run, start) for part, run in channel_threads(workers).items()}

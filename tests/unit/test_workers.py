@@ -197,5 +197,6 @@ def test_pages_about_starting_processes_have_every_process(page: str) -> None:
 
 
 def test_channel_process_passes_the_failpoints_of_its_parts() -> None:
-    """`tenten channel run` passes them all, in the order of its parts."""
-    assert [*CHANNEL_FAILPOINTS] == [name for worker in workers.IN_CHANNEL for name in worker.failpoints]
+    """`tenten channel run` passes them all, in the order of its parts, and with its API those of a till."""
+    of_parts = [name for worker in workers.IN_CHANNEL for name in worker.failpoints]
+    assert [*CHANNEL_FAILPOINTS] == [*of_parts, *STORE_FAILPOINTS]

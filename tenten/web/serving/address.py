@@ -47,7 +47,9 @@ def http_address(text: str) -> HttpAddress:
 def listen(address: HttpAddress) -> socket.socket:
     """A socket that listens there, before any work begins. Raises: `AddressRefused`."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small packets at once only where the protocol is named; otherwise answers wait 40 ms for a packet of
+    # the client.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address.host, address.port))

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from structlog import get_logger
 
 from tenten.failure_messages import explain
@@ -25,7 +26,7 @@ from tenten.runtime.errors import (
     SettingsError,
     TentenError,
 )
-from tenten.schemas.messages import Reason
+from tenten.schemas.messages import Reason, reasons_as_json
 
 log = get_logger(__name__)
 
@@ -41,10 +42,12 @@ _STATUSES: Final[Mapping[type[TentenError], int]] = {
 }
 """By kind of refusal; others are a conflict."""
 
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
 
-class Problem(Exception):
+class Problem(HTTPException):
     """A refusal with this status; `more` are further members of the document."""
 
     def __init__(
@@ -56,11 +59,8 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+        super().__init__(status, detail, headers)
         self.errors = tuple(errors)
-        self.headers = headers
         self.more = more
 
 
@@ -72,7 +72,7 @@ def problem(status: int, detail: str, errors: Iterable[Reason] = (), **more: Any
         "status": status,
         "detail": detail,
     }
-    listed = [{"field": reason.field, "code": reason.code, "text": reason.text} for reason in errors]
+    listed = reasons_as_json(errors)
     return document | ({"errors": listed} if listed else {}) | more
 
 
@@ -81,11 +81,13 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def on_problem(_: Request, error: Problem) -> JSONResponse:
-        return _response(error.status, problem(error.status, error.detail, error.errors, **error.more), error.headers)
+        document = problem(error.status_code, error.detail, error.errors, **error.more)
+        return _response(error.status_code, document, error.headers)
 
     @app.exception_handler(HTTPException)
-    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
-        return _response(error.status_code, problem(error.status_code, str(error.detail)), error.headers)
+    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+        return _response(error.status_code, problem(error.status_code, str(error.detail)), headers)
 
     @app.exception_handler(InputRejected)
     async def on_rejection(_: Request, error: InputRejected) -> JSONResponse:
@@ -109,6 +111,15 @@ def answer_with_problems(app: FastAPI) -> None:
             return _response(503, problem(503, detail), _RETRY_AFTER)
         log.error("http_request_failed", path=_route(request), exc_info=error)
         return _response(500, problem(500, "The request failed; the log of the process says why."))
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of this path: a route knows only its own."""
+    return ", ".join(
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
+    )
 
 
 def _route(request: Request) -> str:

@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from tenten.web.serving.problems import Problem
 
-_NUMBER_CHARACTERS_MAX: Final = 40
+_NUMBER_CHARACTERS_MAX: Final = 400
+_EXPONENT_MAX: Final = 400
+"""As large and as small as binary numbers can be: rules refuse what is too large, and have to write it out for that."""
 
 
 class ExactRequest(Request):
@@ -47,7 +49,7 @@ def exact_json(body: bytes) -> Any:
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text) if len(text) <= _NUMBER_CHARACTERS_MAX else Decimal("NaN")
-    if not number.is_finite() or abs(number.adjusted()) > _NUMBER_CHARACTERS_MAX:
+    if not number.is_finite() or abs(number.adjusted()) > _EXPONENT_MAX:
         raise ValueError("a number is too long")
     return number
 

@@ -231,4 +231,6 @@ class CardInput(Strict):
 class ChangeInput(Strict):
     """Who makes a change."""
 
+    model_config = _strict({"operator": "emma"})
+
     operator: StrictStr | None = _OPERATOR
