@@ -55,6 +55,9 @@ def test_store_without_a_connection_creates_sells_and_closes(store: Tenten) -> N
         assert till.get(f"/v1/days/{sale['business_date']}") == day
         assert till.get(f"/v1/orders/{order['transaction_id']}") == order
         problem_of(till.client.get(f"/v1/sales/{order['transaction_id']}"), 404)
+        problem_of(till.client.get("/v1/nothing"), 404)
+        problem_of(wrong_method := till.client.put("/v1/customers"), 405)
+        assert wrong_method.headers["Allow"] == "GET, POST"
         assert till.get("/v1/days")["ends_of_day"] == [end]
         assert_in_pages(till)
 

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.routing import Match
 from structlog import get_logger
 
 from tenten.failure_messages import explain
@@ -41,8 +40,6 @@ _STATUSES: Final[Mapping[type[TentenError], int]] = {
     CustomerChanged: 412,
 }
 """By kind of refusal; others are a conflict."""
-
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _RETRY_AFTER: Final = {"Retry-After": "1"}
 
@@ -85,9 +82,8 @@ def answer_with_problems(app: FastAPI) -> None:
         return _response(error.status_code, document, error.headers)
 
     @app.exception_handler(HTTPException)
-    async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
-        return _response(error.status_code, problem(error.status_code, str(error.detail)), headers)
+    async def on_http(_: Request, error: HTTPException) -> JSONResponse:
+        return _response(error.status_code, problem(error.status_code, str(error.detail)), error.headers)
 
     @app.exception_handler(InputRejected)
     async def on_rejection(_: Request, error: InputRejected) -> JSONResponse:
@@ -111,15 +107,6 @@ def answer_with_problems(app: FastAPI) -> None:
             return _response(503, problem(503, detail), _RETRY_AFTER)
         log.error("http_request_failed", path=_route(request), exc_info=error)
         return _response(500, problem(500, "The request failed; the log of the process says why."))
-
-
-def _allowed(app: FastAPI, request: Request) -> str:
-    """The methods of this path: a route knows only its own."""
-    return ", ".join(
-        method
-        for method in _METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
-    )
 
 
 def _route(request: Request) -> str:

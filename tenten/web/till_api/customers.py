@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tenten.producers.till.customer_views import CustomerStatus, CustomerView, show_customer
 from tenten.producers.till.customers import create_customer, edit_customer
@@ -18,6 +18,7 @@ from tenten.producers.till.sync_create import sync_seconds_of
 from tenten.runtime.errors import DatabaseRefused, NoSuchCustomer
 from tenten.web.till_api import examples, headers
 from tenten.web.till_api.cursors import cursor, invalid_cursor, position_of
+from tenten.web.till_api.document import Document
 from tenten.web.till_api.exact_json import ExactRoute
 from tenten.web.till_api.fields import customer_fields, named_as_in
 from tenten.web.till_api.inputs import CardInput, ChangeInput, CustomerInput
@@ -116,7 +117,7 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
         """Issue a loyalty card, or reserve it for a customer without an account number. Idempotent."""
         operator = headers.operator(request, body.operator)
         issued = await till.call(issue_card, str(customer_id), body.card_number, keep=body.keep, operator=operator)
-        return JSONResponse(card_document(issued), 201 if issued.status is CardStatus.ISSUED else 202)
+        return Document(card_document(issued), 201 if issued.status is CardStatus.ISSUED else 202)
 
     @router.post(
         "/{customer_id}/discard",
@@ -134,7 +135,7 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
 
 
 def _answered(view: CustomerView, status: int = 200, more: dict[str, str] | None = None) -> Response:
-    return JSONResponse(customer_document(view), status, {"ETag": f'"{view.content_tag}"', **(more or {})})
+    return Document(customer_document(view), status, {"ETag": f'"{view.content_tag}"', **(more or {})})
 
 
 async def _create(till: Till, request: Request, body: Any) -> Response:
@@ -185,7 +186,7 @@ async def _find(till: Till, text: str, limit: int, given: str | None) -> Respons
     else:
         views = await till.call(list_customers, limit, position)
         following = cursor(views[-1].customer_id) if len(views) == limit else None
-    return JSONResponse({"customers": [customer_document(view) for view in views], "next_cursor": following})
+    return Document({"customers": [customer_document(view) for view in views], "next_cursor": following})
 
 
 async def _edit(till: Till, request: Request, customer_id: str, body: Any) -> Response:

@@ -5,13 +5,14 @@ from datetime import date
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tenten.producers.till.documents import end_of_day_document
 from tenten.producers.till.end_of_day import EndOfDayView, close_day, list_days, show_day
 from tenten.web.till_api import examples, headers
 from tenten.web.till_api.cursors import cursor, position_of
 from tenten.web.till_api.customers import Cursor, Limit
+from tenten.web.till_api.document import Document
 from tenten.web.till_api.exact_json import ExactRoute
 from tenten.web.till_api.inputs import ChangeInput, Day
 from tenten.web.till_api.openapi import header, with_headers
@@ -36,7 +37,7 @@ def day_routes(till: Till) -> APIRouter:
     ) -> Response:
         """Close a business date: an end of day lists its sales. Without new sales nothing is written."""
         operator = headers.operator(request, None if body is None else body.operator)
-        return JSONResponse(_day(business_date, await till.call(close_day, business_date, operator=operator)))
+        return Document(_day(business_date, await till.call(close_day, business_date, operator=operator)))
 
     @router.get(
         "/{business_date}",
@@ -45,7 +46,7 @@ def day_routes(till: Till) -> APIRouter:
     )
     async def show(business_date: Annotated[Day, Path()]) -> Response:
         """The ends of day of a business date; none while it is open."""
-        return JSONResponse(_day(business_date, await till.call(show_day, business_date)))
+        return Document(_day(business_date, await till.call(show_day, business_date)))
 
     @router.get(
         "",
@@ -57,7 +58,7 @@ def day_routes(till: Till) -> APIRouter:
     )
     async def list_(limit: Limit = 50, cursor: Cursor = None) -> Response:
         """List the ends of day of all dates, the newest first."""
-        return JSONResponse(_page(await till.call(list_days, limit, position_of(cursor)), limit))
+        return Document(_page(await till.call(list_days, limit, position_of(cursor)), limit))
 
     return router
 

@@ -65,6 +65,7 @@ ORDER: Final[dict[str, Any]] = {
     "payments": [],
     "delivery_mode": "",
     "delivery_address": None,
+    "attributes": [],
     "end_of_day_id": None,
     "operator": "emma",
     "occurred_at": _AT,

@@ -205,6 +205,7 @@ class SaleInput(Strict):
     charges: list[CodedAmountInput] = Field([], max_length=LINES_MAX)
     taxes: list[CodedAmountInput] = Field([], max_length=LINES_MAX)
     payments: list[PaymentInput] = Field([], max_length=LINES_MAX)
+    attributes: dict[StrictStr, Attribute] = Field({}, description="as the legal entity defines them, by name")
     business_date: Day | None = Field(None, description="default: the store's business day")
     operator: StrictStr | None = _OPERATOR
 

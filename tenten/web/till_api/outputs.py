@@ -110,6 +110,7 @@ class TransactionOutput(BaseModel):
     payments: list[PaymentOutput]
     delivery_mode: str
     delivery_address: dict[str, Any] | None
+    attributes: list[dict[str, Any]]
     end_of_day_id: UUID | None
     operator: str | None
     occurred_at: datetime

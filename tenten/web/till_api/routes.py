@@ -1,11 +1,13 @@
 """The router of the API for tills."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from tenten.web.events.streams import EventStreams, last_event_id
+from tenten.web.serving.problems import Problem
 from tenten.web.till_api import examples
 from tenten.web.till_api.access import token_required
 from tenten.web.till_api.customers import customer_routes
@@ -30,7 +32,21 @@ def till_api(till: Till, streams: EventStreams, token: str) -> APIRouter:
     async def openapi() -> JSONResponse:
         return JSONResponse(document)
 
+    @router.api_route("/v1/{rest:path}", methods=list(_METHODS), include_in_schema=False)
+    async def unknown(request: Request) -> None:
+        allowed = [
+            method
+            for method in _METHODS
+            if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in api.routes)
+        ]
+        if allowed:
+            raise Problem(405, "This address has other methods.", headers={"Allow": ", ".join(allowed)})
+        raise Problem(404, "There is nothing at this address.")
+
     return router
+
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def _event_routes(streams: EventStreams) -> APIRouter:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tenten.producers.till.documents import transaction_document
 from tenten.producers.till.transaction_draft import Item
@@ -17,6 +17,7 @@ from tenten.schemas.messages import CodedAmount, Payment, TransactionKind, Trans
 from tenten.web.till_api import examples, headers
 from tenten.web.till_api.cursors import cursor, position_of
 from tenten.web.till_api.customers import Cursor, Limit
+from tenten.web.till_api.document import Document
 from tenten.web.till_api.exact_json import ExactRoute
 from tenten.web.till_api.fields import unknown_customer_is_a_field
 from tenten.web.till_api.inputs import CodedAmountInput, Day, OrderInput, SaleInput
@@ -92,7 +93,7 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
         views = await till.call(
             list_transactions, kind, business_date=business_date, status=status, limit=limit, after=after
         )
-        return JSONResponse(_page(views, limit))
+        return Document(_page(views, limit))
 
     @router.get(
         "/{transaction_id}",
@@ -101,7 +102,7 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
     )
     async def show(transaction_id: UUID) -> Response:
         """Show one, with headquarters' newest reply."""
-        return JSONResponse(transaction_document(await _existing(till, transaction_id, kind)))
+        return Document(transaction_document(await _existing(till, transaction_id, kind)))
 
     @router.post(
         "/{transaction_id}/resend",
@@ -111,7 +112,7 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
     async def resend(transaction_id: UUID) -> Response:
         """Send a rejected one again, with its customer as it is now; one in another state is unchanged."""
         view = await _existing(till, transaction_id, kind)
-        return JSONResponse(transaction_document(await till.call(resend_transaction, view.transaction_id)))
+        return Document(transaction_document(await till.call(resend_transaction, view.transaction_id)))
 
 
 _NAMES: Final = {TransactionKind.ORDER: "order", TransactionKind.CASH_AND_CARRY: "sale"}
@@ -146,6 +147,7 @@ async def _record(
             charges=_coded(body.charges),
             taxes=_coded(body.taxes),
             payments=[Payment(method=payment.method, amount=payment.amount) for payment in body.payments],
+            attributes={name: value for name, value in body.attributes.items() if value is not None},
             business_date=business_date,
             operator=headers.operator(request, body.operator),
             transaction_id=key,
@@ -153,7 +155,7 @@ async def _record(
             **more,
         )
     location = f"{request.url.path}/{view.transaction_id}"
-    return JSONResponse(transaction_document(view), 201, {"Location": location})
+    return Document(transaction_document(view), 201, {"Location": location})
 
 
 def _coded(amounts: Sequence[CodedAmountInput]) -> list[CodedAmount]:
