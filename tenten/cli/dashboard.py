@@ -80,11 +80,10 @@ def _app(served: "Served", tokens: "Mapping[str, str]") -> "ASGIApp":
 def _tokens(settings: "Settings", directory: Path | None) -> "dict[str, str]":
     """The token of each role, made at the first start. Raises: `SettingsError`, `NotInstalled`."""
     from tenten.runtime.private_files import create_private_directory
-    from tenten.web.serving.tokens import access_token
+    from tenten.web.serving.tokens import access_token, role_token_file
 
-    place = settings.data.parent if directory is None else directory
-    create_private_directory(place)
-    files = {role: place / f"{role}.token" for role in _ROLES}
+    files = {role: role_token_file(settings, role, directory) for role in _ROLES}
+    create_private_directory(files["operator"].parent)
     tokens = {role: access_token(file) for role, file in files.items()}
     report(f"Sign in with the token in {files['operator']}, or to look only with that in {files['viewer']}")
     return tokens

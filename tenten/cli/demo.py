@@ -19,6 +19,9 @@ def demo(
         ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
+    web: Annotated[
+        bool, typer.Option("--web/--no-web", help="Serve headquarters' dashboard and the stores' screens meanwhile.")
+    ] = True,
 ) -> None:
     """Headquarters and three stores on this machine, from till to account number and back, with a check at the end.
 
@@ -26,5 +29,5 @@ def demo(
     """
     from tenten.demo import run
 
-    if not run(directory, keep):
+    if not run(directory, keep=keep, web=web):
         raise typer.Exit(FAILED)

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 
     from tenten.runtime.settings import Settings
     from tenten.supervisor import Program
+    from tenten.web.local_pages import LocalPages
+    from tenten.web.serving.address import HttpAddress
+
+Web = Annotated[
+    bool, typer.Option("--web/--no-web", help="Serve headquarters' dashboard, and the screen and API of each store.")
+]
 
 
-def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
+def up(context: typer.Context, web: Web = True, log_format: LogFormatOption = None) -> None:
     """Start everything on this machine, and keep it running until SIGTERM.
 
     Starts local servers if no broker or no database of headquarters is configured; then creates topics and tables,
     gives headquarters the legal entities and channels of tenten.toml, and each channel a key, and runs headquarters'
-    workers and every channel, each as a process. A channel that has joined elsewhere is not started. A process that
-    dies is restarted after a pause that grows; one that ends because its settings are wrong is not. SIGTERM or Ctrl-C
-    drains all of them; local servers keep running until `tenten local stop`.
+    workers and every channel, each as a process. A channel that has joined elsewhere is not started. With the extra
+    `web`, it also runs the dashboard, and prints links to all pages; whoever has such a link can sign in. A process
+    that dies is restarted after a pause that grows; one that ends because its settings are wrong is not. SIGTERM or
+    Ctrl-C drains all of them; local servers keep running until `tenten local stop`.
     """
     stop = stop_on_signals()
     from tenten.runtime.failpoints import check_failpoint
@@ -46,9 +53,11 @@ def up(context: typer.Context, log_format: LogFormatOption = None) -> None:
         report("No channel is configured: add [channels.NAME] to tenten.toml")
     settings = _give_keys(settings)
     more = () if log_format is None else ("--log-format", log_format)
-    programs = _programs(settings, everywhere(context), more)
-    notices = Notices(started=lambda: _announce_when_ready(settings, stop), given_up=_report_given_up)
-    has_run = supervise(programs, stop, notices, final_code=USAGE)
+    with ExitStack() as ends:
+        pages = _reserve_pages(settings, ends) if web else None
+        programs = _programs(settings, everywhere(context), pages, more)
+        notices = Notices(started=lambda: _announce_when_ready(settings, pages, stop), given_up=_report_given_up)
+        has_run = supervise(programs, stop, notices, final_code=USAGE)
     if needs_local_servers(before):
         report("Kafka and PostgreSQL keep running; `tenten local stop` ends them")
     if not has_run:
@@ -125,8 +134,20 @@ def _give_keys(settings: "Settings") -> "Settings":
     return settings.model_copy(update={"channels": here})
 
 
-def _programs(settings: "Settings", options: EverywhereOptions, after: tuple[str, ...]) -> "list[Program]":
-    """The workers of headquarters, and every channel, each with its own failpoints."""
+def _reserve_pages(settings: "Settings", ends: ExitStack) -> "LocalPages | None":
+    """Addresses for the pages, reserved until `ends`; None without the extra that serves them."""
+    from tenten.web.local_pages import can_serve_pages, reserve_pages
+
+    if not can_serve_pages():
+        report("No pages are served: for them, pip install 'tenten-commerce[web]'")
+        return None
+    return reserve_pages(settings.channels, ends)
+
+
+def _programs(
+    settings: "Settings", options: EverywhereOptions, pages: "LocalPages | None", after: tuple[str, ...]
+) -> "list[Program]":
+    """The workers of headquarters, every channel, each with its own failpoints, and the dashboard."""
     from tenten.supervisor import Program
 
     before, environment = options.as_arguments(), options.as_environment()
@@ -142,17 +163,29 @@ def _programs(settings: "Settings", options: EverywhereOptions, after: tuple[str
     channels = [
         Program(
             name=name,
-            arguments=(*before, "channel", "run", name, *after),
+            arguments=(*before, "channel", "run", name, *_http(None if pages is None else pages.stores[name]), *after),
             failpoints=CHANNEL_FAILPOINTS,
             environment=environment,
         )
         for name in settings.channels
     ]
-    return [*headquarters, *channels]
+    if pages is None:
+        return [*headquarters, *channels]
+    dashboard = Program(
+        name="dashboard",
+        arguments=(*before, "headquarters", "web", *_http(pages.dashboard), *after),
+        failpoints=(),
+        environment=environment,
+    )
+    return [*headquarters, *channels, dashboard]
 
 
-def _announce_when_ready(settings: "Settings", stop: Event) -> None:
-    """Report, from a thread, that headquarters has its partitions, with commands to try."""
+def _http(address: "HttpAddress | None") -> tuple[str, ...]:
+    return () if address is None else ("--http", str(address))
+
+
+def _announce_when_ready(settings: "Settings", pages: "LocalPages | None", stop: Event) -> None:
+    """Report, from a thread, that headquarters has its partitions, with commands and links to try."""
 
     def announce() -> None:
         from tenten.failure_messages import explain
@@ -161,6 +194,8 @@ def _announce_when_ready(settings: "Settings", stop: Event) -> None:
         try:
             if wait_for_assignment(settings, AT_HEADQUARTERS, stop):
                 report(f"Ready. {_suggestion([*settings.channels])}")
+                if pages is not None:
+                    _report_links(settings, pages)
         except Exception as error:
             problem = explain(error)
             if problem is None:
@@ -168,6 +203,14 @@ def _announce_when_ready(settings: "Settings", stop: Event) -> None:
             report(f"All processes have started; the partitions of headquarters are not known: {problem}")
 
     Thread(target=announce, name="ready", daemon=True).start()
+
+
+def _report_links(settings: "Settings", pages: "LocalPages") -> None:
+    """Print the links to the pages."""
+    report("Or in a browser, with links that sign in:")
+    report(f"  headquarters' dashboard: {pages.link_to_dashboard(settings)}")
+    for name in settings.channels:
+        report(f"  the screen of {name}: {pages.link_to_store(settings, name)}")
 
 
 def _suggestion(channels: list[str]) -> str:

@@ -7,14 +7,12 @@ from typing import Final
 
 from tenten.demo.ledger import Ledger
 from tenten.demo.selling import clerks
-from tenten.demo.stage import Stage, start, tenten
+from tenten.demo.stage import NEW, Stage, show_screen, start_channel, tenten
 from tenten.demo.stores import Check, standing
 from tenten.demo.view import View
 from tenten.runtime.settings import load_settings
 from tenten.sql.channel_settings import read_acceptance
 from tenten.sql.engine import consistent_view, open_database
-
-NEW: Final = "denver"
 
 _CHANNEL: Final = f"""
 [channels.{NEW}]
@@ -39,7 +37,8 @@ def new_store(stage: Stage, view: View, meanwhile: Callable[[], None]) -> Iterat
     stage.ends.callback(store.dispose)
     stage.ledgers[NEW], stage.state[NEW] = Ledger(), "joined"
     stage.settings_of[NEW], stage.stores[NEW] = settings, store
-    start(stage, NEW, "channel", "run", NEW, directory=place)
+    start_channel(stage, NEW, place)
+    show_screen(stage, NEW)
     with clerks(stage.settings_of, stage.day, {NEW: stage.ledgers[NEW]}, first=len(stage.ledgers)):
         view.look(_SELLS_SECONDS)
         yield _suspend(stage, view, meanwhile)

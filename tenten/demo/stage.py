@@ -19,8 +19,11 @@ from tenten.identity.local_keys import give_key
 from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings, load_settings
 from tenten.sql.engine import open_database
+from tenten.web.local_pages import LocalPages, can_serve_pages, reserve_pages
 
 STORES: Final = ("houston", "seattle", "boston")
+NEW: Final = "denver"
+"""The store that joins later."""
 
 _SETTINGS: Final = """\
 # Three stores of one company; houston has a server of its own, the others a file each.
@@ -74,10 +77,14 @@ class Stage:
     state: dict[str, str]
     ends: ExitStack
     """Ends everything."""
+    pages: LocalPages | None = None
+    """Where pages are served; None: nowhere."""
 
 
-def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
-    """Start servers, headquarters and three stores with topics and databases; `ends` ends them."""
+def set_up(console: Console, place: Path, ends: ExitStack, *, web: bool) -> Stage:
+    """Start servers, headquarters and three stores with topics and databases, and serve their pages if that is wanted
+    and possible; `ends` ends them.
+    """
     console.rule("[bold]Servers on this machine")
     ends.callback(local.stop, place / ".tenten")
     services = local.start(place / ".tenten", lambda text: console.print(f"  {text}", highlight=False))
@@ -104,6 +111,8 @@ def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
         state=dict.fromkeys(STORES, "on line"),
         ends=ends,
     )
+    if web and can_serve_pages():
+        stage.pages = reserve_pages((*STORES, NEW), ends)
     ends.callback(_end_all, stage)
     tenten(stage, "topics", "apply")
     tenten(stage, "database", "upgrade", "all")
@@ -114,8 +123,30 @@ def set_up(console: Console, place: Path, ends: ExitStack) -> Stage:
     start(stage, "headquarters", "headquarters", "run")
     start(stage, "transactions", "transactions", "run")
     for name in STORES:
-        start(stage, name, "channel", "run", name)
+        start_channel(stage, name)
+    if stage.pages is not None:
+        start(stage, "dashboard", "headquarters", "web", "--http", str(stage.pages.dashboard))
+        console.print("[bold]In a browser, while this runs:")
+        _show_link(console, "dashboard", stage.pages.link_to_dashboard(settings))
+        for name in STORES:
+            show_screen(stage, name)
     return stage
+
+
+def show_screen(stage: Stage, name: str) -> None:
+    """Print the link to a store's screen, if pages are served."""
+    if stage.pages is not None:
+        _show_link(stage.console, name, stage.pages.link_to_store(stage.settings_of[name], name))
+
+
+def _show_link(console: Console, name: str, link: str) -> None:
+    console.print(f"  {name:<10}{link}", highlight=False, soft_wrap=True)
+
+
+def start_channel(stage: Stage, name: str, directory: Path | None = None) -> None:
+    """Start a store, which serves its screen if pages are served, in this directory or in that of headquarters."""
+    http = () if stage.pages is None else ("--http", str(stage.pages.stores[name]))
+    start(stage, name, "channel", "run", name, *http, directory=directory)
 
 
 def tenten(stage: Stage, *words: str, quietly: bool = False, allowed: tuple[int, ...] = (0,)) -> str:

@@ -25,7 +25,7 @@ from tenten.demo.joining import new_store
 from tenten.demo.ledger import Sold
 from tenten.demo.people import write_customers_file
 from tenten.demo.selling import clerks
-from tenten.demo.stage import DemoFailed, Stage, check_processes, set_up, start, stop, tenten
+from tenten.demo.stage import DemoFailed, Stage, check_processes, set_up, start, start_channel, stop, tenten
 from tenten.demo.stores import Check, Standing, checks, standing
 from tenten.demo.view import View, viewing
 from tenten.headquarters_views.statements import find_statement
@@ -50,10 +50,11 @@ RESYNCED: Final = "boston"
 TOO_EARLY: Final = "houston"
 
 
-def run(directory: Path | None = None, keep: bool = False) -> bool:
+def run(directory: Path | None = None, *, keep: bool = False, web: bool = True) -> bool:
     """Run the demonstration. True if every check at its end passes.
 
-    `directory` must be new or empty; without it a temporary one is used and removed, unless `keep`.
+    `directory` must be new or empty; without it a temporary one is used and removed, unless `keep`. With `web`, and the
+    extra of that name, the pages are served meanwhile.
     Raises: `DemoFailed`, `LocalServiceFailure`.
     """
     console = Console()
@@ -64,7 +65,7 @@ def run(directory: Path | None = None, keep: bool = False) -> bool:
     started_at = time.monotonic()
     try:
         with ExitStack() as ends:
-            holds = _play(set_up(console, place, ends))
+            holds = _play(set_up(console, place, ends, web=web))
         console.print(f"\nThat took {time.monotonic() - started_at:.0f} s.", highlight=False)
     finally:
         if directory is None and not keep:
@@ -120,7 +121,7 @@ def _cut_off(stage: Stage, view: View) -> None:
     meanwhile = stage.ledgers[CUT_OFF].sold[before:]
     text = f"  While cut off, {CUT_OFF} has sold {len(meanwhile):,} times, {_pending(meanwhile):,} to pending customers"
     stage.console.print(text, highlight=False)
-    start(stage, CUT_OFF, "channel", "run", CUT_OFF)
+    start_channel(stage, CUT_OFF)
     stage.state[CUT_OFF] = "back"
 
 

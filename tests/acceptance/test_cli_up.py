@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 
@@ -11,19 +12,26 @@ from tenten import local
 from tests.acceptance.cli import Tenten, end, wait_until
 
 
+def get(link: str) -> httpx.Response:
+    """The page to which a link leads."""
+    return httpx.get(link, follow_redirects=True, timeout=60)
+
+
 def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, headquarters_url: str) -> None:
-    """It creates topics and databases and runs all processes; a killed process is restarted; SIGTERM ends all. No
-    process has a password on its command line.
+    """It creates topics and databases, runs all processes, and prints links that sign in at the pages; a killed process
+    is restarted; SIGTERM ends all. No process has a password on its command line.
     """
     # given
     with company.running("up", "--kafka", "sasl.password=hunter2") as up:
-        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
+        wait_until(lambda: company.log.count("event=process_started") == 5, "the processes")
         [first] = re.findall(r"process=houston pid=(\d+)", company.log)
         # when
         psutil.Process(int(first)).kill()
         wait_until(lambda: company.log.count("process=houston pid=") == 2, "the new process")
         wait_until(lambda: "Ready. Try" in company.log, "readiness")
         created = company.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
+        wait_until(lambda: "the screen of seattle" in company.log, "the links")
+        pages = {link: get(link) for link in re.findall(r"http://\S+token=\S+", company.log)}
         children = psutil.Process(up.pid).children()
         descendants = psutil.Process(up.pid).children(recursive=True)
         command_lines = [Path(f"/proc/{child.pid}/cmdline").read_bytes() for child in descendants]
@@ -32,10 +40,12 @@ def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, hea
     # then
     assert created["account_number"] == "C-00000001"
     assert code == 0, company.log
-    assert len(children) == 4
-    assert len(command_lines) >= 4
+    assert [page.status_code for page in pages.values()] == [200] * 3
+    assert ["Sign out" in page.text for page in pages.values()] == [False, True, True]
+    assert len(children) == 5
+    assert len(command_lines) >= 5
     assert not any(b"hunter2" in line for line in command_lines)
-    assert passed_on == [{"sasl.password": "hunter2"}] * 4
+    assert passed_on == [{"sasl.password": "hunter2"}] * 5
     assert "other users of this machine can read the sasl.password" in company.log
     assert not any(child.is_running() for child in children)
     with psycopg.connect(headquarters_url) as connection:
@@ -45,7 +55,7 @@ def test_up_restarts_a_killed_process_and_drains_at_the_end(company: Tenten, hea
 def test_up_gives_up_a_process_whose_settings_are_wrong(company: Tenten) -> None:
     """A process that is killed and then finds wrong settings is not restarted for ever; the others continue."""
     toml = company.directory / "tenten.toml"
-    with company.running("up") as up:
+    with company.running("up", "--no-web") as up:
         wait_until(lambda: "Ready. Try" in company.log, "readiness")
         [first] = re.findall(r"process=houston pid=(\d+)", company.log)
         # when
@@ -62,7 +72,7 @@ def test_up_gives_up_a_process_whose_settings_are_wrong(company: Tenten) -> None
 def test_processes_end_when_their_supervisor_is_killed(company: Tenten) -> None:
     """No process of a killed `tenten up` keeps running and holding locks."""
     with company.running("up") as up:
-        wait_until(lambda: company.log.count("event=process_started") == 4, "the processes")
+        wait_until(lambda: company.log.count("event=process_started") == 5, "the processes")
         children = psutil.Process(up.pid).children()
         up.kill()
         up.wait()
@@ -74,7 +84,7 @@ def test_up_starts_local_servers_where_none_are_named(store: Tenten) -> None:
     """Without configured servers it starts local ones, a customer gets its number, and the servers keep running."""
     try:
         # given, when
-        with store.running("up") as up:
+        with store.running("up", "--no-web") as up:
             wait_until(lambda: "Ready. Try" in store.log, "readiness")
             created = store.ok("customer", "create", "houston", "--first-name", "Ada", "--sync", "60", "--json").json
             code = end(up)

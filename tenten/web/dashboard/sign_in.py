@@ -17,12 +17,13 @@ def sign_in_routes(site: Site) -> APIRouter:
     sessions = site.access.sessions
 
     def form(status: int = 200, **values: Any) -> Response:
-        shown = {"name": "", "name_error": "", "token_error": "", **values}
+        shown = {"name": "", "token": "", "name_error": "", "token_error": "", **values}
         return site.page(None, "sign_in.html", "", status=status, **shown)
 
     @router.get("/login")
-    def show() -> Response:
-        return form()
+    def show(token: str = "") -> Response:
+        """The form, filled in with the token of a link that `tenten up` has printed."""
+        return form(token=token)
 
     @router.post("/login")
     def begin(token: Annotated[str, Form()] = "", name: Annotated[str, Form()] = "") -> Response:
@@ -32,7 +33,7 @@ def sign_in_routes(site: Site) -> APIRouter:
             return form(401, name=name, token_error="This token is not accepted.")  # noqa: S106 - a sentence
         broken = [violation.text for violation in operator_violations(name)]
         if not name or broken:
-            return form(422, name=name, name_error=broken[0] if broken else "Give your name.")
+            return form(422, name=name, token=token.strip(), name_error=broken[0] if broken else "Give your name.")
         visitor = Visitor(role=Role(role), name=name, via=TOKEN, form_key="")
         if visitor.is_operator:
             with site.actions.recorded(visitor, Action.SIGN_IN, visitor.role):

@@ -48,6 +48,16 @@ def api_token_file(settings: Settings, channel: str) -> Path:
     return settings.directory / _FILE_NAME
 
 
+def operator_token_file(settings: Settings, directory: Path | None = None) -> Path:
+    """Where the token of the dashboard's operators is: in this directory, by default beside the settings' `data`."""
+    return role_token_file(settings, "operator", directory)
+
+
+def role_token_file(settings: Settings, role: str, directory: Path | None = None) -> Path:
+    """Where the token of a role at the dashboard is, viewer or operator."""
+    return (settings.data.parent if directory is None else directory) / f"{role}.token"
+
+
 def is_token(given: str, token: str) -> bool:
     """Whether both are equal, in a time that does not depend on where they differ."""
     return hmac.compare_digest(given.encode(), token.encode())
