@@ -39,8 +39,8 @@ customer create, customer discard, customer edit, customer erase, customer impor
 database upgrade all, database upgrade channel, database upgrade headquarters, day close, day list, day resend,
 day show, dead-letters discard, dead-letters list, dead-letters replay, dead-letters show, demo, doctor, fleet,
 headquarters held list, headquarters held reject,
-headquarters recover, headquarters republish, headquarters run, headquarters verify, headquarters web, init, lag, local start,
-local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
+headquarters recover, headquarters republish, headquarters run, headquarters verify, headquarters web, init, lag,
+local start, local status, local stop, loyalty issue, loyalty show, order create, order list, order resend, order show,
 sale create, sale list, sale resend, sale show, settings apply, settings diff, settings history, settings show,
 statement list, statement show, status, store join, topics acls, topics apply,
 transactions list, transactions run, transactions show, up

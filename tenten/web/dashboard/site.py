@@ -151,8 +151,8 @@ def moment(time: datetime | None) -> str | Markup:
 
 
 def sentence(value: str) -> Markup:
-    """A sentence of the program for people, beginning with a capital letter, its commands set as code."""
-    parts = re.split(r"`([^`]*)`", value[:1].upper() + value[1:])
+    """A sentence of the program, its commands set as code."""
+    parts = re.split(r"`([^`]*)`", value)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )

@@ -1,0 +1,386 @@
+"""Headquarters' dashboard in a browser, with real events: each page shows what has just happened, and acts on it."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Page, expect
+
+from tenten.producers import create_customer, edit_customer, open_channel
+from tests.browser.dashboard_scene import BROWSER_MILLISECONDS, OPERATOR, DashboardScene, dashboard_scene
+from tests.faults.avro import encode
+from tests.waiting import wait_for
+
+PAGES: Final = (
+    "/",
+    "/customers",
+    "/changes",
+    "/changes?tab=held",
+    "/transactions",
+    "/transactions?tab=orders",
+    "/dead-letters?show=all",
+    "/channels",
+    "/channels/houston",
+    "/checks",
+    "/actions",
+)
+
+DARK_PAGES: Final = ("/", "/changes", "/channels/houston")
+"""Those that have every colour."""
+
+expect.set_options(timeout=BROWSER_MILLISECONDS)
+
+
+@pytest.fixture(scope="module")
+def dashboard(
+    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str
+) -> Iterator[DashboardScene]:
+    """One scene for the file."""
+    with dashboard_scene(tmp_path_factory.mktemp("dashboard"), bootstrap_servers, postgresql) as scene:
+        yield scene
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_the_machine(dashboard: DashboardScene) -> Iterator[None]:
+    """No page of any test asks another server for anything, or breaks the content security policy."""
+    yield
+    dashboard.close_pages()
+    assert dashboard.left_machine == []
+    assert [error for error in dashboard.errors if "status of 4" not in error] == []
+
+
+def test_store_that_cannot_send_turns_red_with_its_remedy_and_green_again(dashboard: DashboardScene) -> None:
+    """The overview follows heartbeats: the worst store comes first, and the document for programs says the same."""
+    # given
+    page = dashboard.page()
+    row = page.locator("#store-dallas")
+    expect(row.locator(".status")).to_have_text("never heard")
+    # when
+    dashboard.beat("dallas")
+    # then
+    expect(row).to_have_class("good")
+    expect(row.locator("[data-label=Customers]")).to_have_text("41")
+    # when
+    dashboard.beat("dallas", unsent_for=timedelta(minutes=20))
+    # then
+    expect(row).to_have_class("bad")
+    expect(row.locator(".status")).to_have_text("not sending")
+    expect(row).to_contain_text("dallas has a change that has not been sent for 20 minutes")
+    expect(row.locator("[data-label=Unsent]")).to_contain_text("7 20 min")
+    expect(page.locator(".stores tbody tr").first).to_have_class("bad")
+    # when
+    with dashboard.client(headers={"Authorization": f"Bearer {dashboard.token('viewer')}"}) as client:
+        document = client.get("/api/overview").json()
+    # then
+    states = {store["channel_id"]: (store["state"], store["unsent"]) for store in document["stores"]}
+    assert states["dallas"] == ("bad", 7)
+    assert document["workers"] == {"headquarters": 1, "transactions": 1}
+    # when
+    dashboard.beat("dallas")
+    # then
+    expect(row).to_have_class("good")
+
+
+def test_customer_is_found_and_shown_only_on_request_which_is_recorded(dashboard: DashboardScene) -> None:
+    """History, places and changes are shown; name, phone and e-mail only after a click, which is recorded."""
+    # given
+    with open_channel(dashboard.scene.settings, "houston", operator="clerk 7") as houston:
+        ada = create_customer(houston, first_name="Ada", last_name="Müller", email="ada.m@example.com")
+        wait_for(
+            lambda: bool(dashboard.scene.query("SELECT 1 FROM customers WHERE customer_id = %s", ada.customer_id)),
+            "the customer at headquarters",
+        )
+        edit_customer(houston, ada.customer_id, last_name="Lovelace-Müller")
+    wait_for(
+        lambda: bool(dashboard.scene.query("SELECT 1 FROM customer_audit WHERE customer_id = %s", ada.customer_id)),
+        "the edit at headquarters",
+    )
+    page = dashboard.page("/customers")
+    # when
+    search(page, "lovelace-muller")
+    # then
+    expect(page.locator("tbody")).to_contain_text("A••• L•••")
+    # when
+    search(page, "ADA.M@example.com".lower())
+    page.get_by_role("link", name=re.compile("^C-")).click()
+    # then
+    expect(page.locator("#main")).not_to_contain_text("Lovelace")
+    expect(page.locator("#main")).not_to_contain_text("example.com")
+    expect(page.locator("section[aria-labelledby=events]")).to_contain_text("clerk 7")
+    expect(page.locator("section[aria-labelledby=audit]")).to_contain_text("last_name")
+    expect(page.locator(".way")).to_contain_text("munich")
+    expect(page.locator(".way li", has_text="munich")).to_contain_text("does not receive it")
+    assert ada.customer_id not in {action["subject"] for action in dashboard.actions()}
+    # when
+    page.get_by_role("button", name="Show personal data").click()
+    # then
+    expect(page.locator("dl")).to_contain_text("Lovelace-Müller")
+    expect(page.locator("dl")).to_contain_text("ada.m@example.com")
+    expect(page.locator("section[aria-labelledby=audit]")).to_contain_text("Lovelace-Müller")
+    [look] = [action for action in dashboard.actions() if action["subject"] == ada.customer_id]
+    assert (look["operator"], look["action"], look["outcome"]) == (OPERATOR, "show_personal_data", "done")
+    # when
+    dashboard.beat("dallas")
+    # then: it was complete after that version was written
+    wait_for(lambda: has_arrived(page, "dallas"), "dallas to have the version")
+
+
+def test_held_change_appears_and_is_rejected_with_a_reason(dashboard: DashboardScene) -> None:
+    """A change of an unknown channel is held, without reloading the page; rejected, it is gone and listed so."""
+    # given
+    page = dashboard.page("/changes?tab=held")
+    overview = dashboard.page()
+    event = dashboard.store("atlantis").create()
+    # when
+    dashboard.scene.send(event)
+    # then
+    row = page.locator(f"#held-{event['event_id']}")
+    expect(row).to_contain_text("unknown channel")
+    expect(row).to_contain_text("atlantis")
+    expect(overview.locator("#tile-held .figure")).to_have_text("1")
+    # when
+    row.get_by_role("link", name="Reject…").click()
+    page.get_by_label("Reason, which the clerk in the store reads").fill("There is no such store")
+    page.get_by_role("button", name="Reject the change").click()
+    # then
+    expect(page.get_by_role("heading", name="Held by headquarters")).to_be_visible()
+    expect(row).to_have_count(0)
+    expect(overview.locator("#tile-held .figure")).to_have_text("0")
+    [done] = [action for action in dashboard.actions() if action["subject"] == event["event_id"]]
+    assert (done["action"], done["reason"], done["outcome"]) == ("reject_held", "There is no such store", "done")
+    # when
+    page.goto(f"{dashboard.address}/changes?channel=atlantis")
+    # then
+    rejected = page.locator(f"#rejected-{event['event_id']}")
+    expect(rejected).to_contain_text("There is no such store")
+    # when
+    page.locator("select#code").select_option("rejected_by_headquarters")
+    page.get_by_role("button", name="Show").click()
+    # then
+    expect(rejected).to_have_count(1)
+
+
+def test_blocked_statement_names_the_customer_of_each_reason(dashboard: DashboardScene) -> None:
+    """An end of day with a sale to a rejected customer and one that never arrived is blocked, and says so at once."""
+    # given
+    page, overview = dashboard.page("/transactions?status=blocked"), dashboard.page()
+    blocked_before = overview.locator("#tile-statements .note")
+    expect(blocked_before).to_have_text("none blocked")
+    till, store = dashboard.till("dallas"), dashboard.store("dallas")
+    rejected = store.create(first_name="x" * 200)
+    bad, missing = till.sale(event=rejected), till.sale()
+    day = till.end_of_day([bad, missing])
+    # when
+    dashboard.sell(bad, day)
+    # then
+    row = page.locator(f"#statement-{day['transaction_id']}")
+    expect(row).to_contain_text("Listed by the store but not received by headquarters.")
+    expect(row.get_by_role("link", name=rejected["customer_id"][:8])).to_have_attribute(
+        "href", f"/customers/{rejected['customer_id']}"
+    )
+    expect(overview.locator("#tile-statements")).to_contain_text("1 blocked")
+    # when
+    row.get_by_role("link", name="2026-").click()
+    page.get_by_role("link", name=f"Sale {bad['transaction_id'][:8]}").click()
+    # then
+    expect(page.locator("h1")).to_contain_text("blocked")
+    expect(page.locator(".reason")).to_contain_text("first_name")
+
+
+def test_dead_letter_is_shown_replayed_and_discarded_on_the_second_click(dashboard: DashboardScene) -> None:
+    """Its bytes are hidden until asked for; replayed, it becomes another one; discarding takes a confirmation."""
+    # given
+    page = dashboard.page("/dead-letters")
+    event = dashboard.store("dallas").create(first_name="Hidden")
+    spoilt = encode("CustomerEvent", event) + b"?"
+    # when
+    dashboard.write("async-customers", event["customer_id"].encode(), spoilt)
+    # then
+    opened = page.locator("tr[id^=letter-]")
+    expect(opened).to_contain_text("has 1 bytes after its end")
+    # when
+    first = opened.get_by_role("link").inner_text()
+    opened.get_by_role("link").click()
+    # then
+    expect(page.locator("pre")).to_have_count(0)
+    # when
+    page.get_by_role("button", name="Show content").click()
+    # then
+    expect(page.locator("pre.dump")).to_contain_text("Hidden")
+    # when
+    page.get_by_role("button", name="Replay").click()
+    # then: it is read again, with the same result
+    expect(opened).to_have_count(1)
+    expect(opened.locator("[data-label=Attempt]")).to_have_text("2")
+    assert opened.get_by_role("link").inner_text() != first
+    # when
+    opened.get_by_role("link").click()
+    page.get_by_role("link", name="Discard…").click()
+    # then
+    expect(page.get_by_role("heading")).to_contain_text("Discard dead letter")
+    assert not dashboard.scene.query("SELECT 1 FROM dead_letter_decisions WHERE decision = 'discarded'")
+    # when
+    page.get_by_role("button", name="Discard it").click()
+    # then
+    expect(page.get_by_text("None is open")).to_be_visible()
+    actions = [action["action"] for action in dashboard.actions() if "dead_letter" in action["action"]]
+    assert actions == ["show_dead_letter", "replay_dead_letter", "discard_dead_letter"]
+
+
+def test_channel_is_suspended_and_resumed(dashboard: DashboardScene) -> None:
+    """With a reason, which the overview shows; the history of settings and the record of actions name the operator."""
+    # given
+    page, overview = dashboard.page("/channels/munich"), dashboard.page()
+    # when
+    page.get_by_label("Reason").fill("till 3 was stolen")
+    page.get_by_role("button", name="Suspend").click()
+    # then
+    expect(page.locator("h1 .status")).to_have_text("suspended")
+    expect(overview.locator("#store-munich")).to_contain_text("till 3 was stolen")
+    # when
+    page.get_by_role("button", name="Resume").click()
+    # then
+    expect(page.get_by_text("Headquarters accepts its records.")).to_be_visible()
+    expect(overview.locator("#store-munich")).not_to_contain_text("till 3 was stolen")
+    page.goto(f"{dashboard.address}/channels")
+    expect(page.locator("section[aria-labelledby=history]")).to_contain_text(OPERATOR)
+    page.goto(f"{dashboard.address}/actions")
+    expect(page.locator("tbody")).to_contain_text("Suspended a channel")
+    done = [action["action"] for action in dashboard.actions() if action["subject"] == "munich"]
+    assert done == ["suspend_channel", "resume_channel"]
+
+
+def test_viewer_sees_no_personal_data_and_cannot_act(dashboard: DashboardScene) -> None:
+    """No page has a button or a name for a viewer, and a form that a viewer sends all the same is refused."""
+    # given
+    event = dashboard.store("houston").create(first_name="Secretive", last_name="Person")
+    dashboard.scene.ask(event)
+    held = dashboard.store("lemuria").create()
+    dashboard.scene.ask(held)
+    customer = f"/customers/{event['customer_id']}"
+    page = dashboard.page("/", role="viewer")
+    # then
+    for path in (*PAGES, customer):
+        page.goto(dashboard.address + path)
+        text = page.locator("body").inner_text()
+        assert "Secretive" not in text, path
+        assert "Person" not in text, path
+        buttons = page.locator("main button").all_inner_texts()
+        assert set(buttons) <= {"Search", "Show"}, path
+        assert page.locator("a[href*='/reject'], a[href*='/discard']").count() == 0
+    # when
+    page.goto(f"{dashboard.address}/customers")
+    search(page, "Secretive")
+    # then
+    expect(page.get_by_text("No customer of headquarters matches.")).to_be_visible()
+    # when
+    key = page.locator("[name=form_key]").input_value()
+    refused = {
+        path: page.request.post(dashboard.address + path, form={"form_key": key, "reason": "because"}).status
+        for path in (
+            f"{customer}/personal-data",
+            f"/changes/held/{held['event_id']}/reject",
+            "/channels/houston/suspend",
+            "/dead-letters/async-customers.dlq/0/0/discard",
+            "/dead-letters/async-customers.dlq/0/0/replay",
+            "/dead-letters/async-customers.dlq/0/0/content",
+        )
+    }
+    # then
+    assert set(refused.values()) == {403}
+    assert page.request.get(f"{dashboard.address}/changes/held/{held['event_id']}/reject").status == 403
+    assert not dashboard.scene.query("SELECT 1 FROM operator_actions WHERE operator = 'Vint Cerf'")
+    assert not dashboard.scene.query("SELECT 1 FROM channels WHERE suspended_at IS NOT NULL")
+
+
+def test_only_forms_of_the_own_session_and_valid_tokens_are_accepted(dashboard: DashboardScene) -> None:
+    """Without session pages lead to the form; wrong tokens, foreign forms and forged headers of a proxy are refused."""
+    # given
+    operator = dashboard.page("/channels/houston")
+    other = dashboard.context("operator").new_page()
+    other.goto(f"{dashboard.address}/channels/houston")
+    foreign = other.locator("[name=form_key]").first.input_value()
+    suspend = f"{dashboard.address}/channels/houston/suspend"
+    with dashboard.client() as client:
+        # when
+        answers = {path: client.get(path).status_code for path in (*PAGES, "/events")}
+        fragment = client.get("/part/changes", headers={"X-Fragment": "1"})
+        wrong = client.post("/login", data={"token": "x" * 43, "name": "Eve"})
+        nameless = client.post("/login", data={"token": dashboard.token("operator"), "name": " "})
+        document = client.get("/api/overview", headers={"Authorization": "Bearer wrong"})
+        twice = client.get("/", headers=[("X-User", "proxied"), ("X-User", "eve")])
+        proxied = client.get("/channels/houston", headers={"X-User": "proxied", "X-Forwarded-For": "203.0.113.9"})
+        reader = client.get("/channels/houston", headers={"X-User": "somebody"})
+        unproven = client.post("/channels/houston/suspend", data={"reason": "x"}, headers={"X-User": "proxied"})
+    # then
+    assert set(answers.values()) == {303}
+    assert (fragment.status_code, wrong.status_code, nameless.status_code) == (401, 401, 422)
+    assert (document.status_code, twice.status_code, unproven.status_code) == (401, 403, 403)
+    assert "This token is not accepted." in wrong.text
+    assert ("Suspend</button>" in proxied.text, "Suspend</button>" in reader.text) == (True, False)
+    # when
+    for key in ("", "wrong", foreign):
+        # then
+        assert operator.request.post(suspend, form={"form_key": key, "reason": "because"}).status == 403
+    assert not dashboard.scene.query("SELECT 1 FROM channels WHERE suspended_at IS NOT NULL")
+    other.context.close()
+
+
+def test_pages_are_accessible_fit_a_telephone_and_work_without_script(dashboard: DashboardScene) -> None:
+    """No serious violation that axe finds, light or dark; nothing is wider than 390 pixels; forms work unscripted."""
+    # given
+    event = dashboard.store("houston").create()
+    dashboard.scene.ask(event, dashboard.store("mu").create())
+    pages = (*PAGES, f"/customers/{event['customer_id']}")
+    # then
+    for scheme, width, shown in (("light", 390, pages), ("dark", 1024, DARK_PAGES)):
+        context = dashboard.context("operator", color_scheme=scheme, viewport={"width": width, "height": 800})
+        page = context.new_page()
+        for path in shown:
+            page.goto(dashboard.address + path)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
+            found = Axe().run(page).response["violations"]
+            serious = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
+            assert serious == [], (path, scheme)
+        context.close()
+    # when
+    unscripted = dashboard.context("operator", java_script_enabled=False).new_page()
+    unscripted.goto(f"{dashboard.address}/customers")
+    search(unscripted, event["customer_id"])
+    unscripted.locator("tbody a").click()
+    unscripted.get_by_role("button", name="Show personal data").click()
+    # then
+    expect(unscripted.locator("dl")).to_contain_text(event["customer"]["last_name"])
+    unscripted.context.close()
+
+
+def test_database_that_is_away_is_named_and_the_stores_are_still_shown(dashboard: DashboardScene) -> None:
+    """While headquarters' database refuses connections the overview says so; afterwards it is as before."""
+    # given
+    page = dashboard.page()
+    expect(page.locator("#tile-numbers")).to_contain_text("usrt")
+    # when
+    with dashboard.database_away():
+        # then
+        expect(page.locator("#problem-no_answer")).to_contain_text("PostgreSQL")
+        expect(page.locator("#store-houston")).to_be_visible()
+        with dashboard.client() as client:
+            assert (client.get("/livez").status_code, client.get("/readyz").status_code) == (200, 503)
+    # then
+    expect(page.locator("#problem-no_answer")).to_have_count(0)
+    expect(page.locator("#tile-numbers")).to_contain_text("usrt")
+
+
+def search(page: Page, words: str) -> None:
+    """Search for a customer."""
+    page.locator("#words").fill(words)
+    page.get_by_role("button", name="Search").click()
+
+
+def has_arrived(page: Page, channel: str) -> bool:
+    """Whether a channel is shown to have the customer's version."""
+    page.goto(page.url.replace("/personal-data", ""))
+    return "has version" in page.locator(".way li", has_text=channel).last.inner_text()
