@@ -16,4 +16,6 @@ report.py        the table and the file            batch_sizes.py    S1, S2
                                                    replicas.py       C2
 pictures.py      pictures and table of the page    resyncing.py      P4, P10
                                                    authenticity.py   R1, R2
+                                                   ways_out.py       A1, A2, A3
+                                                   joining.py        J1, J2
 """

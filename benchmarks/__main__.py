@@ -17,6 +17,7 @@ from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
 from benchmarks.idle_channel import idle_channel
+from benchmarks.joining import joining
 from benchmarks.latency import latency
 from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
 from benchmarks.rebalancing import rebalancing
@@ -47,6 +48,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"O1", "O2", "O3"}), transactions),
     (frozenset({"P4", "P10"}), resyncing),
     (frozenset({"A1", "A2", "A3"}), ways_out),
+    (frozenset({"J1", "J2"}), joining),
 )
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3", "R1"})
 """The bars before which the broker is warmed up with large batches."""
@@ -65,7 +67,7 @@ def main(
         typer.Option(help="JSON file, whose other bars are kept. Default at full scale: that of this release."),
     ] = None,
     customers: Annotated[
-        int | None, typer.Option(help="Customers, for P4, P10 and A1 to A3. Default: 100,000 and 1,000,000.", min=1)
+        int | None, typer.Option(help="Customers, for P4, P10, A1 to A3 and J1. Default: 100,000 and 1,000,000.", min=1)
     ] = None,
     kafka: Annotated[
         list[str] | None,

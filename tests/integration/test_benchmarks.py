@@ -236,6 +236,18 @@ def test_benchmark_customers_are_the_same_for_the_same_seed() -> None:
     assert [record.key for record in first] == sorted(record.key for record in first)
 
 
+def test_joining_and_a_change_of_settings_are_measured(measured: Measured) -> None:
+    """J1 has rate and memory; J2 the last channel and half of them."""
+    # when
+    joined, memory, *reached = measured("J1", "J2")
+
+    # then
+    assert (joined["settings"]["customers"], memory["unit"]) == (200, "MiB")
+    assert joined["limit"] > 0
+    last, half = (row["subject"] for row in reached)
+    assert 0 < half <= last
+
+
 def test_signatures_are_measured_against_the_same_without(measured: Measured) -> None:
     """R1 and R2 run headquarters and stores with every record signed and checked."""
     # when
