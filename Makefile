@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Hundreds of processes start in the tests: without its bytecode each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv check types quick test soak packaging lock demo bench clean
+.PHONY: venv check types quick test browser translations soak packaging lock demo bench clean
 
 venv: $(INSTALLED)
 
@@ -15,7 +15,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenten needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,fast-copy,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,fast-copy,test,browser]'
 	@touch $@
 
 # Under a minute; mypy runs in parallel with the rest.
@@ -34,6 +34,18 @@ quick:
 # WORKERS processes; the tests of a file run in the same process.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=20
+
+# The pages in an installed Chromium; pictures of them are written to build/pictures.
+browser: $(INSTALLED)
+	$(BIN)/python -m pytest tests/browser -q --durations=10
+
+# New and changed texts of the store's screen into its catalogues (empty: to be translated), and compile them.
+LOCALE := tenten/web/store_screen/locale
+translations: $(INSTALLED)
+	mkdir -p build
+	$(BIN)/pybabel -q extract -F $(LOCALE)/babel.cfg -k N_ --no-location --sort-output --no-wrap -o build/store.pot tenten/web
+	$(BIN)/pybabel -q update -D store -i build/store.pot -d $(LOCALE) --no-fuzzy-matching --no-wrap --ignore-obsolete
+	$(BIN)/pybabel -q compile -D store -d $(LOCALE)
 
 # Sizes, wheels of every platform, and what the image contains: build/sbom.json.
 packaging: $(INSTALLED)

@@ -61,7 +61,13 @@ LONG_FILES = (
 )
 """The files that take longest begin first, so that no worker process is left alone with one of them at the end."""
 
-_DIRECTORIES = ("unit", "integration", "acceptance", "faults", "hostile", "upgrade")
+_DIRECTORIES = ("unit", "integration", "acceptance", "faults", "hostile", "upgrade", "browser")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests of the pages to `make browser`: they need a browser."""
+    is_browser = collection_path == Path(__file__).parent / "browser"
+    return True if is_browser and not any("browser" in argument for argument in config.args) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -88,6 +88,6 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
         return answer(request, 409, "not_understood")
 
     @app.exception_handler(Exception)
-    def on_bug(_: Request, error: Exception) -> Response:
+    def on_bug(request: Request, error: Exception) -> Response:
         log.error("http_request_failed", path="screen", exc_info=error)
-        return JSONResponse(problem(500, "The page failed; the log of the process says why."), 500, media_type=PROBLEM)
+        return answer(request, 500, "failed")

@@ -61,7 +61,6 @@ OWN: Final = {
     "nobody_found": N_("No customer was found."),
     "several_found": N_("Several customers were found: choose one."),
     "no_lines": N_("Enter at least one article."),
-    "too_early": N_("The customer has no account number yet: reserve the card instead."),
 }
 """By code: reasons of the screen itself."""
 
