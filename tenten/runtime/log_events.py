@@ -63,6 +63,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("error", "code", "at"),
         meaning="HTTP is no longer served; the work of the process goes on. Start the process again.",
     ),
+    "screen_not_following": LogEvent(
+        level="warning",
+        fields=("error",),
+        meaning="The pages of the store's screen are not updated by themselves while its database does not answer. "
+        "Logged once per outage.",
+    ),
     "http_request_failed": LogEvent(
         level="error",
         fields=("path", "error", "code", "at"),

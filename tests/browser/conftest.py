@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,6 +28,10 @@ from tests.waiting import wait_for
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _TIMEOUT_MS: Final = 60_000
 """Longer than anything takes on a busy machine."""
+
+Scheme = Literal["light", "dark"]
+SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
+WIDTHS: Final = (1024, 390)
 
 _SETTINGS: Final = """
 prefix = "browser-"
@@ -193,8 +197,15 @@ def register(shop: Shop, page: Page, **fields: str) -> str:
     return page.url.partition("?")[0]
 
 
-def pictures() -> Path:
-    """The directory of screenshots."""
+def take_pictures(page: Page, name: str, *schemes: Scheme) -> None:
+    """Write a picture of the page for each width and colour scheme."""
     directory = Path(os.environ.get("TENTEN_PICTURES", ROOT / "build" / "pictures"))
     directory.mkdir(parents=True, exist_ok=True)
-    return directory
+    size = page.viewport_size
+    for scheme in schemes or SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 768})
+            page.screenshot(path=directory / f"store-{name}-{width}-{scheme}.png", full_page=True)
+    if size is not None:
+        page.set_viewport_size(size)

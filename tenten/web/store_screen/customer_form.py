@@ -6,7 +6,6 @@ second one is asked.
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Final
 
 from tenten.producers.till.customer_input import CustomerFields, NewAddress
@@ -16,7 +15,7 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.text_input import fields_from_texts
 from tenten.rules.customer import plain_decimal
 from tenten.rules.definitions import LOYALTY_CARD, CustomerDefinitions
-from tenten.schemas.messages import Address, Attribute, Contact, CustomerState, Reason
+from tenten.schemas.messages import Address, Attribute, AttributeDefinition, Contact, CustomerState, Reason
 from tenten.web.store_screen import reasons
 from tenten.web.store_screen.languages import Language, entered_number
 
@@ -121,8 +120,8 @@ def fields_of(
     texts = {name: text for name, text in changes.items() if not name.startswith(_ADDRESS) and name != "affiliations"}
     for name, text in texts.items():
         definition = definitions.attributes.get(name.removeprefix(_ATTRIBUTE))
-        if name.startswith(_ATTRIBUTE) and definition is not None and definition.kind in _NUMBERS:
-            texts[name] = _number(text, language)
+        if name.startswith(_ATTRIBUTE) and definition is not None:
+            texts[name] = attribute_input(definition, text, language)
     fields = fields_from_texts(texts)
     address = {name.removeprefix(_ADDRESS): text for name, text in changes.items() if name.startswith(_ADDRESS)}
     if address.keys() - {"country"}:
@@ -134,11 +133,11 @@ def fields_of(
     return fields
 
 
+def attribute_input(definition: AttributeDefinition, text: str, language: Language) -> str:
+    """The entered value of an attribute in the notation of the rules; what is not a number stays, to be rejected."""
+    number = entered_number(language, text) if definition.kind in _NUMBERS else None
+    return clean(text) if number is None else plain_decimal(number)
+
+
 def _names(text: str) -> set[str]:
     return {name for part in text.replace(",", ";").split(";") if (name := clean(part))}
-
-
-def _number(text: str, language: Language) -> str:
-    """The number in the notation of the rules; other texts as they are, so that the rules reject them."""
-    number: Decimal | None = entered_number(language, text)
-    return clean(text) if number is None else plain_decimal(number)

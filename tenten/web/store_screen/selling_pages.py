@@ -1,5 +1,6 @@
 """Orders and sales: those of a day, one of them, a new one."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ from tenten.producers.till.transaction_draft import today
 from tenten.producers.till.transaction_views import TransactionView, list_transactions, show_transaction
 from tenten.producers.till.transactions import record_order, record_sale, resend_transaction
 from tenten.runtime.errors import InputRejected, TransactionRejected
-from tenten.schemas.messages import Payment
+from tenten.schemas.messages import AttributeDefinition, Payment, TransactionKind
 from tenten.web.store_screen import reasons, selling_form
+from tenten.web.store_screen.customer_form import attribute_input, attribute_text
 from tenten.web.store_screen.languages import Language
 from tenten.web.store_screen.screen import Posted, Screen
 
@@ -68,7 +70,10 @@ def selling_routes(screen: Screen) -> APIRouter:
     def sale(request: Request, transaction_id: str) -> Response:
         """An order or a sale with its lines."""
         template = "sale_part.html" if "x-fragment" in request.headers else "sale.html"
-        return screen.show(request, template, sale=show_transaction(screen.channel(), transaction_id))
+        view = show_transaction(screen.channel(), transaction_id)
+        language = screen.language(request)
+        attributes = [(each.name, attribute_text(each, language)) for each in view.transaction.attributes]
+        return screen.show(request, template, sale=view, attributes=attributes)
 
     @router.post("/sales/{transaction_id}/resend")
     def resend(transaction_id: str, posted: AForm) -> Response:  # noqa: ARG001 - it checks the form
@@ -87,6 +92,7 @@ def _record(
         "lines": lines.items,
         "customer_id": None if customer is None else customer.customer_id,
         "operator": posted.operator,
+        "attributes": _attributes(screen, posted),
         "transaction_id": posted.text("transaction_id") or new_id(),
     }
     if posted.text("kind") == "order":
@@ -94,6 +100,22 @@ def _record(
     method = posted.text("method") if posted.text("method") in METHODS else METHODS[0]
     payment = Payment(method=method, amount=selling_form.total_of(lines.items, _currency(screen)))
     return record_sale(screen.channel(), payments=[payment], **about)
+
+
+def _definitions(screen: Screen, kind: str) -> Mapping[str, AttributeDefinition]:
+    """The attributes that the legal entity defines for orders, or for sales."""
+    of_kind = TransactionKind.ORDER if kind == "order" else TransactionKind.CASH_AND_CARRY
+    return screen.channel().transaction_definitions.of_kind(of_kind)
+
+
+def _attributes(screen: Screen, posted: Posted) -> dict[str, str]:
+    """The attributes that were filled in."""
+    language = screen.language(posted.request)
+    entered = {
+        name: attribute_input(definition, posted.text(f"attributes/{name}"), language)
+        for name, definition in _definitions(screen, posted.text("kind")).items()
+    }
+    return {name: text for name, text in entered.items() if text}
 
 
 def _form(
@@ -106,17 +128,19 @@ def _form(
     refusal: InputRejected | None = None,
 ) -> Response:
     language: Language = screen.language(request)
+    kind = "order" if form.get("kind") == "order" else "sale"
     return screen.show(
         request,
         "sale_new.html",
         status=200 if refusal is None else 422,
-        kind="order" if form.get("kind") == "order" else "sale",
+        kind=kind,
         values=form,
         rows=selling_form.rows_of(form),
         transaction_id=form.get("transaction_id") or new_id(),
         customer=customer,
         candidates=candidates or [],
         methods=METHODS,
+        attributes=[(f"attributes/{name}", each) for name, each in _definitions(screen, kind).items()],
         currency=_currency(screen),
         decimal=language.decimal,
         **screen.errors(request, refusal),
