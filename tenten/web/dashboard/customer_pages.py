@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -27,13 +26,12 @@ _PATH = "/customers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """Whether a channel has the customer's last version."""
+    """The channels that have the customer's last version, or may lack it, or do not receive it."""
 
-    channel_id: str
     state: str
     """For the stylesheet: good, warn or muted."""
     text: str
-    complete_at: datetime | None
+    channels: tuple[str, ...]
 
 
 def customer_routes(site: Site) -> APIRouter:
@@ -120,12 +118,12 @@ def _values(site: Site, customer_id: str, *, is_open: bool) -> dict[str, Any]:
 
 
 def arrivals(history: CustomerHistory, snapshot: Snapshot) -> Sequence[Arrival]:
-    """By channel, whether it has the last version: every channel that was complete after it was written has it."""
+    """Every channel: one that was complete after the last version was written has it."""
     customer = history.customer
     if customer is None or snapshot.database is None:
         return ()
     complete = {row.channel_id: row.complete_at for row in snapshot.stores}
-    found = []
+    found: dict[str, list[str]] = {"has": [], "behind": [], "unknown": [], "other": []}
     for channel in sorted(snapshot.database.channels.values(), key=lambda channel: channel.channel_id):
         rule = FilterRule(
             legal_entity=channel.legal_entity,
@@ -134,12 +132,20 @@ def arrivals(history: CustomerHistory, snapshot: Snapshot) -> Sequence[Arrival]:
         )
         at = complete.get(channel.channel_id)
         if not rule.accepts(customer.state.legal_entity, customer.state.address_books):
-            state, text = "muted", "does not receive it: another legal entity or address book"
+            found["other"].append(channel.channel_id)
         elif at is None:
-            state, text = "warn", "not known: the channel has not reported that it is complete"
-        elif at >= customer.updated_at:
-            state, text = "good", f"has version {customer.version}, or its deletion"
+            found["unknown"].append(channel.channel_id)
         else:
-            state, text = "warn", f"may lack version {customer.version}: it was last complete before that"
-        found.append(Arrival(channel_id=channel.channel_id, state=state, text=text, complete_at=at))
-    return found
+            found["has" if at >= customer.updated_at else "behind"].append(channel.channel_id)
+    what = "its deletion" if customer.erased else f"version {customer.version}"
+    texts = {
+        "behind": ("warn", f"may lack {what}, as last complete before it was written"),
+        "unknown": ("warn", "not known, as never reported to be complete"),
+        "has": ("good", f"has {what}"),
+        "other": ("muted", "does not receive it: another legal entity or address book"),
+    }
+    return [
+        Arrival(state=state, text=text, channels=tuple(found[name]))
+        for name, (state, text) in texts.items()
+        if found[name]
+    ]

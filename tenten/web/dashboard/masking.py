@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from tenten.schemas.messages import Address, Contact, CustomerState
@@ -41,6 +42,7 @@ def shown_fields(state: CustomerState, *, is_open: bool) -> list[ShownField]:
             continue
         if value not in (None, "", ()):
             text = ", ".join(value) if isinstance(value, tuple) else str(value)
+            text = text.lower() if isinstance(value, StrEnum) else text
             shown.append(_field(field.name.replace("_", " "), text, is_open=is_open or field.name in _PLAIN))
     shown += [_field(_kind(contact), contact.value, is_open=is_open) for contact in state.contacts]
     shown += [_field("address", _line(address), is_open=is_open) for address in state.addresses]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any, Final
@@ -14,6 +15,7 @@ from markupsafe import Markup, escape
 from sqlalchemy import Engine
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tenten.rules.transaction_rules import is_currency, minor_unit
 from tenten.runtime.settings import Settings
 from tenten.web.dashboard.access import Access, Visitor
 from tenten.web.dashboard.actions import ActionLog
@@ -103,6 +105,7 @@ def make_environment() -> Environment:
     filters: Mapping[str, Callable[..., Any]] = {
         "age": age,
         "moment": moment,
+        "money": money,
         "pair": lambda value: (value, str(value).replace("_", " ")),
         "number": lambda value: "" if value is None else f"{value:,}",
         "seconds": duration,
@@ -129,6 +132,19 @@ def duration(seconds: float | None) -> str:
         if seconds < size * most:
             return f"{int(seconds // size)} {unit}"
     return ""
+
+
+def money(amount: str, currency: str) -> str:
+    """An amount with the digits of its currency, and with more if it has more.
+
+    >>> money("4.5", "USD"), money("0.335", "USD"), money("4", "JPY")
+    ('4.50 USD', '0.335 USD', '4 JPY')
+    """
+    if not is_currency(currency):
+        return f"{amount} {currency}"
+    exact = Decimal(amount)
+    rounded = exact.quantize(minor_unit(currency))
+    return f"{rounded if rounded == exact else amount} {currency}"
 
 
 def age(time: datetime | None, now: datetime, absent: str = "") -> str | Markup:

@@ -82,7 +82,7 @@ def store_rows(
     """A row for each channel that headquarters has, or hears from. `heard` is None while it is not known."""
     names = {*known, *(heard or ())}
     rows = [_row(alarms, name, known.get(name), heard, now) for name in names]
-    return tuple(sorted(rows, key=lambda row: (row.state, -len(row.problems), row.heard_at or now, row.channel_id)))
+    return tuple(sorted(rows, key=lambda row: (row.state, -len(row.problems), row.channel_id)))
 
 
 def _row(
