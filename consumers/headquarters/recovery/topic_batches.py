@@ -14,6 +14,14 @@ from tenten.schemas.topics import Topic
 
 BATCH_RECORDS: Final = 2_000
 
+_QUEUE: Final = {
+    "queued.max.messages.kbytes": 8_192,
+    "queued.min.messages": 2 * BATCH_RECORDS,
+    "fetch.max.bytes": 4 * 1024 * 1024,
+    "fetch.message.max.bytes": 512 * 1024,
+}
+"""The database is slower than the broker: what is fetched ahead only waits, and takes memory."""
+
 Progress = Callable[[str, int, int], None]
 """Called with the source that is read, the number of offsets read, and the total."""
 
@@ -42,7 +50,12 @@ def records_between(
     """
     source, first = name.removeprefix(settings.prefix), sum(starts.values())
     total = sum(ends.values()) - first
-    options = {"group.id": settings.reader_group(), "auto.offset.reset": "error", "enable.partition.eof": True}
+    options = {
+        "group.id": settings.reader_group(),
+        "auto.offset.reset": "error",
+        "enable.partition.eof": True,
+        **_QUEUE,
+    }
     consumer = Consumer(consumer_configuration(settings, **options))
     batch: list[Message] = []
     position = dict(starts)
