@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tenten.rules.customer import attribute_value, plain_decimal
-from tenten.rules.transaction_rules import content_of, money
+from tenten.rules.transaction_content import content_of
+from tenten.rules.transaction_rules import money
 from tenten.schemas.messages import reasons_as_json
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from tenten.producers.till.operators import operator_of
 from tenten.producers.till.transaction_append import append, lock_days, reset_to_pending
 from tenten.producers.till.transaction_draft import today
 from tenten.producers.till.transaction_views import LIMIT_MAX, payments_of
-from tenten.rules.transaction_rules import LISTED_MAX, control_totals, totals_as_json
+from tenten.rules.transaction_content import totals_as_json
+from tenten.rules.transaction_rules import LISTED_MAX, control_totals
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import (
     ControlTotal,

@@ -16,7 +16,7 @@ from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.rules.customer import plain_decimal
 from tenten.rules.reference import ending_of, entered_reference, reference
-from tenten.rules.transaction_rules import attributes_of, content_of
+from tenten.rules.transaction_content import attributes_of, content_of
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import (
     CodedAmount,

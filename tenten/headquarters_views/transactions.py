@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, func, select
 
 from tenten.rules.customer import attribute_value, plain_decimal
 from tenten.rules.limits import is_guid
-from tenten.rules.transaction_rules import attributes_of
+from tenten.rules.transaction_content import attributes_of
 from tenten.runtime.errors import NoSuchTransaction
 from tenten.schemas.messages import TransactionStatus
 from tenten.schemas.tables.headquarters import retail_transactions, sales_orders, statement_lines, statements

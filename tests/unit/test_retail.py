@@ -21,14 +21,8 @@ from tenten.consumers.headquarters.transactions import classify as classificatio
 from tenten.consumers.headquarters.transactions.classify import SMALL_BATCH, classify
 from tenten.rules.definitions import TransactionDefinitions
 from tenten.rules.operator_rule import storable_operator
-from tenten.rules.transaction_rules import (
-    content_of,
-    control_totals,
-    line_amount,
-    minor_unit,
-    total_of,
-    transaction_violations,
-)
+from tenten.rules.transaction_content import content_of
+from tenten.rules.transaction_rules import control_totals, line_amount, minor_unit, total_of, transaction_violations
 from tenten.rules.transaction_rules_columns import passes_fast_path
 from tenten.schemas.messages import (
     Attribute,

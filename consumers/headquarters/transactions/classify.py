@@ -216,7 +216,7 @@ def _guid(value: pl.Expr) -> pl.Expr:
 
 
 def _content() -> pl.Expr:
-    """`tenten.rules.transaction_rules.content_of` as a column."""
+    """`tenten.rules.transaction_content.content_of` as a column."""
     return pl.struct(
         _with_texts("lines", "quantity", "price", "amount"),
         _with_texts("charges", "amount"),

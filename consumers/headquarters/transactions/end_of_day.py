@@ -15,7 +15,7 @@ from tenten.consumers.headquarters.record_positions import is_read_again
 from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ClassifiedEndOfDay
 from tenten.consumers.headquarters.transactions.reply_outbox import QueuedReply, id_conflict_reply
 from tenten.rules.operator_rule import storable_operator
-from tenten.rules.transaction_rules import totals_as_json
+from tenten.rules.transaction_content import totals_as_json
 from tenten.schemas.messages import TransactionStatus, reasons_as_json, reasons_from_json
 from tenten.schemas.tables.headquarters import statements
 

@@ -1,25 +1,17 @@
 """The settings as values; one class for each table of tenten.toml."""
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    IPvAnyNetwork,
-    PrivateAttr,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from tenten.rules.definitions import CustomerDefinitions, TransactionDefinitions, value_problem
 from tenten.rules.number_sequence import number_format
 from tenten.runtime.errors import SettingsError
+from tenten.runtime.settings.http import HttpSettings
 from tenten.runtime.settings.kafka_properties import kafka_properties
+from tenten.runtime.settings.table import SettingsTable
 from tenten.runtime.settings.values import (
     AttributeName,
     Country,
@@ -34,7 +26,6 @@ from tenten.runtime.settings.values import (
     Prefix,
     TimeZone,
     WebAddress,
-    lowercase,
     settings_directory,
     uppercase,
 )
@@ -49,12 +40,6 @@ from tenten.schemas.messages import (
 from tenten.schemas.topics import Topic
 
 FILE_NAME: Final = "tenten.toml"
-
-
-class SettingsTable(BaseModel):
-    """A table of the file: rejects unknown settings; immutable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class AccountNumbers(SettingsTable):
@@ -132,7 +117,7 @@ class LegalEntity(SettingsTable):
     sales_orders: SalesOrderNumbers = SalesOrderNumbers()
     customer_groups: tuple[str, ...] = ()
     """Empty: any group."""
-    attributes: dict[AttributeName, AttributeSettings] = {}
+    attributes: dict[AttributeName, AttributeSettings] = Field(default={})
     """By name; customers, orders or sales for which none is defined may have any."""
 
     def definitions(self) -> CustomerDefinitions:
@@ -239,36 +224,6 @@ class Alarms(SettingsTable):
     """The oldest event that headquarters holds."""
 
 
-class HttpSettings(SettingsTable):
-    """How processes with `--http` serve."""
-
-    certificate: Path | None = None
-    """The certificate of TLS, in PEM, with those that lead to its authority."""
-    key: Path | None = None
-    """Its private key, in PEM."""
-    hosts: tuple[Annotated[str, BeforeValidator(lowercase)], ...] = ()
-    """Further names by which browsers and tills reach the server."""
-    origins: tuple[str, ...] = ()
-    """Origins of other web pages that may use the API for tills, such as https://till.example.com; empty: none."""
-    requests_per_second_max: int = Field(default=500, ge=1, le=100_000)
-    """More are answered 429; in a burst as many as in two seconds are served."""
-    proxy_user_header: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
-    """The header in which a proxy names the user of the dashboard whom it has authenticated; None: no such proxy."""
-    proxy_addresses: tuple[IPvAnyNetwork, ...] = (IPv4Network("127.0.0.1/32"), IPv6Network("::1/128"))
-    """The addresses from which that header is believed."""
-    proxy_operators: tuple[str, ...] = ()
-    """Its users who may act; every other one is a viewer."""
-
-    @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together")
-        for name in ("certificate", "key"):
-            if (file := getattr(self, name)) is not None:
-                object.__setattr__(self, name, (settings_directory(info) / file).resolve())
-        return self
-
-
 class Settings(SettingsTable):
     """The effective settings."""
 
@@ -289,8 +244,8 @@ class Settings(SettingsTable):
     headquarters: HeadquartersSettings = HeadquartersSettings()
     alarms: Alarms = Alarms()
     http: HttpSettings = HttpSettings()
-    legal_entities: dict[Id, LegalEntity] = {}
-    channels: dict[Id, Channel] = {}
+    legal_entities: dict[Id, LegalEntity] = Field(default={})
+    channels: dict[Id, Channel] = Field(default={})
     _reader: str | None = PrivateAttr(default=None)
     """The channel whose process has these settings."""
     _directory: Path = PrivateAttr(default=Path())

@@ -7,7 +7,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.load import problems, read_document
-from tenten.runtime.settings.model import ChannelProfile, LegalEntity, SettingsTable, check_channels
+from tenten.runtime.settings.model import ChannelProfile, LegalEntity, check_channels
+from tenten.runtime.settings.table import SettingsTable
 from tenten.runtime.settings.values import Id
 
 _OF_A_MACHINE: Final = (

@@ -15,7 +15,7 @@ from typing import Final
 from fastapi import Request
 
 from tenten.rules.operator_rule import operator_violations
-from tenten.runtime.settings.model import HttpSettings
+from tenten.runtime.settings.http import HttpSettings
 from tenten.web.pages.login import ForeignForm, SignInFirst
 from tenten.web.pages.sessions import Session, Sessions
 from tenten.web.serving.tokens import is_token
