@@ -16,6 +16,7 @@ from benchmarks.debezium import against_debezium
 from benchmarks.decoding import decoding
 from benchmarks.distribution import into_postgresql, into_sqlite
 from benchmarks.headquarters import headquarters, warm_up_broker
+from benchmarks.http_creates import http_creates
 from benchmarks.idle_channel import idle_channel
 from benchmarks.joining import joining
 from benchmarks.latency import latency
@@ -49,6 +50,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P4", "P10"}), resyncing),
     (frozenset({"A1", "A2", "A3"}), ways_out),
     (frozenset({"J1", "J2"}), joining),
+    (frozenset({"W1"}), http_creates),
 )
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3", "R1"})
 """The bars before which the broker is warmed up with large batches."""

@@ -1,10 +1,13 @@
 """The API for tills with headquarters: numbers arrive, and events are streamed and survive restarts."""
 
+import json
+import re
+import subprocess
 import time
 from contextlib import ExitStack
 from uuid import uuid4
 
-from tests.acceptance.cli import Tenten, end
+from tests.acceptance.cli import ROOT, SECONDS_MAX, Tenten, end
 from tests.acceptance.served import serving
 from tests.acceptance.test_till_api import ADA, LINE
 from tests.acceptance.till import serving_till
@@ -38,6 +41,53 @@ def test_numbers_and_orders_reach_the_till_and_no_event_is_lost(company: Tenten,
                 shown = till.get(f"/v1/customers/{missed[channel]}")
                 assert shown["account_number"] == numbered.data["account_number"]
                 assert till.stream(str(int(numbered.id) * 2)).next().type == "reset"
+
+
+def test_examples_of_a_till_create_sell_and_close(ready_company: Tenten) -> None:
+    """The till in shell, in JavaScript and in Java, each as its first comment says: a number, a sales order, a day."""
+    # given
+    examples = ROOT / "examples" / "till"
+    with (
+        ready_company.running("headquarters", "run"),
+        ready_company.running("transactions", "run"),
+        serving_till(ready_company) as till,
+    ):
+        for program, file in (("sh", "till.sh"), ("node", "till.mjs"), ("java", "Till.java")):
+            # when
+            token = ready_company.directory / "api.token"
+            command = [program, str(examples / file), str(till.client.base_url), str(token)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+            # then
+            assert re.fullmatch(r"numbered C-\d{8}\nordered SO-\d{8}\nclosed \d{4}-\d\d-\d\d\n", done.stdout), done
+        assert len(till.get("/v1/customers", q="ada lovelace")["customers"]) == 3
+
+
+def test_commands_of_the_page_about_tills(ready_company: Tenten) -> None:
+    """Every command of the page works as it stands: a customer, a sale, a closed day, the events, a refusal."""
+    # given
+    text = (ROOT / "docs" / "how-to" / "till-api.md").read_text(encoding="utf-8")
+    start, *commands = [line.strip() for line in text.splitlines() if line.startswith(("    curl", "    tenten"))]
+    assert start == "tenten channel run houston --http 127.0.0.1:8710"
+    with ready_company.running("headquarters", "run"), serving_till(ready_company) as till:
+        address = str(till.client.base_url).removeprefix("http://").rstrip("/")
+        # when
+        answers = [typed_in(ready_company, command.replace("127.0.0.1:8710", address)) for command in commands]
+    # then
+    created, found, edited, sold, closed = map(json.loads, answers[:5])
+    assert created["customer_id"] == edited["customer_id"] == found["customers"][0]["customer_id"]
+    assert (edited["phone"], sold["total"], closed["ends_of_day"][0]["transactions"]) == ("+17135550123", "9.00", 1)
+    assert "event: numbered" in answers[5]
+    assert [error["field"] for error in json.loads(answers[6])["errors"]] == ["email"]
+
+
+def typed_in(tenten: Tenten, command: str) -> str:
+    """The output of a command that is typed in the directory of tenten.toml."""
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tenten.directory, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+    )
+    # 28: the stream of events is left after a while.
+    assert done.returncode in (0, 28), done
+    return done.stdout
 
 
 def use_and_stop(company: Tenten, channel: str) -> str:

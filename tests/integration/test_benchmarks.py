@@ -203,6 +203,19 @@ def test_pictures_show_what_was_measured() -> None:
     assert "not measured yet" not in costs + milliseconds
 
 
+def test_creates_through_http_are_measured_against_the_python_api(measured: Measured) -> None:
+    """W1 has the time of a create, and its CPU beyond that of the Python API."""
+    # when
+    rows = measured("W1")
+
+    # then
+    assert [(row["unit"], row["limit"] is None, row["at_most"]) for row in rows] == [
+        ("ms", True, 5.556),
+        ("ms", False, 3.5),
+    ]
+    assert all(row["runs"]["subject"] for row in rows)
+
+
 def test_benchmark_customers_are_valid_and_each_is_another() -> None:
     """The synthetic events and snapshots pass the product's own decoding and rules, and no two share an id."""
     # given

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from tenten.web.events.streams import EventStreams, last_event_id
 from tenten.web.serving.problems import Problem
@@ -32,21 +33,30 @@ def till_api(till: Till, streams: EventStreams, token: str) -> APIRouter:
     async def openapi() -> JSONResponse:
         return JSONResponse(document)
 
-    @router.api_route("/v1/{rest:path}", methods=list(_METHODS), include_in_schema=False)
-    async def unknown(request: Request) -> None:
-        allowed = [
-            method
-            for method in _METHODS
-            if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in api.routes)
-        ]
-        if allowed:
-            raise Problem(405, "This address has other methods.", headers={"Allow": ", ".join(allowed)})
-        raise Problem(404, "There is nothing at this address.")
-
+    router.routes.append(Route("/v1/{rest:path}", _Unknown(api)))
     return router
 
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class _Unknown:
+    """Answers every other request below /v1, of any method: 405 where the address has other methods, 404 elsewhere."""
+
+    def __init__(self, api: APIRouter) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises: `Problem`."""
+        known = {**scope, "path_params": {}}
+        allowed = [
+            method
+            for method in _METHODS
+            if any(route.matches({**known, "method": method})[0] is Match.FULL for route in self._api.routes)
+        ]
+        if allowed:
+            raise Problem(405, "This address has other methods.", headers={"Allow": ", ".join(allowed)})
+        raise Problem(404, "There is nothing at this address.")
 
 
 def _event_routes(streams: EventStreams) -> APIRouter:
