@@ -45,6 +45,7 @@ class QueuedRow(NamedTuple):
     """The customer's id, or the transaction's."""
     type: str
     payload: bytes
+    traceparent: str | None
 
 
 class QueuedRows(NamedTuple):
@@ -75,9 +76,9 @@ _NO_END: Final = 2**63 - 1
 # one: a row between them may have been committed only now. The window sums up the payloads, to stop at the limit. The
 # limit of one row makes PostgreSQL look up each row by its key, whatever it believes about the sizes of the tables.
 _READ_POSTGRESQL: Final = """
-    SELECT sequence, id, aggregatetype, aggregateid, type, payload
+    SELECT sequence, id, aggregatetype, aggregateid, type, payload, traceparent
     FROM (
-        SELECT entry.sequence, id::text, aggregatetype, aggregateid::text, type, payload,
+        SELECT entry.sequence, id::text, aggregatetype, aggregateid::text, type, payload, traceparent,
                sum(length(payload)) OVER (ORDER BY entry.sequence ROWS UNBOUNDED PRECEDING) - length(payload) AS before
         FROM (
             SELECT sequence FROM outbox_queue
@@ -95,7 +96,7 @@ _READ_SQLITE: Final = """
     SELECT sequence FROM outbox_queue WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
     """
 _ROWS_SQLITE: Final = """
-    SELECT entry.sequence, id, aggregatetype, aggregateid, type, payload
+    SELECT entry.sequence, id, aggregatetype, aggregateid, type, payload, traceparent
     FROM outbox_queue AS entry
     LEFT JOIN outbox
         ON outbox.sequence = entry.sequence AND settled_at IS NULL AND coalesce(outcome, 'held') = 'held'

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, text, update
 
+from tenten.runtime.tracing import current_traceparent
 from tenten.schemas.messages import Reason, reasons_as_json
 from tenten.schemas.tables.channel import outbox, outbox_queue
 from tenten.schemas.tables.types import as_sqlite_time
@@ -62,8 +63,8 @@ class NewRow(NamedTuple):
 # where the transaction is the only writer, the rows after the last one are the new ones.
 _APPEND_POSTGRESQL: Final = """
     WITH appended AS (
-        INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at)
-        SELECT given.*, %s FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %b::bytea[]) AS given
+        INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at, traceparent)
+        SELECT given.*, %s, %s FROM unnest(%s::uuid[], %s::text[], %s::uuid[], %s::text[], %b::bytea[]) AS given
         RETURNING sequence
     ), queued AS (
         INSERT INTO outbox_queue (sequence) SELECT sequence FROM appended
@@ -72,7 +73,8 @@ _APPEND_POSTGRESQL: Final = """
     """
 _LAST_SQLITE: Final = "SELECT coalesce(max(sequence), 0) FROM outbox"
 _APPEND_SQLITE: Final = (
-    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at, traceparent) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _QUEUE_SQLITE: Final = "INSERT INTO outbox_queue (sequence) SELECT sequence FROM outbox WHERE sequence > ?"
 
@@ -81,14 +83,15 @@ def append(connection: Connection, rows: Sequence[NewRow], created_at: datetime)
     """Append these rows in this order, and queue them; the relay is notified when the transaction commits."""
     if not rows:
         return
+    traceparent = current_traceparent()
     if connection.dialect.name == "postgresql":
         ids, aggregate_types, aggregate_ids, types, payloads = map(list, zip(*rows, strict=True))
         keys = (pg_array_literal(ids), aggregate_types, pg_array_literal(aggregate_ids))
-        connection.exec_driver_sql(_APPEND_POSTGRESQL, (created_at, *keys, types, payloads))
+        connection.exec_driver_sql(_APPEND_POSTGRESQL, (created_at, traceparent, *keys, types, payloads))
         return
     at = as_sqlite_time(created_at)
     last = connection.exec_driver_sql(_LAST_SQLITE).scalar_one()
-    connection.exec_driver_sql(_APPEND_SQLITE, [(*row, at) for row in rows])
+    connection.exec_driver_sql(_APPEND_SQLITE, [(*row, at, traceparent) for row in rows])
     connection.exec_driver_sql(_QUEUE_SQLITE, (last,))
 
 

@@ -24,6 +24,7 @@ from tenten.runtime.counting import count
 from tenten.runtime.error_codes import is_transient
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.settings import Settings
+from tenten.runtime.tracing import HEADER, BegunSpan, begin_span
 from tenten.schemas.topics import ASYNC_CUSTOMERS, CHANNEL_STATUS, EVENT_BYTES_MAX, RETAIL_TRANSACTIONS, Topic
 
 log = get_logger(__name__)
@@ -93,6 +94,8 @@ class RelayProducer:
         """The bytes before the Avro bytes of a heartbeat; known after `connect`."""
         self._routes: Mapping[str, TopicRoute] = {}
         self._sent: list[tuple[int, str]] = []
+        self._spans: list[BegunSpan] = []
+        """Those of the traced rows among them."""
         self.sent_bytes = 0
         """The payload bytes of these rows."""
         self.signer: RecordSigner | None = None
@@ -160,7 +163,7 @@ class RelayProducer:
         produce, routes = self._producer.produce, self._routes
         too_large = []
         for row in rows:
-            sequence, event_id, aggregate_type, aggregate_id, kind, payload = row
+            sequence, event_id, aggregate_type, aggregate_id, kind, payload, traceparent = row
             topic, framing, fixed_key, logical_topic = routes[aggregate_type]
             key = fixed_key or aggregate_id
             value = payload if framing is None else framing(payload)
@@ -168,6 +171,8 @@ class RelayProducer:
                 too_large.append(row)
                 continue
             headers: Headers = [("id", event_id), ("type", kind)]
+            if traceparent is not None:
+                headers.append((HEADER, self._begin_span(traceparent, topic, event_id)))
             if self.signer is not None:
                 headers += _signatures(self.signer, aggregate_type, logical_topic, key, value)
             try:
@@ -193,6 +198,7 @@ class RelayProducer:
         `stop` is set, waits for a few more seconds and then returns an empty list.
         """
         sent, self._sent, self.sent_bytes = self._sent, [], 0
+        spans, self._spans = self._spans, []
         started = time.monotonic()
         unavailable = False
         stop_at = None
@@ -211,7 +217,15 @@ class RelayProducer:
         failpoint("relay.after_ack")
         acknowledged = [sequence for sequence, key in sent if key not in self._failed]
         count("tenten_outbox_sent_total", len(acknowledged))
+        for span in spans:
+            span.end()
         return acknowledged
+
+    def _begin_span(self, traceparent: str, topic: str, event_id: str) -> str:
+        """Begin the span of a traced row; the trace for its record."""
+        span = begin_span("relay", traceparent, {"channel": self.channel, "topic": topic, "event_id": event_id})
+        self._spans.append(span)
+        return span.traceparent
 
     def check(self) -> None:
         """Raises: `DeliveryFailed` when the broker has rejected records."""

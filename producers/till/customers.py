@@ -45,6 +45,7 @@ from tenten.rules.customer_rules import reasons
 from tenten.rules.definitions import definition_violations, differing, with_initial_values
 from tenten.rules.operator_rule import operator_violations
 from tenten.runtime.errors import CustomerChanged, CustomerRejected, KeyReused
+from tenten.runtime.tracing import span
 from tenten.schemas.messages import CustomerEvent, CustomerState, CustomerType, Reason
 from tenten.sql.customer_rows import StoredCustomer
 
@@ -84,7 +85,7 @@ def create_customer(
         now=now,
     )
     try:
-        with recording(channel):
+        with span("create", channel=channel.name), recording(channel):
             write_new_customer(channel, change, now, digest)
     except AlreadyRecorded:
         check_repeat(channel, customer, digest)

@@ -12,6 +12,7 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.error_codes import error_code, is_full
 from tenten.runtime.errors import DatabaseFull, DatabaseRefused
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.tracing import span
 from tenten.sql.postgresql_driver import driver_error
 
 
@@ -25,7 +26,7 @@ def writing(channel: OpenChannel) -> Iterator[Connection]:
 
     Raises: `AlreadyRecorded`; `DatabaseRefused`, and its subclass `DatabaseFull`, when nothing could be written.
     """
-    with recording(channel):
+    with span("write", channel=channel.name), recording(channel):
         with channel.engine.begin() as connection:
             yield connection
             failpoint("customers.before_commit")

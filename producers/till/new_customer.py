@@ -22,6 +22,7 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.request_keys import INSERT_POSTGRESQL, INSERT_SQLITE
 from tenten.runtime.errors import CustomerRejected
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.tracing import current_traceparent
 from tenten.schemas.tables.channel import customer_addresses, customer_contacts, customers
 from tenten.schemas.tables.types import UtcTime, as_sqlite_time
 from tenten.sql.customer_rows import Row, address_rows, contact_rows, customer_row, rows_as_document
@@ -32,7 +33,10 @@ _TABLES: Final = (customers, customer_addresses, customer_contacts)
 
 # Append the event, and queue it: the first statement's row is the second's.
 _EVENT_SQLITE: Final = (
-    "INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+    """
+    INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at, traceparent)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
+    """,
     "INSERT INTO outbox_queue (sequence) VALUES (last_insert_rowid())",
 )
 
@@ -55,17 +59,18 @@ def write_new_customer(channel: OpenChannel, change: Change, now: datetime, dige
     if violations := size_violations(payload):
         raise CustomerRejected(violations)
     appended = (event.event_id, CUSTOMER, event.customer_id, CREATED_TYPE, payload)
+    traceparent = current_traceparent()
     failpoint("customers.before_commit")
     if channel.engine.dialect.name == "postgresql":
         documents = [rows_as_document(part) for part in rows]
         key = () if digest is None else (event.customer_id, digest, now)
         postgresql_statement(
-            channel.engine, _postgresql(with_key=digest is not None), (*documents, *appended, now, *key)
+            channel.engine, _postgresql(with_key=digest is not None), (*documents, *appended, now, traceparent, *key)
         )
     else:
         with sqlite_transaction(channel.engine) as driver, closing(driver.cursor()) as cursor:
             _insert(cursor, rows)
-            cursor.execute(_EVENT_SQLITE[0], (*appended, as_sqlite_time(now)))
+            cursor.execute(_EVENT_SQLITE[0], (*appended, as_sqlite_time(now), traceparent))
             cursor.execute(_EVENT_SQLITE[1])
             if digest is not None:
                 cursor.execute(INSERT_SQLITE, (event.customer_id, digest, as_sqlite_time(now)))
@@ -109,8 +114,8 @@ def _postgresql(*, with_key: bool) -> str:
     return f"""
         WITH {inserts},
         appended AS (
-            INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at)
-            VALUES (%s, %s, %s, %s, %b, %s) RETURNING sequence
+            INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, created_at, traceparent)
+            VALUES (%s, %s, %s, %s, %b, %s, %s) RETURNING sequence
         ), queued AS (
             INSERT INTO outbox_queue (sequence) SELECT sequence FROM appended
         ){f", keyed AS ({INSERT_POSTGRESQL})" if with_key else ""}

@@ -71,6 +71,7 @@ outbox: Final = Table(
         server_default="0",
         comment="of the newest reply to a customer event; 0 before the first",
     ),
+    Column("traceparent", Text, comment="W3C trace of whoever wrote it; null without one"),
     Index(None, "aggregateid"),
     sqlite_autoincrement=True,
 )

@@ -313,6 +313,16 @@ statement_lines: Final = Table(
 )
 """The posted transactions, each in one statement."""
 
+transaction_traces: Final = Table(
+    "transaction_traces",
+    metadata,
+    Column("transaction_id", Guid, primary_key=True),
+    Column("traceparent", Text, nullable=False, comment="W3C trace of the record with which it came"),
+    Column("noted_at", UtcTime, nullable=False),
+    Index(None, "noted_at"),
+)
+"""The traces of transactions of the last day, for their replies. Transactions without a trace have no row."""
+
 replies_due: Final = Table(
     "replies_due",
     metadata,

@@ -3,8 +3,10 @@
 Slow imports (columns, Kafka, SQL) are left to the commands that need them, because a clerk waits for each.
 """
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -121,7 +123,8 @@ def tenten(
 def main() -> NoReturn:
     """Run the command line and exit."""
     try:
-        code = app(args=in_front(sys.argv[1:]), prog_name="tenten", standalone_mode=False)
+        with _traced():
+            code = app(args=in_front(sys.argv[1:]), prog_name="tenten", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Abort:
         sys.exit(FAILED)
@@ -141,6 +144,23 @@ def main() -> NoReturn:
             raise
         report(f"tenten: {sentence}")
         sys.exit(_exit_code(error))
+
+
+@contextmanager
+def _traced() -> Generator[None]:
+    """What the command writes belongs to the trace of its caller, if the environment names one."""
+    traceparent = os.environ.get("TRACEPARENT")
+    if traceparent is None:
+        yield
+        return
+    from tenten.runtime.tracing import export_spans, send_spans, traced_by
+
+    export_spans("tenten")
+    try:
+        with traced_by(traceparent):
+            yield
+    finally:
+        send_spans()
 
 
 def _exit_code(error: Exception) -> int:

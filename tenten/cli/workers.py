@@ -78,6 +78,7 @@ def add_headquarters_worker(app: typer.Typer, worker: Worker, more: str = "") ->
     ) -> None:
         stop = stop_on_signals(ends_with)
         settings = begin(context, worker.failpoints, log_format)
+        export_spans(f"tenten-{worker.name}")
         run_worker = worker.load()
         with http_served(settings, HttpOptions(address=http, without_tls=without_tls), partial(_worker_app, worker)):
             collect_rarely()
@@ -120,6 +121,7 @@ def run_channel(
     failpoints = [*(point for worker in workers for point in worker.failpoints), *STORE_FAILPOINTS]
     settings = begin(context, failpoints, log_format)
     settings.channel(name)
+    export_spans(f"tenten-{name}")
     start = Start(settings=settings, stop=stop, channel=name)
     parts = {part: partial(run, start) for part, run in channel_threads(workers).items()}
     with http_served(settings, http, partial(_channel_app, name)):
@@ -141,6 +143,13 @@ def _channel_app(channel: str, served: "Served") -> "ASGIApp":
     from tenten.web.apps import channel_app
 
     return channel_app(served, channel, open_database(served.settings.channel(channel).database))
+
+
+def export_spans(service: str) -> None:
+    """Export the spans of this process, if the environment asks for it."""
+    from tenten.runtime import tracing
+
+    tracing.export_spans(service)
 
 
 def begin(context: typer.Context, failpoints: Sequence[str], log_format: "LogFormat | None") -> "Settings":

@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.record_spans import RecordSpans
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
 
@@ -67,7 +68,7 @@ class AssignedReader:
     reads are empty until it is back.
 
     `queue_kbytes`: how much is fetched ahead; `fetch_wait_ms`: how long the broker may hold a fetch that finds less
-    than `fetch_bytes_min`. Default as for every consumer.
+    than `fetch_bytes_min`. Default as for every consumer. `spans` begin with the records that are read.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class AssignedReader:
         next_offsets: Mapping[int, int],
         queue_kbytes: int | None = None,
         *,
+        spans: RecordSpans | None = None,
         fetch_wait_ms: int | None = None,
         fetch_bytes_min: int | None = None,
     ) -> None:
         self._settings = settings
+        self._spans = spans
         self._topic = topic
         self._group = group
         self._next_offsets = dict(next_offsets)
@@ -201,6 +204,8 @@ class AssignedReader:
         good = [message for message in messages if message.error() is None]
         if self._paused:
             good = [message for message in good if message.partition() not in self._paused]
+        if self._spans is not None:
+            self._spans.begin(good)
         records = Records(
             keys=[message.key() for message in good],
             values=[message.value() for message in good],

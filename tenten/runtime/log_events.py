@@ -74,6 +74,12 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         fields=("path", "error", "code", "at"),
         meaning="A request ended with a bug of this program, and was answered 500.",
     ),
+    "tracing_not_installed": LogEvent(
+        level="warning",
+        fields=("module",),
+        meaning="A variable of OpenTelemetry asks for spans, but the extra `otel` is not installed: traces are carried "
+        "on, and none is exported.",
+    ),
     "metrics_not_read": LogEvent(
         level="warning",
         fields=("about", "error", "code"),

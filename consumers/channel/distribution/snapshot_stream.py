@@ -22,6 +22,7 @@ from tenten.consumers.channel.distribution.read_position import ReadPosition
 from tenten.consumers.channel.positions import Moves, TopicRead
 from tenten.consumers.channel.snapshots import Changes
 from tenten.kafka.assigned_reader import AssignedReader
+from tenten.kafka.record_spans import RecordSpans
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
@@ -50,6 +51,7 @@ class SnapshotStream:
         self._position = position
         self._arrived = arrived
         self._dialect = channel_database(engine).dialect
+        self._spans = RecordSpans("apply", {"channel": view.channel_id, "topic": position.topic.name})
         self._current: PrefetchedBatch | None = None
         self._first = self._slice_end = 0
         self._applied = Applied()
@@ -68,6 +70,7 @@ class SnapshotStream:
                 self._position.next_offsets,
                 fetch_wait_ms=FETCH_WAIT_MS,
                 fetch_bytes_min=FETCH_BYTES_MIN,
+                spans=self._spans,
             )
             self._reader = stack.enter_context(reader)
             # Writer schemas of its own: they are looked up in the thread that reads.
@@ -137,6 +140,7 @@ class SnapshotStream:
     def committed(self, moves: Moves, at: datetime, seconds: float) -> None:
         """Record that the changes that were taken are applied, and these moves committed."""
         self._position.moved(moves.offsets, moves.at_end, at)
+        self._spans.end({partition: next_offset for partition, (_, next_offset) in moves.offsets.items()})
         with self._arrived:
             for partition, (_, next_offset) in moves.offsets.items():
                 if self._ends.get(partition, next_offset + 1) <= next_offset:

@@ -29,6 +29,7 @@ from tenten.consumers.channel.settlement.transactions import send_open_transacti
 from tenten.kafka.assigned_reader import POLL_SECONDS, AssignedReader, OffsetUnavailable
 from tenten.kafka.offsets import earliest_offsets
 from tenten.kafka.partitioner import partition_of
+from tenten.kafka.record_spans import RecordSpans
 from tenten.kafka.topics_admin import topic_ids
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.failpoints import failpoint
@@ -70,6 +71,9 @@ class ReplyStream:
         self._channel_id = view.channel_id
         self._decoder = ReplyDecoder(view, topic)
         self._arrived = arrived
+        self._spans = RecordSpans(
+            "settle", {"channel": view.channel_id, "topic": settings.topic(topic)}, view.channel_id
+        )
         self._position = _load_position(settings, engine, view.channel_id, settings.topic(topic))
         self.was_restarted = False
         """Whether the stored position is another one now: the stream must be opened again."""
@@ -85,7 +89,12 @@ class ReplyStream:
         with ExitStack() as stack:
             self._reader = stack.enter_context(
                 AssignedReader(
-                    self._settings, topic.name, group, self._position.assigned(), fetch_wait_ms=FETCH_WAIT_MS
+                    self._settings,
+                    topic.name,
+                    group,
+                    self._position.assigned(),
+                    fetch_wait_ms=FETCH_WAIT_MS,
+                    spans=self._spans,
                 )
             )
             self._background = stack.enter_context(BackgroundReader(topic.name, self._arrived, self._read))
@@ -145,6 +154,7 @@ class ReplyStream:
         position = self._position
         for move in moves.offsets.values():
             position.next_offset = move[1]
+        self._spans.end({position.partition: position.next_offset})
         with self._arrived:
             if moves.at_end and position.end == position.next_offset:
                 position.end = None

@@ -49,6 +49,7 @@ from tenten.consumers.headquarters.customers.unreadable_replies import unreadabl
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownChannels, begin_with_settings
 from tenten.consumers.headquarters.positions import CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
+from tenten.consumers.headquarters.traces import BatchTraces
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
 from tenten.consumers.headquarters.unreadable import count_dead_letters, send_dead_letters
 from tenten.consumers.headquarters.watch import watch_repeatedly
@@ -142,6 +143,7 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         prefetcher = stack.enter_context(Prefetcher[Batch, ReadBatch](work.read))
         for batch in session.batches():
             with session.attempt(batch):
+                traces = BatchTraces("judge", batch.topic, batch.messages)
                 read, now = prefetcher.get(batch, batch.following), datetime.now(UTC)
                 stored = None
                 while stored is None:
@@ -160,15 +162,19 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                     header=headers["Reply"],
                     now=now,
                 )
+                traces.add_held(engine, stored.answered)
                 failpoint("headquarters.after_sql_commit")
                 with session.transaction(batch) as out:
                     for snapshot in stored.outputs.snapshots:
-                        out.send(settings.topic(CUSTOMERS), snapshot.key, snapshot.value, snapshot.headers)
+                        out.send(
+                            settings.topic(CUSTOMERS), snapshot.key, snapshot.value, traces.carried(snapshot.headers)
+                        )
                     for reply in (*stored.outputs.replies, *unreadable):
-                        out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, reply.headers)
+                        out.send(settings.topic(CHANNEL_REPLIES), reply.key, reply.value, traces.carried(reply.headers))
                     for erasure in stored.outputs.erasures:
-                        out.send(settings.topic(ERASURES), erasure.key, erasure.value, erasure.headers)
+                        out.send(settings.topic(ERASURES), erasure.key, erasure.value, traces.carried(erasure.headers))
                     send_dead_letters(settings, out, batch, read.unreadable, ASYNC_CUSTOMERS_DLQ)
+                traces.end()
                 held.delete_answered(engine, stored.answered)
                 _count(stored, len(unreadable))
                 count_dead_letters(read.unreadable)

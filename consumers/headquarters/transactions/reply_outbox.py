@@ -4,7 +4,7 @@ A channel may receive a reply twice. Replies to a transaction are numbered upwar
 Replies that release 0.1.0 has enqueued are published in the form of this release.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -14,9 +14,11 @@ from sqlalchemy import Connection, Engine, delete, text
 
 from tenten.avro.columns import encode_columns
 from tenten.avro.wire import contract, decode_body, encode, released_contract
+from tenten.consumers.headquarters.transactions.transaction_traces import traces_of
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.records import Headers, produce
 from tenten.runtime.failpoints import failpoint
+from tenten.runtime.tracing import HEADER
 from tenten.schemas.messages import (
     Reason,
     TransactionReply,
@@ -133,9 +135,10 @@ def framed_reply(reply: QueuedReply, at: datetime) -> bytes:
     return encode(_CONTRACT, to_avro(message))
 
 
-def reply_headers(transaction_id: str) -> Headers:
+def reply_headers(transaction_id: str, traceparent: str | None = None) -> Headers:
     """The headers of a reply's record."""
-    return [("id", transaction_id), ("type", _CONTRACT.name)]
+    headers: Headers = [("id", transaction_id), ("type", _CONTRACT.name)]
+    return headers if traceparent is None else [*headers, (HEADER, traceparent)]
 
 
 def _encode(replies: Sequence[QueuedReply], at: datetime) -> list[bytes]:
@@ -166,7 +169,8 @@ def publish_replies(engine: Engine, producer: Producer, topic: str) -> int:
             queued = driver_cursor(headquarters, binary=True).execute(_OLDEST, (REPLIES_MAX, REPLIES_MAX)).fetchall()
             if not queued:
                 return published
-            _publish(producer, topic, queued)
+            traces = traces_of(headquarters, [transaction_id for _, _, transaction_id, _ in queued])
+            _publish(producer, topic, queued, traces)
             failpoint("answers.after_send")
             sequences = {sequence for sequence, *_ in queued}
             # Not a join: after a vacuum of the empty table PostgreSQL expects it to stay empty, and joins by nested
@@ -188,7 +192,9 @@ _OLDEST: Final = """
 """The oldest rows, until they contain this many replies."""
 
 
-def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, str, bytes]]) -> None:
+def _publish(
+    producer: Producer, topic: str, queued: Iterable[tuple[int, str, str, bytes]], traces: Mapping[str, str]
+) -> None:
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -196,7 +202,7 @@ def _publish(producer: Producer, topic: str, queued: Iterable[tuple[int, str, st
             failures.append(error)
 
     for _, channel_id, transaction_id, payload in queued:
-        value, headers = _in_this_form(payload), reply_headers(transaction_id)
+        value, headers = _in_this_form(payload), reply_headers(transaction_id, traces.get(transaction_id))
         produce(producer, topic, channel_id, value, headers=headers, on_delivery=delivered)
     unacknowledged = producer.flush(REQUEST_SECONDS)
     for failure in failures:

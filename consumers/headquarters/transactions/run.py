@@ -39,12 +39,14 @@ from tenten.consumers.headquarters.containment import Containment
 from tenten.consumers.headquarters.known_channels import ChannelRegistry, begin_with_settings
 from tenten.consumers.headquarters.positions import BATCH_COMMITTED_CHANNEL, CheckedWith, StreamPositions
 from tenten.consumers.headquarters.stream_guard import StreamGuard
+from tenten.consumers.headquarters.traces import BatchTraces
 from tenten.consumers.headquarters.transactions.classify import ClassifiedBatch, ForwardedEvent
 from tenten.consumers.headquarters.transactions.ingest import ingest
 from tenten.consumers.headquarters.transactions.known_events import without_known
 from tenten.consumers.headquarters.transactions.read_batch import ReadBatch, forwarded_signature
 from tenten.consumers.headquarters.transactions.release import release
 from tenten.consumers.headquarters.transactions.reply_outbox import REPLIES_CHANNEL, publish_replies
+from tenten.consumers.headquarters.transactions.transaction_traces import note_traces
 from tenten.consumers.headquarters.transactions.unknown_channels import accept_repeatedly
 from tenten.consumers.headquarters.transactions.unreadable_replies import unreadable_replies
 from tenten.consumers.headquarters.unfinished_commands import refuse_half_recovered
@@ -52,7 +54,7 @@ from tenten.consumers.headquarters.unreadable import count_dead_letters, send_de
 from tenten.consumers.headquarters.watch import watch_repeatedly
 from tenten.identity.headquarters_keys import ensure_headquarters_keys
 from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
-from tenten.kafka.records import Headers
+from tenten.kafka.records import Headers, headers_of
 from tenten.kafka.schema_registry import publish_schemas, writer_schemas
 from tenten.kafka.transaction_session import Batch, BatchLimits, TransactionSession
 from tenten.kafka.transactional_producer import Outputs
@@ -60,6 +62,7 @@ from tenten.runtime.errors import SettingsChanged
 from tenten.runtime.failpoints import failpoint
 from tenten.runtime.retry import Retry, Stopped
 from tenten.runtime.settings import Settings
+from tenten.runtime.tracing import HEADER
 from tenten.schemas.messages import HEADQUARTERS
 from tenten.schemas.topics import ASYNC_CUSTOMERS, RETAIL_TRANSACTIONS, RETAIL_TRANSACTIONS_DLQ, TRANSACTION_REPLIES
 from tenten.sql.headquarters_engine import open_for_worker
@@ -127,6 +130,8 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
         )
         for batch in session.batches():
             with session.attempt(batch):
+                traces = BatchTraces("ingest", batch.topic, batch.messages)
+                note_traces(engine, traces.by_id(), datetime.now(UTC))
                 stored = None
                 while stored is None:
                     read = work.containment.contain(work.read(batch), partial(work.read, batch), guard.stream, registry)
@@ -147,12 +152,18 @@ def run(settings: Settings, stop: Event, slot_number: int | None = None) -> None
                 forwarded = without_known(engine, classified.forwarded_events)
                 if forwarded or unreadable:
                     with session.transaction(batch) as out:
-                        _forward_events(settings, out, batch, forwarded)
+                        _forward_events(settings, out, batch, forwarded, traces)
                         send_dead_letters(settings, out, batch, unreadable, RETAIL_TRANSACTIONS_DLQ)
                         for reply in replies:
-                            out.send(settings.topic(TRANSACTION_REPLIES), reply.key, reply.value, reply.headers)
+                            out.send(
+                                settings.topic(TRANSACTION_REPLIES),
+                                reply.key,
+                                reply.value,
+                                traces.carried(reply.headers),
+                            )
                 else:
                     session.commit_later(batch)
+                traces.end()
                 count_dead_letters(unreadable)
                 work.containment.stored()
                 log.info(
@@ -219,7 +230,9 @@ def _begin(settings: Settings, engine: Engine, guard: StreamGuard, registry: Cha
     registry.refresh()
 
 
-def _forward_events(settings: Settings, out: Outputs, batch: Batch, events: Sequence[ForwardedEvent]) -> None:
+def _forward_events(
+    settings: Settings, out: Outputs, batch: Batch, events: Sequence[ForwardedEvent], traces: BatchTraces
+) -> None:
     """Send customer events that were inside transactions; headquarters knows a repeat by its id.
 
     Each has the signature of its store, so the customers worker need not believe this one.
@@ -228,6 +241,10 @@ def _forward_events(settings: Settings, out: Outputs, batch: Batch, events: Sequ
     for event in events:
         headers: Headers = [("id", event.event_id), ("type", "CustomerForwarded")]
         headers += forwarded_signature(batch.messages[event.row])
+        transaction_id = dict(headers_of(batch.messages[event.row])).get("id")
+        traceparent = traces.traceparent(transaction_id)
+        if traceparent is not None:
+            headers.append((HEADER, traceparent))
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
 

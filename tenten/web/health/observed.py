@@ -1,4 +1,4 @@
-"""Counts the requests of an application and their time, by route as declared."""
+"""Counts the requests of an application and their time, by route as declared; hands on the trace of the caller."""
 
 import time
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenten.runtime.counting import count, observe
+from tenten.runtime.tracing import HEADER, traced_by
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNKNOWN: Final = "unknown"
@@ -31,7 +32,8 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            with traced_by(dict(scope["headers"]).get(HEADER.encode())):
+                await self._app(scope, receive, noted)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else _UNKNOWN
             route = str(getattr(scope.get("route"), "path", _UNKNOWN))
