@@ -1,5 +1,6 @@
 """Settings: loading, precedence, and the messages for mistakes."""
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings import Settings, load_settings, masked
+from tenten.runtime.settings.load import parsed
 from tenten.schemas.messages import CustomerType, ReceiptPreference
 from tenten.schemas.topics import ASYNC_CUSTOMERS
 
@@ -399,3 +401,22 @@ def test_further_properties_come_from_the_environment(
     with pytest.raises(SettingsError, match="TENTEN_KAFKA") as refused:
         load_settings(write(COMPLETE))
     assert "hunter2" not in str(refused.value)
+
+
+def test_long_file_is_read_as_a_short_one() -> None:
+    """Another parser reads it; the settings are the same, and so is the message for a mistake."""
+    # given
+    more = "".join(f'[channels.store{number}]\nlegal_entity = "usrt"\n' for number in range(50))
+    padding = "# " + "\u00e9" * 100_000 + "\n"
+    short, long = COMPLETE + more, padding + COMPLETE + more
+    values = (
+        'a = [1, -9223372036854775808, 1e3, 0x1F]\nb = { c = """x\ny""", "d.e" = \'C:\\\' }\nf.g = inf\nnull = "null"\n'
+    )
+    # when
+    documents = [parsed(short), parsed(long)]
+    with pytest.raises(ValueError, match="line 2, column 10") as mistake:
+        parsed(padding + "prefix = = 1")
+    # then
+    assert documents[0] == documents[1]
+    assert parsed(padding + values) == parsed(values)
+    assert isinstance(mistake.value, tomllib.TOMLDecodeError)
