@@ -10,11 +10,10 @@ revision = "0020"
 down_revision = "0019"
 
 TIME = sa.DateTime(timezone=True)
-SUMMARIZED = {"autosummarize": "on"}
 
 
 def upgrade() -> None:
-    """Add the table, and the indexes: two of rejected rows only, and two of summaries."""
+    """Add the table, and the indexes: two of rejected rows only, and one of summaries."""
     op.create_table(
         "operator_actions",
         sa.Column("action_id", sa.BigInteger, nullable=False),
@@ -38,13 +37,10 @@ def upgrade() -> None:
     rejected = sa.text("status = 'rejected'")
     op.create_index("ix_retail_transactions_rejected", sold, ["received_at"], postgresql_where=rejected)
     op.create_index(
-        "ix_synchronization_log_received_at", log, ["received_at"], postgresql_using="brin", postgresql_with=SUMMARIZED
-    )
-    op.create_index(
-        "ix_synchronization_log_customer_id",
+        "ix_synchronization_log_summary",
         log,
-        ["customer_id"],
+        ["received_at", "customer_id"],
         postgresql_using="brin",
         postgresql_ops={"customer_id": "uuid_bloom_ops"},
-        postgresql_with=SUMMARIZED,
+        postgresql_with={"autosummarize": "on"},
     )
