@@ -55,7 +55,7 @@ packaging: $(INSTALLED)
 LOCK := $(BIN)/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url
 lock: $(INSTALLED)
-	$(LOCK) --extra headquarters pyproject.toml --output-file deploy/requirements/headquarters.txt
+	$(LOCK) --extra headquarters --extra web --extra otel pyproject.toml --output-file deploy/requirements/headquarters.txt
 	$(LOCK) --no-deps deploy/requirements/fast-copy.in --output-file deploy/requirements/fast-copy.txt
 	$(LOCK) deploy/requirements/build.in --output-file deploy/requirements/build.txt
 

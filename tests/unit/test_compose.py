@@ -27,6 +27,10 @@ ADDRESSES_AND_PATHS = {
 }
 
 
+HTTP = ("--http", "0.0.0.0:8710", "--http-without-tls")
+"""Health and metrics, within the network of the containers."""
+
+
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """docker-compose.yml as Docker reads it, anchors and merges resolved."""
@@ -85,7 +89,7 @@ def test_every_worker_of_headquarters_runs(compose: dict[str, Any]) -> None:
     """Each has its own process, with the same settings and image."""
     services = compose["services"]
     for worker in AT_HEADQUARTERS:
-        assert services[worker.name] == services["headquarters"] | {"command": [*worker.command]}
+        assert services[worker.name] == services["headquarters"] | {"command": [*worker.command, *HTTP]}
 
 
 def test_ui_starts_only_when_asked_for(compose: dict[str, Any]) -> None:
@@ -103,7 +107,7 @@ def test_every_channel_of_the_configuration_runs(compose: dict[str, Any]) -> Non
     configuration = tomllib.loads((ROOT / "deploy/compose/tenten.toml").read_text())
     databases = (ROOT / "deploy/compose/databases.sql").read_text()
     for channel in configuration["channels"]:
-        assert compose["services"][channel]["command"] == ["channel", "run", channel]
+        assert compose["services"][channel]["command"] == ["channel", "run", channel, *HTTP]
         assert f"CREATE DATABASE {channel};" in databases
 
 
@@ -135,4 +139,5 @@ def test_systemd_restarts_every_worker_except_after_wrong_settings() -> None:
         assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(USAGE))
         assert unit["Unit"]["StartLimitIntervalSec"] == "0"
     expected = {" ".join(worker.command) for worker in AT_HEADQUARTERS}
-    assert commands == {*expected, "channel run %i"}
+    dashboard = "headquarters web --http 127.0.0.1:8700 --token-directory /var/lib/tenten"
+    assert commands == {*expected, "channel run %i", dashboard}

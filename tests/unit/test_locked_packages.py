@@ -34,7 +34,8 @@ def test_every_locked_package_has_hashes_and_no_address(name: str) -> None:
 def test_lock_satisfies_the_dependencies() -> None:
     """After a change of the dependencies: `make lock`."""
     extras = PROJECT["optional-dependencies"]
-    asked = [*PROJECT["dependencies"], *extras["columns"], *extras["postgresql"]]
+    optional = ("columns", "postgresql", "web", "otel")
+    asked = [*PROJECT["dependencies"], *(package for name in optional for package in extras[name])]
     packages = locked("headquarters.txt")
     for requirement in map(Requirement, asked):
         name = canonicalize_name(requirement.name)
