@@ -41,6 +41,9 @@ def pages(shop: Shop, clerk: Page) -> dict[str, str]:
     clerk.get_by_role("button", name="Record sale").click()
     expect(clerk.locator(".total")).to_be_visible()
     sale = clerk.url.partition("?")[0]
+    clerk.goto(f"{shop.address}/day")
+    clerk.get_by_role("button", name="Close the day").click()
+    expect(clerk.get_by_text("Posted").first).to_be_visible()
     clerk.goto(address)
     contact = clerk.get_by_role("link", name="Change katherine@example.com").get_attribute("href")
     place = clerk.get_by_role("link", name="Change 12 Orbit Road").get_attribute("href")

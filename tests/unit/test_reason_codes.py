@@ -17,6 +17,8 @@ COMPUTED_CODES = {
     "consumers/headquarters/transactions/statements.py": {"missing", "misplaced", "waiting", "blocked", "rejected"},
     # Copies a reason.
     "schemas/messages/reason.py": set[str](),
+    # Reasons that only a page shows: no command, record or table has them.
+    "tenten/web/store_screen/reasons.py": set[str](),
     # Takes the code of a rule in `field_rules.py`.
     "tenten/rules/field_violations.py": set[str](),
 }

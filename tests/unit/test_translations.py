@@ -11,7 +11,9 @@ from babel.messages.frontend import parse_mapping_cfg
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from tenten.rules.reason_codes import REASON_CODES
 from tenten.web.store_screen.languages import DOMAIN, ENGLISH, LANGUAGES, LOCALE, translations
+from tenten.web.store_screen.reasons import OWN, TEXTS
 
 _WEB = LOCALE.parents[1]
 _PLACE = re.compile(r"%\(\w+\)s|<[^>]+>")
@@ -52,6 +54,12 @@ def test_a_catalogue_has_every_text_of_the_screen_and_no_other(code: str) -> Non
             assert sorted(_PLACE.findall(text)) == sorted(_PLACE.findall(whole)), message.id
         assert all(_translated(message)), message.id
     assert "Not reviewed by a native speaker" in _catalogue(code).header_comment
+
+
+def test_every_translated_reason_exists() -> None:
+    """The screen translates the codes of the catalogue, and its own."""
+    assert set(TEXTS) <= set(REASON_CODES)
+    assert not set(OWN) & set(REASON_CODES)
 
 
 @pytest.mark.parametrize("code", OTHERS)

@@ -199,7 +199,7 @@ def _navigation(language: Language, path: str, attention: int) -> list[dict[str,
     _ = languages.translations(language.code).gettext
     return [
         {"url": "/", "label": _("Customers"), "current": path == "/" or path.startswith("/customers")},
-        {"url": "/sales", "label": _("Orders and sales"), "current": path.startswith("/sales")},
+        {"url": "/sales", "label": _("Sales"), "current": path.startswith("/sales")},
         {"url": "/day", "label": _("End of day"), "current": path.startswith("/day")},
         {
             "url": "/attention",
