@@ -46,10 +46,13 @@ class ConnectionWatch:
         self._lock = Lock()
         self._state = CONNECTED
         self._read_at = -_READ_AGAIN_SECONDS
-        self._oldest: datetime | None = None
-        self._oldest_moved_at = 0.0
-        self._read_up_to = -1
-        self._progress_at = 0.0
+        self.oldest: datetime | None = None
+        """When the oldest unsent change was made, as seen last."""
+        self._moved_at = 0.0
+        self.read_up_to = -1
+        """How far the customers were read, as seen last ..."""
+        self.progress_at = 0.0
+        """... and when, of the monotonic clock, that was first seen."""
 
     def state(self, channel: OpenChannel) -> ConnectionState:
         """The state now. Raises: `DatabaseRefused`."""
@@ -73,20 +76,20 @@ class ConnectionWatch:
 
     def _stuck_since(self, oldest: datetime | None) -> datetime | None:
         """When the oldest unsent change was made, if nothing is sent at the moment."""
-        before, self._oldest = self._oldest, oldest
+        before, self.oldest = self.oldest, oldest
         if oldest is None or datetime.now(UTC) - oldest < timedelta(seconds=UNSENT_SECONDS):
             return None
         if self._state.state == "offline":
             return self._state.since
         if before is not None and oldest > before:
-            self._oldest_moved_at = time.monotonic()
-        is_moving = 0 < time.monotonic() - self._oldest_moved_at < UNSENT_SECONDS
+            self._moved_at = time.monotonic()
+        is_moving = 0 < time.monotonic() - self._moved_at < UNSENT_SECONDS
         return None if is_moving else oldest
 
     def _quiet_since(self, complete_at: datetime | None, read_up_to: int) -> datetime | None:
         """When the store last was at the end of the customers, if it has not read anything for a while."""
-        if read_up_to != self._read_up_to:
-            self._read_up_to, self._progress_at = read_up_to, time.monotonic()
+        if read_up_to != self.read_up_to:
+            self.read_up_to, self.progress_at = read_up_to, time.monotonic()
         if complete_at is None or datetime.now(UTC) - complete_at < timedelta(seconds=QUIET_SECONDS):
             return None
-        return complete_at if time.monotonic() - self._progress_at > UNSENT_SECONDS else None
+        return complete_at if time.monotonic() - self.progress_at > UNSENT_SECONDS else None

@@ -1,0 +1,129 @@
+"""What the screen of a store reads from its database, on PostgreSQL and SQLite."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import delete, insert, update
+
+from tenten.producers import Item, close_day, create_customer, edit_customer, issue_card, record_order, record_sale
+from tenten.producers.till.attention import needing_attention
+from tenten.producers.till.loyalty import CardStatus, cards_of
+from tenten.producers.till.search import recently_changed
+from tenten.producers.till.transaction_views import list_transactions
+from tenten.schemas.tables.channel import end_of_days, outbox, outbox_queue, positions, topics, transactions
+from tenten.schemas.topics import CUSTOMERS
+from tenten.web.store_screen.connection import ConnectionWatch
+from tests.producer_scene import Store
+
+TEA = Item(sku="TEA", quantity=Decimal(1), price=Decimal(3))
+
+
+def test_what_needs_a_clerk_is_listed_until_it_is_corrected(store: Store) -> None:
+    """Rejected and held customers, stuck orders and ends of day; a corrected customer is not among them."""
+    # given
+    ada, bea, cleo, _ = (create_customer(store.channel, first_name=name) for name in ("Ada", "Bea", "Cleo", "Dora"))
+    first, second, third, _ = store.events()
+    store.reject(first.event_id)
+    store.reject(second.event_id)
+    store.hold(third.event_id)
+    order = record_order(store.channel, lines=[TEA], customer_id=ada.customer_id)
+    record_sale(store.channel, lines=[TEA])
+    [day] = close_day(store.channel)
+    with store.channel.engine.begin() as connection:
+        is_order = transactions.c.transaction_id == order.transaction_id
+        connection.execute(update(transactions).where(is_order).values(status="blocked"))
+        connection.execute(update(end_of_days).values(status="rejected"))
+    # when
+    edit_customer(store.channel, bea.customer_id, last_name="Corrected")
+    attention = needing_attention(store.channel)
+    # then
+    assert [view.customer_id for view in attention.rejected] == [ada.customer_id]
+    assert [view.customer_id for view in attention.held] == [cleo.customer_id]
+    assert [view.transaction_id for view in attention.transactions] == [order.transaction_id]
+    assert [view.end_of_day_id for view in attention.days] == [day.end_of_day_id]
+    assert len(attention) == 4
+
+
+def test_a_customers_own_cards_and_transactions_are_listed(store: Store) -> None:
+    """Also a card that another channel has issued; nothing of another customer. Lately changed customers come first."""
+    # given
+    ada, bea = (create_customer(store.channel, first_name=name) for name in ("Ada", "Bea"))
+    issue_card(store.channel, ada.customer_id, "LC-1001", keep=True)
+    edit_customer(store.channel, ada.customer_id, attributes={"loyalty_card": "LC-2002"})
+    issue_card(store.channel, bea.customer_id, "LC-3003", keep=True)
+    order = record_order(store.channel, lines=[TEA], customer_id=ada.customer_id)
+    record_order(store.channel, lines=[TEA], customer_id=bea.customer_id)
+    # when
+    cards = cards_of(store.channel, ada.customer_id)
+    listed = list_transactions(store.channel, customer_id=ada.customer_id.upper())
+    # then
+    assert [(card.card_number, card.status) for card in cards] == [
+        ("LC-1001", CardStatus.KEPT),
+        ("LC-2002", CardStatus.ISSUED),
+    ]
+    assert cards[0].reasons
+    assert [view.transaction_id for view in listed] == [order.transaction_id]
+    assert [view.display_name for view in recently_changed(store.channel)] == ["Ada", "Bea"]
+
+
+def test_an_unsent_change_shows_that_the_store_is_offline_until_it_is_sent(store: Store) -> None:
+    """A new change does not, and a long queue that is being sent does not either."""
+    # given
+    create_customer(store.channel, first_name="Ada")
+    fresh = ConnectionWatch().state(store.channel)
+    _made(store, timedelta(minutes=5))
+    # when
+    cut_off = ConnectionWatch().state(store.channel)
+    moving = _while_sending(store)
+    with store.channel.engine.begin() as connection:
+        connection.execute(delete(outbox_queue))
+    # then
+    assert fresh.state == "connected"
+    assert (cut_off.state, cut_off.unsent) == ("offline", 1)
+    assert moving == "connected"
+    assert ConnectionWatch().state(store.channel).state == "connected"
+
+
+def test_a_quiet_store_is_offline_when_it_does_not_reach_the_end_of_the_customers(store: Store) -> None:
+    """It is confirmed about once a minute; a store that never was at the end is starting."""
+    # given
+    watch = ConnectionWatch()
+    starting = watch.state(store.channel)
+    name = store.settings.topic(CUSTOMERS)
+    quiet_since = datetime.now(UTC) - timedelta(minutes=10)
+    place = {"topic": name, "topic_id": "A", "partition": 0, "next_offset": 0, "confirmed_at": quiet_since}
+    with store.channel.engine.begin() as connection:
+        connection.execute(insert(topics).values(topic=name, topic_id="A", partitions=1))
+        connection.execute(insert(positions).values(place))
+    # when
+    watch = ConnectionWatch()
+    watch.progress_at = -1_000.0
+    watch.read_up_to = 0
+    offline = watch.state(store.channel)
+    with store.channel.engine.begin() as connection:
+        connection.execute(update(positions).values(confirmed_at=datetime.now(UTC)))
+    # then
+    assert starting.state == "connected"
+    assert (offline.state, offline.unsent) == ("offline", 0)
+    assert offline.since is not None
+    assert abs(offline.since - quiet_since) < timedelta(seconds=1)
+    assert ConnectionWatch().state(store.channel).state == "connected"
+
+
+def _made(store: Store, before: timedelta) -> None:
+    """The changes of the outbox were made so long ago."""
+    with store.channel.engine.begin() as connection:
+        connection.execute(update(outbox).values(created_at=datetime.now(UTC) - before))
+
+
+def _while_sending(store: Store) -> str:
+    """The state while old changes are being sent: the oldest one is another one each time."""
+    create_customer(store.channel, first_name="Bea")
+    with store.channel.engine.begin() as connection:
+        rows = connection.execute(outbox.select().order_by(outbox.c.sequence)).all()
+        for number, row in enumerate(rows):
+            made = datetime.now(UTC) - timedelta(minutes=5 - number)
+            connection.execute(update(outbox).where(outbox.c.sequence == row.sequence).values(created_at=made))
+    watch = ConnectionWatch()
+    watch.oldest = rows[0].created_at - timedelta(minutes=10)
+    return watch.state(store.channel).state
