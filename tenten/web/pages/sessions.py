@@ -62,10 +62,12 @@ class Sessions:
         self._failures += 1
         return None
 
-    def begin(self, response: Response, role: str, name: str = "") -> None:
-        """Give the browser a session in this role, of a person with this name."""
+    def begin(self, response: Response, role: str, name: str = "", secret: str | None = None) -> None:
+        """Give the browser a session in this role, of a person with this name; with the secret of an earlier session its
+        forms stay valid.
+        """
         encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-        content = f"{role}.{int(time.time()) + SESSION_SECONDS}.{encoded}.{secrets.token_urlsafe(18)}"
+        content = f"{role}.{int(time.time()) + SESSION_SECONDS}.{encoded}.{secret or secrets.token_urlsafe(18)}"
         response.set_cookie(
             self.cookie,
             f"{content}.{self._mac(content)}",

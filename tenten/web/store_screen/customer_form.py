@@ -8,6 +8,8 @@ second one is asked.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from starlette.exceptions import HTTPException
+
 from tenten.producers.till.customer_input import CustomerFields, NewAddress
 from tenten.producers.till.customer_merge import ADDRESS_PARTS, clean
 from tenten.producers.till.customers import new_state
@@ -90,8 +92,11 @@ def contact_values(contact: Contact) -> dict[str, str]:
 
 
 def changed(form: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """The fields whose value is not the one that they were shown with."""
-    return {name: form.get(name, "") for name in names if _entered(form, name) != form.get(f"was.{name}", "")}
+    """The fields whose value is not the one that they were shown with. A field that the form does not have is
+    unchanged; a box that is not ticked is not sent, but what it was is.
+    """
+    sent = (name for name in names if name in form or f"was.{name}" in form)
+    return {name: form.get(name, "") for name in sent if _entered(form, name) != form.get(f"was.{name}", "")}
 
 
 def conflicts(form: Mapping[str, str], now: Mapping[str, str]) -> list[Reason]:
@@ -116,13 +121,16 @@ def _entered(form: Mapping[str, str], name: str) -> str:
 def fields_of(
     changes: Mapping[str, str], before: Mapping[str, str], definitions: CustomerDefinitions, language: Language
 ) -> CustomerFields:
-    """The input of these changed fields. Raises: `ValueError` for a choice that no form offers."""
+    """The input of these changed fields. Raises: `HTTPException` for a choice that no form offers."""
     texts = {name: text for name, text in changes.items() if not name.startswith(_ADDRESS) and name != "affiliations"}
     for name, text in texts.items():
         definition = definitions.attributes.get(name.removeprefix(_ATTRIBUTE))
         if name.startswith(_ATTRIBUTE) and definition is not None:
             texts[name] = attribute_input(definition, text, language)
-    fields = fields_from_texts(texts)
+    try:
+        fields = fields_from_texts(texts)
+    except ValueError as error:
+        raise HTTPException(422) from error
     address = {name.removeprefix(_ADDRESS): text for name, text in changes.items() if name.startswith(_ADDRESS)}
     if address.keys() - {"country"}:
         fields["address"] = NewAddress(**address)

@@ -59,7 +59,7 @@ def new_customer_routes(screen: Screen) -> APIRouter:
         """Register a customer. A form that is sent twice makes one."""
         channel, language = screen.channel(), screen.language(request)
         before = customer_form.new_values(channel, language)
-        entered = {name: posted.text(name) for name in before}
+        entered = {name: posted.form.get(name, before[name]) for name in before}
         changes = {name: text for name, text in entered.items() if text.strip() != before[name]}
         try:
             fields = customer_form.fields_of(changes, before, channel.definitions, language)

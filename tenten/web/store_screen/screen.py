@@ -113,7 +113,8 @@ class Screen:
 
     def remember(self, response: Response, session: Session, name: str, language: str) -> None:
         """Remember the clerk and the language in the browser."""
-        self.sessions.begin(response, session.role, name)
+        # With the same secret: forms that are open in other tabs stay valid.
+        self.sessions.begin(response, session.role, name, session.secret)
         if language in LANGUAGES:
             secure = self._settings.http.certificate is not None
             response.set_cookie(
