@@ -6,7 +6,6 @@ One for a whole file of tests: each test uses a store, customers and records of 
 import os
 import random
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 from confluent_kafka import Producer
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 from psycopg import sql
 
 from tests.acceptance.served import address_in
@@ -94,6 +93,11 @@ class DashboardScene:
             for page in context.pages:
                 page.close()
 
+    def close(self) -> None:
+        """Close the browsers of those who have signed in."""
+        for context in self.contexts.values():
+            context.close()
+
     def store(self, channel: str) -> Store:
         """Events of a channel, which no other test sends."""
         return Store(channel_id=channel, legal_entity="usrt", rng=random.Random(secrets.randbits(64)))
@@ -167,24 +171,21 @@ class DashboardScene:
 
 
 @contextmanager
-def dashboard_scene(directory: Path, bootstrap_servers: str, postgresql: str) -> Iterator[DashboardScene]:
-    """Headquarters with the stores houston, which runs, dallas and munich, which do not; the dashboard; a browser."""
+def dashboard_scene(
+    directory: Path, bootstrap_servers: str, postgresql: str, browser: Browser
+) -> Iterator[DashboardScene]:
+    """Headquarters with the stores houston, which runs, dallas and munich, which do not; the dashboard."""
     prefix, name = f"t{secrets.token_hex(4)}-", f"t{secrets.token_hex(6)}"
     url = create_from_template(postgresql, name, "headquarters")
     scene = set_scene(directory, bootstrap_servers, prefix, url)
     with scene.toml.open("a") as toml:
         toml.write('\n[http]\nproxy_user_header = "X-User"\nproxy_operators = ["proxied"]\n')
     channel_tables(scene.settings.channel("houston").database)
-    executable = shutil.which("chromium")
-    assert executable is not None, "the tests of pages need Chromium: apt-get install chromium"
     with ExitStack() as ends:
         ends.callback(drop_database, postgresql, name)
         ends.callback(delete_topics, bootstrap_servers, prefix)
-        browser = ends.enter_context(sync_playwright()).chromium.launch(
-            executable_path=executable, args=["--no-sandbox"]
-        )
-        ends.callback(browser.close)
         made = DashboardScene(scene=scene, directory=directory, browser=browser)
+        ends.callback(made.close)
         for words in (("headquarters", "run"), ("transactions", "run"), ("channel", "run", "houston")):
             ends.enter_context(made.process(*words))
         process, log = ends.enter_context(made.process("headquarters", "web", "--http", "127.0.0.1:0"))

@@ -1,16 +1,19 @@
 """Headquarters' dashboard in a browser, with real events: each page shows what has just happened, and acts on it."""
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tenten.producers import create_customer, edit_customer, open_channel
-from tests.browser.dashboard_scene import BROWSER_MILLISECONDS, OPERATOR, DashboardScene, dashboard_scene
+from tests.acceptance.cli import ROOT
+from tests.browser.dashboard_scene import OPERATOR, DashboardScene, dashboard_scene
 from tests.faults.avro import encode
 from tests.waiting import wait_for
 
@@ -31,15 +34,15 @@ PAGES: Final = (
 DARK_PAGES: Final = ("/", "/changes", "/channels/houston")
 """Those that have every colour."""
 
-expect.set_options(timeout=BROWSER_MILLISECONDS)
+PICTURES: Final = Path(os.environ.get("TENTEN_PICTURES", ROOT / "build" / "pictures"))
 
 
 @pytest.fixture(scope="module")
 def dashboard(
-    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str
+    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str, browser: Browser
 ) -> Iterator[DashboardScene]:
     """One scene for the file."""
-    with dashboard_scene(tmp_path_factory.mktemp("dashboard"), bootstrap_servers, postgresql) as scene:
+    with dashboard_scene(tmp_path_factory.mktemp("dashboard"), bootstrap_servers, postgresql, browser) as scene:
         yield scene
 
 
@@ -345,6 +348,8 @@ def test_pages_are_accessible_fit_a_telephone_and_work_without_script(dashboard:
             found = Axe().run(page).response["violations"]
             serious = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
             assert serious == [], (path, scheme)
+            name = path.strip("/").partition("?")[0].partition("/")[0] or "overview"
+            page.screenshot(path=PICTURES / f"dashboard-{name}-{width}-{scheme}.png", full_page=True)
         context.close()
     # when
     unscripted = dashboard.context("operator", java_script_enabled=False).new_page()

@@ -3,7 +3,7 @@
 import pytest
 from fastapi import Request
 
-from tenten.runtime.settings.model import HttpSettings
+from tenten.runtime.settings.http import HttpSettings
 from tenten.web.dashboard.access import Access, NotAllowed, Role
 from tenten.web.pages.login import ForeignForm, SignInFirst
 from tenten.web.pages.sessions import Sessions
