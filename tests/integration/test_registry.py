@@ -219,12 +219,15 @@ def test_file_of_a_machine_fills_a_new_registry_only_and_is_compared_later(engin
 def test_tables_of_a_machine_are_ignored_and_mistakes_are_named(tmp_path: Path, wanted: Any) -> None:
     """A whole tenten.toml can be applied, and a file without databases; a misspelt setting is an error."""
     file = tmp_path / "tenten.toml"
-    file.write_text(general("test-") + kafka("127.0.0.1:1") + headquarters("postgresql://x/y") + COMPANY)
+    machine = general("test-") + 'authentication = "require"\n' + kafka("127.0.0.1:1") + '[http]\nhosts = ["hq"]\n'
+    file.write_text(machine + headquarters("postgresql://x/y") + COMPANY)
     assert read_registry_file(file).ignored == (
         "prefix",
         "partitions",
         "kafka",
+        "authentication",
         "headquarters",
+        "http",
         "channels.NAME.database",
     )
     without_database = "\n".join(line for line in COMPANY.splitlines() if not line.startswith("database"))

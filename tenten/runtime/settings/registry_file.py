@@ -7,20 +7,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from tenten.runtime.errors import SettingsError
 from tenten.runtime.settings.load import problems, read_document
-from tenten.runtime.settings.model import ChannelProfile, LegalEntity, check_channels
+from tenten.runtime.settings.model import ChannelProfile, LegalEntity, Settings, check_channels
 from tenten.runtime.settings.table import SettingsTable
 from tenten.runtime.settings.values import Id
 
-_OF_A_MACHINE: Final = (
-    "prefix",
-    "partitions",
-    "data",
-    "kafka",
-    "store_kafka",
-    "schema_registry_url",
-    "headquarters",
-    "alarms",
-)
+_OF_A_MACHINE: Final = tuple(name for name in Settings.model_fields if name not in ("legal_entities", "channels"))
 """Settings at the top of the file that belong to the machine that has it."""
 
 
