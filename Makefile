@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Hundreds of processes start in the tests: without its bytecode each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv check types quick test browser translations soak packaging lock demo bench clean
+.PHONY: venv check types quick test browser translations soak packaging lock docs demo bench clean
 
 venv: $(INSTALLED)
 
@@ -65,6 +65,11 @@ soak: $(INSTALLED)
 	$(if $(ONLY),,$(BIN)/python -m pytest tests/unit -q --hypothesis-profile=thorough)
 	TENTEN_SOAK_SECONDS=$(SECONDS) TENTEN_SOAK_SEED=$(SEED) TENTEN_SOAK_RESULT=$(RESULT) \
 	$(BIN)/python -m pytest -v -m soak -o faulthandler_timeout=0 $(ONLY)
+
+# The documentation as a site that needs no network: build/site/index.html.
+docs: $(INSTALLED)
+	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 demo: $(INSTALLED)
 	$(BIN)/tenten demo

@@ -6,12 +6,15 @@ tests/acceptance/test_documentation.py compares the pages in the repository with
 
 import ast
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from docs.command_pages import command_page, settings_page
+from docs.contract_pages import asyncapi, http_page, openapi, table_page
+from docs.pages import codes, page, table
 from tenten import workers
 from tenten.cli import exit_codes
 from tenten.consumers.headquarters.dead_letters import DEAD_LETTER_HEADERS
@@ -25,20 +28,6 @@ REFERENCE: Final = Path(__file__).parent / "reference"
 SOAK_RESULT: Final = Path(__file__).parents[1] / "tests" / "faults" / "soak_result.json"
 
 
-def _page(title: str, source: str, *parts: str) -> str:
-    note = f"<!-- Generated from {source} by docs/generate.py; do not edit. -->"
-    return "\n\n".join((f"# {title}", note, *parts)) + "\n"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _codes(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "-"
-
-
 def reason_codes() -> str:
     """Every `code` of a reason."""
     rows = [(f"`{reason.code}`", reason.meaning, reason.remedy) for reason in REASON_CODES.values()]
@@ -46,7 +35,7 @@ def reason_codes() -> str:
         'A reason is `{"field", "code", "text"}`: in rejections that a store shows, in the columns `reasons` of both '
         "databases, and in the output of commands with `--json`. Programs should use `code`; `text` is for people."
     )
-    return _page("Reason codes", "tenten/rules/reason_codes.py", text, _table(("code", "meaning", "remedy"), rows))
+    return page("Reason codes", "tenten/rules/reason_codes.py", text, table(("code", "meaning", "remedy"), rows))
 
 
 def exit_code_page() -> str:
@@ -57,7 +46,7 @@ def exit_code_page() -> str:
         match constant, docstring:
             case ast.AnnAssign(value=ast.Constant(value=int(code))), ast.Expr(value=ast.Constant(value=str(text))):
                 rows.append((str(code), " ".join(text.split())))
-    return _page("Exit codes", "tenten/cli/exit_codes.py", _table(("code", "meaning"), rows))
+    return page("Exit codes", "tenten/cli/exit_codes.py", table(("code", "meaning"), rows))
 
 
 def topic_page() -> str:
@@ -68,9 +57,9 @@ def topic_page() -> str:
             topic.key,
             topic.value,
             "`partitions` of the settings" if topic.partitions is None else str(topic.partitions),
-            _codes(f"{name}={value}" for name, value in sorted(topic.configuration.items())),
-            _codes(worker.name for worker in workers.ALL if topic in worker.writes),
-            _codes(worker.name for worker in workers.ALL if topic in worker.inputs),
+            codes(f"{name}={value}" for name, value in sorted(topic.configuration.items())),
+            codes(worker.name for worker in workers.ALL if topic in worker.writes),
+            codes(worker.name for worker in workers.ALL if topic in worker.inputs),
         )
         for topic in topics.ALL
     ]
@@ -80,7 +69,7 @@ def topic_page() -> str:
         f"{14 * topics.DAY_MS} ms, 30 days {30 * topics.DAY_MS} ms."
     )
     columns = ("topic", "key", "value", "partitions", "configuration", "written by", "read by")
-    return _page("Topics", "schemas/topics.py and tenten/workers.py", text, _table(columns, rows))
+    return page("Topics", "schemas/topics.py and tenten/workers.py", text, table(columns, rows))
 
 
 def privilege_page() -> str:
@@ -101,14 +90,14 @@ def privilege_page() -> str:
         "`prefix` of the settings; `*` stands for any ending. Whoever may READ or WRITE may also DESCRIBE."
     )
     quota = asdict(privileges.CHANNEL_QUOTA)
-    return _page(
+    return page(
         "Privileges",
         "schemas/topics.py and schemas/privileges.py",
         text,
-        _table(("role", "resource", "name", "operations"), rows),
+        table(("role", "resource", "name", "operations"), rows),
         "## Quotas",
         "Of the user of each channel, at each broker. Headquarters needs none.",
-        _table(("quota", "value"), [(f"`{name}`", str(value)) for name, value in quota.items()]),
+        table(("quota", "value"), [(f"`{name}`", str(value)) for name, value in quota.items()]),
     )
 
 
@@ -120,22 +109,22 @@ def process_page() -> str:
             f"`{' '.join(('tenten', *worker.command, *(['NAME'] if worker in workers.IN_CHANNEL else [])))}`",
             f"{worker.sentence}.",
             "-" if worker.group is None else f"`{worker.group_of('NAME')}`",
-            _codes(topic.name for topic in worker.inputs),
-            _codes(topic.name for topic in worker.writes),
+            codes(topic.name for topic in worker.inputs),
+            codes(topic.name for topic in worker.writes),
         )
         for worker in workers.ALL
     ]
-    points = [(f"`{worker.name}`", _codes(worker.failpoints)) for worker in workers.ALL]
-    points.append(("a till, or any program that writes a clerk's change", _codes(workers.STORE_FAILPOINTS)))
-    channel = _codes(worker.name for worker in workers.IN_CHANNEL)
-    return _page(
+    points = [(f"`{worker.name}`", codes(worker.failpoints)) for worker in workers.ALL]
+    points.append(("a till, or any program that writes a clerk's change", codes(workers.STORE_FAILPOINTS)))
+    channel = codes(worker.name for worker in workers.IN_CHANNEL)
+    return page(
         "Processes and failpoints",
         "tenten/workers.py",
         f"`tenten channel run NAME` runs {channel} in one process; settlement and distribution share a loop.",
-        _table(("worker", "command", "purpose", "consumer group", "reads", "writes"), rows),
+        table(("worker", "command", "purpose", "consumer group", "reads", "writes"), rows),
         "## Failpoints",
         "For tests: `TENTEN_FAILPOINT=name[@n]` makes a process send itself SIGKILL the n-th time it passes a point.",
-        _table(("worker", "failpoints"), points),
+        table(("worker", "failpoints"), points),
     )
 
 
@@ -146,8 +135,8 @@ def dead_letter_header_page() -> str:
         "Values are text in UTF-8. None of these headers holds personal data."
     )
     rows = [(f"`{name}`", meaning) for name, meaning in DEAD_LETTER_HEADERS.items()]
-    return _page(
-        "Dead-letter headers", "consumers/headquarters/dead_letters.py", text, _table(("header", "meaning"), rows)
+    return page(
+        "Dead-letter headers", "consumers/headquarters/dead_letters.py", text, table(("header", "meaning"), rows)
     )
 
 
@@ -160,7 +149,7 @@ def unreadable_reason_page() -> str:
         "letters](../how-to/dead-letters.md) has the commands."
     )
     source = "tenten/rules/unreadable_reasons.py"
-    return _page("Reasons of unreadable records", source, text, _table(("code", "meaning", "remedy"), rows))
+    return page("Reasons of unreadable records", source, text, table(("code", "meaning", "remedy"), rows))
 
 
 def log_event_page() -> str:
@@ -170,9 +159,9 @@ def log_event_page() -> str:
         "`logfmt` or `json`. Each line has `timestamp`, `level`, `event` and the fields of its event. `channel` is the "
         "name of the channel, or `headquarters`; `error` is the type of an exception and `code` its code."
     )
-    rows = [(f"`{name}`", event.level, _codes(event.fields), event.meaning) for name, event in LOG_EVENTS.items()]
+    rows = [(f"`{name}`", event.level, codes(event.fields), event.meaning) for name, event in LOG_EVENTS.items()]
     columns = ("event", "level", "fields", "meaning")
-    return _page("Log events", "tenten/runtime/log_events.py", text, _table(columns, rows))
+    return page("Log events", "tenten/runtime/log_events.py", text, table(columns, rows))
 
 
 def metric_page() -> str:
@@ -187,7 +176,7 @@ def metric_page() -> str:
         (
             f"`{name}`",
             metric.kind,
-            _codes(metric.labels),
+            codes(metric.labels),
             ", ".join(metric.served_by),
             metric.read or "-",
             metric.meaning,
@@ -195,7 +184,7 @@ def metric_page() -> str:
         for name, metric in METRICS.items()
     ]
     columns = ("metric", "type", "labels", "served by", "read in", "meaning")
-    return _page("Metrics", "tenten/runtime/metrics.py", text, _table(columns, rows))
+    return page("Metrics", "tenten/runtime/metrics.py", text, table(columns, rows))
 
 
 def soak_page() -> str:
@@ -222,14 +211,14 @@ def soak_page() -> str:
         for name, life in result["memory_mib"].items()
         if life
     ]
-    return _page(
+    return page(
         "The soak run",
         "tests/faults/soak_result.json",
         text,
         proof,
-        _table(("of the last long run", "figure"), figures),
+        table(("of the last long run", "figure"), figures),
         "The memory of the process of each name that was watched for the longest time, warm and at its end:",
-        _table(("process", "seconds", "MiB when warm", "MiB at the end"), memory),
+        table(("process", "seconds", "MiB when warm", "MiB at the end"), memory),
     )
 
 
@@ -240,14 +229,20 @@ def _figure(value: object) -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "asyncapi.json": asyncapi,
+    "commands.md": command_page,
     "dead-letter-headers.md": dead_letter_header_page,
     "exit-codes.md": exit_code_page,
+    "http.md": http_page,
     "log-events.md": log_event_page,
     "metrics.md": metric_page,
+    "openapi.json": openapi,
     "privileges.md": privilege_page,
     "processes.md": process_page,
     "reason-codes.md": reason_codes,
+    "settings.md": settings_page,
     "soak.md": soak_page,
+    "tables.md": table_page,
     "topics.md": topic_page,
     "unreadable-records.md": unreadable_reason_page,
 }
