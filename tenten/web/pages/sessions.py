@@ -63,7 +63,7 @@ class Sessions:
         return None
 
     def begin(self, response: Response, role: str, name: str = "", secret: str | None = None) -> None:
-        """Give the browser a session in this role, of a person with this name; with the secret of an earlier session its
+        """Give the browser a session in this role, of a person with this name; with the secret of an earlier one its
         forms stay valid.
         """
         encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
