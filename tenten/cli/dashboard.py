@@ -1,10 +1,12 @@
 """`tenten headquarters web`: the dashboard, a process of its own."""
 
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tenten.cli.exit_codes import FAILED
 from tenten.cli.http import HttpOptions, WithoutTls, http_served
 from tenten.cli.options import EndsWith, LogFormatOption, Started, examples
 from tenten.cli.output import report
@@ -63,11 +65,19 @@ def add_dashboard_command(app: typer.Typer) -> None:
         settings.headquarters_database()
         tokens = _tokens(settings, token_directory)
         options = HttpOptions(address=http, without_tls=without_tls)
-        with http_served(settings, options, lambda served: _app(served, tokens)) as address:
+        failed = Event()
+
+        def fail() -> None:
+            failed.set()
+            stop.set()
+
+        with http_served(settings, options, lambda served: _app(served, tokens), fail) as address:
             scheme = "http" if settings.http.certificate is None else "https"
             report(f"The dashboard is at {scheme}://{address}")
             tell(started)
             stop.wait()
+        if failed.is_set():
+            raise typer.Exit(FAILED)
 
 
 def _app(served: "Served", tokens: "Mapping[str, str]") -> "ASGIApp":

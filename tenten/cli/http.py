@@ -52,7 +52,10 @@ class HttpOptions:
 
 @contextmanager
 def http_served(
-    settings: "Settings", options: HttpOptions, make_app: "Callable[[Served], ASGIApp]"
+    settings: "Settings",
+    options: HttpOptions,
+    make_app: "Callable[[Served], ASGIApp]",
+    on_failure: "Callable[[], None]" = lambda: None,
 ) -> "Generator[HttpAddress | None]":
     """Serve an application during the block, if an address is given. Nothing is imported otherwise.
 
@@ -73,7 +76,7 @@ def http_served(
         raise NotInstalled(f"{missing.name}, which --http needs,", "web") from missing
     listener = listen(address)
     served = Served(settings=settings, address=address_of(listener), ending=Event(), token_file=options.token_file)
-    with serving(make_app(served), listener, certificate, served.ending):
+    with serving(make_app(served), listener, certificate, served.ending, on_failure):
         yield served.address
 
 

@@ -81,6 +81,8 @@ def dashboard_app(served: Served, engine: Engine, tokens: Mapping[str, str]) -> 
 
 def _application(title: str) -> FastAPI:
     app = FastAPI(title=title, version=release(), docs_url=None, redoc_url=None, openapi_url=None)
+    # A redirect to the address without a slash would name the host of the request.
+    app.router.redirect_slashes = False
     answer_with_problems(app)
     return app
 
@@ -88,7 +90,7 @@ def _application(title: str) -> FastAPI:
 def _protected(app: FastAPI, served: Served) -> ASGIApp:
     http = served.settings.http
     limited = RateLimit(Observed(_with_origins(app, http.origins)), http.requests_per_second_max)
-    return Protection(limited, hosts_of(served.address, http.hosts))
+    return Protection(limited, hosts_of(served.address, http.hosts), http.origins)
 
 
 def _with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

@@ -20,10 +20,10 @@ def database_problem(engine: Engine, tables: Literal["headquarters", "channel"])
     try:
         check_version(engine, tables)
     except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
+        if explain(error) is None:
             raise
-        return sentence
+        # Not the sentence itself, which names server and user: anybody may ask.
+        return "the database does not answer, or is not one of this release: see `tenten doctor`"
     return None
 
 

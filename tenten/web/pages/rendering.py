@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 _HERE: Final = Path(__file__).parent
@@ -35,5 +35,13 @@ def page(environment: Environment, template: str, *, status: int = 200, **values
 
 
 def static_files() -> StaticFiles:
-    """The stylesheet and the script."""
-    return StaticFiles(directory=_HERE / "static")
+    """The stylesheet and the script, which browsers keep and ask whether they have changed."""
+    return _KeptFiles(directory=_HERE / "static")
+
+
+class _KeptFiles(StaticFiles):
+    def file_response(self, *arguments: Any, **parameters: Any) -> Response:
+        """The file, or that it is unchanged."""
+        response = super().file_response(*arguments, **parameters)
+        response.headers["Cache-Control"] = "no-cache"
+        return response

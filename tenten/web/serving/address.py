@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,13 +52,22 @@ def listen(address: HttpAddress) -> socket.socket:
     # the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_for_us(listener)
         listener.bind((address.host, address.port))
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise AddressRefused(f"cannot serve HTTP at {address} ({error.strerror}): choose another --http") from error
     return listener
+
+
+def _keep_for_us(listener: socket.socket) -> None:
+    """Let the port be used again soon, but by nobody else meanwhile."""
+    if sys.platform == "win32":
+        # There SO_REUSEADDR would let any program take the port, and the access tokens of requests with it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def address_of(listener: socket.socket) -> HttpAddress:

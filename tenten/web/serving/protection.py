@@ -1,14 +1,20 @@
-"""What every request passes before the application sees it: the Host header, the size of the body and the time that
-it takes, the answer's headers.
+"""What every request passes before the application sees it: where it comes from, the size of the body and the time
+that it takes, the answer's headers.
 
 The Host header must be a name of this server, or an IP address. Otherwise a page of another site could reach a loopback
 server under a name of its own that resolves to 127.0.0.1 (DNS rebinding), and a browser would let it read the answers.
 No page can do that with an address, by which Prometheus and the probes of Kubernetes come.
+
+A browser says in `Sec-Fetch-Site` that a page of another site makes a request. Only a link from there is followed, and
+what the settings allow: such a page can read no answer, but could sign a person out, or keep the server busy.
+
+A body in parts (multipart) is refused unread. No form needs it, and its sender names the encoding of each part: with
+some of them a few hundred kilobytes take seconds to decode.
 """
 
 import asyncio
 import ipaddress
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -26,10 +32,14 @@ BODY_SECONDS_MAX: Final = 10.0
 
 _CLOSE: Final = ((b"connection", b"close"),)
 
+_READ: Final = frozenset((b"host", b"content-length", b"content-type", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
+
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
+    # Pages and answers show personal data. What may be kept says so itself.
+    (b"cache-control", b"no-store"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (
@@ -43,27 +53,39 @@ _HEADERS: Final = (
 
 
 class Protection:
-    """ASGI middleware: refuses foreign hosts and large bodies, and adds headers of security to each answer."""
+    """ASGI middleware: refuses foreign hosts, foreign pages and large bodies, and adds headers of security to answers."""
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        """`hosts`: names and addresses by which this server is reached, without ports, in lower case."""
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
+        """`hosts`: names and addresses by which this server is reached, without ports, in lower case; `origins`: of the
+        foreign pages that may make requests.
+        """
         self._app = app
         self._hosts = frozenset(hosts)
+        self._origins = frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name: value for name, value in scope["headers"] if name in (b"host", b"content-length")}
+        headers = {name: value for name, value in scope["headers"] if name in _READ}
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
         send = _with_headers(send)
         if name not in self._hosts and not _is_ip_address(name):
             await refuse(send, 421, "This server has another name: see `hosts` of [http] in tenten.toml.")
+        elif self._is_of_foreign_page(scope, headers):
+            await refuse(send, 403, "Pages of other sites may not use this server.", _CLOSE)
+        elif headers.get(b"content-type", b"").lstrip().lower().startswith(b"multipart/"):
+            await refuse(send, 415, "A body in parts (multipart) is not read.", _CLOSE)
         elif int(headers.get(b"content-length", b"0")) > BODY_BYTES_MAX:
             await refuse(send, 413, f"The body has more than {BODY_BYTES_MAX} bytes.", _CLOSE)
         else:
             await self._answer(scope, receive, send)
+
+    def _is_of_foreign_page(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+        if headers.get(b"sec-fetch-site") != b"cross-site" or headers.get(b"origin") in self._origins:
+            return False
+        return scope["method"] != "GET" or headers.get(b"sec-fetch-mode") != b"navigate"
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. An error that the application has answered and raised again is not raised any more: the

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Generator
+import ssl
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Final
@@ -13,13 +14,12 @@ from anyio.to_thread import current_default_thread_limiter
 from starlette.types import ASGIApp
 from structlog import get_logger
 
+from tenten.runtime.errors import SettingsError
 from tenten.web.serving.address import address_of
 from tenten.web.serving.certificate import Certificate
+from tenten.web.serving.connections import LimitedProtocol
 
 log = get_logger(__name__)
-
-CONNECTIONS_MAX: Final = 256
-"""More are answered 503 at once."""
 
 THREADS_MAX: Final = 10
 """Threads for requests that block: fewer than a database's pool has connections, so that none has to wait for one."""
@@ -33,30 +33,44 @@ _STOP_SECONDS_MAX: Final = 10.0
 
 
 @contextmanager
-def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | None, ending: Event) -> Generator[None]:
+def serving(
+    app: ASGIApp,
+    listener: socket.socket,
+    certificate: Certificate | None,
+    ending: Event,
+    on_failure: Callable[[], None] = lambda: None,
+) -> Generator[None]:
     """Serve the application during the block. `ending` is set at its end, so that endless responses end.
 
-    The server shares the process with a worker: when it fails, the worker goes on, and the log says so.
+    The server shares the process with a worker: when it fails, the worker goes on, the log says so, and `on_failure` is
+    called. Raises: `SettingsError` for a certificate that cannot be used.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # The address of the connection counts, never one that a header names: anybody can write that.
-            proxy_headers=False,
-            date_header=True,
-            lifespan="off",
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-            h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
-            ssl_certfile=None if certificate is None else str(certificate.certificate),
-            ssl_keyfile=None if certificate is None else str(certificate.key),
-        )
+    config = uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The address of the connection counts, never one that a header names: anybody can write that.
+        proxy_headers=False,
+        date_header=True,
+        lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
+        ssl_certfile=None if certificate is None else str(certificate.certificate),
+        ssl_keyfile=None if certificate is None else str(certificate.key),
     )
-    thread = Thread(target=_serve, args=(server, listener), name="http", daemon=True)
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        listener.close()
+        raise SettingsError(
+            f"certificate and key of [http] cannot be used ({error}): write matching PEM files"
+        ) from error
+    server = uvicorn.Server(config)
+    thread = Thread(target=_serve, args=(server, listener, on_failure), name="http", daemon=True)
     thread.start()
     log.info("http_started", address=str(address_of(listener)), tls=certificate is not None)
     try:
@@ -68,7 +82,7 @@ def serving(app: ASGIApp, listener: socket.socket, certificate: Certificate | No
         listener.close()
 
 
-def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+def _serve(server: uvicorn.Server, listener: socket.socket, on_failure: Callable[[], None]) -> None:
     # Its own log has texts of errors, which may be personal data.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
         logging.getLogger(name).disabled = True
@@ -77,6 +91,9 @@ def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
             runner.run(_served(server, listener))
     except Exception:
         log.exception("http_failed")
+        # Clients would wait in its queue for ever.
+        listener.close()
+        on_failure()
 
 
 async def _served(server: uvicorn.Server, listener: socket.socket) -> None:

@@ -60,7 +60,7 @@ def role_token_file(settings: Settings, role: str, directory: Path | None = None
 
 def is_token(given: str, token: str) -> bool:
     """Whether both are equal, in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(), token.encode())
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), token.encode())
 
 
 def _make(file: Path) -> None:

@@ -1,0 +1,35 @@
+"""A value that is slow to find, for many who ask at the same time."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+_SECONDS: Final = 1.0
+"""How long a value is used."""
+
+Value = TypeVar("Value")
+
+
+class Shared(Generic[Value]):
+    """Finds a value in one thread at a time, at most once a second."""
+
+    def __init__(self, find: Callable[[], Value]) -> None:
+        self._find = find
+        self._finding: asyncio.Task[Value] | None = None
+        self._found_at = 0.0
+
+    async def value(self) -> Value:
+        """The value, at most a second old. Raises: what finding it raises."""
+        if self._finding is None or (self._finding.done() and monotonic() - self._found_at >= _SECONDS):
+            self._finding = asyncio.ensure_future(self._found())
+        # Another request still waits for it when this one has gone.
+        return await asyncio.shield(self._finding)
+
+    async def _found(self) -> Value:
+        try:
+            return await run_in_threadpool(self._find)
+        finally:
+            self._found_at = monotonic()
