@@ -53,7 +53,7 @@ _HEADERS: Final = (
 
 
 class Protection:
-    """ASGI middleware: refuses foreign hosts, foreign pages and large bodies, and adds headers of security to answers."""
+    """ASGI middleware: refuses foreign hosts and pages and large bodies, and adds headers of security to answers."""
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], origins: Iterable[str] = ()) -> None:
         """`hosts`: names and addresses by which this server is reached, without ports, in lower case; `origins`: of the

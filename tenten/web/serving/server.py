@@ -66,9 +66,8 @@ def serving(
         config.load()
     except (OSError, ssl.SSLError) as error:
         listener.close()
-        raise SettingsError(
-            f"certificate and key of [http] cannot be used ({error}): write matching PEM files"
-        ) from error
+        text = f"certificate and key of [http]: {error}; name two PEM files that belong together"
+        raise SettingsError(text) from error
     server = uvicorn.Server(config)
     thread = Thread(target=_serve, args=(server, listener, on_failure), name="http", daemon=True)
     thread.start()
