@@ -44,7 +44,7 @@ LOCALE := tenten/web/store_screen/locale
 translations: $(INSTALLED)
 	mkdir -p build
 	$(BIN)/pybabel -q extract -F $(LOCALE)/babel.cfg -k N_ --no-location --sort-output --no-wrap -o build/store.pot tenten/web
-	$(BIN)/pybabel -q update -D store -i build/store.pot -d $(LOCALE) --no-fuzzy-matching --no-wrap --ignore-obsolete
+	$(BIN)/pybabel -q update -D store -i build/store.pot -d $(LOCALE) --no-fuzzy-matching --no-wrap --ignore-obsolete --ignore-pot-creation-date
 	$(BIN)/pybabel -q compile -D store -d $(LOCALE)
 
 # Sizes, wheels of every platform, and what the image contains: build/sbom.json.

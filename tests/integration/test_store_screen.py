@@ -1,8 +1,13 @@
 """What the screen of a store reads from its database, on PostgreSQL and SQLite."""
 
+import asyncio
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from threading import Event
 
+import httpx
 from sqlalchemy import delete, insert, update
 
 from tenten.producers import Item, close_day, create_customer, edit_customer, issue_card, record_order, record_sale
@@ -12,6 +17,9 @@ from tenten.producers.till.search import recently_changed
 from tenten.producers.till.transaction_views import list_transactions
 from tenten.schemas.tables.channel import end_of_days, outbox, outbox_queue, positions, topics, transactions
 from tenten.schemas.topics import CUSTOMERS
+from tenten.web.apps import Served
+from tenten.web.serving.address import HttpAddress
+from tenten.web.store_screen.app import store_screen
 from tenten.web.store_screen.connection import ConnectionWatch
 from tests.producer_scene import Store
 
@@ -42,6 +50,43 @@ def test_what_needs_a_clerk_is_listed_until_it_is_corrected(store: Store) -> Non
     assert [view.transaction_id for view in attention.transactions] == [order.transaction_id]
     assert [view.end_of_day_id for view in attention.days] == [day.end_of_day_id]
     assert len(attention) == 4
+
+
+def test_pages_name_what_is_missing_and_never_show_a_guid(store: Store) -> None:
+    """An end of day names each sale that headquarters misses by its reference, with a link to it."""
+    # given
+    customer = create_customer(store.channel, first_name="Ada")
+    store.reject(store.events()[0].event_id)
+    sales = [record_sale(store.channel, lines=[TEA], customer_id=customer.customer_id) for _ in range(2)]
+    close_day(store.channel)
+    missing = {"field": sales[0].transaction_id, "code": "missing", "text": "Not received by headquarters."}
+    with store.channel.engine.begin() as connection:
+        connection.execute(update(end_of_days).values(status="blocked", reasons=[missing]))
+        connection.execute(update(transactions).values(status="rejected", reasons=[missing]))
+    paths = ["/", "/sales", "/day", "/attention", "/customers/new"]
+    paths += [f"/customers/{customer.customer_id}", f"/sales/{sales[0].transaction_id}"]
+    # when
+    pages = asyncio.run(_pages(store, paths))
+    # then
+    for page in (pages[2], pages[3]):
+        assert f'<a href="/sales/{sales[0].transaction_id}">Sale' in page
+        assert "Not received by headquarters." in page
+    shown = [re.sub("<[^>]*>", "", page) for page in pages]
+    assert not any(re.search("[0-9a-f]{8}-[0-9a-f]{4}-", page) for page in shown)
+    assert all(sales[0].reference in page for page in (*shown[1:4], shown[6]))
+
+
+async def _pages(store: Store, paths: Sequence[str]) -> list[str]:
+    """What a clerk who has signed in sees at these paths, without a server."""
+    token = "0123456789" * 4
+    served = Served(settings=store.settings, address=HttpAddress("127.0.0.1", 8710), ending=Event())
+    app = store_screen(served, store.channel.name, store.channel.engine, token)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as browser:
+        await browser.post("/login", data={"token": token, "name": "Ana"})
+        pages = [(await browser.get(path)).text for path in paths]
+    served.ending.set()
+    return pages
 
 
 def test_a_customers_own_cards_and_transactions_are_listed(store: Store) -> None:

@@ -1,5 +1,6 @@
 """What needs a clerk: rejected and held changes; and the parts of the frame that follow the database."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -7,6 +8,7 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tenten.web.pages.login import NAME_CHARACTERS_MAX
+from tenten.web.store_screen.day_pages import named_sales
 from tenten.web.store_screen.screen import Posted, Screen, badge
 
 _PING_SECONDS = 15
@@ -20,7 +22,7 @@ def attention_routes(screen: Screen) -> APIRouter:
     def attention(request: Request) -> Response:
         """Rejected changes to correct or discard, and those that headquarters holds."""
         template = "attention_part.html" if "x-fragment" in request.headers else "attention.html"
-        return screen.show(request, template, attention=screen.attention())
+        return screen.show(request, template, attention=screen.attention(), sales_of=partial(named_sales, screen))
 
     @router.get("/parts/attention")
     def count() -> Response:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -51,7 +52,7 @@ def day_routes(screen: Screen) -> APIRouter:
             open=_open_day(screen),
             closed=[each for each in days if each.business_date == now],
             earlier=[each for each in days if each.business_date != now],
-            sales_of=lambda each: _named_sales(screen, each),
+            sales_of=partial(named_sales, screen),
         )
 
     @router.post("/day/close")
@@ -79,7 +80,7 @@ def _open_day(screen: Screen) -> OpenDay:
     )
 
 
-def _named_sales(screen: Screen, day: EndOfDayView) -> list[tuple[Reason, TransactionView | None]]:
+def named_sales(screen: Screen, day: EndOfDayView) -> list[tuple[Reason, TransactionView | None]]:
     """The reasons of an end of day, each with the sale that it names: those that are missing at headquarters, or that
     it cannot post.
     """

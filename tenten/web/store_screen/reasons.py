@@ -51,6 +51,7 @@ TEXTS: Final = {
     "unknown_language": N_("This is not a language."),
     "unknown_legal_entity": N_("Headquarters does not know this company yet."),
     "unknown_reference": N_("The customer does not have this address or contact."),
+    "waiting": N_("The customer has no account number yet."),
     "wrong_kind": N_("This is not a value of the right kind."),
 }
 """By code: those that a clerk can meet. Others are shown in English."""
