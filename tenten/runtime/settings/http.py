@@ -17,6 +17,8 @@ class HttpSettings(SettingsTable):
     """The certificate of TLS, in PEM, with those that lead to its authority."""
     key: Path | None = None
     """Its private key, in PEM."""
+    behind_tls: bool = False
+    """Whether a proxy in front of the server has TLS: sessions of browsers are then kept from plain connections."""
     hosts: tuple[Annotated[str, BeforeValidator(lowercase)], ...] = ()
     """Further names by which browsers and tills reach the server."""
     origins: tuple[str, ...] = ()
@@ -29,6 +31,11 @@ class HttpSettings(SettingsTable):
     """The addresses from which that header is believed."""
     proxy_operators: tuple[str, ...] = ()
     """Its users who may act; every other one is a viewer."""
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers come by TLS."""
+        return self.certificate is not None or self.behind_tls
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:

@@ -20,6 +20,7 @@ class Action(StrEnum):
     """What an operator does at the dashboard."""
 
     SIGN_IN = "sign_in"
+    SEARCH_CUSTOMERS = "search_customers"
     SHOW_CUSTOMER = "show_personal_data"
     SHOW_DEAD_LETTER = "show_dead_letter"
     REJECT_HELD = "reject_held"
@@ -31,6 +32,7 @@ class Action(StrEnum):
 
 ACTION_TEXTS: Final = {
     Action.SIGN_IN: "Signed in",
+    Action.SEARCH_CUSTOMERS: "Searched customers by personal data",
     Action.SHOW_CUSTOMER: "Asked to see personal data",
     Action.SHOW_DEAD_LETTER: "Asked to see the content of a dead letter",
     Action.REJECT_HELD: "Rejected a held event",

@@ -37,7 +37,7 @@ def add_dashboard(app: FastAPI, served: Served, engine: Engine, tokens: Mapping[
     sessions = Sessions(
         f"dashboard_{served.address.port}",
         tokens,
-        secure=settings.http.certificate is not None,
+        secure=settings.http.is_secure,
     )
     watch = KafkaWatch(settings, engine, served.ending)
     snapshots = Snapshots(settings, engine, watch, served.ending)

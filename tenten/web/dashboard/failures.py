@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tenten.runtime.error_codes import is_data_error
 from tenten.runtime.errors import DatabaseRefused, InputRejected, TentenError
 from tenten.status.servers import database_problem, kafka_problem
 from tenten.web.dashboard.access import NotAllowed
@@ -56,6 +57,8 @@ def answer_with_pages(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(DBAPIError)
     async def on_database(request: Request, error: DBAPIError) -> Response:
+        if is_data_error(error):
+            return refused(request, 404, "Not found", "The address has a value that nothing here can have.")
         text = database_problem(site.settings.headquarters_database(), error)
         return refused(request, 503, "The database does not answer", text)
 

@@ -58,9 +58,7 @@ class Screen:
 
     def __init__(self, served: Served, channel: str, engine: Engine, token: str) -> None:
         self.name = channel
-        self.sessions = Sessions(
-            f"store_{channel}", {_CLERK: token}, secure=served.settings.http.certificate is not None
-        )
+        self.sessions = Sessions(f"store_{channel}", {_CLERK: token}, secure=served.settings.http.is_secure)
         self.connection = ConnectionWatch()
         self.changes = Changes(self.channel, self.connection, served.ending)
         self.editing: Final = Lock()
