@@ -131,6 +131,40 @@ def test_customer_is_found_and_shown_only_on_request_which_is_recorded(dashboard
     wait_for(lambda: has_arrived(page, "dallas"), "dallas to have the version")
 
 
+def test_figures_of_the_overview_follow_what_happens(dashboard: DashboardScene) -> None:
+    """Account numbers left, waiting sales, running workers, rejected changes, the last verification, and the times."""
+    # given
+    page, checks, orders = dashboard.page(), dashboard.page("/checks"), dashboard.page("/transactions?tab=orders")
+    left = page.locator("#tile-numbers li", has_text="usrt").locator("b")
+    before = int(left.inner_text().replace(",", ""))
+    rejected = int(page.locator("#tile-rejected .figure").inner_text())
+    waiting = dashboard.till("dallas").order(customer_id=dashboard.store("dallas").guid())
+    # when
+    with open_channel(dashboard.scene.settings, "houston") as houston:
+        create_customer(houston, first_name="Tim", last_name="Lee")
+    dashboard.sell(waiting)
+    dashboard.scene.send(dashboard.store("dallas").create(last_name="y" * 200))
+    # then
+    expect(left).to_have_text(f"{before - 1:,}")
+    expect(page.locator("#tile-rejected .figure")).to_have_text(f"{rejected + 1}")
+    expect(page.locator("#tile-waiting .figure")).to_have_text("1")
+    expect(orders.locator("tr", has_text=waiting["transaction_id"][:8])).to_contain_text("unknown customer")
+    # when
+    with dashboard.process("headquarters", "verify") as (verify, log):
+        assert verify.wait(60) == 0, log.read_text()
+    # then
+    expect(checks.locator("section[aria-labelledby=verified] tbody tr").first).to_contain_text("they agree")
+    # when
+    workers = page.locator("#tile-workers li", has_text="transactions").locator("b")
+    expect(workers).to_have_text("1")
+    with dashboard.process("transactions", "run"):
+        # then
+        expect(workers).to_have_text("2")
+    expect(workers).to_have_text("1")
+    expect(page.locator("#tile-times .figure")).to_contain_text("p99")
+    expect(page.locator("#tile-times path.p50")).to_have_attribute("d", re.compile("^M"))
+
+
 def test_held_change_appears_and_is_rejected_with_a_reason(dashboard: DashboardScene) -> None:
     """A change of an unknown channel is held, without reloading the page; rejected, it is gone and listed so."""
     # given
@@ -196,7 +230,7 @@ def test_blocked_statement_names_the_customer_of_each_reason(dashboard: Dashboar
 def test_dead_letter_is_shown_replayed_and_discarded_on_the_second_click(dashboard: DashboardScene) -> None:
     """Its bytes are hidden until asked for; replayed, it becomes another one; discarding takes a confirmation."""
     # given
-    page = dashboard.page("/dead-letters")
+    page, overview = dashboard.page("/dead-letters"), dashboard.page()
     event = dashboard.store("dallas").create(first_name="Hidden")
     spoilt = encode("CustomerEvent", event) + b"?"
     # when
@@ -204,6 +238,7 @@ def test_dead_letter_is_shown_replayed_and_discarded_on_the_second_click(dashboa
     # then
     opened = page.locator("tr[id^=letter-]")
     expect(opened).to_contain_text("has 1 bytes after its end")
+    expect(overview.locator("#tile-letters .figure")).to_have_text("1")
     # when
     first = opened.get_by_role("link").inner_text()
     opened.get_by_role("link").click()
@@ -229,6 +264,7 @@ def test_dead_letter_is_shown_replayed_and_discarded_on_the_second_click(dashboa
     page.get_by_role("button", name="Discard it").click()
     # then
     expect(page.get_by_text("None is open")).to_be_visible()
+    expect(overview.locator("#tile-letters .figure")).to_have_text("0")
     actions = [action["action"] for action in dashboard.actions() if "dead_letter" in action["action"]]
     assert actions == ["show_dead_letter", "replay_dead_letter", "discard_dead_letter"]
 
@@ -264,9 +300,11 @@ def test_viewer_sees_no_personal_data_and_cannot_act(dashboard: DashboardScene) 
     held = dashboard.store("lemuria").create()
     dashboard.scene.ask(held)
     customer = f"/customers/{event['customer_id']}"
-    page = dashboard.page("/", role="viewer")
+    dashboard.write("async-customers", b"nobody", b"Secretive")
+    page = dashboard.page("/dead-letters", role="viewer")
+    letter = page.locator("tr[id^=letter-]", has_text="no avro").locator("a").get_attribute("href") or ""
     # then
-    for path in (*PAGES, customer):
+    for path in (*PAGES, customer, letter):
         page.goto(dashboard.address + path)
         text = page.locator("body").inner_text()
         assert "Secretive" not in text, path
@@ -280,6 +318,10 @@ def test_viewer_sees_no_personal_data_and_cannot_act(dashboard: DashboardScene) 
     # then
     expect(page.get_by_text("No customer of headquarters matches.")).to_be_visible()
     # when
+    search(page, event["customer_id"])
+    # then
+    expect(page.locator("tbody [data-label=Name]")).to_have_text("hidden")
+    # when
     key = page.locator("[name=form_key]").input_value()
     refused = {
         path: page.request.post(dashboard.address + path, form={"form_key": key, "reason": "because"}).status
@@ -287,9 +329,9 @@ def test_viewer_sees_no_personal_data_and_cannot_act(dashboard: DashboardScene) 
             f"{customer}/personal-data",
             f"/changes/held/{held['event_id']}/reject",
             "/channels/houston/suspend",
-            "/dead-letters/async-customers.dlq/0/0/discard",
-            "/dead-letters/async-customers.dlq/0/0/replay",
-            "/dead-letters/async-customers.dlq/0/0/content",
+            f"{letter}/discard",
+            f"{letter}/replay",
+            f"{letter}/content",
         )
     }
     # then
