@@ -85,13 +85,20 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
     async def list_(
         business_date: Annotated[Day | None, Query()] = None,
         status: TransactionStatus | None = None,
+        customer_id: UUID | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
         """List them, the newest first."""
         after = position_of(cursor)
         views = await till.call(
-            list_transactions, kind, business_date=business_date, status=status, limit=limit, after=after
+            list_transactions,
+            kind,
+            business_date=business_date,
+            status=status,
+            customer_id=None if customer_id is None else str(customer_id),
+            limit=limit,
+            after=after,
         )
         return Document(_page(views, limit))
 
