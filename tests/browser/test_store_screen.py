@@ -61,6 +61,7 @@ def test_errors_are_beside_their_fields_and_nothing_is_lost(shop: Shop, clerk: P
     # then
     expect(clerk.locator("#f-phone-error")).to_contain_text("phone number")
     expect(clerk.locator("#f-attributes-shoe_size-error")).to_contain_text("Must not be less than 15")
+    expect(clerk.get_by_role("alert").get_by_role("link", name="Shoe size")).to_be_visible()
     expect(clerk.get_by_label("Last name")).to_have_value("  Õun ")
     expect(clerk.get_by_label("Phone")).to_have_value("12")
     # when
