@@ -159,9 +159,11 @@ def test_open_till_uses_a_change_and_reports_what_its_file_has_otherwise(tmp_pat
         # when
         publish(scene, time_zone="America/Chicago", creation="sync", sync_milliseconds=2_500)
         wait_for(lambda: till.settings.channel(CHANNEL).time_zone == "America/Chicago", "the time zone")
-        publish(scene, time_zone="America/Chicago", creation="async", version=2)
+        publish(scene, time_zone="America/Chicago", creation="async", cut_off_hour=4, version=2)
         wait_for(lambda: till.settings.channel(CHANNEL).creation == "async", "the creation mode")
+        used = till.settings.channel(CHANNEL)
     # then
+    assert (used.cut_off_hour, used.sync_seconds) == (4, 2.0)
     names = ["channels.houston.default_customer.customer_group", "channels.houston.time_zone"]
     assert [entry["settings"] for entry in logs if entry["event"] == "channel_settings_differ"] == [names]
     assert [entry for entry in logs if entry["event"] == "resync_needed"] == []
