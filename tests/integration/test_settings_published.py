@@ -87,7 +87,10 @@ def published(scene: Scene, count: int) -> list[tuple[str, dict[str, Any] | None
 def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> None:
     """Resolved: the legal entity with its country, currency and language, and every setting of the channel."""
     # given
-    profile = 'creation = "sync"\nsync_seconds = 4.5\ntime_zone = "America/Chicago"\n'
+    profile = (
+        'creation = "sync"\nsync_seconds = 4.5\ntime_zone = "America/Chicago"\ncut_off_hour = 4\n'
+        'offline_customers = "own"\nmay_erase = true\n'
+    )
     defaults = '[channels.austin.default_customer]\ncustomer_type = "organization"\naffiliations = ["vip", "b2b"]\n'
     scene.toml.write_text(scene.toml.read_text() + channel("austin", address_books=["US", "TX"]) + profile + defaults)
     scene.apply_settings()
@@ -117,11 +120,11 @@ def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> No
             "attributes": [],
         },
         "address_books": ["TX", "US"],
-        "offline_customers": "all",
+        "offline_customers": "own",
         "creation": "sync",
         "sync_milliseconds": 4_500,
         "time_zone": "America/Chicago",
-        "cut_off_hour": 0,
+        "cut_off_hour": 4,
         "new_customers": {
             "customer_type": "organization",
             "customer_group": "",
@@ -130,7 +133,7 @@ def test_record_has_all_that_a_channel_needs(scene: Scene, engine: Engine) -> No
             "language": None,
             "affiliations": ["b2b", "vip"],
         },
-        "may_erase": False,
+        "may_erase": True,
         "suspended": None,
         "joins": [],
     }
