@@ -227,7 +227,7 @@ def find_dead_letter(
     settings: Settings, engine: Engine, dead_letters: Topic, partition: int, offset: int
 ) -> DeadLetter:
     """The letter at this position of a dead letter topic. Raises: `NoSuchDeadLetter`; as `list_dead_letters`."""
-    for letter in list_dead_letters(settings, engine, dead_letters):
+    for letter in list_dead_letters(settings, engine, dead_letters, {partition: offset - 1}):
         if (letter.partition, letter.offset) == (partition, offset):
             return letter
     raise NoSuchDeadLetter(

@@ -106,6 +106,7 @@ def test_customer_is_found_and_shown_only_on_request_which_is_recorded(dashboard
     search(page, "lovelace-muller")
     # then
     expect(page.locator("tbody")).to_contain_text("A••• L•••")
+    assert "search_customers" in {action["action"] for action in dashboard.actions()}
     # when
     search(page, "ADA.M@example.com".lower())
     page.get_by_role("link", name=re.compile("^C-")).click()

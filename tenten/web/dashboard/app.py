@@ -1,6 +1,7 @@
 """The application of the dashboard: its pages, live updates, and what it needs to run."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
@@ -27,6 +28,9 @@ from tenten.web.pages.rendering import static_files
 from tenten.web.pages.sessions import Sessions
 
 _LOOK_SECONDS: Final = 0.5
+_STREAM_SECONDS_MAX: Final = 600.0
+"""A browser then asks again, which needs a session that is still valid."""
+
 _SILENT_SECONDS: Final = 15.0
 """A comment is sent after this time, so that a browser or a proxy notices a broken connection."""
 
@@ -82,11 +86,12 @@ def _event_routes(site: Site) -> APIRouter:
 
 
 async def _changes(site: Site) -> AsyncGenerator[str]:
-    """The names of parts, as they change, until the server or the browser ends."""
+    """The names of parts, as they change, until the server or the browser ends, or some minutes are over."""
     known = dict(site.snapshots.listen())
     yield "retry: 1000\n\n"
     silent_seconds = 0.0
-    while not site.ending.is_set():
+    until = time.monotonic() + _STREAM_SECONDS_MAX
+    while not site.ending.is_set() and time.monotonic() < until:
         await asyncio.sleep(_LOOK_SECONDS)
         versions = site.snapshots.listen()
         changed = [name for name, version in versions.items() if known.get(name) != version]
