@@ -304,6 +304,13 @@ def test_too_large_event_is_rejected_and_blocks_no_other(store: Store) -> None:
     seen = show_customer(store.channel, huge.customer_id)
     assert (seen.status, [reason.code for reason in seen.reasons]) == (CustomerStatus.REJECTED, ["too_large"])
     assert [decoded(message.value()).customer_id for message in store.topic()] == [other.customer_id]
+    assert channel_events_of(store) == [("rejected", "customer", huge.customer_id, ["too_large"])]
+
+
+def channel_events_of(store: Store) -> list[tuple[str, str, str, list[str]]]:
+    """What those who follow the channel learn."""
+    rows = store.rows(channel.channel_events)
+    return [(row["type"], row["subject"], row["subject_id"], row["codes"]) for row in rows]
 
 
 @pytest.mark.parametrize("point", ["relay.after_select", "relay.after_produce", "relay.after_ack", "relay.after_mark"])
@@ -460,6 +467,7 @@ def test_too_large_sale_is_rejected_and_blocks_no_other(store: Store) -> None:
     # then
     assert event_ids(store.topic(RETAIL_TRANSACTIONS)) == [other]
     assert [reason.code for reason in show_transaction(store.channel, huge).reasons] == ["too_large"]
+    assert channel_events_of(store) == [("rejected", "sale", huge, ["too_large"])]
     # when
     assert resend_transaction(store.channel, huge).status == "pending"
     with store.relaying():
