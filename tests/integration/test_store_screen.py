@@ -5,10 +5,11 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from threading import Event
 
 import httpx
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Engine, delete, insert, update
 
 from tenten.producers import Item, close_day, create_customer, edit_customer, issue_card, record_order, record_sale
 from tenten.producers.till.attention import needing_attention
@@ -17,6 +18,7 @@ from tenten.producers.till.search import recently_changed
 from tenten.producers.till.transaction_views import list_transactions
 from tenten.schemas.tables.channel import end_of_days, outbox, outbox_queue, positions, topics, transactions
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.engine import open_database
 from tenten.web.apps import Served
 from tenten.web.serving.address import HttpAddress
 from tenten.web.store_screen.app import store_screen
@@ -76,17 +78,29 @@ def test_pages_name_what_is_missing_and_never_show_a_guid(store: Store) -> None:
     assert all(sales[0].reference in page for page in (*shown[1:4], shown[6]))
 
 
-async def _pages(store: Store, paths: Sequence[str]) -> list[str]:
+async def _pages(store: Store, paths: Sequence[str], engine: Engine | None = None) -> list[str]:
     """What a clerk who has signed in sees at these paths, without a server."""
     token = "0123456789" * 4
     served = Served(settings=store.settings, address=HttpAddress("127.0.0.1", 8710), ending=Event())
-    app = store_screen(served, store.channel.name, store.channel.engine, token)
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as browser:
+    app = store_screen(served, store.channel.name, engine or store.channel.engine, token)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    accept = {"Accept": "text/html"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://store", headers=accept, timeout=60) as browser:
         await browser.post("/login", data={"token": token, "name": "Ana"})
         pages = [(await browser.get(path)).text for path in paths]
     served.ending.set()
     return pages
+
+
+def test_a_database_that_does_not_answer_is_a_page_of_its_own(store: Store, tmp_path: Path) -> None:
+    """The sign-in works without it."""
+    # given
+    away = open_database(f"sqlite:///{tmp_path / 'nowhere' / 'houston.db'}")
+    # when
+    [page] = asyncio.run(_pages(store, ["/"], away))
+    # then
+    assert "The database of this store does not answer." in page
+    assert "Sign in" not in page
 
 
 def test_a_customers_own_cards_and_transactions_are_listed(store: Store) -> None:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from structlog import get_logger
 
+from tenten.failure_messages import explain
 from tenten.runtime.errors import (
     DatabaseRefused,
     InputRejected,
@@ -56,7 +57,8 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
 
     def answer(request: Request, status: int, what: str, **values: Any) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return screen.show(request, "error.html", status=status, what=what, **values)
+            # A page about a database that does not answer must not ask it.
+            return screen.show(request, "error.html", status=status, what=what, bare=status >= 500, **values)
         return JSONResponse(problem(status, "The screen answers browsers."), status, media_type=PROBLEM)
 
     @app.exception_handler(SignInFirst)
@@ -84,10 +86,12 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
         if isinstance(error, InputRejected):
             return answer(request, 422, "rejected", **screen.errors(request, error))
         if isinstance(error, DatabaseRefused | SettingsError):
-            return JSONResponse(problem(503, str(error)), 503, media_type=PROBLEM)
+            return answer(request, 503, "unavailable")
         return answer(request, 409, "not_understood")
 
     @app.exception_handler(Exception)
     def on_bug(request: Request, error: Exception) -> Response:
+        if explain(error) is not None:
+            return answer(request, 503, "unavailable")
         log.error("http_request_failed", path="screen", exc_info=error)
         return answer(request, 500, "failed")

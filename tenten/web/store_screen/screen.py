@@ -99,15 +99,17 @@ class Screen:
 
     def language(self, request: Request) -> Language:
         """The language that the clerk has chosen, by default that of the channel's new customers."""
-        chosen = request.cookies.get(self._language_cookie)
-        if chosen in LANGUAGES:
-            return LANGUAGES[chosen]
+        if (chosen := self._chosen_language(request)) is not None:
+            return chosen
         try:
             channel = self.channel()
             default = channel.settings.channel(self.name).default_customer.language
             return languages.language_of(default, channel.settings.legal_entity_of(self.name).language)
         except TentenError:
             return languages.ENGLISH
+
+    def _chosen_language(self, request: Request) -> Language | None:
+        return LANGUAGES.get(request.cookies.get(self._language_cookie, ""))
 
     def remember(self, response: Response, session: Session, name: str, language: str) -> None:
         """Remember the clerk and the language in the browser."""
@@ -123,10 +125,12 @@ class Screen:
     def _language_cookie(self) -> str:
         return f"{self.sessions.cookie}_language"
 
-    def show(self, request: Request, template: str, /, *, status: int = 200, **values: Any) -> Response:
-        """A page, or a part of one, in the language of the clerk."""
-        session = self.sessions.of(request)
-        language = self.language(request)
+    def show(
+        self, request: Request, template: str, /, *, status: int = 200, bare: bool = False, **values: Any
+    ) -> Response:
+        """A page, or a part of one, in the language of the clerk. `bare`: without anything from the database."""
+        session = None if bare else self.sessions.of(request)
+        language = self._chosen_language(request) or (languages.ENGLISH if bare else self.language(request))
         frame = self._frame(request, session, language)
         return page(_environment(language.code), template, status=status, **{**frame, **values})
 
