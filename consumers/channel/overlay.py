@@ -36,7 +36,7 @@ from tenten.schemas.messages import (
     event_from_avro,
     to_avro,
 )
-from tenten.schemas.tables.channel import loyalty_cards, outbox, snapshots
+from tenten.schemas.tables.channel import loyalty_cards, outbox, request_keys, snapshots
 from tenten.sql.arrays import is_one_of
 from tenten.sql.customer_rows import CHANNEL_TABLES, StoredCustomer, delete_customers, read_customers, write_customers
 from tenten.sql.upsert import insert_into
@@ -192,6 +192,10 @@ def erase_customers(connection: Connection, ids: Collection[str], channel_id: st
     connection.execute(delete(loyalty_cards).where(is_one_of(connection, loyalty_cards.c.customer_id, ids)))
     their_events = and_(is_one_of(connection, outbox.c.aggregateid, ids), outbox.c.aggregatetype == "customer")
     not_erased = or_(outbox.c.settled_at.is_(None), outbox.c.outcome.is_distinct_from(_ERASED))
+    keys = request_keys.c.request_key
+    their_keys = or_(is_one_of(connection, keys, ids), keys.in_(select(outbox.c.id).where(their_events)))
+    # The keys stay used; a digest of a few fields can be guessed.
+    connection.execute(update(request_keys).where(their_keys).values(digest=""))
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
     connection.execute(update(outbox).where(their_events, not_erased).values(**settled))
     personal = select(outbox.c.id, outbox.c.aggregateid, outbox.c.created_at)

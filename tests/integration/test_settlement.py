@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from tenten.avro.wire import AvroSchema, avro_schema, contract, encode
 from tenten.consumers.channel import topic_watch
@@ -200,6 +200,10 @@ def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
     first = scene.edit(ann, replace(ann.customer, first_name="Secret"), ["first_name"])
     second = event(ann.customer_id, replace(ann.customer, last_name="Secret"), ["last_name"])
     scene.append(second, is_sent=False)
+    keys = [ann.customer_id, first.event_id, bob.customer_id]
+    with scene.engine.begin() as connection:
+        rows = [{"request_key": key, "digest": "of its request", "recorded_at": AT} for key in keys]
+        connection.execute(insert(channel.request_keys), rows)
     # when
     with scene.running(run):
         scene.headquarters.reply(reply(first, Outcome.ERASED))
@@ -211,6 +215,8 @@ def test_erased_customer_leaves_the_channel(scene: ChannelScene) -> None:
     for row in scene.outbox().values():
         assert (row["outcome"], row["settled_at"] is not None) == ("erased", True)
         assert b"Secret" not in bytes(row["payload"])
+    digests = {row["request_key"]: row["digest"] for row in scene.rows(channel.request_keys)}
+    assert digests == {ann.customer_id: "", first.event_id: "", bob.customer_id: "of its request"}
 
 
 def test_base_snapshot_is_deleted_with_the_last_overlay(scene: ChannelScene) -> None:
