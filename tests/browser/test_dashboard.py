@@ -67,11 +67,13 @@ def test_store_that_cannot_send_turns_red_with_its_remedy_and_green_again(dashbo
     expect(row).to_have_class("good")
     expect(row.locator("[data-label=Customers]")).to_have_text("41")
     # when
-    dashboard.beat("dallas", unsent_for=timedelta(minutes=20))
+    spiteful = {"code": "odd", "text": "<img src=x onerror=alert(1)> `<b>odd</b>`"}
+    dashboard.beat("dallas", unsent_for=timedelta(minutes=20), problems=[spiteful])
     # then
     expect(row).to_have_class("bad")
     expect(row.locator(".status")).to_have_text("not sending")
     expect(row).to_contain_text("dallas has a change that has not been sent for 20 minutes")
+    expect(row).to_contain_text("<img src=x onerror=alert(1)> <b>odd</b>")
     expect(row.locator("[data-label=Unsent]")).to_contain_text("7 20 min")
     expect(page.locator(".stores tbody").first).to_have_class("bad")
     # when

@@ -31,6 +31,9 @@ from tenten.status.servers import kafka_problem
 LETTERS_MAX: Final = 5_000
 """Of each topic the newest dead letters that are shown; `tenten dead-letters list` has all."""
 
+HEARD_MAX: Final = 10_000
+"""Channels that are heard; a writer of made-up heartbeats must not fill the memory."""
+
 _RECORDS: Final = 1_000
 _POLL_SECONDS: Final = 0.5
 _WORKERS_SECONDS: Final = 5.0
@@ -185,7 +188,7 @@ class KafkaWatch:
             for name, last in heard.items():
                 if last is None:
                     self._heard.pop(name, None)
-                else:
+                elif name in self._heard or len(self._heard) < HEARD_MAX:
                     self._heard[name] = last
             self._has_heard_all = self._has_heard_all or reached_end
 
