@@ -147,11 +147,11 @@ def test_code_is_loaded_from_the_declared_package(worker: Worker) -> None:
 @each_worker
 def test_compose_runs_every_worker(worker: Worker) -> None:
     """A worker of headquarters has a service of its own; a channel's worker runs in the channel's."""
-    commands = [service.get("command") for service in COMPOSE["services"].values()]
+    words = [service.get("command", [])[:3] for service in COMPOSE["services"].values()]
     if worker in AT_HEADQUARTERS:
-        assert COMPOSE["services"][worker.name]["command"] == [*worker.command]
+        assert COMPOSE["services"][worker.name]["command"][:2] == [*worker.command]
     else:
-        assert ["channel", "run", "houston"] in commands
+        assert ["channel", "run", "houston"] in words
 
 
 @pytest.mark.parametrize("worker", AT_HEADQUARTERS, ids=lambda worker: worker.name)
