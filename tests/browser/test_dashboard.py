@@ -419,6 +419,7 @@ def test_database_that_is_away_is_named_and_the_stores_are_still_shown(dashboard
         expect(page.locator("#store-houston")).to_be_visible()
         with dashboard.client() as client:
             assert (client.get("/livez").status_code, client.get("/readyz").status_code) == (200, 503)
+            assert 'process="dashboard"' in client.get("/metrics").text
     # then
     expect(page.locator("#problem-no_answer")).to_have_count(0)
     expect(page.locator("#tile-numbers")).to_contain_text("usrt")

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from sqlalchemy import Engine
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tenten.rules.reference import reference
 from tenten.rules.transaction_rules import is_currency, minor_unit
 from tenten.runtime.settings import Settings
 from tenten.web.dashboard.access import Access, Visitor
@@ -108,6 +109,7 @@ def make_environment() -> Environment:
         "money": money,
         "pair": lambda value: (value, str(value).replace("_", " ")),
         "number": lambda value: "" if value is None else f"{value:,}",
+        "reference": reference,
         "seconds": duration,
         "sentence": sentence,
         "words": lambda value: str(value).replace("_", " "),

@@ -11,15 +11,24 @@ from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from structlog import get_logger
 
 from tenten.headquarters_views.registration_times import RegistrationTimes, read_registration_times
+from tenten.headquarters_views.transactions import OPEN
 from tenten.runtime.error_codes import error_code
 from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.settings import Settings
-from tenten.schemas.tables.headquarters import dead_letter_decisions, operator_actions, statements, unfinished_commands
+from tenten.schemas.consumer_groups import TRANSACTIONS_GROUP
+from tenten.schemas.tables.headquarters import (
+    dead_letter_decisions,
+    operator_actions,
+    positions,
+    retail_transactions,
+    statements,
+    unfinished_commands,
+)
 from tenten.sql.engine import consistent_view
 from tenten.status.databases import HeadquartersRead, read_at_headquarters
 from tenten.status.values import Problem
@@ -187,9 +196,15 @@ class Snapshots:
 def _read(headquarters: Connection, settings: Settings) -> DatabaseSeen:
     read = read_at_headquarters(headquarters, settings)
     open_statements = select(statements.c.statement_id, statements.c.status, statements.c.reasons).where(
-        statements.c.status.in_(("waiting", "blocked"))
+        statements.c.status.in_(OPEN)
     )
     of_statements = headquarters.execute(open_statements).all()
+    sold = retail_transactions.c
+    # Each change of a waiting or blocked one counts its answers up; others come with the records that were read.
+    unsettled = select(func.count(), func.sum(sold.answer)).where(sold.status.in_(OPEN))
+    read_up_to = select(func.sum(positions.c.next_offset)).where(
+        positions.c.consumer_group == settings.group(TRANSACTIONS_GROUP)
+    )
     newest_action = select(operator_actions.c.action_id, operator_actions.c.outcome)
     return DatabaseSeen(
         read=read,
@@ -203,6 +218,7 @@ def _read(headquarters: Connection, settings: Settings) -> DatabaseSeen:
         newest={
             "actions": headquarters.execute(newest_action.order_by(operator_actions.c.action_id.desc()).limit(1)).all(),
             "statements": sorted((row.statement_id, row.status, str(row.reasons)) for row in of_statements),
+            "transactions": (*headquarters.execute(unsettled).one(), headquarters.scalar(read_up_to)),
         },
     )
 
@@ -267,7 +283,13 @@ def _parts(snapshot: Snapshot) -> dict[str, Any]:
         ),
         "transactions": None
         if database is None or transactions is None
-        else (transactions.waiting, transactions.blocked, transactions.rejected, database.newest["statements"]),
+        else (
+            transactions.waiting,
+            transactions.blocked,
+            transactions.rejected,
+            database.newest["statements"],
+            database.newest["transactions"],
+        ),
         "letters": None
         if snapshot.letters is None
         else [(found.letter.position, found.decision) for found in snapshot.letters],
