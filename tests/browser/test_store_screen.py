@@ -28,6 +28,23 @@ def test_the_token_is_asked_for_and_checked(shop: Shop, new_context: NewContext)
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+def test_what_is_searched_for_is_in_no_address(shop: Shop, clerk: Page) -> None:
+    """It is personal data, and would be in the browser's history and a proxy's log; the way back still finds it."""
+    # given
+    register(shop, clerk, first_name="Nora", last_name="Nowhere")
+    clerk.goto(shop.address)
+    # when
+    clerk.get_by_label("Search customers").press_sequentially("nowhere")
+    expect(clerk.get_by_role("heading", name="1 result")).to_be_visible()
+    clerk.get_by_role("link", name="Nora Nowhere").click()
+    expect(clerk.get_by_role("heading", name="Nora Nowhere")).to_be_visible()
+    clerk.go_back()
+    # then
+    expect(clerk.get_by_label("Search customers")).to_have_value("nowhere")
+    expect(clerk.get_by_role("link", name="Nora Nowhere")).to_be_visible()
+    assert clerk.url == f"{shop.address}/"
+
+
 def test_no_change_without_the_key_of_the_form(shop: Shop, clerk: Page) -> None:
     """Every address that takes a form refuses one without the key of this session, and one without a session."""
     # given

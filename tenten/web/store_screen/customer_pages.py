@@ -24,16 +24,25 @@ _RESULTS_MAX = 30
 def customer_routes(screen: Screen) -> APIRouter:
     """The routes that show customers."""
     router = APIRouter(dependencies=[Depends(screen.session)], include_in_schema=False)
+    AForm = Annotated[Posted, Depends(screen.posted)]  # noqa: N806 - a type
 
     @router.get("/")
-    def search(request: Request, q: str = "") -> Response:
-        """Search as one types; without a text the customers that were changed last."""
+    def customers(request: Request, q: str = "") -> Response:
+        """The customers that were changed last, or those of a link with words to search for."""
+        return found(request, q)
+
+    @router.post("/")
+    def search(request: Request, posted: AForm) -> Response:
+        """Search as one types. What is searched for is personal data: it is in no address."""
+        return found(request, posted.text("q"))
+
+    def found(request: Request, q: str) -> Response:
         channel = screen.channel()
         is_part = "x-fragment" in request.headers
-        found = search_customers(channel, q, _RESULTS_MAX) if q.strip() else recently_changed(channel)
+        views = search_customers(channel, q, _RESULTS_MAX) if q.strip() else recently_changed(channel)
         sales = transactions_with_reference(channel, q) if q.strip() else []
         template = "customers_found.html" if is_part else "customers.html"
-        return screen.show(request, template, q=q, customers=found, transactions=sales, limit=_RESULTS_MAX)
+        return screen.show(request, template, q=q, customers=views, transactions=sales, limit=_RESULTS_MAX)
 
     @router.get("/customers/{customer_id}")
     def details(request: Request, customer_id: str) -> Response:

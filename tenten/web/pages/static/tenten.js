@@ -3,7 +3,7 @@
 //   <body data-events="/events">           server-sent events "change"; their data are the names of what has changed
 //   <section data-fragment="/part"         fetched again and swapped when one of these names comes
 //            data-on="customer order">
-//   <form data-live="#results">            submitted as one types; the answer replaces the content of the element
+//   <form data-live="#results">            posted as one types; the answer replaces the content of the element
 //   <form data-once>                       its button works once: a second click while it is sent does nothing
 //   <input data-key="/">, <a data-key="n"> focused or followed when this key is pressed outside a field
 //   <select data-submit>                   submits its form when another choice is made
@@ -13,8 +13,8 @@
 const DEBOUNCE_MS = 150;
 const RETRY_MS = 3000;
 
-async function fetchFragment(url, signal) {
-  const answer = await fetch(url, { headers: { "X-Fragment": "1" }, signal });
+async function fetchFragment(url, signal, body) {
+  const answer = await fetch(url, { method: body ? "POST" : "GET", body, headers: { "X-Fragment": "1" }, signal });
   if (answer.status === 401) location.reload();
   return answer.ok ? answer.text() : null;
 }
@@ -90,8 +90,10 @@ function listenWhileVisible(url) {
   if (!document.hidden) listen(url);
 }
 
+// What is searched for may be personal data: it is posted, and kept in the state of the page, not in its address.
 function liveForm(form) {
   const target = document.querySelector(form.dataset.live);
+  const field = form.querySelector("input[type=search]");
   let timer = 0;
   let request = null;
   form.addEventListener("input", () => {
@@ -99,15 +101,19 @@ function liveForm(form) {
     timer = setTimeout(async () => {
       request?.abort();
       request = new AbortController();
-      const address = `${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`;
+      const body = new URLSearchParams(new FormData(form));
+      history.replaceState({ searched: field.value }, "");
       try {
-        swap(target, await fetchFragment(address, request.signal));
-        history.replaceState(null, "", address);
+        swap(target, await fetchFragment(form.action, request.signal, body));
       } catch (error) {
         if (error.name !== "AbortError") document.body.classList.add("disconnected");
       }
     }, DEBOUNCE_MS);
   });
+  if (history.state?.searched && !field.value) {
+    field.value = history.state.searched;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
 }
 
 function onceOnly(form) {
