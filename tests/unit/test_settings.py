@@ -224,6 +224,8 @@ def test_invalid_toml_is_refused(write: Callable[[str], Path]) -> None:
         ("[headquarters]\nbatch_records_max = 0", "headquarters.batch_records_max: input should be greater than"),
         ("kafka = 1", "kafka: write a table, [kafka]"),
         ('prefix = "a b"', "prefix: use letters, digits, . - and _"),
+        ('[http]\norigins = ["*"]', "http.origins.0: write each origin, such as https://till.example.com"),
+        ('[http]\ncertificate = "store.crt"', "http: certificate and key belong together"),
         ('schema_registry_url = "registry:8081"', "schema_registry_url: write an address like http://127.0.0.1:8081"),
         ("[legal_entities.usrt]", "legal_entities.usrt.country: is missing; legal_entities.usrt.currency: is missing"),
         (LEGAL_ENTITY.replace('"US"', '"USA"'), "country: write the two letters of ISO 3166, for example US"),

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationInfo, model_validator
 
 from tenten.runtime.settings.table import SettingsTable
-from tenten.runtime.settings.values import lowercase, settings_directory
+from tenten.runtime.settings.values import Origin, lowercase, settings_directory
 
 
 class HttpSettings(SettingsTable):
@@ -21,7 +21,7 @@ class HttpSettings(SettingsTable):
     """Whether a proxy in front of the server has TLS: sessions of browsers are then kept from plain connections."""
     hosts: tuple[Annotated[str, BeforeValidator(lowercase)], ...] = ()
     """Further names by which browsers and tills reach the server."""
-    origins: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
     """Origins of other web pages that may use the API for tills, such as https://till.example.com; empty: none."""
     requests_per_second_max: int = Field(default=500, ge=1, le=100_000)
     """More are answered 429; in a burst as many as in two seconds are served."""

@@ -108,6 +108,13 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or value != f"{parts.scheme}://{parts.netloc}" or "*" in value:
+        raise ValueError("write each origin, such as https://till.example.com, without a path")
+    return value
+
+
 def settings_directory(info: ValidationInfo) -> Path:
     """The directory of tenten.toml, to which paths in it are relative."""
     return Path((info.context or {}).get("directory", "."))
@@ -136,3 +143,4 @@ Prefix = Annotated[str, AfterValidator(_prefix)]
 DatabaseAddress = Annotated[str, AfterValidator(_database_address)]
 HeadquartersAddress = Annotated[DatabaseAddress, AfterValidator(_headquarters_address)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+Origin = Annotated[str, AfterValidator(_origin)]
