@@ -1,12 +1,13 @@
 """`tenten customer`: a clerk's commands, on the channel's own database, without a connection to headquarters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenten.cli.customer_import import add_import_command
+from tenten.cli.customer_input import AddAddress, AddEmail, AddPhone, Set, Text, add_members, fields_of
 from tenten.cli.erase import add_erase_command
 from tenten.cli.exit_codes import FAILED
 from tenten.cli.field_options import with_field_options
@@ -17,57 +18,22 @@ from tenten.cli.output import (
     print_json,
     print_line,
     print_table,
-    progress_bar,
     report,
     report_reasons,
 )
 from tenten.cli.wiring import opened_channel
-from tenten.schemas.customer_fields import InputForm, ScalarKind, scalar_fields
 from tenten.schemas.messages import reasons_as_json
 
 if TYPE_CHECKING:
-    from tenten.producers import CustomerFields, CustomerView, ImportResult, NewAddress
+    from tenten.producers import CustomerView
 
 app = noun(
     "The customers of a channel. Works on its own database, without a connection to headquarters; only `erase` runs at "
     "headquarters.",
     "tenten customer search houston lovelace",
 )
+add_import_command(app)
 add_erase_command(app)
-
-_IDS: Final = tuple(field.name for field in scalar_fields() if field.kind is ScalarKind.GUID)
-_TEXTS: Final = tuple(
-    field.name for field in scalar_fields() if field.kind is not ScalarKind.GUID and field.form is not InputForm.NONE
-)
-
-Text = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False)]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        show_default=False,
-        help=f"Any field: {', '.join(_TEXTS)}, email, phone, address_purpose, address_name, "
-        " street, city, county, state, postal_code, country, affiliations (added, separated by "
-        "semicolons), address_books (all of them), primary_address, primary_phone, primary_email (ids), "
-        "attributes/NAME. An empty value clears. Repeatable.",
-    ),
-]
-AddAddress = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PARTS",
-        show_default=False,
-        help="Another address, for example 'purpose=DELIVERY; street=1 Main St; city=Houston; postal_code=77002'. "
-        "Repeatable.",
-    ),
-]
-AddEmail = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="Another e-mail address. Repeatable.")
-]
-AddPhone = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", show_default=False, help="Another phone number. Repeatable.")
-]
 
 
 @app.command(
@@ -140,8 +106,8 @@ def create(
         "country": country,
     }
     given = {name: text for name, text in texts.items() if text is not None}
-    fields = _fields(given | pairs(fields_set or [], "--set"))
-    _add(fields, add_address, add_email, add_phone)
+    fields = fields_of(given | pairs(fields_set or [], "--set"))
+    add_members(fields, add_address, add_email, add_phone)
     with opened_channel(context, channel, operator) as opened, _refusals(json):
         view = register_customer(opened, customer_id=customer_id, sync_seconds=sync, **fields)
     _show_created(view, json)
@@ -193,8 +159,8 @@ def edit(
     """
     from tenten.producers import edit_customer, show_customer
 
-    fields = _fields(pairs(fields_set or [], "--set"))
-    _add(fields, add_address, add_email, add_phone)
+    fields = fields_of(pairs(fields_set or [], "--set"))
+    add_members(fields, add_address, add_email, add_phone)
     if remove_address:
         fields["remove_addresses"] = remove_address
     if remove_contact:
@@ -267,84 +233,6 @@ def discard(
         report("The customer is deleted")
 
 
-@app.command(
-    "import",
-    epilog=examples(
-        "tenten customer import houston customers.csv",
-        "tenten customer import houston customers.csv --key CustomerKey --map 'E-Mail 2=' --map Vorname=first_name",
-        "tenten customer import houston customers.csv --encoding cp1252",
-    ),
-)
-def import_command(
-    context: typer.Context,
-    *,
-    channel: ChannelName,
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            show_default=False,
-            help="CSV with a header, or .jsonl.",
-        ),
-    ],
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="COLUMN=field",
-            show_default=False,
-            help="The field of a column whose name is not recognized; nothing after = ignores the column. Repeatable.",
-        ),
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option(metavar="COLUMN", show_default=False, help="The column that identifies customers.")
-    ] = None,
-    encoding: Annotated[str, typer.Option(metavar="E", help="The encoding of the file.")] = "utf-8-sig",
-    operator: Operator = None,
-    json: Json = False,
-) -> None:
-    """Create or edit a customer for each line of a file.
-
-    A line that was imported before changes nothing, so an interrupted import can be started again. Lines that break
-    rules are refused with every reason; the others are imported. Exit code 0 if no line was refused, else 1.
-    """
-    from tenten.producers import import_customers
-
-    fields_of_columns = pairs(mapping or [], "--map")
-    with opened_channel(context, channel, operator) as opened, progress_bar("import", "lines") as bar:
-
-        def progress(lines: int, share: float) -> None:
-            bar(lines, lines / share if share > 0 else None)
-
-        result = import_customers(
-            opened, file, mapping=fields_of_columns, key=key, encoding=encoding, progress=progress
-        )
-    _show_import(result, json)
-
-
-def _show_import(result: "ImportResult", json: bool) -> None:
-    refused = [{"line": line.line, "reasons": reasons_as_json(line.reasons)} for line in result.rejected]
-    if json:
-        counts = {"read": result.read, "created": result.created, "edited": result.edited, "repeated": result.repeated}
-        columns = {"columns": dict(result.columns), "key": result.key, "unused": list(result.unused)}
-        print_json(counts | {"refused": refused} | columns)
-    else:
-        for line in result.rejected:
-            for reason in line.reasons:
-                report(f"line {line.line}: {reason.field}: {reason.text}")
-        print_line(
-            f"{result.read:,} read: {result.created:,} created, {result.edited:,} edited, "
-            f"{result.repeated:,} repeated, {len(result.rejected):,} refused"
-        )
-        if result.unused:
-            report(f"Not used: {', '.join(result.unused)}; name the field of a column with --map COLUMN=field")
-    if refused:
-        raise typer.Exit(FAILED)
-
-
 @contextmanager
 def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[None]:
     """Show every reason of a refused customer, and end with exit code 1."""
@@ -366,57 +254,6 @@ def _refusals(json: bool, customer: "CustomerView | None" = None) -> Iterator[No
             report("Refused, nothing was written:")
             report_reasons(refusal.reasons)
         raise typer.Exit(FAILED) from refusal
-
-
-def _fields(texts: Mapping[str, str]) -> "CustomerFields":
-    """Texts as fields. Raises: `typer.BadParameter`."""
-    from tenten.producers import fields_from_texts
-
-    rest = dict(texts)
-    books = rest.pop("address_books", None)
-    ids = {name: rest.pop(name) for name in _IDS if name in rest}
-    try:
-        fields = fields_from_texts(rest)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from error
-    if books is not None:
-        fields["address_books"] = _names(books)
-    fields.update(ids)  # type: ignore[typeddict-item]  # the names of three texts
-    return fields
-
-
-def _names(text: str) -> list[str]:
-    return [name for part in text.split(";") if (name := part.strip())]
-
-
-def _add(
-    fields: "CustomerFields", addresses: list[str] | None, emails: list[str] | None, phones: list[str] | None
-) -> None:
-    """Add further addresses and contacts to the fields."""
-    from tenten.producers import NewContact
-
-    if addresses:
-        fields["add_addresses"] = [_address(parts) for parts in addresses]
-    contacts = [NewContact(kind="EMAIL", value=value) for value in emails or ()]
-    contacts += [NewContact(kind="PHONE", value=value) for value in phones or ()]
-    if contacts:
-        fields["add_contacts"] = contacts
-
-
-def _address(text: str) -> "NewAddress":
-    """`street=1 Main St; city=Houston` as an address. Raises: `typer.BadParameter`."""
-    from dataclasses import fields as fields_of
-
-    from tenten.producers import NewAddress
-
-    parts = pairs(_names(text), "--add-address")
-    known = [field.name for field in fields_of(NewAddress)]
-    unknown = sorted(parts.keys() - set(known))
-    if unknown:
-        raise typer.BadParameter(
-            f"an address has no {', '.join(unknown)}; it has {', '.join(known)}", param_hint="--add-address"
-        )
-    return NewAddress(**{name: value.strip() for name, value in parts.items()})
 
 
 def _show(view: "CustomerView", json: bool) -> None:
