@@ -153,7 +153,8 @@ def _traced() -> Generator[None]:
     if traceparent is None:
         yield
         return
-    from tenten.runtime.tracing import export_spans, send_spans, traced_by
+    from tenten.runtime.span_export import export_spans
+    from tenten.runtime.tracing import send_spans, traced_by
 
     export_spans("tenten")
     try:

@@ -147,9 +147,9 @@ def _channel_app(channel: str, served: "Served") -> "ASGIApp":
 
 def export_spans(service: str) -> None:
     """Export the spans of this process, if the environment asks for it."""
-    from tenten.runtime import tracing
+    from tenten.runtime import span_export
 
-    tracing.export_spans(service)
+    span_export.export_spans(service)
 
 
 def begin(context: typer.Context, failpoints: Sequence[str], log_format: "LogFormat | None") -> "Settings":

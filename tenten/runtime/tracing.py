@@ -8,7 +8,6 @@ Spans are exported where the extra `otel` is installed and a variable of OpenTel
 `OTEL_EXPORTER_OTLP_ENDPOINT`. Without that nothing of OpenTelemetry is imported.
 """
 
-import os
 import re
 import sys
 from collections.abc import Generator, Mapping
@@ -16,23 +15,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from structlog import get_logger
-
 from tenten.runtime.release import release
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
-log = get_logger(__name__)
-
 HEADER: Final = "traceparent"
 """The header of records and of HTTP requests."""
 
 _PATTERN: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_SEND_MS_MAX: Final = 2_000
 _API: Final = "opentelemetry.trace"
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_SEND_MS_MAX: Final = 2_000
 
 _current: ContextVar[str | None] = ContextVar("tenten_traceparent", default=None)
 
@@ -145,40 +139,9 @@ def is_exporting() -> bool:
     return _API in sys.modules
 
 
-def export_spans(service: str) -> None:
-    """Export the spans of this process, if the environment asks for it; `service` is its name unless that has one.
-
-    The receiver may be away: spans are then lost, and nothing waits for it. Logs a warning if the extra is missing.
-    """
-    if not _is_wanted(os.environ):
-        return
-    try:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError as missing:
-        log.warning("tracing_not_installed", module=missing.name)
-        return
-    if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return
-    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
-    provider = TracerProvider(resource=Resource.create({**named, "service.version": release()}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-
-
 def send_spans() -> None:
     """Send the spans that have ended, before a short process ends. Waits a little for the receiver."""
     api: Any = sys.modules.get(_API)
     flush = None if api is None else getattr(api.get_tracer_provider(), "force_flush", None)
     if flush is not None:
         flush(_SEND_MS_MAX)
-
-
-def _is_wanted(environment: Mapping[str, str]) -> bool:
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    exporter = environment.get("OTEL_TRACES_EXPORTER", "")
-    return exporter == "otlp" or (not exporter and any(map(environment.get, _ENDPOINTS)))
