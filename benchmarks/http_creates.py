@@ -114,7 +114,7 @@ class _Client:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def create(self, count: int) -> None:
-        """Create so many customers, one after the other."""
+        """Create this many customers, one after the other."""
         for number in range(count):
             customer = {
                 "first_name": "Ada",

@@ -168,8 +168,8 @@ def metric_page() -> str:
     """Every metric with its labels and processes."""
     text = (
         "A process with `--http` serves these at `/metrics`, for Prometheus, besides the usual `process_*` and "
-        "`python_*`. What is read in the database or at the broker is read when it is asked for, at most every five "
-        "seconds, and is absent while that server is away. No label contains a customer. "
+        "`python_*`. Values from the database and the broker are read for each scrape, at most every "
+        "five seconds, and are absent while that server is away. No label contains a customer. "
         "[Monitoring](../how-to/monitoring.md) has alerts and a dashboard."
     )
     rows = [

@@ -1,20 +1,16 @@
-"""What a channel's loop counts for `/metrics`. Where that is not served, nothing is asked and nothing counted."""
+"""The counts of a channel's loop for `/metrics`. Costs nothing in a process that does not serve it."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Connection, select
 
 from tenten.consumers.channel.settlement.replies import AnyReply
 from tenten.consumers.channel.snapshots import Changes
 from tenten.runtime.counting import count, is_counting, observe
-from tenten.schemas.messages import Outcome, Reply
+from tenten.schemas.messages import EventKind, Outcome, Reply
 from tenten.schemas.tables.channel import outbox
 from tenten.sql.arrays import is_one_of
-
-_CREATED_TYPE: Final = "CustomerCreated"
-"""The type of the outbox rows of new customers."""
 
 
 def creates_of(connection: Connection, replies: Sequence[AnyReply]) -> list[datetime]:
@@ -26,9 +22,9 @@ def creates_of(connection: Connection, replies: Sequence[AnyReply]) -> list[date
     ]
     if not numbered:
         return []
-    query = select(outbox.c.created_at).where(
-        is_one_of(connection, outbox.c.id, numbered), outbox.c.type == _CREATED_TYPE, outbox.c.settled_at.is_(None)
-    )
+    created = outbox.c.type == EventKind.CREATED.type_name
+    numbered_now = is_one_of(connection, outbox.c.id, numbered)
+    query = select(outbox.c.created_at).where(numbered_now, created, outbox.c.settled_at.is_(None))
     return list(connection.scalars(query))
 
 

@@ -199,17 +199,17 @@ def erase_customers(connection: Connection, ids: Collection[str], channel_id: st
     settled = {"settled_at": at, "outcome": _ERASED, "reasons": null()}
     connection.execute(update(outbox).where(their_events, not_erased).values(**settled))
     personal = select(outbox.c.id, outbox.c.aggregateid, outbox.c.created_at)
+    erased_type = EventKind.ERASED.type_name
     emptied_events = [
         {"event": row.id, "emptied": _emptied_event(row.id, row.aggregateid, channel_id, row.created_at)}
-        for row in connection.execute(personal.where(their_events, outbox.c.type != _ERASED_TYPE))
+        for row in connection.execute(personal.where(their_events, outbox.c.type != erased_type))
     ]
     if emptied_events:
         with_id = update(outbox).where(outbox.c.id == bindparam("event"))
-        connection.execute(with_id.values(type=_ERASED_TYPE, payload=bindparam("emptied")), emptied_events)
+        connection.execute(with_id.values(type=erased_type, payload=bindparam("emptied")), emptied_events)
 
 
 _ERASED: Final = Outcome.ERASED.lower()
-_ERASED_TYPE: Final = "CustomerErased"
 
 
 def _emptied_event(event_id: str, customer_id: str, channel_id: str, occurred_at: datetime) -> bytes:

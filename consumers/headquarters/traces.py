@@ -53,11 +53,15 @@ class BatchTraces:
 
     def carried(self, headers: Headers) -> Headers:
         """The headers of an output, with the trace of the record that caused it."""
-        if self._spans:
+        if self:
             traceparent = self.traceparent(dict(headers)["id"])
             if traceparent is not None:
                 return [*headers, (HEADER, traceparent)]
         return headers
+
+    def __bool__(self) -> bool:
+        """Whether a record of the batch is traced."""
+        return bool(self._spans)
 
     def traceparent(self, event_id: str | bytes | None) -> str | None:
         """The trace of the record with this id; None if it is not traced."""

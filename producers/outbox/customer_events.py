@@ -16,7 +16,6 @@ from tenten.producers.outbox import table
 from tenten.producers.outbox.table import CUSTOMER, HELD, REJECTED, NewRow
 from tenten.schemas.messages import (
     CustomerEvent,
-    EventKind,
     Reason,
     event_from_avro,
     reasons_from_json,
@@ -26,16 +25,6 @@ from tenten.schemas.topics import EVENT_BYTES_MAX
 from tenten.sql.arrays import is_one_of
 
 _DISCARDED: Final = "discarded"
-
-CREATED_TYPE: Final = "CustomerCreated"
-
-_TYPES: Final = {
-    EventKind.CREATED: CREATED_TYPE,
-    EventKind.EDITED: "CustomerEdited",
-    EventKind.ERASED: "CustomerErased",
-    EventKind.TOUCHED: "CustomerTouched",
-}
-
 
 TOO_LARGE: Final = Reason(
     field="customer",
@@ -62,7 +51,7 @@ def size_violations(payload: bytes) -> list[Reason]:
 def append(connection: Connection, events: Sequence[CustomerEvent], created_at: datetime) -> None:
     """Append these events in this order; the relay is notified when the transaction commits."""
     rows = [
-        NewRow(event.event_id, CUSTOMER, event.customer_id, _TYPES[event.kind], encode_record("CustomerEvent", event))
+        NewRow(event.event_id, CUSTOMER, event.customer_id, event.kind.type_name, encode_record("CustomerEvent", event))
         for event in events
     ]
     table.append(connection, rows, created_at)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, Table
 
 from tenten.avro.record_encoder import encode_record
-from tenten.producers.outbox.customer_events import CREATED_TYPE, size_violations
+from tenten.producers.outbox.customer_events import size_violations
 from tenten.producers.outbox.table import CUSTOMER, WAKE_CHANNEL
 from tenten.producers.till.customer_change import Change
 from tenten.producers.till.open_channel import OpenChannel
@@ -58,7 +58,7 @@ def write_new_customer(channel: OpenChannel, change: Change, now: datetime, dige
     payload = encode_record("CustomerEvent", event)
     if violations := size_violations(payload):
         raise CustomerRejected(violations)
-    appended = (event.event_id, CUSTOMER, event.customer_id, CREATED_TYPE, payload)
+    appended = (event.event_id, CUSTOMER, event.customer_id, event.kind.type_name, payload)
     traceparent = current_traceparent()
     failpoint("customers.before_commit")
     if channel.engine.dialect.name == "postgresql":

@@ -36,6 +36,11 @@ class EventKind(StrEnum):
     UNKNOWN = "UNKNOWN"
     """A kind that a later release has introduced."""
 
+    @property
+    def type_name(self) -> str:
+        """The kind as the header `type` of a record and the outbox have it: `CustomerCreated`."""
+        return f"Customer{self.capitalize()}"
+
 
 class Outcome(StrEnum):
     """The outcome of a customer event at headquarters."""

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, distinct, func, select
 
 from tenten.producers.outbox.table import CUSTOMER
 from tenten.rules.number_sequence import number_format
-from tenten.schemas.messages import TransactionStatus
+from tenten.schemas.messages import EventKind, TransactionStatus
 from tenten.schemas.tables import channel, headquarters
 from tenten.sql.engine import consistent_view
 
@@ -47,7 +47,7 @@ def standing(store: Engine, since: datetime) -> Standing:
     outbox, customers = channel.outbox, channel.customers
     with consistent_view(store) as connection:
         created = connection.scalar(
-            select(func.count(distinct(outbox.c.aggregateid))).where(outbox.c.type == "CustomerCreated")
+            select(func.count(distinct(outbox.c.aggregateid))).where(outbox.c.type == EventKind.CREATED.type_name)
         )
         total, numbered = connection.execute(select(func.count(), func.count(customers.c.account_number))).one()
         recent = connection.execute(
@@ -118,7 +118,7 @@ def checks(expected: int, account_number_format: str, hq: Engine, stores: Mappin
 def _made_in(store: Engine) -> set[str]:
     outbox = channel.outbox
     with consistent_view(store) as connection:
-        return set(connection.scalars(select(outbox.c.aggregateid).where(outbox.c.type == "CustomerCreated")))
+        return set(connection.scalars(select(outbox.c.aggregateid).where(outbox.c.type == EventKind.CREATED.type_name)))
 
 
 def _complete(name: str, store: Engine, numbers: Mapping[str, str]) -> Check:

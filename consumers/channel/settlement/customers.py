@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.overlay import erase_customers, refresh_overlays
-from tenten.schemas.messages import Outcome, Reply, reasons_as_json
+from tenten.schemas.messages import EventKind, Outcome, Reply, reasons_as_json
 from tenten.sql.arrays import pg_array_literal
 from tenten.sql.channel_events import EventType, NewEvent, Subject, write_events
 from tenten.sql.notifications import SETTLED_CHANNEL
@@ -83,9 +83,6 @@ def _row(reply: Reply, at: datetime) -> Row:
     }
 
 
-_CREATED_TYPE: Final = "CustomerCreated"
-"""The type of the outbox row of a new customer."""
-
 _EVENT_TYPES: Final[Mapping[Outcome, EventType]] = {
     Outcome.REJECTED: EventType.REJECTED,
     Outcome.UNREADABLE: EventType.REJECTED,
@@ -96,7 +93,8 @@ _EVENT_TYPES: Final[Mapping[Outcome, EventType]] = {
 
 def _event(reply: Reply, outbox_type: str) -> NewEvent:
     """What this reply to an event of that type has changed. A create that a later event supersedes is answered, too."""
-    accepted = EventType.NUMBERED if outbox_type == _CREATED_TYPE and reply.account_number else EventType.SYNCHRONIZED
+    is_numbered = outbox_type == EventKind.CREATED.type_name and reply.account_number is not None
+    accepted = EventType.NUMBERED if is_numbered else EventType.SYNCHRONIZED
     return NewEvent(
         type=_EVENT_TYPES.get(reply.outcome, accepted),
         subject=Subject.CUSTOMER,

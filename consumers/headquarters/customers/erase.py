@@ -105,7 +105,7 @@ def erase_customer(
 
 
 def wait_for_erasure(engine: Engine, asked: ErasedCustomer, seconds: float) -> ErasedCustomer:
-    """The same request when it is done, or after so many seconds. Raises: errors of the database."""
+    """Wait until the request is decided, at most this long; return its newest state. Raises: errors of the database."""
     newest = asked
 
     def is_done() -> bool:

@@ -5,7 +5,6 @@ A touch has the worker that owns the customer's partition publish its snapshot, 
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from sqlalchemy import Engine
@@ -18,9 +17,6 @@ from tenten.kafka.records import Headers, produce
 from tenten.runtime.settings import Settings
 from tenten.schemas.messages import HEADQUARTERS, CustomerEvent, EventKind, to_avro
 from tenten.schemas.topics import ASYNC_CUSTOMERS
-
-_TYPES: Final = {EventKind.TOUCHED: "CustomerTouched", EventKind.ERASED: "CustomerErased"}
-"""The header `type` of each kind of event."""
 
 
 def touch_of(customer_id: str, event_id: str) -> CustomerEvent:
@@ -62,7 +58,7 @@ def send_own_events(settings: Settings, engine: Engine, events: Iterable[Custome
 
     for event in events:
         value = encode(contract("CustomerEvent"), to_avro(event), header)
-        headers: Headers = [("id", event.event_id), ("type", _TYPES[event.kind])]
+        headers: Headers = [("id", event.event_id), ("type", event.kind.type_name)]
         headers += signer.headers(ASYNC_CUSTOMERS.name, event.customer_id.encode(), value)
         topic = settings.topic(ASYNC_CUSTOMERS)
         produce(producer, topic, event.customer_id, value, headers=headers, on_delivery=delivered)

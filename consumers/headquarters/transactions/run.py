@@ -241,10 +241,10 @@ def _forward_events(
     for event in events:
         headers: Headers = [("id", event.event_id), ("type", "CustomerForwarded")]
         headers += forwarded_signature(batch.messages[event.row])
-        transaction_id = dict(headers_of(batch.messages[event.row])).get("id")
-        traceparent = traces.traceparent(transaction_id)
-        if traceparent is not None:
-            headers.append((HEADER, traceparent))
+        if traces:
+            transaction_id = dict(headers_of(batch.messages[event.row])).get("id")
+            if (traceparent := traces.traceparent(transaction_id)) is not None:
+                headers.append((HEADER, traceparent))
         out.send(topic, event.customer_id.encode(), event.value, headers)
 
 
