@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks.measuring import Result, Scale
 from benchmarks.servers import Servers
+from benchmarks.starting import STORE_SETTINGS
 
 CREATES_A_SECOND_MIN: Final = 180.0
 MORE_CPU_MS_MAX: Final = 3.5
@@ -28,22 +29,12 @@ MORE_CPU_MS_MAX: Final = 3.5
 _RUNS: Final = 5
 _START_SECONDS_MAX: Final = 60.0
 _TENTEN: Final = (sys.executable, "-m", "tenten.cli")
-_SETTINGS: Final = """
+_SERVER_SETTINGS: Final = """
 [kafka]
 "bootstrap.servers" = "127.0.0.1:1"
 
 [http]
 requests_per_second_max = 100000
-
-[legal_entities.usrt]
-country = "US"
-currency = "USD"
-language = "en-US"
-account_numbers = { format = "C-########", next = 1 }
-
-[channels.houston]
-legal_entity = "usrt"
-database = "sqlite:///houston.db"
 """
 
 # Creates as many customers as each line of its input says, and answers with a line.
@@ -69,7 +60,7 @@ def http_creates(_: Servers, scale: Scale, bars: frozenset[str]) -> Iterator[Res
     count = max(20, scale.rows // 100)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        (directory / "tenten.toml").write_text(_SETTINGS, encoding="utf-8")
+        (directory / "tenten.toml").write_text(_SERVER_SETTINGS + STORE_SETTINGS, encoding="utf-8")
         upgrade = (*_TENTEN, "database", "upgrade", "channel", "houston")
         subprocess.run(upgrade, cwd=directory, env=_env(), check=True, capture_output=True)
         with _served(directory) as (store, client), _python(directory) as till:

@@ -14,7 +14,7 @@ from benchmarks.servers import Servers
 L1_MS_MAX: Final = 250.0
 
 _RUNS: Final = 9
-_SETTINGS: Final = """
+STORE_SETTINGS: Final = """
 [legal_entities.usrt]
 country = "US"
 currency = "USD"
@@ -52,7 +52,7 @@ def starting(_: Servers, __: Scale, bars: frozenset[str]) -> Iterator[Result]:
     assert bars == {"L1"}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        (directory / "tenten.toml").write_text(_SETTINGS, encoding="utf-8")
+        (directory / "tenten.toml").write_text(STORE_SETTINGS, encoding="utf-8")
         _cpu_ms((*_TENTEN, "database", "upgrade", "channel", "houston"), directory)
         creates, empty = [], []
         for _number in range(_RUNS):
