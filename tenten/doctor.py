@@ -27,7 +27,7 @@ from tenten.sql.channel_settings import read_channel_settings
 from tenten.sql.engine import consistent_view, open_database
 from tenten.sql.migrations import Which, check_version
 from tenten.status import CODES_OF_RUNNING, whole_status
-from tenten.status.fleet import heard_ages, read_heartbeats
+from tenten.status.fleet import hear, heard_ages
 
 CLOCK_SECONDS_MAX: Final = 60.0
 """No decision depends on a clock, but people compare the times that clocks write."""
@@ -81,10 +81,13 @@ def _heard_channels(settings: Settings) -> Mapping[str, float]:
     """The channels that headquarters has heard from lately, with the age of the last heartbeat in seconds."""
     now, limit = datetime.now(UTC), settings.alarms.silent_seconds_max
     try:
-        ages = {name: heard_ages(heard, now).heard for name, heard in read_heartbeats(settings).items()}
-    except (TentenError, KafkaException):
+        answer = hear(settings)
+    except TentenError:
         # The check of what is running reports it.
         return {}
+    if answer.is_unchecked:
+        return {}
+    ages = {name: heard_ages(heard, now).heard for name, heard in answer.heartbeats.heard.items()}
     return {name: age for name, age in ages.items() if age is not None and age <= limit}
 
 

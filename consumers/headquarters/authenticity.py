@@ -1,14 +1,9 @@
-"""Whether the records of a batch were written by the channels that they name, without I/O.
-
-A record is signed by the owner of the key that its header `kid` names, if its header `mac` is the code of topic, key
-and body with that key. Nothing else says who wrote it: the channel that a record names is only a claim.
-"""
+"""Whether the records of a batch were written by the channels that they name, without I/O."""
 
 import hmac
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import Any, Final, Literal
+from typing import Final
 
 import polars as pl
 from confluent_kafka import Message
@@ -16,15 +11,12 @@ from structlog import get_logger
 
 from tenten.avro.batches import DecodedBatch, UnreadableRow
 from tenten.consumers.headquarters.known_keys import KnownKeys
-from tenten.identity.keys import RecordCodes
-from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID, MAC
+from tenten.consumers.headquarters.record_writers import Mode, is_believed, signer_of
+from tenten.identity.signing import CUSTOMER_EVENT_MAC, KID
 from tenten.schemas.messages import ROW
 from tenten.schemas.topics import ASYNC_CUSTOMERS, Topic
 
 log = get_logger(__name__)
-
-Mode = Literal["off", "warn", "require"]
-"""The setting `authentication`."""
 
 Signers = Sequence[str | None]
 """By row of a batch: the channel that has signed the record; None if no valid key has."""
@@ -51,45 +43,19 @@ class Authenticity:
         if self.mode == "off" or not (keys.must_sign or self.mode == "require"):
             signers: Signers = [None] * len(messages)
         else:
-            codes_of = cache(partial(_channel_and_codes, keys, self.topic.name))
-            signers = [_signer(message, codes_of) for message in messages]
+            signers = [*map(signer_of(keys, self.topic.name), messages)]
         return CheckedBatch(self, keys, signers, stored)
 
     def believes(self, claimed: str | None, signer: str | None, keys: KnownKeys) -> bool:
         """Whether a record with this signer was written by the channel that it names; None if it names none."""
-        if self.mode == "off":
-            return True
-        if signer is not None:
-            return claimed is None or claimed == signer
-        if self.mode == "require" or claimed in keys.must_sign:
+        if not is_believed(self.mode, claimed, signer, keys):
             return False
-        if claimed is not None and claimed not in self._warned and len(self._warned) < _WARNED_MAX:
+        if self.mode == "off" or signer is not None or claimed is None:
+            return True
+        if claimed not in self._warned and len(self._warned) < _WARNED_MAX:
             self._warned.add(claimed)
             log.warning("unsigned_records_accepted", channel=claimed, topic=self.topic.name)
         return True
-
-
-def _channel_and_codes(keys: KnownKeys, logical_topic: str, key_id: bytes | None) -> tuple[str, RecordCodes] | None:
-    """The channel with this valid key, and the codes of its records; None for any other key."""
-    channel = None if key_id is None else keys.channel_by_kid.get(key_id)
-    return None if key_id is None or channel is None else (channel, keys.codes(key_id, logical_topic))
-
-
-def _signer(message: Message, codes_of: Callable[[bytes | None], tuple[str, RecordCodes] | None]) -> str | None:
-    """The channel that has signed a record; None if no valid key has."""
-    headers: Any = message.headers()
-    key_id = mac = None
-    for name, value in headers or ():
-        if name == KID:
-            key_id = value
-        elif name == MAC:
-            mac = value
-    found = codes_of(key_id)
-    if found is None or mac is None:
-        return None
-    channel, codes = found
-    expected = codes.mac(message.key() or b"", message.value() or b"")
-    return channel if hmac.compare_digest(expected, mac) else None
 
 
 def has_event_mac(headers: Mapping[str, bytes | None], customer_id: bytes, event: bytes, keys: KnownKeys) -> bool:

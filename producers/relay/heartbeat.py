@@ -1,10 +1,11 @@
 """The heartbeat of a channel: its state, sent to `channel-status` by a thread of the relay.
 
 Headquarters sees from it that the channel runs, and whether anything in it is late or wrong. A heartbeat that cannot be
-read or sent is left out: its absence is what headquarters notices.
+read or sent is left out: its absence is what headquarters notices. A store that has joined signs it, as its events.
 """
 
 import random
+import time
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
@@ -12,6 +13,8 @@ from typing import Final, Self
 from structlog import get_logger
 
 from tenten.avro.wire import contract, encode
+from tenten.identity.signing import RecordSigner
+from tenten.identity.store_identity import read_identity
 from tenten.kafka.topics_admin import topic_exists
 from tenten.producers.relay.channel_report import ChannelReport
 from tenten.producers.relay.producer import RelayProducer
@@ -29,6 +32,9 @@ BUSY_SECONDS: Final = 15.0
 QUIET_SECONDS: Final = 60.0
 """The longest time between two heartbeats: a third less than the silence after which a channel counts as missing."""
 
+_LOOK_SECONDS: Final = 1.0
+"""How often is looked whether the key has changed."""
+
 _JITTER: Final = 0.2
 """Heartbeats come up to this part earlier: stores that were started together do not send together."""
 
@@ -43,6 +49,7 @@ class HeartbeatThread:
         self._topic = opened.settings.topic(CHANNEL_STATUS)
         self._topic_exists = False
         self._last: Heartbeat | None = None
+        self._signer: RecordSigner | None = None
         self._is_failure_logged = self._is_missing_logged = False
         self._ended = Event()
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
@@ -59,11 +66,13 @@ class HeartbeatThread:
 
     def _run(self) -> None:
         pause_seconds = 0.0
-        while not self._ended.wait(pause_seconds * random.uniform(1 - _JITTER, 1)):
+        while not self._waits(pause_seconds * random.uniform(1 - _JITTER, 1)):
             pause_seconds = QUIET_SECONDS
             try:
                 with consistent_view(self._opened.engine) as connection:
                     heartbeat = self._report.read(connection)
+                    identity = read_identity(connection)
+                self._signer = None if identity is None else RecordSigner.of_store(identity)
                 if self._find_topic():
                     self._send(heartbeat)
                     if _is_busy(heartbeat, self._last):
@@ -73,6 +82,20 @@ class HeartbeatThread:
                 self._log_failure(error)
             else:
                 self._is_failure_logged = False
+
+    def _waits(self, seconds: float) -> bool:
+        """Wait until the next heartbeat is due, or the relay signs with another key; whether the relay has ended.
+
+        Headquarters does not believe the last heartbeat any more when the key has changed.
+        """
+        until = time.monotonic() + seconds
+        signer = self._producer.signer
+        while not self._ended.is_set():
+            left = until - time.monotonic()
+            if left <= 0 or self._producer.signer is not signer:
+                return False
+            self._ended.wait(min(left, _LOOK_SECONDS))
+        return True
 
     def _find_topic(self) -> bool:
         """Whether the topic exists; asked until it does. Raises: as `topic_exists`."""
@@ -87,7 +110,7 @@ class HeartbeatThread:
         """Queue a heartbeat, unless the broker is away: the next one has newer content."""
         if self._producer.is_delivering():
             value = encode(contract(CHANNEL_STATUS.value), to_avro(heartbeat), self._producer.heartbeat_header)
-            self._producer.send_heartbeat(self._topic, value, self._look_for_topic_again)
+            self._producer.send_heartbeat(self._topic, value, self._signer, self._look_for_topic_again)
 
     def _look_for_topic_again(self) -> None:
         """Called when the broker has not accepted a heartbeat."""

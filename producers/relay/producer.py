@@ -236,10 +236,13 @@ class RelayProducer:
         """Whether the broker takes records: none is on its way, or it has acknowledged rows a moment ago."""
         return not len(self._producer) or time.monotonic() - self._acknowledged_at < _UNAVAILABLE_SECONDS
 
-    def send_heartbeat(self, topic: str, value: bytes, on_failure: Callable[[], None]) -> None:
+    def send_heartbeat(
+        self, topic: str, value: bytes, signer: RecordSigner | None, on_failure: Callable[[], None]
+    ) -> None:
         """Queue a heartbeat, which is sent when the rows are; left out while the queue is full. Any thread may call it.
 
-        `on_failure` is called if the broker has not accepted it; that does not concern the rows.
+        `signer` is None for a store that has no key. `on_failure` is called if the broker has not accepted it; that
+        does not concern the rows.
         """
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -247,7 +250,9 @@ class RelayProducer:
                 on_failure()
 
         with suppress(BufferError):
-            self._producer.produce(topic, value, self.channel, on_delivery=delivered)
+            key = self.channel.encode()
+            headers = [] if signer is None else signer.headers(CHANNEL_STATUS.name, key, value)
+            self._producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
 
     def serve(self) -> None:
         """Serve delivery and error callbacks."""

@@ -394,6 +394,13 @@ LOG_EVENTS: Final[Mapping[str, LogEvent]] = {
         "every minute. Logged once per outage. `TOPIC_AUTHORIZATION_FAILED`: grant the store `Write` on "
         "`channel-status`.",
     ),
+    "heartbeat_refused": LogEvent(
+        level="warning",
+        fields=("channel", "kid"),
+        meaning="A heartbeat in the name of this channel is not signed with its valid key, and was ignored. Either the "
+        "store has another key, or somebody else can write to `channel-status`. Once for each channel and process, "
+        "until none has come for ten minutes.",
+    ),
     "heartbeat_topic_missing": LogEvent(
         level="warning",
         fields=("channel", "topic"),

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tenten.consumers.channel.distribution.surplus import surplus_problem
+from tenten.consumers.headquarters.known_keys import NO_KEYS, KnownKeys, read_known_keys
 from tenten.headquarters_views.held import held_status
 from tenten.headquarters_views.transactions import (
     OldestBlocked,
@@ -45,8 +46,18 @@ class HeadquartersRead:
 
     status: HeadquartersStatus = field(default_factory=HeadquartersStatus)
     channels: Sequence[str] = ()
+    keys: KnownKeys = NO_KEYS
+    """Those of channels; read for `read_headquarters` only."""
     transactions: TransactionsStatus | None = None
     blocked: OldestBlocked | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAtHeadquarters:
+    """The channels of headquarters' settings, and their keys."""
+
+    channels: Sequence[str]
+    keys: KnownKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +81,8 @@ def read_headquarters(settings: Settings) -> HeadquartersRead:
             events=_count_in_time(connection, select(func.count()).select_from(log)),
             rejected=_count_in_time(connection, select(func.count()).where(log.c.outcome == _REJECTED)),
         )
-    return replace(read, status=status)
+        keys = read_known_keys(connection, NO_KEYS)
+    return replace(read, status=status, keys=keys)
 
 
 def read_at_headquarters(connection: Connection, settings: Settings) -> HeadquartersRead:
@@ -99,6 +111,12 @@ def read_channel_names(settings: Settings) -> list[str]:
     """The channels of headquarters' settings. Raises: `SettingsError`, `DatabaseRefused`, `DBAPIError`."""
     with _opened(settings.headquarters_database(), "headquarters") as connection:
         return _channels(connection)
+
+
+def read_known_channels(settings: Settings) -> KnownAtHeadquarters:
+    """The channels of headquarters' settings, with their keys. Raises: as `read_channel_names`."""
+    with _opened(settings.headquarters_database(), "headquarters") as connection:
+        return KnownAtHeadquarters(channels=_channels(connection), keys=read_known_keys(connection, NO_KEYS))
 
 
 def _channels(connection: Connection) -> list[str]:

@@ -1,23 +1,20 @@
-"""The fleet: every channel as its last heartbeat reports it. Reads `channel-status` once, and at
-headquarters the names of its channels.
+"""The fleet: every channel as its last heartbeat reports it. Reads `channel-status` once, and at headquarters the names
+and keys of its channels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from confluent_kafka import Message
-
-from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings
 from tenten.schemas import messages
-from tenten.schemas.messages import Heartbeat, heartbeat_from_avro
 from tenten.schemas.topics import CHANNEL_STATUS
-from tenten.status.databases import read_channel_names
+from tenten.status.databases import KnownAtHeadquarters, read_known_channels
+from tenten.status.heartbeats import Heard, Heartbeats, Received, receive, refused_problem, unchecked_problem
 from tenten.status.lateness import Ages, channel_problems
 from tenten.status.reading import read_parts
 from tenten.status.servers import kafka_problem
@@ -25,20 +22,6 @@ from tenten.status.side_by_side import ANSWER_SECONDS, ask_side_by_side
 
 _READ_SECONDS: Final = ANSWER_SECONDS * 0.8
 _ONLY_PARTITION: Final = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """The last heartbeat of a channel, and when the broker received it, by the broker's clock."""
-
-    heartbeat: Heartbeat
-    at: datetime
-
-    def age_seconds(self, time: datetime | None, now: datetime) -> float | None:
-        """How long ago a time of the heartbeat was, whatever the channel's clock shows; None if there is no time."""
-        if time is None:
-            return None
-        return max(0.0, (self.heartbeat.sent_at - time + (now - self.at)).total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,26 +45,60 @@ def fleet(settings: Settings) -> list[ChannelOfFleet]:
 
     Ends within a few seconds. Raises: `TentenError` if Kafka does not answer or refuses.
     """
-    calls: dict[str, Callable[[], Any]] = {"Kafka": partial(read_heartbeats, settings)}
-    if settings.headquarters.database is not None:
-        calls["headquarters"] = partial(read_channel_names, settings)
+    answer = hear(settings)
+    now = datetime.now(UTC)
+    expected = {*settings.channels, *(answer.channels if answer.channels is not None else ())}
+    return [
+        _channel(settings, name, answer, now, is_expected=name in expected)
+        for name in sorted({*expected, *answer.heartbeats.heard})
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """What was heard, and what headquarters' database knows of the channels."""
+
+    heartbeats: Heartbeats
+    channels: Sequence[str] | None
+    """None without an answer of headquarters' database, or where none is configured."""
+    is_unchecked: bool
+    """Headquarters' database did not answer, so nobody can tell who has written the heartbeats."""
+
+
+def hear(settings: Settings) -> Hearing:
+    """The last heartbeat of each channel, checked where a database of headquarters is configured.
+
+    Ends within a few seconds. Raises: `TentenError` if Kafka does not answer or refuses.
+    """
+    calls: dict[str, Callable[[], Any]] = {"Kafka": partial(receive_heartbeats, settings)}
+    is_at_headquarters = settings.headquarters.database is not None
+    if is_at_headquarters:
+        calls["headquarters"] = partial(read_known_channels, settings)
     results: dict[str, Any] = ask_side_by_side(calls)
-    answer, registered = results["Kafka"], results.get("headquarters")
+    answer, known = results["Kafka"], results.get("headquarters")
     if isinstance(answer, TentenError):
         raise answer
     if isinstance(answer, Exception):
         raise TentenError(kafka_problem(settings, answer))
-    now = datetime.now(UTC)
-    expected = {*settings.channels, *(registered if isinstance(registered, list) else ())}
-    return [
-        _channel(settings, name, answer.get(name), now, is_expected=name in expected)
-        for name in sorted({*expected, *answer})
-    ]
+    known = known if isinstance(known, KnownAtHeadquarters) else None
+    heartbeats = Heartbeats(mode=settings.authentication)
+    heartbeats.take(answer, None if known is None else known.keys)
+    return Hearing(
+        heartbeats=heartbeats,
+        channels=None if known is None else known.channels,
+        is_unchecked=is_at_headquarters and known is None and settings.authentication != "off",
+    )
 
 
-def _channel(settings: Settings, name: str, heard: Heard | None, now: datetime, *, is_expected: bool) -> ChannelOfFleet:
+def _channel(settings: Settings, name: str, answer: Hearing, now: datetime, *, is_expected: bool) -> ChannelOfFleet:
+    heard = answer.heartbeats.heard.get(name)
     ages = heard_ages(heard, now)
     found = channel_problems(settings.alarms, name, ages, is_expected=is_expected)
+    refused = refused_problem(answer.heartbeats.refused.get(name), now)
+    if refused is not None:
+        found.append(refused)
+    if answer.is_unchecked and heard is not None:
+        found.append(unchecked_problem(name))
     problems = [messages.Problem(code=problem.code, text=problem.text) for problem in found]
     if heard is None:
         return ChannelOfFleet(
@@ -118,31 +135,10 @@ def heard_ages(heard: Heard | None, now: datetime) -> Ages:
     )
 
 
-def read_heartbeats(settings: Settings) -> Mapping[str, Heard]:
-    """The last heartbeat by channel. Raises: `KafkaRefused`, `KafkaException`."""
-    topic = settings.topic(CHANNEL_STATUS)
-    newest: dict[bytes, Message] = {}
-    for message in read_parts(settings, {(topic, _ONLY_PARTITION): (0, None)}, _READ_SECONDS):
-        key, value = message.key(), message.value()
-        if key is not None and value is not None:
-            newest[key] = message
-    return heard_of(newest, writer_schemas(settings))
-
-
-def heard_of(newest: Mapping[bytes, Message], writers: WriterSchemas) -> dict[str, Heard]:
-    """The heartbeats in these records, by channel; those that cannot be read are left out."""
-    heard = [heard_in(message, writers) for message in newest.values() if message.value() is not None]
-    return {found.heartbeat.channel_id: found for found in heard if found is not None}
-
-
-def heard_in(message: Message, writers: WriterSchemas) -> Heard | None:
-    """The heartbeat of a record; None if it cannot be read, as if it did not exist."""
-    try:
-        record = writers.decode(message.value() or b"", contract(CHANNEL_STATUS.value))
-    except Unreadable:
-        return None
-    _, milliseconds = message.timestamp()
-    return Heard(heartbeat=heartbeat_from_avro(record), at=datetime.fromtimestamp(milliseconds / 1000, UTC))
+def receive_heartbeats(settings: Settings) -> list[Received]:
+    """The records of `channel-status` that can be read. Raises: `KafkaRefused`, `KafkaException`."""
+    part = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION)
+    return receive(read_parts(settings, {part: (0, None)}, _READ_SECONDS), writer_schemas(settings))
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -14,7 +14,8 @@ from tenten.runtime.error_codes import is_transient
 from tenten.runtime.errors import KafkaRefused
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CHANNEL_STATUS, CUSTOMERS, Topic
-from tenten.status.fleet import Heard, read_heartbeats
+from tenten.status.fleet import receive_heartbeats
+from tenten.status.heartbeats import Received
 from tenten.status.lag import committed_offsets, records_behind
 from tenten.workers import AT_HEADQUARTERS, Worker
 
@@ -29,7 +30,8 @@ class KafkaState:
     """By name with prefix; the error of a topic that does not exist or may not be seen."""
     starts: dict[Partition, int] = field(default_factory=dict)
     ends: dict[Partition, int] = field(default_factory=dict)
-    heartbeats: Mapping[str, Heard] | None = None
+    heartbeats: Sequence[Received] | None = None
+    """Not checked yet."""
     members: dict[str, int] = field(default_factory=dict)
     """Running processes, by worker of headquarters."""
     lags: dict[str, int] = field(default_factory=dict)
@@ -71,10 +73,10 @@ def _read_workers(settings: Settings, admin: AdminClient, state: KafkaState) -> 
         _read_lag(settings, worker, state)
 
 
-def _readable_heartbeats(settings: Settings) -> Mapping[str, Heard] | None:
-    """The last heartbeat by channel; None for a user who may not read them, such as a store."""
+def _readable_heartbeats(settings: Settings) -> Sequence[Received] | None:
+    """The heartbeats; None for a user who may not read them, such as a store."""
     try:
-        return read_heartbeats(settings)
+        return receive_heartbeats(settings)
     except KafkaRefused:
         return None
 

@@ -7,6 +7,7 @@ from typing import Final
 from tenten.runtime.settings import Alarms
 from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
 from tenten.sql.channel_state import DUPLICATE_NUMBER
+from tenten.status.heartbeats import HEARTBEAT_REFUSED
 from tenten.status.values import Problem
 
 CODES_OF_RUNNING: Final = frozenset(
@@ -20,9 +21,12 @@ CODES_OF_RUNNING: Final = frozenset(
         "held_too_long",
         DUPLICATE_NUMBER,
         KEY_NOT_ACCEPTED,
+        HEARTBEAT_REFUSED,
     }
 )
-"""The codes of problems that this module finds, and of a channel that shares account numbers or has another key."""
+"""The codes of problems that this module finds, of a channel that shares account numbers or has another key, and of
+heartbeats that it has not written.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
 from tenten.status.databases import ChannelRead, HeadquartersRead, read_channel, read_headquarters
-from tenten.status.fleet import Heard, heard_ages
+from tenten.status.fleet import heard_ages
+from tenten.status.heartbeats import Heard, Heartbeats, refused_problem, unchecked_problem
 from tenten.status.kafka_state import KafkaState, customers_lag, read_kafka
 from tenten.status.lateness import Ages, blocked_statement, channel_problems, missing_worker
 from tenten.status.servers import database_problem, kafka_problem
@@ -29,6 +30,8 @@ class _Answers:
     settings: Settings
     now: datetime
     kafka: KafkaState
+    heartbeats: Heartbeats | None
+    """None: they could not be read."""
     headquarters: HeadquartersRead | Exception | None
     """None: it is elsewhere."""
     channels: Mapping[str, ChannelRead | Exception | None]
@@ -56,6 +59,7 @@ def whole_status(settings: Settings) -> WholeStatus:
         settings=settings,
         now=datetime.now(UTC),
         kafka=state,
+        heartbeats=_heartbeats(settings, state, read),
         headquarters=read,
         channels={name: results.get(f"channel {name}") for name in names},
     )
@@ -72,6 +76,15 @@ def whole_status(settings: Settings) -> WholeStatus:
         channels={name: _channel_status(answers, name, first.get(name)) for name in names},
         problems=problems,
     )
+
+
+def _heartbeats(settings: Settings, state: KafkaState, read: HeadquartersRead | Exception | None) -> Heartbeats | None:
+    """The heartbeats, checked with the keys of headquarters' database if it answers."""
+    if state.heartbeats is None:
+        return None
+    heartbeats = Heartbeats(mode=settings.authentication)
+    heartbeats.take(state.heartbeats, read.keys if isinstance(read, HeadquartersRead) else None)
+    return heartbeats
 
 
 def channel_status(settings: Settings, name: str) -> ChannelStatus:
@@ -152,7 +165,13 @@ def _channel_problems(answers: _Answers, name: str) -> Iterator[Problem]:
         # A channel that is heard from has its database elsewhere.
         text = database_problem(settings.channel(name).database, read)
         yield Problem(about=(name,), code="no_answer", text=text)
-    yield from channel_problems(settings.alarms, name, ages, is_expected=answers.kafka.heartbeats is not None)
+    yield from channel_problems(settings.alarms, name, ages, is_expected=answers.heartbeats is not None)
+    refused = None if answers.heartbeats is None else answers.heartbeats.refused.get(name)
+    of_refused = refused_problem(refused, answers.now)
+    if of_refused is not None:
+        yield of_refused
+    if heard is not None and isinstance(answers.headquarters, Exception) and settings.authentication != "off":
+        yield unchecked_problem(name)
     if isinstance(read, ChannelRead):
         for code, text in read.problems.items():
             yield Problem(about=(name,), code=code, text=text)
@@ -172,7 +191,7 @@ def _each_once(problems: list[Problem]) -> list[Problem]:
 
 
 def _heard(answers: _Answers, name: str) -> Heard | None:
-    return None if answers.kafka.heartbeats is None else answers.kafka.heartbeats.get(name)
+    return None if answers.heartbeats is None else answers.heartbeats.heard.get(name)
 
 
 def _is_fresh(answers: _Answers, heard: Heard | None) -> bool:

@@ -15,7 +15,7 @@ from tenten.producers import Item, create_customer, record_order, record_sale
 from tenten.producers.relay.channel_report import ChannelReport
 from tenten.schemas.messages import ChannelSettings, LegalEntitySettings
 from tenten.schemas.tables import channel
-from tenten.schemas.topics import RETAIL_TRANSACTIONS
+from tenten.schemas.topics import CHANNEL_STATUS, RETAIL_TRANSACTIONS
 from tenten.sql import channel_settings
 from tenten.sql.channel_settings import RecordPosition, store_channel_settings
 from tenten.status.databases import read_channel
@@ -91,6 +91,10 @@ def test_running_relay_notices_a_new_key_and_sends_unsettled_rows_again(store: S
         wait_for(lambda: len(store.topic()) == 3, "the unsettled row to be sent again")
         create_customer(store.channel, last_name="Lamarr")
         store.wait_until_sent()
+        wait_for(lambda: len(store.topic(CHANNEL_STATUS)) == 2, "another heartbeat, at once")
+    before, after = store.topic(CHANNEL_STATUS)
+    assert "kid" not in headers(before)
+    assert_signed(after, "channel-status", pair)
     *_, again, new = sorted(store.topic(), key=lambda message: message.timestamp())
     assert_signed(again, "async-customers", pair)
     assert_signed(new, "async-customers", pair)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tenten.consumers.headquarters.authenticity import Authenticity, Mode
+from tenten.consumers.headquarters.authenticity import Authenticity
 from tenten.consumers.headquarters.channel_streaks import ChannelStreaks
 from tenten.consumers.headquarters.known_keys import DerivedKeys, KnownKeys
+from tenten.consumers.headquarters.record_writers import Mode
 from tenten.identity.keys import KeyPair, kid, new_key_pair, record_key
 from tenten.identity.signing import RecordSigner
 from tenten.schemas.topics import ASYNC_CUSTOMERS

@@ -7,8 +7,9 @@ import pytest
 
 from tenten.runtime.settings.model import Alarms
 from tenten.schemas.messages import Heartbeat, Problem
-from tenten.status.fleet import Heard
+from tenten.status.heartbeats import Heard, Refused
 from tenten.web.dashboard.stores import KnownChannel, State, store_rows
+from tenten.web.dashboard.watch import KafkaSeen
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 CLOCK_AHEAD = timedelta(hours=5)
@@ -52,13 +53,16 @@ def heard(name: str, ago: float = 5.0, **ages: float) -> Heard:
 )
 def test_state_of_a_store(channel: KnownChannel | None, beat: Heard | None, expected: tuple[State, str]) -> None:
     """By the limits of the settings; ages do not depend on the store's clock."""
-    [row] = store_rows(Alarms(), {} if channel is None else {"a": channel}, {} if beat is None else {"a": beat}, NOW)
+    [row] = store_rows(
+        Alarms(), {} if channel is None else {"a": channel}, KafkaSeen(heard={} if beat is None else {"a": beat}), NOW
+    )
     assert (row.state, row.state_text) == expected
 
 
 def test_times_are_by_the_brokers_clock() -> None:
     """Whatever the clock of the store shows."""
-    [row] = store_rows(Alarms(), {"a": known("a")}, {"a": heard("a", ago=10, complete=20, unsent=30)}, NOW)
+    seen = KafkaSeen(heard={"a": heard("a", ago=10, complete=20, unsent=30)})
+    [row] = store_rows(Alarms(), {"a": known("a")}, seen, NOW)
     assert row.complete_at == NOW - timedelta(seconds=30)
     assert row.oldest_unsent_at == NOW - timedelta(seconds=40)
 
@@ -74,8 +78,8 @@ def test_worst_stores_come_first_and_nothing_is_bad_before_heartbeats_were_read(
         "d": heard("d", ago=100, complete=1),
     }
     # when
-    rows = store_rows(Alarms(), channels, beats, NOW)
-    unread = store_rows(Alarms(), channels, None, NOW)
+    rows = store_rows(Alarms(), channels, KafkaSeen(heard=beats), NOW)
+    unread = store_rows(Alarms(), channels, KafkaSeen(), NOW)
     # then
     assert [row.channel_id for row in rows] == ["c", "d", "b", "a"]
     assert {row.state for row in unread} == {State.UNKNOWN}
@@ -92,6 +96,26 @@ def test_suspended_store_without_accepted_key_is_only_suspended() -> None:
         ),
         at=beat.at,
     )
-    [suspended] = store_rows(Alarms(), {"a": known("a", suspended_at=NOW)}, {"a": beat}, NOW)
-    [other] = store_rows(Alarms(), {"a": known("a")}, {"a": beat}, NOW)
+    [suspended] = store_rows(Alarms(), {"a": known("a", suspended_at=NOW)}, KafkaSeen(heard={"a": beat}), NOW)
+    [other] = store_rows(Alarms(), {"a": known("a")}, KafkaSeen(heard={"a": beat}), NOW)
     assert (suspended.state, other.state) == (State.WARN, State.BAD)
+
+
+def test_refused_heartbeat_is_shown_for_ten_minutes_and_hides_nothing_worse() -> None:
+    """Somebody else has written it, or the store has another key: a person must look."""
+    # given
+    channels = {name: known(name) for name in ("a", "b", "c")}
+    beats = {name: heard(name, ago=ago, complete=1) for name, ago in (("a", 5), ("b", 100), ("c", 5))}
+    refused = {
+        name: Refused(channel_id=name, at=NOW - timedelta(seconds=ago), kid=None)
+        for name, ago in (("a", 599), ("b", 1), ("c", 601))
+    }
+    # when
+    rows = store_rows(Alarms(), channels, KafkaSeen(heard=beats, refused=refused), NOW)
+    # then
+    assert [(row.channel_id, row.state_text) for row in rows] == [
+        ("b", "silent"),
+        ("a", "heartbeat refused"),
+        ("c", "ok"),
+    ]
+    assert [problem.code for problem in rows[0].problems] == ["not_heard_from", "heartbeat_refused"]

@@ -9,8 +9,10 @@ from typing import Any
 from tenten.runtime.settings.model import Alarms
 from tenten.schemas.messages import Problem
 from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
-from tenten.status.fleet import Heard, heard_ages
+from tenten.status.fleet import heard_ages
+from tenten.status.heartbeats import HEARTBEAT_REFUSED, Heard, refused_problem
 from tenten.status.lateness import Ages, channel_problems
+from tenten.web.dashboard.watch import KafkaSeen
 
 
 class State(IntEnum):
@@ -76,12 +78,12 @@ class StoreRow:
 def store_rows(
     alarms: Alarms,
     known: Mapping[str, KnownChannel],
-    heard: Mapping[str, Heard] | None,
+    seen: KafkaSeen,
     now: datetime,
 ) -> tuple[StoreRow, ...]:
-    """A row for each channel that headquarters has, or hears from. `heard` is None while it is not known."""
-    names = {*known, *(heard or ())}
-    rows = [_row(alarms, name, known.get(name), heard, now) for name in names]
+    """A row for each channel that headquarters has, or hears from."""
+    names = {*known, *(seen.heard or ())}
+    rows = [_row(alarms, name, known.get(name), seen, now) for name in names]
     return tuple(sorted(rows, key=lambda row: (row.state, -len(row.problems), row.channel_id)))
 
 
@@ -89,13 +91,17 @@ def _row(
     alarms: Alarms,
     name: str,
     known: KnownChannel | None,
-    heard: Mapping[str, Heard] | None,
+    seen: KafkaSeen,
     now: datetime,
 ) -> StoreRow:
+    heard = seen.heard
     last = None if heard is None else heard.get(name)
     ages = heard_ages(last, now)
     is_expected = heard is not None and known is not None
     late = channel_problems(alarms, name, ages, is_expected=is_expected)
+    refused = refused_problem(seen.refused.get(name), now)
+    if refused is not None:
+        late.append(refused)
     problems = (
         *(Problem(code=problem.code, text=problem.text) for problem in late),
         *(last.heartbeat.problems if last is not None else ()),
@@ -137,13 +143,17 @@ def _state(ages: Ages, problems: Sequence[Problem], *, is_known: bool, is_suspen
     """The state with its word. A suspended channel's key is not accepted, which is no further problem."""
     if not is_known:
         return State.UNKNOWN, "not known yet"
-    others = [problem for problem in problems if not (is_suspended and problem.code == KEY_NOT_ACCEPTED)]
+    others = [
+        problem
+        for problem in problems
+        if problem.code != HEARTBEAT_REFUSED and not (is_suspended and problem.code == KEY_NOT_ACCEPTED)
+    ]
     if ages.heard is None and others:
         return State.BAD, "never heard"
     if others:
         return State.BAD, _STATE_TEXTS.get(others[0].code, "problem")
-    if is_suspended:
-        return State.WARN, "suspended"
+    if is_suspended or len(problems) > len(others):
+        return State.WARN, "suspended" if is_suspended else "heartbeat refused"
     if ages.complete is None:
         return State.WARN, "loading"
     return State.GOOD, "ok"

@@ -6,6 +6,7 @@ since when Kafka has not answered.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event, Lock, Thread
@@ -13,26 +14,26 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from tenten.avro.wire import WriterSchemas
 from tenten.consumers.headquarters.dead_letters import DeadLetter, list_dead_letters
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.kafka.topics_admin import topic_ids
+from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CHANNEL_STATUS, DEAD_LETTERS_OF, Topic
-from tenten.status.fleet import Heard, heard_in
+from tenten.status.heartbeats import Heard, Heartbeats, Refused, receive
 from tenten.status.kafka_state import read_workers
 from tenten.status.servers import kafka_problem
 
 LETTERS_MAX: Final = 5_000
 """Of each topic the newest dead letters that are shown; `tenten dead-letters list` has all."""
-
-HEARD_MAX: Final = 10_000
-"""Channels that are heard; a writer of made-up heartbeats must not fill the memory."""
 
 _RECORDS: Final = 1_000
 _POLL_SECONDS: Final = 0.5
@@ -80,7 +81,9 @@ class KafkaSeen:
     """What Kafka last told."""
 
     heard: Mapping[str, Heard] | None = None
-    """The last heartbeat by channel; None until all were read."""
+    """The last authentic heartbeat by channel; None until all were read."""
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+    """The last heartbeat in a channel's name that the channel has not written."""
     members: Mapping[str, int] = field(default_factory=dict)
     """Running processes by worker of headquarters; empty until they are known."""
     lags: Mapping[str, int] = field(default_factory=dict)
@@ -100,7 +103,8 @@ class KafkaWatch:
         self._stop = stop
         self._lock = Lock()
         self._wanted_at = time.monotonic()
-        self._heard: dict[str, Heard] = {}
+        self._registry = ChannelRegistry(engine)
+        self._heartbeats = Heartbeats(mode=settings.authentication, is_logged=True)
         self._has_heard_all = False
         self._members: Mapping[str, int] = {}
         self._lags: Mapping[str, int] = {}
@@ -119,7 +123,8 @@ class KafkaWatch:
         with self._lock:
             letters = [letter for of_topic in self._letters.values() for letter in of_topic.values()]
             return KafkaSeen(
-                heard=dict(self._heard) if self._has_heard_all else None,
+                heard=dict(self._heartbeats.heard) if self._has_heard_all else None,
+                refused=dict(self._heartbeats.refused),
                 members=self._members,
                 lags=self._lags,
                 letters=tuple(sorted(letters, key=lambda letter: letter.failed_at, reverse=True))
@@ -146,6 +151,9 @@ class KafkaWatch:
                     raise
 
     def _note(self, name: str, error: Exception) -> None:
+        if isinstance(error, DBAPIError | DatabaseRefused):
+            # The snapshot asks the database as well, and says so.
+            return
         try:
             text = kafka_problem(self._settings, error)
         except Exception:  # noqa: BLE001 - it has no sentence; the log names its type
@@ -154,7 +162,10 @@ class KafkaWatch:
             self._problems[name] = text
 
     def _follow_heartbeats(self, succeeded: Callable[[], None]) -> None:
-        """Read `channel-status` from its beginning, and on. Raises: `KafkaRefused`, `KafkaException`."""
+        """Read `channel-status` from its beginning, and on. Raises: `KafkaRefused`, `KafkaException`; errors of the
+        database while it has never told the keys that decide which heartbeats count.
+        """
+        self._registry.refresh()
         own = {
             "group.id": self._settings.reader_group(),
             "auto.offset.reset": "earliest",
@@ -172,24 +183,24 @@ class KafkaWatch:
             consumer.close()
 
     def _keep(self, messages: list[Message], writers: WriterSchemas) -> None:
-        newest: dict[str, Message] = {}
+        records: list[Message] = []
         reached_end = False
         for message in messages:
             error = message.error()
             if error is None:
-                newest[(message.key() or b"").decode(errors="replace")] = message
+                records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached_end = True
             else:
                 failure = KafkaException(error)
                 raise refusal_of(failure, message.topic() or "") or failure
-        heard = {name: None if at.value() is None else heard_in(at, writers) for name, at in newest.items()}
+        received = receive(records, writers)
+        if received:
+            with suppress(DBAPIError, DatabaseRefused):
+                # While the database is away, the keys that it told last count.
+                self._registry.refresh()
         with self._lock:
-            for name, last in heard.items():
-                if last is None:
-                    self._heard.pop(name, None)
-                elif name in self._heard or len(self._heard) < HEARD_MAX:
-                    self._heard[name] = last
+            self._heartbeats.take(received, self._registry.known.keys)
             self._has_heard_all = self._has_heard_all or reached_end
 
     def _ask_about_workers(self, succeeded: Callable[[], None]) -> None:

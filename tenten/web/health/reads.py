@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from confluent_kafka import Message
 from sqlalchemy import Connection, Engine, select, text
 
+from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.headquarters_views.held import held_status
 from tenten.headquarters_views.transactions import oldest_blocked, transactions_status
 from tenten.kafka.offsets import end_offsets
@@ -20,7 +20,7 @@ from tenten.schemas.tables.headquarters import number_sequences
 from tenten.schemas.topics import CHANNEL_STATUS, CUSTOMERS
 from tenten.sql import channel_state
 from tenten.sql.engine import consistent_view
-from tenten.status.fleet import Heard, heard_of
+from tenten.status.heartbeats import Heard, Heartbeats, receive
 from tenten.status.lag import worker_lags
 from tenten.status.reading import read_parts
 from tenten.workers import HEADQUARTERS, TRANSACTIONS, Worker
@@ -137,26 +137,27 @@ def _lag(group: str, topic: str, partition: int, lag: int) -> Sample:
     return Sample("kafka_consumergroup_lag", lag, (group, topic, str(partition)))
 
 
-class Heartbeats:
+class HeartbeatReads:
     """Reads the heartbeats of all channels: the first time all of them, then those that have come since."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
+        self._registry = ChannelRegistry(engine)
         self._next_offset = 0
-        self._heard: dict[str, Heard] = {}
+        self._heartbeats = Heartbeats(mode=settings.authentication, is_logged=True)
 
     def read(self) -> list[Sample]:
-        """The samples of every channel that was ever heard from and not removed."""
+        """The samples of every channel that was ever heard from and not removed. Raises: errors of the database, whose
+        keys decide which heartbeats count, and of Kafka.
+        """
         settings = self._settings
-        newest: dict[bytes, Message] = {}
         part = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION)
-        reached = self._next_offset
-        for message in read_parts(settings, {part: (reached, None)}, _HEARTBEATS_SECONDS):
-            reached = record_position(message)[1] + 1
-            newest[message.key() or b""] = message
-        self._heard |= heard_of(newest, writer_schemas(settings))
-        self._next_offset = reached
-        return list(_channels(self._heard))
+        messages = list(read_parts(settings, {part: (self._next_offset, None)}, _HEARTBEATS_SECONDS))
+        self._registry.refresh()
+        self._heartbeats.take(receive(messages, writer_schemas(settings)), self._registry.known.keys)
+        if messages:
+            self._next_offset = record_position(messages[-1])[1] + 1
+        return list(_channels(self._heartbeats.heard))
 
 
 def _channels(heard: Mapping[str, Heard]) -> Iterator[Sample]:

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from tenten.runtime.metrics import ProcessKind
 from tenten.runtime.settings import Settings
 from tenten.web.health.collector import CachedRead, registry_of
-from tenten.web.health.reads import Heartbeats, channel_database, channel_lag, headquarters_database, worker_lag
+from tenten.web.health.reads import HeartbeatReads, channel_database, channel_lag, headquarters_database, worker_lag
 from tenten.workers import HEADQUARTERS, Worker
 
 
@@ -19,7 +19,7 @@ def headquarters_registry(settings: Settings, worker: Worker, engine: Engine) ->
         CachedRead("broker", worker_lag(settings, worker)),
     ]
     if is_customers:
-        reads.append(CachedRead("heartbeats", Heartbeats(settings).read))
+        reads.append(CachedRead("heartbeats", HeartbeatReads(settings, engine).read))
     return registry_of(kind, worker.name, reads)
 
 

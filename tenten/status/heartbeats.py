@@ -1,0 +1,163 @@
+"""The heartbeats of channels: the last one of each that the channel has written itself.
+
+A heartbeat is believed by the rules for events (`authentication`): one that somebody else has written in a channel's
+name changes nothing but that it is counted as refused. Compaction keeps the newest record of a channel, whoever wrote
+it: a forged one may hide the genuine one before it from a reader that begins, until the next genuine one comes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from confluent_kafka import Message
+from structlog import get_logger
+
+from tenten.avro.wire import Unreadable, WriterSchemas, contract
+from tenten.consumers.headquarters.known_keys import NO_KEYS, KnownKeys
+from tenten.consumers.headquarters.record_writers import Mode, is_believed, signer_of
+from tenten.identity.signing import KID
+from tenten.schemas.messages import Heartbeat, heartbeat_from_avro
+from tenten.schemas.topics import CHANNEL_STATUS
+from tenten.status.values import Problem
+
+log = get_logger(__name__)
+
+CHANNELS_MAX: Final = 10_000
+"""Channels that are heard; a writer of made-up heartbeats must not fill the memory."""
+
+HEARTBEAT_REFUSED: Final = "heartbeat_refused"
+"""The code of the problem."""
+
+REFUSED_SECONDS: Final = 600.0
+"""How long a refused heartbeat is reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """The last heartbeat of a channel, and when the broker received it, by the broker's clock."""
+
+    heartbeat: Heartbeat
+    at: datetime
+    kid: str | None = None
+    """The key with which it is signed; None if nobody has signed it."""
+
+    def age_seconds(self, time: datetime | None, now: datetime) -> float | None:
+        """How long ago a time of the heartbeat was, whatever the channel's clock shows; None if there is no time."""
+        if time is None:
+            return None
+        return max(0.0, (self.heartbeat.sent_at - time + (now - self.at)).total_seconds())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The last heartbeat in a channel's name that the channel has not written."""
+
+    channel_id: str
+    at: datetime
+    """When the broker received it."""
+    kid: str | None
+    """The key that its header names; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A record of `channel-status` that can be read, and that is in the name of the channel of its key."""
+
+    channel_id: str
+    message: Message
+    heard: Heard | None
+    """None: the record removes the channel."""
+
+
+def receive(messages: Iterable[Message], writers: WriterSchemas) -> list[Received]:
+    """Read these records; those that cannot be read are left out, as if they did not exist."""
+    found = []
+    for message in messages:
+        name = (message.key() or b"").decode(errors="replace")
+        heard = _heard_in(message, writers)
+        if message.value() is None or (heard is not None and heard.heartbeat.channel_id == name):
+            found.append(Received(channel_id=name, message=message, heard=heard))
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class Heartbeats:
+    """What was heard and refused so far, from the records of `channel-status` in their order. One thread at a time."""
+
+    mode: Mode
+    is_logged: bool = False
+    """Whether refused heartbeats are logged: once for each channel, until none has come for ten minutes."""
+    heard: dict[str, Heard] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
+    """Those after the first heartbeat with the channel's present key: what came before that may be the channel's own,
+    from the time when it had none, or another one.
+    """
+
+    def take(self, records: Iterable[Received], keys: KnownKeys | None) -> None:
+        """Take these records in. `keys`: None where headquarters' database is not there, and nothing can be checked."""
+        signer = signer_of(NO_KEYS if keys is None else keys, CHANNEL_STATUS.name)
+        for record in records:
+            name, heard = record.channel_id, record.heard
+            if heard is None:
+                self.heard.pop(name, None)
+                self.refused.pop(name, None)
+            elif keys is None or is_believed(self.mode, name, signer(record.message), keys):
+                self._keep(name, heard)
+            else:
+                self._refuse(name, heard)
+
+    def _keep(self, name: str, heard: Heard) -> None:
+        before = self.heard.get(name)
+        if before is None and len(self.heard) >= CHANNELS_MAX:
+            return
+        if before is None or before.kid != heard.kid:
+            self.refused.pop(name, None)
+        self.heard[name] = heard
+
+    def _refuse(self, name: str, heard: Heard) -> None:
+        before = self.refused.get(name)
+        if before is None and len(self.refused) >= CHANNELS_MAX:
+            return
+        is_new = before is None or (heard.at - before.at).total_seconds() > REFUSED_SECONDS
+        if self.is_logged and is_new:
+            log.warning("heartbeat_refused", channel=name, kid=heard.kid)
+        self.refused[name] = Refused(channel_id=name, at=heard.at, kid=heard.kid)
+
+
+def refused_problem(refused: Refused | None, now: datetime) -> Problem | None:
+    """The problem that a heartbeat was refused lately."""
+    if refused is None or (now - refused.at).total_seconds() > REFUSED_SECONDS:
+        return None
+    name = refused.channel_id
+    text = (
+        f"a heartbeat in the name of {name} was refused, because it is not signed with its valid key: the last "
+        f"genuine one counts. Either the store has another key (`tenten channel status {name}` there; "
+        f"`tenten channel rotate-key {name}` makes a token for a new one), or somebody else can write to "
+        "`channel-status` (`tenten topics acls`)"
+    )
+    return Problem(about=(name,), code=HEARTBEAT_REFUSED, text=text)
+
+
+def unchecked_problem(name: str) -> Problem:
+    """The problem that nobody can tell whether a channel has written its heartbeat."""
+    text = (
+        f"the heartbeat of {name} could not be checked, because headquarters' database does not answer: somebody else "
+        "may have written it"
+    )
+    return Problem(about=(name,), code="heartbeat_unchecked", text=text)
+
+
+def _heard_in(message: Message, writers: WriterSchemas) -> Heard | None:
+    """The heartbeat of a record; None if there is none that can be read."""
+    if message.value() is None:
+        return None
+    try:
+        record = writers.decode(message.value() or b"", contract(CHANNEL_STATUS.value))
+    except Unreadable:
+        return None
+    _, milliseconds = message.timestamp()
+    headers: Any = message.headers() or ()
+    key_id = (dict(headers).get(KID) or b"").decode(errors="replace")
+    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return Heard(heartbeat=heartbeat_from_avro(record), at=at, kid=key_id or None)
