@@ -31,7 +31,9 @@ def registry_version(headquarters: Connection) -> Version | None:
 def read_registry(headquarters: Connection) -> Registry:
     """All legal entities and channels, with the formats and next numbers of the sequences."""
     entities = {row.legal_entity: _legal_entity(row) for row in headquarters.execute(_LEGAL_ENTITIES)}
-    stores = {row.channel_id: _channel(row) for row in headquarters.execute(select(channels))}
+    stores = {
+        name: entry_of(dict(zip(_OF_CHANNEL, row, strict=True))) for name, *row in headquarters.execute(_CHANNELS)
+    }
     return Registry(legal_entities=entities, channels=stores)
 
 
@@ -47,16 +49,14 @@ def _legal_entity(row: Any) -> Entry:
 _OF_LEGAL_ENTITY: Final = ("country", "currency", "language", "customer_groups", "attributes")
 
 
-def _channel(row: Any) -> Entry:
-    return entry_of(
-        {column.name: getattr(row, column.name) for column in channels.c if column.name not in _NOT_SETTINGS}
-    )
-
-
 _ACCEPTANCE: Final = ("suspended_at", "suspended_reason", "acceptance_changed_at")
 """No file has these: applying one neither begins nor ends a suspension."""
 
 _NOT_SETTINGS: Final = ("channel_id", "changed_at", *_ACCEPTANCE)
+
+_OF_CHANNEL: Final = tuple(column.name for column in channels.c if column.name not in _NOT_SETTINGS)
+
+_CHANNELS: Final = select(channels.c.channel_id, *(channels.c[name] for name in _OF_CHANNEL))
 
 
 def write_registry(headquarters: Connection, wanted: Registry, changes: Differences, now: datetime) -> None:

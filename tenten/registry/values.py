@@ -111,18 +111,20 @@ def registry_of(legal_entities: Mapping[str, LegalEntity], channels: Mapping[str
 
 def entry_of(table: Mapping[str, Any]) -> Entry:
     """The settings of a table with its tables, by dotted name."""
-    return dict(_flat(table, ""))
+    entry: dict[str, Value] = {}
+    _add_to(entry, table, "")
+    return entry
 
 
-def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
+def _add_to(entry: dict[str, Value], table: Mapping[str, Any], prefix: str) -> None:
     for name, value in table.items():
         path = prefix + name
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}.")
+        if isinstance(value, dict):
+            _add_to(entry, value, f"{path}.")
         elif isinstance(value, list):
-            yield path, sorted(set(value))
+            entry[path] = sorted(set(value))
         elif value is not None:
-            yield path, value.lower() if path in _NAMES else value
+            entry[path] = value.lower() if path in _NAMES else value
 
 
 def table_of(entry: Entry) -> dict[str, Any]:
