@@ -16,6 +16,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.messages import Heartbeat, Problem
 from tenten.sql import channel_state
 from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, read_acceptance
+from tenten.sql.loading import read_loading
 
 _PAUSE_PARTS: Final = 1_000
 """After a count, this many times the time that it took passes before the next one."""
@@ -84,6 +85,7 @@ class ChannelReport:
             customers=self._customers.value(connection, changes),
             complete_at=channel_state.complete_at(connection, self._settings),
             problems=tuple(self._problems(connection, changes)),
+            loading=read_loading(connection, self._settings, now),
         )
 
     def _problems(self, connection: Connection, changes: object) -> list[Problem]:

@@ -6,10 +6,13 @@ read or sent is left out: its absence is what headquarters notices. A store that
 
 import random
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
 
+from sqlalchemy.exc import DBAPIError
 from structlog import get_logger
 
 from tenten.avro.wire import contract, encode
@@ -23,6 +26,7 @@ from tenten.runtime.error_codes import error_code
 from tenten.schemas.messages import Heartbeat, to_avro
 from tenten.schemas.topics import CHANNEL_STATUS
 from tenten.sql.engine import consistent_view
+from tenten.sql.loading import read_loading
 
 log = get_logger(__name__)
 
@@ -34,6 +38,9 @@ QUIET_SECONDS: Final = 60.0
 
 _LOOK_SECONDS: Final = 1.0
 """How often is looked whether the key has changed."""
+
+_LOADING_SECONDS: Final = 5.0
+"""How often is looked whether a load of all customers has begun or ended."""
 
 _JITTER: Final = 0.2
 """Heartbeats come up to this part earlier: stores that were started together do not send together."""
@@ -51,6 +58,7 @@ class HeartbeatThread:
         self._last: Heartbeat | None = None
         self._signer: RecordSigner | None = None
         self._is_failure_logged = self._is_missing_logged = False
+        self._look_at = 0.0
         self._ended = Event()
         self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -84,7 +92,8 @@ class HeartbeatThread:
                 self._is_failure_logged = False
 
     def _waits(self, seconds: float) -> bool:
-        """Wait until the next heartbeat is due, or the relay signs with another key; whether the relay has ended.
+        """Wait until the next heartbeat is due: at once when the relay signs with another key, and when a load of all
+        customers begins or ends. Whether the relay has ended.
 
         Headquarters does not believe the last heartbeat any more when the key has changed.
         """
@@ -92,10 +101,21 @@ class HeartbeatThread:
         signer = self._producer.signer
         while not self._ended.is_set():
             left = until - time.monotonic()
-            if left <= 0 or self._producer.signer is not signer:
+            if left <= 0 or self._producer.signer is not signer or self._loading_has_changed():
                 return False
             self._ended.wait(min(left, _LOOK_SECONDS))
         return True
+
+    def _loading_has_changed(self) -> bool:
+        """Whether a load has begun or ended since the last heartbeat; looked up every few seconds."""
+        if self._last is None or time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + _LOADING_SECONDS
+        with suppress(DBAPIError), consistent_view(self._opened.engine) as connection:
+            # Where that fails, the next heartbeat finds it out.
+            load = read_loading(connection, self._opened.settings, datetime.now(UTC))
+            return (load is None) != (self._last.loading is None)
+        return False
 
     def _find_topic(self) -> bool:
         """Whether the topic exists; asked until it does. Raises: as `topic_exists`."""
@@ -125,6 +145,6 @@ class HeartbeatThread:
 
 
 def _is_busy(heartbeat: Heartbeat, last: Heartbeat | None) -> bool:
-    """Whether there is something to report: changes on their way, problems, or another number of customers."""
-    late = heartbeat.oldest_unsent_at or heartbeat.oldest_unsettled_at
+    """Whether there is something to report: changes on their way, a load, problems, or another number of customers."""
+    late = heartbeat.oldest_unsent_at or heartbeat.oldest_unsettled_at or heartbeat.loading
     return late is not None or bool(heartbeat.problems) or last is None or last.customers != heartbeat.customers

@@ -41,7 +41,7 @@ from tenten.schemas.messages.encoding import (
     ROW,
     to_avro,
 )
-from tenten.schemas.messages.heartbeat import Heartbeat, Problem, heartbeat_from_avro
+from tenten.schemas.messages.heartbeat import Heartbeat, Loading, Problem, heartbeat_from_avro
 from tenten.schemas.messages.join import JoinRequest, join_request_from_avro
 from tenten.schemas.messages.reason import (
     Reason,
@@ -89,6 +89,7 @@ __all__ = [
     "JoinAnswer",
     "JoinRequest",
     "LegalEntitySettings",
+    "Loading",
     "NewCustomerSettings",
     "Outcome",
     "Payment",

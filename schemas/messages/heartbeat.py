@@ -17,6 +17,19 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """How far a channel is that reads all customers."""
+
+    kind: str
+    """For programs: `resync` or `first_load`; others may follow."""
+    done: int
+    """Records of the topic that were read, with those that compaction has removed."""
+    total: int
+    """The records that there were when it began."""
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The state of a channel, as the channel itself reports it. Every time is of the channel's clock."""
 
@@ -32,9 +45,17 @@ class Heartbeat:
     complete_at: datetime | None = None
     """When the channel was last known to have read every partition of `customers` to its end."""
     problems: tuple[Problem, ...] = ()
+    loading: Loading | None = None
 
 
 def heartbeat_from_avro(heartbeat: Mapping[str, Any]) -> Heartbeat:
     """A heartbeat from a decoded Avro record."""
     fields = {name: heartbeat[name] for name in Heartbeat.__slots__}
-    return Heartbeat(**{**fields, "problems": tuple(Problem(**problem) for problem in heartbeat["problems"])})
+    loading = heartbeat["loading"]
+    return Heartbeat(
+        **{
+            **fields,
+            "problems": tuple(Problem(**problem) for problem in heartbeat["problems"]),
+            "loading": None if loading is None else Loading(**loading),
+        }
+    )

@@ -138,6 +138,18 @@ resync_requests: Final = Table(
 )
 """Reasons for a resync that a migration has recorded; a finished resync deletes them."""
 
+loading: Final = Table(
+    "loading",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("kind", Text, nullable=False, comment="resync or first_load"),
+    Column("done", BigInteger, comment="records so far; null: the positions tell"),
+    Column("total", BigInteger, nullable=False, comment="records when it began"),
+    Column("started_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+)
+"""At most one row: how far a load of all customers is, for heartbeats."""
+
 transactions: Final = Table(
     "transactions",
     metadata,

@@ -11,6 +11,7 @@ from tenten.cli.output import print_json, print_line, print_table, report
 from tenten.cli.wiring import connected
 
 if TYPE_CHECKING:
+    from tenten.schemas.messages import Loading
     from tenten.status import WholeStatus
 
 
@@ -82,13 +83,20 @@ def fleet(context: typer.Context, json: Json = False) -> None:
         print_json([asdict(channel) for channel in channels])
         return
     columns = ("heard_at", "complete_at", "customers", "oldest_unsent_seconds", "oldest_unsettled_seconds", "version")
-    rows = [(channel.channel_id, *(getattr(channel, column) for column in columns)) for channel in channels]
-    print_table(("channel", *columns), rows)
+    rows = [
+        (channel.channel_id, *(getattr(channel, column) for column in columns), _progress(channel.loading))
+        for channel in channels
+    ]
+    print_table(("channel", *columns, "loading"), rows)
     if any(channel.problems for channel in channels):
         print_line("")
     for channel in channels:
         for problem in channel.problems:
             print_line(f"FAIL {channel.channel_id}: {problem.text}")
+
+
+def _progress(load: "Loading | None") -> str | None:
+    return None if load is None else f"{load.kind.replace('_', ' ')}: {load.done:,} of {load.total:,}"
 
 
 def lag(context: typer.Context, json: Json = False) -> None:

@@ -37,6 +37,8 @@ class ChannelOfFleet:
     oldest_unsent_seconds: int | None
     oldest_unsettled_seconds: int | None
     version: str | None
+    loading: messages.Loading | None
+    """How far a load of all customers is; when it began is by the broker's clock."""
     problems: Sequence[messages.Problem]
 
 
@@ -109,6 +111,7 @@ def _channel(settings: Settings, name: str, answer: Hearing, now: datetime, *, i
             oldest_unsent_seconds=None,
             oldest_unsettled_seconds=None,
             version=None,
+            loading=None,
             problems=problems,
         )
     return ChannelOfFleet(
@@ -119,6 +122,7 @@ def _channel(settings: Settings, name: str, answer: Hearing, now: datetime, *, i
         oldest_unsent_seconds=_whole(ages.unsent),
         oldest_unsettled_seconds=_whole(ages.unsettled),
         version=heard.heartbeat.release,
+        loading=heard.loading,
         problems=[*problems, *heard.heartbeat.problems],
     )
 

@@ -6,8 +6,8 @@ it: a forged one may hide the genuine one before it from a reader that begins, u
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import Message
@@ -17,7 +17,7 @@ from tenten.avro.wire import Unreadable, WriterSchemas, contract
 from tenten.consumers.headquarters.known_keys import NO_KEYS, KnownKeys
 from tenten.consumers.headquarters.record_writers import Mode, is_believed, signer_of
 from tenten.identity.signing import KID
-from tenten.schemas.messages import Heartbeat, heartbeat_from_avro
+from tenten.schemas.messages import Heartbeat, Loading, heartbeat_from_avro
 from tenten.schemas.topics import CHANNEL_STATUS
 from tenten.status.values import Problem
 
@@ -47,6 +47,17 @@ class Heard:
         if time is None:
             return None
         return max(0.0, (self.heartbeat.sent_at - time + (now - self.at)).total_seconds())
+
+    def moment(self, time: datetime | None) -> datetime | None:
+        """A time of the heartbeat by the broker's clock, whatever the channel's shows; None if there is no time."""
+        return None if time is None else self.at - max(timedelta(), self.heartbeat.sent_at - time)
+
+    @property
+    def loading(self) -> Loading | None:
+        """How far a load of all customers is; its beginning is a time of the broker's clock."""
+        load = self.heartbeat.loading
+        started_at = None if load is None else self.moment(load.started_at)
+        return None if load is None or started_at is None else replace(load, started_at=started_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,7 @@ def test_missing_processes_are_reported_until_they_are_heard_from(ready_company:
         "oldest_unsent_seconds": None,
         "oldest_unsettled_seconds": None,
         "version": None,
+        "loading": None,
         "problems": [{"code": "not_heard_from", "text": silent.json["channels"]["houston"]["problem"]}],
     }
     # when everything runs

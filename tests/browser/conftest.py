@@ -21,6 +21,7 @@ from tenten import local
 from tenten.local import create_database
 from tenten.local.ports import free_port
 from tests.acceptance.cli import ROOT, Tenten
+from tests.browser.dashboard_scene import DashboardScene, dashboard_scene
 from tests.databases import drop_database
 from tests.services import directory_for_server
 from tests.waiting import wait_for
@@ -62,6 +63,35 @@ address_books = ["US"]
 database = "sqlite:///houston.db"
 time_zone = "America/Chicago"
 """
+
+
+@pytest.fixture(scope="session")
+def dashboard(
+    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str, browser: Browser
+) -> Iterator[DashboardScene]:
+    """Headquarters with its dashboard, for all files of tests of it."""
+    with dashboard_scene(tmp_path_factory.mktemp("dashboard"), bootstrap_servers, postgresql, browser) as scene:
+        yield scene
+
+
+@pytest.fixture(scope="session")
+def watcher(dashboard: DashboardScene) -> Page:
+    """A page of the overview that is open from the first test on; munich was heard from once, just before that."""
+    page = dashboard.context("viewer").new_page()
+    page.goto(dashboard.address)
+    dashboard.beat("munich")
+    expect(page.locator("#store-munich")).to_have_class("good")
+    page.evaluate("window.isTheSamePage = true")
+    return page
+
+
+@pytest.fixture
+def nothing_leaves_the_machine(dashboard: DashboardScene, watcher: Page) -> Iterator[None]:
+    """No page of any test asks another server for anything, or breaks the content security policy."""
+    yield
+    dashboard.close_pages()
+    assert dashboard.left_machine == []
+    assert [error for error in dashboard.errors if "status of 4" not in error] == []
 
 
 @dataclass(slots=True, kw_only=True)
@@ -206,6 +236,6 @@ def take_pictures(page: Page, name: str, *schemes: Scheme) -> None:
         page.emulate_media(color_scheme=scheme)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 768})
-            page.screenshot(path=directory / f"store-{name}-{width}-{scheme}.png", full_page=True)
+            page.screenshot(path=directory / f"{name}-{width}-{scheme}.png", full_page=True)
     if size is not None:
         page.set_viewport_size(size)

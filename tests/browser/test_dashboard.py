@@ -2,18 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tenten.producers import create_customer, edit_customer, open_channel
 from tests.acceptance.cli import ROOT
-from tests.browser.dashboard_scene import OPERATOR, DashboardScene, dashboard_scene
+from tests.browser.dashboard_scene import OPERATOR, DashboardScene
 from tests.faults.avro import encode
 from tests.waiting import wait_for
 
@@ -34,25 +33,9 @@ PAGES: Final = (
 DARK_PAGES: Final = ("/", "/changes", "/channels/houston")
 """Those that have every colour."""
 
+pytestmark = pytest.mark.usefixtures("nothing_leaves_the_machine")
+
 PICTURES: Final = Path(os.environ.get("TENTEN_PICTURES", ROOT / "build" / "pictures"))
-
-
-@pytest.fixture(scope="module")
-def dashboard(
-    tmp_path_factory: pytest.TempPathFactory, bootstrap_servers: str, postgresql: str, browser: Browser
-) -> Iterator[DashboardScene]:
-    """One scene for the file."""
-    with dashboard_scene(tmp_path_factory.mktemp("dashboard"), bootstrap_servers, postgresql, browser) as scene:
-        yield scene
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaves_the_machine(dashboard: DashboardScene) -> Iterator[None]:
-    """No page of any test asks another server for anything, or breaks the content security policy."""
-    yield
-    dashboard.close_pages()
-    assert dashboard.left_machine == []
-    assert [error for error in dashboard.errors if "status of 4" not in error] == []
 
 
 def test_store_that_cannot_send_turns_red_with_its_remedy_and_green_again(dashboard: DashboardScene) -> None:

@@ -42,7 +42,7 @@ def test_a_store_works_offline_and_catches_up_by_itself(shop: Shop, clerk: Page)
     clerk.reload()
     expect(banner).to_be_visible()
     expect(clerk.get_by_role("heading", name="Ada Lovelace")).to_be_visible()
-    take_pictures(clerk, "offline")
+    take_pictures(clerk, "store-offline")
     # when
     clerk.evaluate("window.notLoadedAgain = true")
     shop.start_broker()
@@ -71,7 +71,7 @@ def _is_corrected(shop: Shop, page: Page, bea: Registered) -> None:
     order = page.url
     page.goto(f"{shop.address}/attention")
     expect(page.get_by_text("Must be one of: 20.").first).to_be_visible()
-    take_pictures(page, "rejected")
+    take_pictures(page, "store-rejected")
     page.get_by_role("link", name="Correct Bea Offline").first.click()
     page.locator("summary").click()
     page.get_by_label("Customer group").select_option("20")

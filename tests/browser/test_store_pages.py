@@ -104,5 +104,5 @@ def _look(page: Page, name: str, scheme: Scheme) -> list[str]:
     page.set_viewport_size({"width": 390, "height": 768})
     too_wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     page.set_viewport_size({"width": 1024, "height": 768})
-    take_pictures(page, name, scheme)
+    take_pictures(page, f"store-{name}", scheme)
     return [*wrong, f"{name}: {too_wide} pixels too wide"] if too_wide > 0 else wrong

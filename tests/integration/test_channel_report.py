@@ -6,9 +6,10 @@ from sqlalchemy import delete, insert, update
 
 from tenten.producers import create_customer
 from tenten.producers.relay.channel_report import ChannelReport
-from tenten.schemas.messages import Heartbeat
+from tenten.schemas.messages import Heartbeat, Loading
 from tenten.schemas.tables.channel import customers, outbox, outbox_queue, positions, resync_keys, topics
 from tenten.schemas.topics import CUSTOMERS
+from tenten.sql.loading import RESYNC, forget_loading, write_first_load, write_loading
 from tests.producer_scene import HOUSTON, Store
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -115,3 +116,36 @@ def test_customers_are_counted_again_only_after_a_change(store: Store) -> None:
     # then
     assert report_of(store, report).customers == 0
     assert report_of(store).customers == 1
+
+
+def test_load_of_all_customers_is_reported_until_it_has_ended(store: Store) -> None:
+    """A resync counts for itself, and is forgotten when it was killed; of a first load the positions tell."""
+    # given
+    engine, name = store.channel.engine, store.settings.topic(CUSTOMERS)
+    now = datetime.now(UTC)
+    resync = Loading(kind=RESYNC, done=40, total=100, started_at=now - timedelta(minutes=5))
+    assert report_of(store).loading is None
+    # when, then
+    with engine.begin() as connection:
+        write_loading(connection, resync, now)
+    assert report_of(store).loading == resync
+    with engine.begin() as connection:
+        write_loading(connection, resync, now - timedelta(minutes=3))
+    assert report_of(store).loading is None
+    # when
+    with engine.begin() as connection:
+        write_first_load(connection, 100, now)
+        connection.execute(insert(topics).values(topic=name, topic_id="1", partitions=1))
+        position = {"topic": name, "topic_id": "1", "partition": 0, "next_offset": 70, "confirmed_at": now}
+        connection.execute(insert(positions).values(position))
+    # then
+    assert report_of(store).loading == Loading(kind="first_load", done=70, total=100, started_at=now)
+    # when it is at the end
+    with engine.begin() as connection:
+        connection.execute(update(positions).values(next_offset=130, confirmed_at=now + timedelta(seconds=1)))
+    # then
+    assert report_of(store).loading is None
+    with engine.begin() as connection:
+        write_loading(connection, resync, now)
+        forget_loading(connection)
+    assert report_of(store).loading is None

@@ -21,9 +21,10 @@ from tenten.kafka.partitioner import partition_of
 from tenten.kafka.schema_registry import publish_schemas
 from tenten.kafka.topics_admin import admin_client
 from tenten.runtime.errors import TopicChanged
-from tenten.schemas.messages import Address, Contact, to_avro
+from tenten.schemas.messages import Address, Contact, Loading, to_avro
 from tenten.schemas.tables import channel
 from tenten.schemas.topics import CUSTOMERS, SCHEMAS
+from tenten.sql.loading import read_loading
 from tenten.status import channel_status
 from tests.channel_scene import (
     AT,
@@ -49,13 +50,17 @@ def scene(tmp_path: Path, bootstrap_servers: str, prefix: str, channel_url: str)
 
 
 def test_new_customers_arrive_with_addresses_and_contacts(scene: ChannelScene) -> None:
-    """Snapshots of customers that the channel has never seen become rows of its tables, and positions move along."""
+    """Snapshots of customers that the channel has never seen become rows of its tables, and positions move along.
+
+    A first load is one that is noted, until it has ended.
+    """
     # given
     sent = [customer(f"Ann {number}") for number in range(50)]
+    scene.headquarters.send(*sent)
     # when
     with scene.running(run):
-        scene.headquarters.send(*sent)
         scene.wait_until_level()
+        scene.wait(lambda: loading(scene) is None, "the end of the load")
     # then
     assert scene.visible() == {
         snapshot.customer_id: (snapshot.account_number, 1, snapshot.customer.first_name) for snapshot in sent
@@ -63,6 +68,15 @@ def test_new_customers_arrive_with_addresses_and_contacts(scene: ChannelScene) -
     assert scene.counts() == (50, 50, 100)
     found = status(scene.settings, CHANNEL)
     assert (found.customers, found.pending, found.unsettled, found.lag) == (50, 0, 0, 0)
+    [load] = scene.rows(channel.loading)
+    total = sum(scene.headquarters.ends(scene.settings.topic(CUSTOMERS)).values())
+    assert (load["kind"], load["done"], load["total"]) == ("first_load", None, total)
+
+
+def loading(scene: ChannelScene) -> Loading | None:
+    """The load that heartbeats would report now."""
+    with scene.engine.connect() as connection:
+        return read_loading(connection, scene.settings, datetime.now(UTC))
 
 
 def test_rows_equal_the_snapshot(scene: ChannelScene) -> None:

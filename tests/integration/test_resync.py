@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
@@ -54,8 +55,14 @@ def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
     sent = [customer(f"Ann {number}") for number in range(60)]
     scene.headquarters.send(*sent)
     progress: list[tuple[int, int]] = []
+    noted: list[dict[str, Any]] = []
+
+    def follow(done: int, total: int) -> None:
+        progress.append((done, total))
+        noted.extend(scene.rows(channel.loading))
+
     # when
-    finished = resync(scene.settings, CHANNEL, lambda done, total: progress.append((done, total)))
+    finished = resync(scene.settings, CHANNEL, follow)
     # then
     assert finished
     assert scene.visible() == {
@@ -67,6 +74,8 @@ def test_empty_channel_gets_everything(scene: ChannelScene) -> None:
     total = sum(scene.headquarters.ends(scene.settings.topic(CUSTOMERS)).values())
     assert progress[-1] == (total, total)
     assert progress == sorted(progress)
+    assert {(load["kind"], load["total"]) for load in noted} == {("first_load", total)}
+    assert scene.rows(channel.loading) == []
 
 
 def test_every_kind_of_drift_is_repaired(scene: ChannelScene) -> None:
@@ -585,14 +594,14 @@ def test_resync_stops_when_asked(scene: ChannelScene) -> None:
     # given
     scene.headquarters.send(customer("Ann"))
     stop = Event()
-    stop.set()
     began = time.monotonic()
     # when
-    finished = resync(scene.settings, CHANNEL, stop=stop)
+    finished = resync(scene.settings, CHANNEL, lambda *_: stop.set(), stop)
     # then
     assert not finished
     assert time.monotonic() - began < 30
     assert scene.positions(scene.settings.topic(CUSTOMERS)) == {}
+    assert scene.rows(channel.loading) == []
 
 
 def test_migration_that_adds_a_field_causes_a_resync(scene: ChannelScene) -> None:

@@ -33,6 +33,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.tables.channel import customers
 from tenten.schemas.topics import CUSTOMERS, HEADQUARTERS_STATUS
 from tenten.sql.engine import consistent_view
+from tenten.sql.loading import write_first_load
 
 log = get_logger(__name__)
 
@@ -103,12 +104,15 @@ def load_read_position(
         topic = register_topic(connection, name, info, channel_filter.text())
         store_filter(connection, topic)
     complete = is_complete_at_last(settings, engine, topic)
+    ends = _ends_for_new_channel(settings, engine, topic)
     with engine.begin() as connection:
         positions = read_positions(connection, topic)
         reason = _resync_reason(connection, topic, positions, is_complete=complete)
         if reason is None:
             missing = [partition for partition in range(topic.partitions) if partition not in positions]
             initialise_positions(connection, topic, missing, now)
+            if not positions and any(ends.values()):
+                write_first_load(connection, sum(ends.values()), now)
             positions = read_positions(connection, topic)
     position = ReadPosition(
         topic=topic,
@@ -122,6 +126,13 @@ def load_read_position(
             "may have missed tombstones"
         )
     return position, reason
+
+
+def _ends_for_new_channel(settings: Settings, engine: Engine, topic: TopicRead) -> Mapping[int, int]:
+    """Up to where a channel without positions reads at first; empty for any other channel."""
+    with consistent_view(engine) as connection:
+        is_new = not read_positions(connection, topic)
+    return last_stable_offsets(settings, topic.name, topic.partitions) if is_new else {}
 
 
 def customers_are_complete(settings: Settings, topic: TopicRead, read_to: Mapping[int, int] | None = None) -> bool:

@@ -15,7 +15,6 @@ A killed resync leaves the tables complete and partly repaired; the next one sta
 docs/decisions/0010-resync-of-a-million.md has the reasons.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import Event
 from typing import Final
@@ -25,6 +24,7 @@ from structlog import get_logger
 
 from tenten.consumers.channel.channel_view import ChannelView
 from tenten.consumers.channel.distribution.deferred_records import DeferredRecords
+from tenten.consumers.channel.distribution.load_progress import LoadProgress, Progress
 from tenten.consumers.channel.distribution.read_position import customers_are_complete
 from tenten.consumers.channel.distribution.replay import Replay, apply_deferred, check_readable, replay_up_to
 from tenten.consumers.channel.distribution.surplus import forget_kept_surplus, settle_surplus
@@ -50,13 +50,11 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CUSTOMERS
 from tenten.sql.channel_settings import settings_in_force
 from tenten.sql.engine import consistent_view, open_database
+from tenten.sql.loading import forget_loading
 from tenten.sql.locks import apply_lock, resync_lock
 from tenten.sql.migrations import check_version
 
 log = get_logger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with the offsets done and the total; offsets of records that compaction has removed are included."""
 
 TAIL_OFFSETS_MAX: Final = 2_000
 """At most this much is left to read under the apply lock, for which live distribution waits."""
@@ -91,10 +89,12 @@ def resync(
     retry = Retry("resync", channel_name, stop)
     engine = open_database(settings.channel(channel_name).database)
     check_column_library(engine.dialect.name)
+    load: LoadProgress | None = None
     try:
         view = retry.run_until_success(lambda: _view(settings, engine, channel_name))
         with resync_lock(engine):
             topic = retry.run_until_success(lambda: _topic(settings, engine, view.filter))
+            load = LoadProgress(engine, retry, progress)
             group = settings.channel_group(channel_name)
             with AssignedReader(settings, topic.name, group, {}, QUEUE_KBYTES) as reader, DeferredRecords() as deferred:
                 replay = Replay(
@@ -107,9 +107,11 @@ def resync(
                     deferred=deferred,
                     slices=Slices(engine.dialect.name, CHANGED_ROWS, adapts=True),
                 )
-                _read_to_tail(settings, replay, progress)
+                _read_to_tail(settings, replay, load)
                 retry.run_until_success(lambda: _finish(settings, replay, consent=consent))
     except Stopped:
+        if load is not None:
+            load.interrupted()
         return False
     finally:
         engine.dispose()
@@ -183,5 +185,6 @@ def _finish(settings: Settings, replay: Replay, *, consent: bool) -> None:
         with replay.engine.begin() as connection:
             replace_positions(connection, replay.topic, replay.read_to, datetime.now(UTC))
             forget_requested_resyncs(connection)
+            forget_loading(connection)
             if not settled:
                 resync_once_complete(connection, datetime.now(UTC))

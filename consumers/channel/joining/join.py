@@ -15,7 +15,8 @@ from threading import Event
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine, select
 
-from tenten.consumers.channel.distribution.resync import Progress, resync
+from tenten.consumers.channel.distribution.load_progress import Progress
+from tenten.consumers.channel.distribution.resync import resync
 from tenten.consumers.channel.joining.directory import (
     create_settings,
     existing_settings,

@@ -28,7 +28,9 @@ def _checks(site: Site) -> dict[str, Any]:
     behind = [
         row
         for row in snapshot.stores
-        if row.complete_at is None or (snapshot.taken_at - row.complete_at).total_seconds() > limit
+        if row.loading is not None
+        or row.complete_at is None
+        or (snapshot.taken_at - row.complete_at).total_seconds() > limit
     ]
     return {
         "verifications": verifications,

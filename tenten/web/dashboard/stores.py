@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 from tenten.runtime.settings.model import Alarms
-from tenten.schemas.messages import Problem
+from tenten.schemas.messages import Loading, Problem
 from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
 from tenten.status.fleet import heard_ages
-from tenten.status.heartbeats import HEARTBEAT_REFUSED, Heard, refused_problem
+from tenten.status.heartbeats import HEARTBEAT_REFUSED, refused_problem
 from tenten.status.lateness import Ages, channel_problems
 from tenten.web.dashboard.watch import KafkaSeen
 
@@ -61,6 +61,8 @@ class StoreRow:
     rejected: int
     held: int
     suspended_reason: str | None
+    loading: Loading | None
+    """How far a load of all customers is."""
     problems: tuple[Problem, ...]
 
     @property
@@ -115,16 +117,17 @@ def _row(
         state_text=text if known is not None else f"{text}, not in the settings",
         legal_entity="" if known is None else known.legal_entity,
         heard_at=None if last is None else last.at,
-        oldest_unsent_at=_moment(last, "oldest_unsent_at"),
+        oldest_unsent_at=None if last is None else last.moment(last.heartbeat.oldest_unsent_at),
         unsent=None if heartbeat is None else heartbeat.unsent,
-        oldest_unsettled_at=_moment(last, "oldest_unsettled_at"),
+        oldest_unsettled_at=None if last is None else last.moment(last.heartbeat.oldest_unsettled_at),
         unsettled=None if heartbeat is None else heartbeat.unsettled,
-        complete_at=_moment(last, "complete_at"),
+        complete_at=None if last is None else last.moment(last.heartbeat.complete_at),
         customers=None if heartbeat is None else heartbeat.customers,
         release="" if heartbeat is None else heartbeat.release or "sources",
         rejected=0 if known is None else known.rejected,
         held=0 if known is None else known.held,
         suspended_reason=None if known is None else known.suspended_reason,
+        loading=None if last is None else last.loading,
         problems=problems,
     )
 
@@ -157,11 +160,3 @@ def _state(ages: Ages, problems: Sequence[Problem], *, is_known: bool, is_suspen
     if ages.complete is None:
         return State.WARN, "loading"
     return State.GOOD, "ok"
-
-
-def _moment(last: Heard | None, name: str) -> datetime | None:
-    """A time of the heartbeat by the broker's clock, whatever the store's shows."""
-    time: datetime | None = None if last is None else getattr(last.heartbeat, name)
-    if last is None or time is None:
-        return None
-    return last.at - max(timedelta(), last.heartbeat.sent_at - time)
