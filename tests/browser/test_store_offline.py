@@ -55,6 +55,32 @@ def test_a_store_works_offline_and_catches_up_by_itself(shop: Shop, clerk: Page)
     _is_found_by(shop, clerk, reference)
 
 
+def test_open_page_says_while_headquarters_has_suspended_the_store(shop: Shop, clerk: Page) -> None:
+    """A banner appears by itself, and what is registered meanwhile stays in the store; both end with the suspension."""
+    # given
+    banner = clerk.locator(".banner.bad", has_text="Headquarters does not accept changes of this store")
+    expect(banner).to_have_count(0)
+    clerk.evaluate("window.notLoadedAgain = true")
+    # when
+    shop.tenten.ok("channel", "suspend", "houston", "--why", "till 3 was stolen")
+    # then
+    expect(banner).to_be_visible()
+    assert clerk.evaluate("window.notLoadedAgain")
+    # when
+    register(shop, clerk, first_name="Vera", last_name="Rubin")
+    # then
+    expect(banner).to_be_visible()
+    expect(clerk.locator("h1 + p")).to_contain_text("Pending sync")
+    take_pictures(clerk, "store-suspended")
+    # when
+    clerk.evaluate("window.notLoadedAgain = true")
+    shop.tenten.ok("channel", "resume", "houston")
+    # then
+    expect(banner).to_have_count(0)
+    expect(clerk.locator("h1 + p")).to_contain_text(NUMBER)
+    assert clerk.evaluate("window.notLoadedAgain")
+
+
 def _record_order(page: Page) -> None:
     """From the customer's page."""
     page.get_by_role("link", name="New order").click()

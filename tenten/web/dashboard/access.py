@@ -70,6 +70,10 @@ class Access:
             raise SignInFirst
         return self._visitor(session, TOKEN)
 
+    def is_signed_in(self, request: Request) -> bool:
+        """Whether the visitor's session has neither ended nor expired."""
+        return self._user_of_proxy(request) is not None or self.sessions.of(request) is not None
+
     def sender(self, request: Request, form_key: str) -> Visitor:
         """Who has sent a form. Raises: as `visitor`; `ForeignForm`."""
         visitor = self.visitor(request)

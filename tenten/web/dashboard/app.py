@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
 from sqlalchemy import Engine
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from tenten.web.apps import Served
 from tenten.web.dashboard.access import Access
@@ -24,6 +24,7 @@ from tenten.web.dashboard.site import Site, make_environment
 from tenten.web.dashboard.snapshot import Snapshots
 from tenten.web.dashboard.transaction_pages import transaction_routes
 from tenten.web.dashboard.watch import KafkaWatch
+from tenten.web.pages.page_streams import PageStreams
 from tenten.web.pages.rendering import static_files
 from tenten.web.pages.sessions import Sessions
 
@@ -75,12 +76,17 @@ def add_dashboard(app: FastAPI, served: Served, engine: Engine, tokens: Mapping[
 def _event_routes(site: Site) -> APIRouter:
     """`/events`: server-sent events with the names of the parts that have changed."""
     router = APIRouter(include_in_schema=False)
+    streams = PageStreams()
 
     @router.get("/events")
-    def events(request: Request) -> StreamingResponse:
-        site.access.visitor(request)
+    async def events(request: Request) -> Response:
+        # The key of its forms is different for each session, and for each user of a proxy.
+        session = site.access.visitor(request).form_key
+        if (refusal := streams.refusal(session)) is not None:
+            return refusal
+        changes = streams.follow(session, lambda: site.access.is_signed_in(request), _changes(site))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_changes(site), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
     return router
 

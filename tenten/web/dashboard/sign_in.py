@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from tenten.rules.operator_rule import operator_violations
@@ -43,9 +43,9 @@ def sign_in_routes(site: Site) -> APIRouter:
         return response
 
     @router.post("/logout")
-    def end() -> Response:
+    def end(request: Request) -> Response:
         response = RedirectResponse("/login", 303)
-        sessions.end(response)
+        sessions.end(request, response)
         return response
 
     return router

@@ -56,10 +56,10 @@ def login_routes(sessions: Sessions, show: ShowPage, *, asks_name: bool = False)
         return _begin(request, token.strip(), name.strip()[:NAME_CHARACTERS_MAX])
 
     @router.post("/logout")
-    def end() -> Response:
+    def end(request: Request) -> Response:
         """End the session; without the key of a form, because a foreign page gains nothing by it."""
         response = RedirectResponse("/login", 303)
-        sessions.end(response)
+        sessions.end(request, response)
         return response
 
     def _begin(request: Request, token: str, name: str) -> Response:

@@ -1,8 +1,9 @@
 """Sessions of browsers: a signed cookie for those who have presented the access token.
 
-Nothing is stored at the server: the cookie says who, in which role, until when, and is signed with a key derived from
-the tokens, so that another token ends every session. Cookies belong to a host and not to a port, hence a name of its
-own for each server.
+The cookie says who, in which role, until when, and is signed with a key derived from the tokens: sessions survive a
+restart, so that a clerk loses no form, and another token ends them all. A session whose person has signed out is
+remembered until its cookies have expired, or the process ends. Cookies belong to a host and not to a port, hence a name
+of its own for each server.
 """
 
 import base64
@@ -12,6 +13,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 from starlette.requests import Request
@@ -20,6 +22,9 @@ from starlette.responses import Response
 from tenten.web.serving.tokens import is_token
 
 SESSION_SECONDS: Final = 12 * 3_600
+
+ENDED_MAX: Final = 10_000
+"""Sessions that are remembered as ended; the oldest is forgotten for a further one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,9 @@ class Sessions:
         self._tokens = dict(tokens)
         self._key = hashlib.sha256("\n".join(("session", server, *tokens.values())).encode()).digest()
         self._secure = secure
+        self._lock = Lock()
+        self._ended: dict[str, float] = {}
+        """When the last cookie of an ended session expires, by its secret, the oldest first."""
 
     def role_of(self, token: str) -> str | None:
         """The role whose token this is; None for a wrong one. A token is too long to be guessed, so a wrong one locks
@@ -67,9 +75,22 @@ class Sessions:
             secure=self._secure,
         )
 
-    def end(self, response: Response) -> None:
-        """Let the browser forget its session."""
+    def end(self, request: Request, response: Response) -> None:
+        """End the session of the request, whoever has its cookie, and let the browser forget it."""
+        session = self.of(request)
+        if session is not None:
+            self._remember_as_ended(session.secret)
         response.delete_cookie(self.cookie, httponly=True, samesite="strict", secure=self._secure)
+
+    def _remember_as_ended(self, secret: str) -> None:
+        now = time.time()
+        with self._lock:
+            for other in [*self._ended]:
+                if len(self._ended) < ENDED_MAX and self._ended[other] > now:
+                    break
+                del self._ended[other]
+            # A cookie that was made a moment ago, with the secret of the session, expires last.
+            self._ended[secret] = now + SESSION_SECONDS
 
     def of(self, request: Request) -> Session | None:
         """The session of the request; None without a valid one."""
@@ -77,7 +98,7 @@ class Sessions:
         if not content or not hmac.compare_digest(mac.encode(), self._mac(content).encode()):
             return None
         role, expires, encoded, secret = content.split(".", 3)
-        if role not in self._tokens or int(expires) < time.time():
+        if role not in self._tokens or int(expires) < time.time() or secret in self._ended:
             return None
         name = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
         return Session(role=role, secret=secret, name=name)

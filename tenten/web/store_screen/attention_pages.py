@@ -8,6 +8,7 @@ from sse_starlette import EventSourceResponse
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tenten.web.pages.login import NAME_CHARACTERS_MAX
+from tenten.web.pages.page_streams import PageStreams
 from tenten.web.store_screen.day_pages import named_sales
 from tenten.web.store_screen.screen import Posted, Screen, badge
 
@@ -35,6 +36,7 @@ def attention_routes(screen: Screen) -> APIRouter:
 def frame_routes(screen: Screen) -> APIRouter:
     """The clerk, the banner and the events of every page."""
     router = APIRouter(dependencies=[Depends(screen.session)], include_in_schema=False)
+    streams = PageStreams()
     AForm = Annotated[Posted, Depends(screen.posted)]  # noqa: N806 - a type
 
     @router.get("/parts/connection")
@@ -43,9 +45,14 @@ def frame_routes(screen: Screen) -> APIRouter:
         return screen.show(request, "connection.html")
 
     @router.get("/events")
-    async def events(seen: str = "", last_event_id: Annotated[str, Header()] = "") -> EventSourceResponse:
+    async def events(request: Request, seen: str = "", last_event_id: Annotated[str, Header()] = "") -> Response:
         """What has changed since the page was rendered, or since the last event."""
-        return EventSourceResponse(screen.changes.events(last_event_id or seen), ping=_PING_SECONDS)
+        session = (await screen.session(request)).secret
+        if (refusal := streams.refusal(session)) is not None:
+            return refusal
+        changes = screen.changes.events(last_event_id or seen)
+        followed = streams.follow(session, lambda: screen.sessions.of(request) is not None, changes)
+        return EventSourceResponse(followed, ping=_PING_SECONDS)
 
     @router.get("/clerk")
     def clerk_form(request: Request) -> Response:
