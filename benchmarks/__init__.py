@@ -18,4 +18,5 @@ pictures.py      pictures and table of the page    resyncing.py      P4, P10
                                                    authenticity.py   R1, R2
                                                    ways_out.py       A1, A2, A3
                                                    joining.py        J1, J2
+                                                   many_channels.py  J3
 """

@@ -20,6 +20,7 @@ from benchmarks.http_creates import http_creates
 from benchmarks.idle_channel import idle_channel
 from benchmarks.joining import joining
 from benchmarks.latency import latency
+from benchmarks.many_channels import many_channels
 from benchmarks.measuring import FULL, SMALL, NotRun, Result, Scale
 from benchmarks.rebalancing import rebalancing
 from benchmarks.relay import relay
@@ -50,6 +51,7 @@ BENCHMARKS: Final[tuple[tuple[frozenset[str], Benchmark], ...]] = (
     (frozenset({"P4", "P10"}), resyncing),
     (frozenset({"A1", "A2", "A3"}), ways_out),
     (frozenset({"J1", "J2"}), joining),
+    (frozenset({"J3"}), many_channels),
     (frozenset({"W1"}), http_creates),
 )
 _THROUGHPUT: Final = frozenset({"P1", "P2", "P5", "P6", "P8", "P9", "O1", "O3", "R1"})

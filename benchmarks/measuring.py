@@ -105,6 +105,8 @@ class Scale:
     """For C2."""
     resync_customers: tuple[int, ...]
     """For P4 and P10: the customers of each resync, ascending."""
+    channels: int
+    """For J3."""
 
 
 FULL = Scale(
@@ -126,6 +128,7 @@ FULL = Scale(
     idle_channel_seconds=180.0,
     replicas=100,
     resync_customers=(100_000, 1_000_000),
+    channels=10_000,
 )
 SMALL = Scale(
     name="small",
@@ -146,6 +149,7 @@ SMALL = Scale(
     idle_channel_seconds=5.0,
     replicas=5,
     resync_customers=(2_000, 4_000),
+    channels=1_000,
 )
 TINY = replace(
     SMALL,
@@ -163,6 +167,7 @@ TINY = replace(
     calm_seconds=0.2,
     idle_channel_seconds=0.5,
     resync_customers=(200,),
+    channels=20,
 )
 """For tests: it shows that the benchmarks work, not how fast anything is."""
 

@@ -27,7 +27,7 @@ def print_acls(users: "Sequence[User]", *, as_json: bool) -> None:
     """Print every access control list of these users."""
     acls = [acl for user in users for acl in user.acls]
     if as_json:
-        print_json([asdict(acl) for acl in acls])
+        print_json(acls)
         return
     print_table(_COLUMNS, _rows(acls))
     if any(user.is_channel for user in users):
@@ -37,7 +37,7 @@ def print_acls(users: "Sequence[User]", *, as_json: bool) -> None:
 def print_changes(changes: "AclChanges", *, as_json: bool) -> None:
     """Print what was added, and what is surplus."""
     if as_json:
-        print_json(asdict(changes))
+        print_json(changes)
         return
     if changes.added:
         print_table(_COLUMNS, _rows(changes.added))

@@ -96,6 +96,6 @@ def status(context: typer.Context, name: ChannelArgument, json: Json = False) ->
 
     standing = channel_status(connected(context), name)
     if json:
-        print_json(asdict(standing))
+        print_json(standing)
     else:
         print_fields(asdict(standing).items())

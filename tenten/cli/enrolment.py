@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from tenten.cli.options import ChannelArgument, Json, Operator, examples
+from tenten.cli.options import Json, Operator, RegisteredChannel, examples
 from tenten.cli.output import print_json, print_line, report
 from tenten.cli.wiring import configured_without_options, headquarters_engine
 
@@ -41,7 +41,7 @@ def add_enrolment_commands(app: typer.Typer) -> None:
     def enroll(
         context: typer.Context,
         *,
-        name: ChannelArgument,
+        name: RegisteredChannel,
         expires: Expires = "1d",
         new_password: NewPassword = False,
         operator: Operator = None,
@@ -61,7 +61,7 @@ def add_enrolment_commands(app: typer.Typer) -> None:
     def rotate_key(
         context: typer.Context,
         *,
-        name: ChannelArgument,
+        name: RegisteredChannel,
         expires: Expires = "1d",
         new_password: NewPassword = False,
         operator: Operator = None,
@@ -78,7 +78,7 @@ def add_enrolment_commands(app: typer.Typer) -> None:
     def suspend(
         context: typer.Context,
         *,
-        name: ChannelArgument,
+        name: RegisteredChannel,
         why: Annotated[str, typer.Option("--why", metavar="TEXT", show_default=False, help="The reason, for people.")],
         operator: Operator = None,
         json: Json = False,
@@ -99,7 +99,9 @@ def add_enrolment_commands(app: typer.Typer) -> None:
             report(f"{name} is suspended. `tenten channel resume {name}` ends it")
 
     @app.command(epilog=examples("tenten channel resume dallas"))
-    def resume(context: typer.Context, *, name: ChannelArgument, operator: Operator = None, json: Json = False) -> None:
+    def resume(
+        context: typer.Context, *, name: RegisteredChannel, operator: Operator = None, json: Json = False
+    ) -> None:
         """Accept the records of a suspended channel again. The store sends what it has kept, at once. Idempotent."""
         from tenten.identity.channel_changes import By
         from tenten.identity.suspension import resume as resume_channel

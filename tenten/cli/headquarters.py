@@ -68,7 +68,7 @@ def republish(context: typer.Context, json: Json = False, log_format: LogFormatO
     with headquarters_engine(context) as (settings, engine), progress_shown("republish", "customers") as bar:
         republished = republish_customers(settings, engine, bar)
     if json:
-        print_json(asdict(republished))
+        print_json(republished)
     else:
         print_fields(asdict(republished).items())
         report("The topic has every customer again: start headquarters")
@@ -89,7 +89,7 @@ def recover(context: typer.Context, json: Json = False, log_format: LogFormatOpt
     with headquarters_engine(context) as (settings, engine), progress_shown("recover", "records") as bar:
         recovered = recover_database(settings, engine, lambda what, done, total: bar(done, total, what))
     if json:
-        print_json(asdict(recovered))
+        print_json(recovered)
         return
     fields = asdict(recovered)
     print_fields((name, fields[name]) for name in fields if name not in ("conflicts", "holes", "channels"))

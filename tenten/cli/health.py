@@ -28,7 +28,7 @@ def status(context: typer.Context, json: Json = False) -> None:
 
     whole = whole_status(connected(context))
     if json:
-        print_json(asdict(whole))
+        print_json(whole)
     else:
         _print_status(whole)
     if not whole.healthy:
@@ -80,7 +80,7 @@ def fleet(context: typer.Context, json: Json = False) -> None:
 
     channels = whole_fleet(connected(context))
     if json:
-        print_json([asdict(channel) for channel in channels])
+        print_json(channels)
         return
     columns = ("heard_at", "complete_at", "customers", "oldest_unsent_seconds", "oldest_unsettled_seconds", "version")
     rows = [
@@ -108,7 +108,7 @@ def lag(context: typer.Context, json: Json = False) -> None:
 
     lags = group_lags(connected(context))
     if json:
-        print_json([asdict(lag) for lag in lags])
+        print_json(lags)
     else:
         columns = ("group", "topic", "partition", "committed", "end", "lag")
         print_table(columns, [tuple(getattr(lag, column) for column in columns) for lag in lags])
@@ -128,7 +128,7 @@ def doctor(context: typer.Context, json: Json = False) -> None:
             print_line(f"{'ok  ' if check.ok else 'FAIL'} {check.what}: {check.text}")
     healthy = all(check.ok for check in checks)
     if json:
-        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
+        print_json({"healthy": healthy, "checks": checks})
     elif not healthy:
         report("Problems found: see the lines marked FAIL")
     if not healthy:

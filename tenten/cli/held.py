@@ -1,6 +1,5 @@
 """`tenten headquarters held`: events that headquarters cannot judge yet."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -42,7 +41,7 @@ def list_command(
     with at_headquarters(context) as headquarters:
         held = list_held(headquarters, channel=channel, code=code, older_than_seconds=older_than, events_max=limit)
     if json:
-        print_json([asdict(event) for event in held])
+        print_json(held)
     elif held:
         columns = ("event_id", "customer_id", "channel_id", "code", "subject", "held_at", "is_to_be_rejected")
         print_table(columns, [tuple(getattr(event, column) for column in columns) for event in held])

@@ -85,6 +85,9 @@ OfChannel = Annotated[
 ]
 Newest = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="Show the N newest.")]
 ChannelArgument = Annotated[str, typer.Argument(metavar="NAME", help="A channel of tenten.toml.", show_default=False)]
+RegisteredChannel = Annotated[
+    str, typer.Argument(metavar="NAME", help="A channel of headquarters' settings.", show_default=False)
+]
 LogFormatOption = Annotated[
     Literal["console", "logfmt", "json"] | None,
     typer.Option(

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,7 +17,10 @@ _GAP: Final = "  "
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on one line, in UTF-8 regardless of the terminal's encoding."""
+    """Print one JSON document on one line, in UTF-8 regardless of the terminal's encoding.
+
+    A dataclass, also within others, becomes an object with its fields.
+    """
     sys.stdout.flush()
     sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False, default=_plain).encode() + b"\n")
     sys.stdout.buffer.flush()
@@ -29,7 +33,9 @@ def print_document(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 

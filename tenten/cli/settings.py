@@ -1,6 +1,5 @@
 """`tenten settings`: legal entities and channels, as headquarters has them."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +116,7 @@ def history(context: typer.Context, limit: Newest = 20, json: Json = False) -> N
     with at_headquarters(context) as headquarters:
         found = list_history(headquarters, limit)
     if json:
-        print_json([asdict(change) for change in found])
+        print_json(found)
         return
     rows = [
         (change.change_id, change.applied_at, change.operator, change.source, kind, item["setting"])

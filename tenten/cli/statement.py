@@ -93,7 +93,7 @@ def show(
     with at_headquarters(context) as headquarters:
         statement = find_statement(headquarters, channel, on, number)
     if json:
-        print_json(asdict(statement))
+        print_json(statement)
         return
     shown = asdict(statement) | {
         "kind": formats.word(statement.kind),

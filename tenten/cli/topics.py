@@ -1,6 +1,5 @@
 """`tenten topics`: the topics as the catalogue declares them."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,7 +41,7 @@ def apply(
     if not dry_run and settings.schema_registry_url is None:
         publish_schemas(settings)
     if json:
-        print_json([asdict(change) for change in changes])
+        print_json(changes)
     else:
         print_table(("topic", "action", "detail"), [(change.topic, change.action, change.detail) for change in changes])
     if any(change.action == "refuse" for change in changes):

@@ -51,7 +51,7 @@ def list_command(
     with at_headquarters(context) as headquarters:
         transactions = list_transactions(headquarters, channel=channel, status=status, transactions_max=limit)
     if json:
-        print_json([asdict(transaction) for transaction in transactions])
+        print_json(transactions)
     elif transactions:
         print_table(
             ("transaction", "channel", "kind", "status", "sales order", "account number", "total", "reasons"),
@@ -85,7 +85,7 @@ def show(
     with at_headquarters(context) as headquarters:
         transaction = find_transaction(headquarters, transaction_id)
     if json:
-        print_json(asdict(transaction))
+        print_json(transaction)
         return
     shown = asdict(transaction) | {
         "kind": formats.word(transaction.kind),

@@ -1,7 +1,7 @@
 """The registry as plain values: what a file says, what the database has, and the difference between them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from tenten.runtime.settings import ChannelProfile, LegalEntity, Settings
@@ -47,6 +47,10 @@ class Change:
     """None if it did not exist."""
     after: Any
 
+    def as_json(self) -> dict[str, Any]:
+        """With its values, as the history keeps it."""
+        return {"setting": self.setting, "before": self.before, "after": self.after}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
@@ -73,7 +77,7 @@ class Differences:
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
         """All changes with their values, as the history keeps them."""
-        return {kind: [asdict(change) for change in changes] for kind, changes in self._by_kind()}
+        return {kind: [change.as_json() for change in changes] for kind, changes in self._by_kind()}
 
     def __str__(self) -> str:
         """The first few settings that differ, for a message."""

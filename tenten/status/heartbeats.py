@@ -23,7 +23,7 @@ from tenten.status.values import Problem
 
 log = get_logger(__name__)
 
-CHANNELS_MAX: Final = 10_000
+CHANNELS_MAX: Final = 20_000
 """Channels that are heard; a writer of made-up heartbeats must not fill the memory."""
 
 HEARTBEAT_REFUSED: Final = "heartbeat_refused"
