@@ -28,6 +28,8 @@ WORKER_MIB_MAX: Final = 100.0
 
 _WORKERS: Final = ("headquarters", "transactions")
 _CALM_SECONDS: Final = 3.0
+_HEARTBEATS: Final = 10
+"""Of each channel: one a minute, in the ten minutes between two compactions."""
 
 
 def many_channels(servers: Servers, scale: Scale, _: frozenset[str]) -> Iterator[Result]:
@@ -110,15 +112,23 @@ def _file(on: Stage, names: list[str], cut_off_hour: int) -> Path:
 
 
 def _send_heartbeats(on: Stage, names: list[str]) -> None:
-    """A heartbeat of each channel, as if all were well."""
+    """Heartbeats of each channel, as if all were well: as many as come before the topic is compacted."""
     now = datetime.now(UTC)
     schema = contract(CHANNEL_STATUS.value)
-    producer = Producer({"bootstrap.servers": on.servers.bootstrap_servers, "log_level": 3, "linger.ms": 20})
-    for name in names:
+    producer = Producer(
+        {
+            "bootstrap.servers": on.servers.bootstrap_servers,
+            "log_level": 3,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    for name in names * _HEARTBEATS:
         heartbeat = Heartbeat(
             channel_id=name, release="0.2.0", sent_at=now, unsent=0, unsettled=0, customers=50_000, complete_at=now
         )
         producer.produce(on.settings.topic(CHANNEL_STATUS), encode(schema, to_avro(heartbeat)), name)
+        producer.poll(0)
     producer.flush()
 
 

@@ -14,7 +14,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas import messages
 from tenten.schemas.topics import CHANNEL_STATUS
 from tenten.status.databases import KnownAtHeadquarters, read_known_channels
-from tenten.status.heartbeats import Heard, Heartbeats, Received, receive, refused_problem, unchecked_problem
+from tenten.status.heartbeats import Heard, Heartbeats, Received, refused_problem, unchecked_problem
 from tenten.status.lateness import Ages, channel_problems
 from tenten.status.reading import read_parts
 from tenten.status.servers import kafka_problem
@@ -140,9 +140,9 @@ def heard_ages(heard: Heard | None, now: datetime) -> Ages:
 
 
 def receive_heartbeats(settings: Settings) -> list[Received]:
-    """The records of `channel-status` that can be read. Raises: `KafkaRefused`, `KafkaException`."""
-    part = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION)
-    return receive(read_parts(settings, {part: (0, None)}, _READ_SECONDS), writer_schemas(settings))
+    """All records of `channel-status`. Raises: `KafkaRefused`, `KafkaException`."""
+    part, writers = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION), writer_schemas(settings)
+    return [Received(message, writers) for message in read_parts(settings, {part: (0, None)}, _READ_SECONDS)]
 
 
 def _whole(seconds: float | None) -> int | None:

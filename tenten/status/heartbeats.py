@@ -5,7 +5,8 @@ name changes nothing but that it is counted as refused. Compaction keeps the new
 it: a forged one may hide the genuine one before it from a reader that begins, until the next genuine one comes.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -71,25 +72,40 @@ class Refused:
     """The key that its header names; None without one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Received:
-    """A record of `channel-status` that can be read, and that is in the name of the channel of its key."""
+    """A record of `channel-status`. Of a large fleet's the topic has a hundred thousand, of which few are decoded."""
 
-    channel_id: str
     message: Message
-    heard: Heard | None
-    """None: the record removes the channel."""
+    writers: WriterSchemas
 
+    @property
+    def channel_id(self) -> str:
+        """The channel in whose name it is: its key."""
+        return (self.message.key() or b"").decode(errors="replace")
 
-def receive(messages: Iterable[Message], writers: WriterSchemas) -> list[Received]:
-    """Read these records; those that cannot be read are left out, as if they did not exist."""
-    found = []
-    for message in messages:
-        name = (message.key() or b"").decode(errors="replace")
-        heard = _heard_in(message, writers)
-        if message.value() is None or (heard is not None and heard.heartbeat.channel_id == name):
-            found.append(Received(channel_id=name, message=message, heard=heard))
-    return found
+    @property
+    def kid(self) -> str | None:
+        """The key that its header names; None without one."""
+        headers: Any = self.message.headers() or ()
+        return (dict(headers).get(KID) or b"").decode(errors="replace") or None
+
+    @property
+    def at(self) -> datetime:
+        """When the broker received it."""
+        return datetime.fromtimestamp(self.message.timestamp()[1] / 1000, UTC)
+
+    def read(self) -> Heard | None:
+        """The heartbeat; None if there is none that can be read, in the name of this channel.
+
+        May block while a schema is looked up; raises what `writers` raises when that fails.
+        """
+        try:
+            record = self.writers.decode(self.message.value() or b"", contract(CHANNEL_STATUS.value))
+        except Unreadable:
+            return None
+        heartbeat = heartbeat_from_avro(record)
+        return Heard(heartbeat=heartbeat, at=self.at, kid=self.kid) if heartbeat.channel_id == self.channel_id else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,34 +122,43 @@ class Heartbeats:
     """
 
     def take(self, records: Iterable[Received], keys: KnownKeys | None) -> None:
-        """Take these records in. `keys`: None where headquarters' database is not there, and nothing can be checked."""
+        """Take these records in. `keys`: None where headquarters' database is not there, and nothing can be checked.
+
+        Of the records that are believed only the last one of each channel is decoded. Raises: as `Received.read`.
+        """
         signer = signer_of(NO_KEYS if keys is None else keys, CHANNEL_STATUS.name)
+        believed: defaultdict[str, list[Received]] = defaultdict(list)
         for record in records:
-            name, heard = record.channel_id, record.heard
-            if heard is None:
-                self.heard.pop(name, None)
-                self.refused.pop(name, None)
+            name = record.channel_id
+            if record.message.value() is None:
+                for known in (self.heard, self.refused, believed):
+                    known.pop(name, None)
             elif keys is None or is_believed(self.mode, name, signer(record.message), keys):
-                self._keep(name, heard)
+                before = believed[name][-1] if believed[name] else self.heard.get(name)
+                if before is None or record.kid != before.kid:
+                    self.refused.pop(name, None)
+                believed[name].append(record)
             else:
-                self._refuse(name, heard)
+                self._refuse(name, record)
+        for name, of_channel in believed.items():
+            self._keep(name, of_channel)
 
-    def _keep(self, name: str, heard: Heard) -> None:
-        before = self.heard.get(name)
-        if before is None and len(self.heard) >= CHANNELS_MAX:
+    def _keep(self, name: str, records: Sequence[Received]) -> None:
+        """Keep the last of these heartbeats of a channel that can be read."""
+        if name not in self.heard and len(self.heard) >= CHANNELS_MAX:
             return
-        if before is None or before.kid != heard.kid:
-            self.refused.pop(name, None)
-        self.heard[name] = heard
+        last = next((heard for record in reversed(records) if (heard := record.read()) is not None), None)
+        if last is not None:
+            self.heard[name] = last
 
-    def _refuse(self, name: str, heard: Heard) -> None:
+    def _refuse(self, name: str, record: Received) -> None:
         before = self.refused.get(name)
-        if before is None and len(self.refused) >= CHANNELS_MAX:
+        if record.read() is None or (before is None and len(self.refused) >= CHANNELS_MAX):
             return
-        is_new = before is None or (heard.at - before.at).total_seconds() > REFUSED_SECONDS
+        is_new = before is None or (record.at - before.at).total_seconds() > REFUSED_SECONDS
         if self.is_logged and is_new:
-            log.warning("heartbeat_refused", channel=name, kid=heard.kid)
-        self.refused[name] = Refused(channel_id=name, at=heard.at, kid=heard.kid)
+            log.warning("heartbeat_refused", channel=name, kid=record.kid)
+        self.refused[name] = Refused(channel_id=name, at=record.at, kid=record.kid)
 
 
 def refused_problem(refused: Refused | None, now: datetime) -> Problem | None:
@@ -157,18 +182,3 @@ def unchecked_problem(name: str) -> Problem:
         "may have written it"
     )
     return Problem(about=(name,), code="heartbeat_unchecked", text=text)
-
-
-def _heard_in(message: Message, writers: WriterSchemas) -> Heard | None:
-    """The heartbeat of a record; None if there is none that can be read."""
-    if message.value() is None:
-        return None
-    try:
-        record = writers.decode(message.value() or b"", contract(CHANNEL_STATUS.value))
-    except Unreadable:
-        return None
-    _, milliseconds = message.timestamp()
-    headers: Any = message.headers() or ()
-    key_id = (dict(headers).get(KID) or b"").decode(errors="replace")
-    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return Heard(heartbeat=heartbeat_from_avro(record), at=at, kid=key_id or None)

@@ -11,7 +11,7 @@ from tenten.consumers.headquarters.known_keys import DerivedKeys, KnownKeys
 from tenten.consumers.headquarters.record_writers import Mode
 from tenten.identity.keys import KeyPair, kid, new_key_pair, record_key
 from tenten.identity.signing import RecordSigner
-from tenten.status.heartbeats import Heartbeats, receive
+from tenten.status.heartbeats import Heartbeats, Received
 from tests.faults.avro import encode
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -56,7 +56,8 @@ def beat(name: str, signer: KeyPair | None, minute: int, *, key: str | None = No
 def after(*messages: Message, mode: Mode = "warn", keys: KnownKeys | None = None) -> Heartbeats:
     """What is known after these records."""
     heartbeats = Heartbeats(mode=mode, is_logged=True)
-    heartbeats.take(receive(messages, WriterSchemas()), keys)
+    writers = WriterSchemas()
+    heartbeats.take([Received(message, writers) for message in messages], keys)
     return heartbeats
 
 

@@ -28,7 +28,7 @@ from tenten.runtime.errors import DatabaseRefused
 from tenten.runtime.retry import Retry
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import CHANNEL_STATUS, DEAD_LETTERS_OF, Topic
-from tenten.status.heartbeats import Heard, Heartbeats, Refused, receive
+from tenten.status.heartbeats import Heard, Heartbeats, Received, Refused
 from tenten.status.kafka_state import read_workers
 from tenten.status.servers import kafka_problem
 
@@ -105,6 +105,8 @@ class KafkaWatch:
         self._wanted_at = time.monotonic()
         self._registry = ChannelRegistry(engine)
         self._heartbeats = Heartbeats(mode=settings.authentication, is_logged=True)
+        self._heard: Mapping[str, Heard] = {}
+        self._refused: Mapping[str, Refused] = {}
         self._has_heard_all = False
         self._members: Mapping[str, int] = {}
         self._lags: Mapping[str, int] = {}
@@ -123,8 +125,8 @@ class KafkaWatch:
         with self._lock:
             letters = [letter for of_topic in self._letters.values() for letter in of_topic.values()]
             return KafkaSeen(
-                heard=dict(self._heartbeats.heard) if self._has_heard_all else None,
-                refused=dict(self._heartbeats.refused),
+                heard=self._heard if self._has_heard_all else None,
+                refused=self._refused,
                 members=self._members,
                 lags=self._lags,
                 letters=tuple(sorted(letters, key=lambda letter: letter.failed_at, reverse=True))
@@ -194,13 +196,13 @@ class KafkaWatch:
             else:
                 failure = KafkaException(error)
                 raise refusal_of(failure, message.topic() or "") or failure
-        received = receive(records, writers)
-        if received:
+        if records:
             with suppress(DBAPIError, DatabaseRefused):
                 # While the database is away, the keys that it told last count.
                 self._registry.refresh()
+        self._heartbeats.take([Received(record, writers) for record in records], self._registry.known.keys)
         with self._lock:
-            self._heartbeats.take(received, self._registry.known.keys)
+            self._heard, self._refused = dict(self._heartbeats.heard), dict(self._heartbeats.refused)
             self._has_heard_all = self._has_heard_all or reached_end
 
     def _ask_about_workers(self, succeeded: Callable[[], None]) -> None:

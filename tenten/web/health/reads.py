@@ -20,7 +20,7 @@ from tenten.schemas.tables.headquarters import number_sequences
 from tenten.schemas.topics import CHANNEL_STATUS, CUSTOMERS
 from tenten.sql import channel_state
 from tenten.sql.engine import consistent_view
-from tenten.status.heartbeats import Heard, Heartbeats, receive
+from tenten.status.heartbeats import Heard, Heartbeats, Received
 from tenten.status.lag import worker_lags
 from tenten.status.reading import read_parts
 from tenten.workers import HEADQUARTERS, TRANSACTIONS, Worker
@@ -154,7 +154,8 @@ class HeartbeatReads:
         part = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION)
         messages = list(read_parts(settings, {part: (self._next_offset, None)}, _HEARTBEATS_SECONDS))
         self._registry.refresh()
-        self._heartbeats.take(receive(messages, writer_schemas(settings)), self._registry.known.keys)
+        writers = writer_schemas(settings)
+        self._heartbeats.take([Received(message, writers) for message in messages], self._registry.known.keys)
         if messages:
             self._next_offset = record_position(messages[-1])[1] + 1
         return list(_channels(self._heartbeats.heard))
