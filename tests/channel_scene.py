@@ -27,6 +27,7 @@ from sqlalchemy import Engine, Table, insert, select, update
 
 from tenten.avro.wire import contract, encode, released_contract
 from tenten.consumers.channel import loop
+from tenten.kafka.client_waits import wait_for_leaders
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.partitioner import partition_of
 from tenten.kafka.topics_admin import admin_client, apply_topics, topic_ids
@@ -196,6 +197,7 @@ class Headquarters:
                 "partitioner": "murmur2_random",
             }
         )
+        wait_for_leaders(self._producer, [settings.topic(CUSTOMERS)])
         self._producer.init_transactions(DEADLINE_SECONDS)
         self._admin = admin_client(settings)
 

@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.client_waits import wait_for_leaders, wake
 from tenten.kafka.record_spans import RecordSpans
 from tenten.kafka.transaction_session import BatchLimits
 from tenten.runtime.settings import Settings
@@ -113,6 +114,7 @@ class AssignedReader:
             **self._fetch,
         }
         self._consumer = Consumer(consumer_configuration(self._settings, **own))
+        wait_for_leaders(self._consumer, [self._topic])
         self.assign(self._next_offsets)
         return self
 
@@ -162,11 +164,13 @@ class AssignedReader:
 
     def resume(self, partitions: Iterable[int]) -> None:
         """Continue paused partitions at their offsets. May block for a second per partition."""
-        for partition in partitions:
+        resumed = list(partitions)
+        for partition in resumed:
             position = self._at(partition, self._next_offsets[partition])
             self._consumer.seek(position)
             self._consumer.resume([position])
             self._paused.discard(partition)
+        wake(self._consumer, self._topic, resumed)
 
     def commit_for_monitoring(self, next_offsets: Mapping[int, int]) -> None:
         """Have these offsets committed, for lag monitors only: at most once a minute, those that have moved.

@@ -52,6 +52,12 @@ _PRODUCER: Final[dict[str, Any]] = {
     "message.max.bytes": 67_108_864,
 }
 
+REPEATABLE: Final[dict[str, Any]] = {
+    # Its number from the broker would cost an idempotent producer half a second before its first record.
+    "enable.idempotence": False,
+}
+"""For `producer_configuration`: a producer of a few records, each of which may be there twice."""
+
 _REQUIRED: Final = frozenset(
     {
         "isolation.level",

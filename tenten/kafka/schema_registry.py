@@ -21,7 +21,7 @@ from structlog import get_logger
 
 from tenten.avro.foreign_schemas import SCHEMA_BYTES_MAX, SchemaRefused, read_schema
 from tenten.avro.wire import CONTRACTS, AvroSchema, Json, WriterSchemas, avro_schema, confluent_header, contracts
-from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.client_config import REPEATABLE, REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.client_errors import call_kafka, refusal_of
 from tenten.kafka.records import read_until
 from tenten.kafka.topics_admin import topic_ids
@@ -67,7 +67,7 @@ def _write_to_topic(settings: Settings) -> None:
     topic = settings.topic(SCHEMAS)
     # A producer would wait half a minute for a topic that does not exist, and without limit with a wrong password.
     topic_ids(settings, [topic])
-    producer = Producer(producer_configuration(settings))
+    producer = Producer(producer_configuration(settings, **REPEATABLE))
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:

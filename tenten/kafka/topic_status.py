@@ -11,7 +11,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from tenten.avro.wire import Unreadable, contract, encode
-from tenten.kafka.client_config import REQUEST_SECONDS, consumer_configuration, producer_configuration
+from tenten.kafka.client_config import REPEATABLE, REQUEST_SECONDS, consumer_configuration, producer_configuration
 from tenten.kafka.client_errors import refusal_of
 from tenten.kafka.offsets import earliest_offsets, last_stable_offsets
 from tenten.kafka.records import read_until
@@ -91,7 +91,7 @@ def _write(settings: Settings, topic: Topic, value: bytes | None) -> None:
         if error is not None:
             failures.append(error)
 
-    producer = Producer(producer_configuration(settings))
+    producer = Producer(producer_configuration(settings, **REPEATABLE))
     producer.produce(name, value, topic.name, on_delivery=delivered)
     if producer.flush(REQUEST_SECONDS):
         raise KafkaException(f"no answer within {REQUEST_SECONDS} s")

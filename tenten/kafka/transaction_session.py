@@ -39,6 +39,7 @@ from structlog import get_logger
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.client_waits import wake
 from tenten.kafka.group_member import GroupMember
 from tenten.kafka.records import record_position
 from tenten.kafka.transactional_producer import Outputs, TransactionalProducer
@@ -132,7 +133,7 @@ class TransactionSession:
         self._linger_seconds = linger_seconds
         self._records_max = limits.records_max
         self._stop = stop
-        self._producer = TransactionalProducer(name, producer, transactional_id)
+        self._producer = TransactionalProducer(name, producer, transactional_id, topic=topic)
         self._assigned_partitions: set[int] = set()
         self._unchecked: set[int] = set()
         self._continue_at: dict[int, int] = {}
@@ -341,6 +342,7 @@ class TransactionSession:
             # If the worker dies between its commits, the next one must find where this batch began.
             self._producer.commit_offsets(self._topic, unlike, self._member.group_metadata)
         self._member.consumer.resume(begin_at)
+        wake(self._member.consumer, self._topic, starts)
         self._continue_at.update(starts)
         for partition in starts:
             # It is read again from before them.

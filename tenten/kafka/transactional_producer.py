@@ -17,6 +17,7 @@ from structlog import get_logger
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.client_errors import ErrorListener, refusal_of
+from tenten.kafka.client_waits import wait_for_leaders
 from tenten.kafka.records import Headers, produce
 from tenten.runtime.counting import count
 from tenten.runtime.deadline import CallsWithDeadline
@@ -55,10 +56,15 @@ class Outputs:
 
 
 class TransactionalProducer:
-    """The producer of a session. `transactional_id` is called whenever a new client is created."""
+    """The producer of a session. `transactional_id` is called whenever a new client is created. `topic` is one that it
+    may see (name with prefix).
+    """
 
-    def __init__(self, name: str, configuration: Mapping[str, Any], transactional_id: Callable[[], str]) -> None:
+    def __init__(
+        self, name: str, configuration: Mapping[str, Any], transactional_id: Callable[[], str], *, topic: str
+    ) -> None:
         self._name = name
+        self._topic = topic
         self._configuration = dict(configuration)
         self._transactional_id = transactional_id
         self._client: Producer | None = None
@@ -174,6 +180,7 @@ class TransactionalProducer:
                 "error_cb": self._client_errors,
             }
             producer = Producer(configuration)
+            wait_for_leaders(producer, [self._topic])
             producer.init_transactions(COMMIT_SECONDS)
             # Ignore errors raised while connecting.
             producer.poll(0)

@@ -8,6 +8,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.client_waits import wait_for_leaders
 from tenten.kafka.offsets import Partition
 from tenten.kafka.records import record_position
 from tenten.runtime.settings import Settings
@@ -36,6 +37,7 @@ def read_parts(
     until = time.monotonic() + seconds_max
     consumer = Consumer(consumer_configuration(settings, **own))
     try:
+        wait_for_leaders(consumer, {topic for topic, _ in left})
         consumer.assign([TopicPartition(*part, parts[part][0] or OFFSET_BEGINNING) for part in left])
         while left and time.monotonic() < until:
             for message in consumer.consume(_RECORDS, _WAIT_SECONDS):

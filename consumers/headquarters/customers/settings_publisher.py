@@ -48,7 +48,10 @@ class SettingsPublisher:
         self._release = f"{release()}-{contract(CHANNEL_SETTINGS.value).fingerprint.hex()}"
         self._checks_keys = settings.authentication != "off"
         self._producer = TransactionalProducer(
-            "registrar", producer_configuration(settings), lambda: f"{settings.prefix}headquarters-registrar"
+            "registrar",
+            producer_configuration(settings),
+            lambda: f"{settings.prefix}headquarters-registrar",
+            topic=self._name,
         )
         self._topic: TopicInfo | None = None
         self._signer: RecordSigner | None = None
