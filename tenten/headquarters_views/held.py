@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.schemas.tables.headquarters import held_events
 
 
@@ -88,9 +89,15 @@ def held_status(headquarters: Connection) -> HeldStatus:
 
 
 def list_held(
-    headquarters: Connection, *, channel: str | None, code: str | None, older_than_seconds: int, events_max: int
+    headquarters: Connection,
+    *,
+    channel: str | None,
+    code: str | None,
+    older_than_seconds: int,
+    events_max: int,
+    behind: ListPosition | None = None,
 ) -> list[HeldEventView]:
-    """The held events that match, the oldest first."""
+    """The held events that match, the oldest first; those behind a position, if it is given."""
     columns, now = held_events.c, datetime.now(UTC)
     shown = ("event_id", "customer_id", "channel_id", "code", "subject", "held_at", "rejection")
     query = select(*(columns[name] for name in shown)).where(
@@ -100,6 +107,8 @@ def list_held(
         query = query.where(columns.channel_id == channel)
     if code is not None:
         query = query.where(columns.code == code)
+    if behind is not None:
+        query = query.where(behind.is_before(columns.held_at, columns.event_id))
     return [
         HeldEventView(
             event_id=row.event_id,
@@ -111,7 +120,7 @@ def list_held(
             seconds=_seconds(row.held_at, now),
             is_to_be_rejected=row.rejection is not None,
         )
-        for row in headquarters.execute(query.order_by(columns.held_id).limit(events_max))
+        for row in headquarters.execute(query.order_by(columns.held_at, columns.event_id).limit(events_max))
     ]
 
 

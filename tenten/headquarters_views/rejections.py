@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, String, cast, func, select
 
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.schemas.tables.headquarters import synchronization_log
 
 _REJECTED: Final = "rejected"
@@ -38,16 +39,27 @@ class RejectedCount:
 
 
 def list_rejected(
-    headquarters: Connection, *, channel: str | None, code: str | None, days: int, events_max: int
+    headquarters: Connection,
+    *,
+    channel: str | None,
+    code: str | None,
+    days: int,
+    events_max: int,
+    behind: ListPosition | None = None,
 ) -> list[RejectedEvent]:
-    """The events that were rejected in the last days, the newest first, of this channel and first reason if given."""
+    """The events that were rejected in the last days, the newest first, of this channel and first reason if given;
+    those behind a position, if it is given.
+    """
     log = synchronization_log.c
     query = select(synchronization_log).where(*_recent(days))
     if channel is not None:
         query = query.where(log.channel_id == channel)
     if code is not None:
         query = query.where(_code() == code)
-    rows = headquarters.execute(query.order_by(log.received_at.desc()).limit(events_max)).mappings()
+    if behind is not None:
+        query = query.where(behind.is_after(log.received_at, log.event_id))
+    query = query.order_by(log.received_at.desc(), log.event_id.desc()).limit(events_max)
+    rows = headquarters.execute(query).mappings()
     return [RejectedEvent(**{name: row[name] for name in RejectedEvent.__slots__}) for row in rows]
 
 

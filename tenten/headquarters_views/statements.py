@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select
 
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.rules.customer import plain_decimal
 from tenten.runtime.errors import TentenError
 from tenten.schemas.messages import TransactionStatus
@@ -71,10 +72,17 @@ class Statement:
 
 
 def list_statements(
-    headquarters: Connection, *, channel: str | None, status: str | None, statements_max: int
+    headquarters: Connection,
+    *,
+    channel: str | None,
+    status: str | None,
+    statements_max: int,
+    behind: ListPosition | None = None,
 ) -> list[Statement]:
-    """Statements, newest first, of this channel and status if given."""
-    query = select(statements).order_by(statements.c.received_at.desc(), statements.c.number.desc())
+    """Statements, newest first, of this channel and status if given; those behind a position, if it is given."""
+    query = select(statements).order_by(statements.c.received_at.desc(), statements.c.statement_id.desc())
+    if behind is not None:
+        query = query.where(behind.is_after(statements.c.received_at, statements.c.statement_id))
     if channel is not None:
         query = query.where(statements.c.channel_id == channel)
     if status is not None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, select
 
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.rules.customer import attribute_value, plain_decimal
 from tenten.rules.limits import is_guid
 from tenten.rules.transaction_content import attributes_of
@@ -135,10 +136,18 @@ class TransactionAtHeadquarters:
 
 
 def list_transactions(
-    headquarters: Connection, *, channel: str | None, status: str | None, transactions_max: int
+    headquarters: Connection,
+    *,
+    channel: str | None,
+    status: str | None,
+    transactions_max: int,
+    behind: ListPosition | None = None,
 ) -> list[TransactionAtHeadquarters]:
-    """Transactions, newest first, of this channel and status if given."""
-    query = _transactions().order_by(retail_transactions.c.received_at.desc(), retail_transactions.c.transaction_id)
+    """Transactions, newest first, of this channel and status if given; those behind a position, if it is given."""
+    columns = retail_transactions.c
+    query = _transactions().order_by(columns.received_at.desc(), columns.transaction_id.desc())
+    if behind is not None:
+        query = query.where(behind.is_after(columns.received_at, columns.transaction_id))
     if channel is not None:
         query = query.where(retail_transactions.c.channel_id == channel)
     if status is not None:

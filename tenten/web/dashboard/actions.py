@@ -107,7 +107,9 @@ class ActionLog:
             headquarters.execute(done)
 
 
-def list_actions(headquarters: Connection, actions_max: int) -> list[RecordedAction]:
-    """The last actions, the newest first."""
+def list_actions(headquarters: Connection, actions_max: int, behind: int | None = None) -> list[RecordedAction]:
+    """The last actions, the newest first; those before the action of this id, if it is given."""
     query = select(operator_actions).order_by(operator_actions.c.action_id.desc()).limit(actions_max)
+    if behind is not None:
+        query = query.where(operator_actions.c.action_id < behind)
     return [RecordedAction(**row) for row in headquarters.execute(query).mappings()]

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from tenten.consumers.headquarters.customers.held_decisions import reject_held
 from tenten.headquarters_views.held import held_status, list_held
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.headquarters_views.rejections import count_rejected, list_rejected
 from tenten.rules.reason_codes import REASON_CODES
 from tenten.runtime.errors import TentenError
@@ -14,10 +15,10 @@ from tenten.sql.engine import consistent_view
 from tenten.web.dashboard.access import Visitor
 from tenten.web.dashboard.actions import Action
 from tenten.web.dashboard.failures import NotFound
+from tenten.web.dashboard.paging import page_of
 from tenten.web.dashboard.site import FormKey, Site
 
 _PATH = "/changes"
-_SHOWN_MAX = 200
 _DAYS = (1, 7, 30, 365)
 
 
@@ -64,10 +65,29 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
     channel, code = asked.get("channel") or None, asked.get("code") or None
     days = next((days for days in _DAYS if asked.get("days") == str(days)), 7)
     with consistent_view(site.engine) as headquarters:
-        held = list_held(headquarters, channel=channel, code=code, older_than_seconds=0, events_max=_SHOWN_MAX)
+        held = rejected = None
+        if tab == "held":
+            held = page_of(
+                request,
+                _PATH,
+                parse=ListPosition.parse,
+                read=lambda behind, count: list_held(
+                    headquarters, channel=channel, code=code, older_than_seconds=0, events_max=count, behind=behind
+                ),
+                position=lambda event: ListPosition(event.held_at, event.event_id),
+            )
+        else:
+            rejected = page_of(
+                request,
+                _PATH,
+                parse=ListPosition.parse,
+                read=lambda behind, count: list_rejected(
+                    headquarters, channel=channel, code=code, days=days, events_max=count, behind=behind
+                ),
+                position=lambda event: ListPosition(event.received_at, event.event_id),
+            )
         status = held_status(headquarters)
         counts = count_rejected(headquarters, days=days)
-        rejected = list_rejected(headquarters, channel=channel, code=code, days=days, events_max=_SHOWN_MAX)
     codes = {count.code for count in counts} if tab == "rejected" else {cause.code for cause in status.causes}
     return {
         "tab_name": tab,
@@ -82,6 +102,5 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
         "rejected": rejected,
         "counts": counts,
         "rejected_total": sum(count.events for count in counts),
-        "shown_max": _SHOWN_MAX,
         "remedies": {code: entry.remedy for code, entry in REASON_CODES.items()},
     }

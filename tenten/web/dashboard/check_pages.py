@@ -2,21 +2,20 @@
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from tenten.headquarters_views.verifications import list_unfinished, list_verifications
 from tenten.sql.engine import consistent_view
 from tenten.web.dashboard.actions import list_actions
+from tenten.web.dashboard.paging import page_of
 from tenten.web.dashboard.site import Site
-
-_ACTIONS_MAX = 500
 
 
 def check_routes(site: Site) -> APIRouter:
     """`/checks` and `/actions`."""
     router = APIRouter(include_in_schema=False)
     site.add_live_page(router, "checks.html", "/checks", "checks stores", lambda _, __: _checks(site))
-    site.add_live_page(router, "actions.html", "/actions", "actions", lambda _, __: _actions(site))
+    site.add_live_page(router, "actions.html", "/actions", "actions", lambda request, _: _actions(site, request))
     return router
 
 
@@ -43,7 +42,13 @@ def _checks(site: Site) -> dict[str, Any]:
     }
 
 
-def _actions(site: Site) -> dict[str, Any]:
+def _actions(site: Site, request: Request) -> dict[str, Any]:
     with consistent_view(site.engine) as headquarters:
-        done = list_actions(headquarters, _ACTIONS_MAX)
-    return {"done": done, "actions_max": _ACTIONS_MAX, "days": site.settings.headquarters.actions_days}
+        done = page_of(
+            request,
+            "/actions",
+            parse=int,
+            read=lambda behind, count: list_actions(headquarters, count, behind),
+            position=lambda row: row.action_id,
+        )
+    return {"done": done, "days": site.settings.headquarters.actions_days}

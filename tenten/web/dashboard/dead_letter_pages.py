@@ -1,7 +1,8 @@
 """Dead letters: list them, look at one, replay or discard it."""
 
 import json
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Self
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -17,13 +18,14 @@ from tenten.web.dashboard.access import Visitor
 from tenten.web.dashboard.actions import Action
 from tenten.web.dashboard.failures import NotFound
 from tenten.web.dashboard.masking import masked, plain
+from tenten.web.dashboard.paging import page_of
 from tenten.web.dashboard.site import FormKey, Site
+from tenten.web.dashboard.watch import Letter
 
 _PATH = "/dead-letters"
 _ONE: Final = f"{_PATH}/{{topic}}/{{partition}}/{{offset}}"
 _HEX_BYTES_MAX: Final = 4_096
 _LINE_BYTES: Final = 16
-_SHOWN_MAX: Final = 500
 
 
 def dead_letter_routes(site: Site) -> APIRouter:
@@ -72,12 +74,42 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
     every = request.query_params.get("show") == "all"
     snapshot = site.snapshots.current()
     letters = snapshot.letters if every else None if snapshot.letters is None else snapshot.open_letters
-    return {
-        "every": every,
-        "letters": None if letters is None else letters[:_SHOWN_MAX],
-        "total": len(letters or ()),
-        "shown_max": _SHOWN_MAX,
-    }
+    known = letters or ()
+    paged = page_of(
+        request,
+        _PATH,
+        parse=_Place.parse,
+        read=lambda behind, count: [found for found in known if behind is None or _Place.of(found.letter) < behind][
+            :count
+        ],
+        position=lambda found: _Place.of(found.letter),
+    )
+    return {"every": every, "letters": paged, "is_read": letters is not None}
+
+
+class _Place(NamedTuple):
+    """The place of a dead letter in the list."""
+
+    failed_at: datetime
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return "~".join((self.failed_at.isoformat(), self.topic, str(self.partition), str(self.offset)))
+
+    @classmethod
+    def of(cls, letter: Letter) -> Self:
+        return cls(letter.failed_at, letter.topic.name, letter.partition, letter.offset)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises: `ValueError`."""
+        time, topic, partition, offset = text.split("~")
+        failed_at = datetime.fromisoformat(time)
+        if failed_at.tzinfo is None:
+            raise ValueError(text)
+        return cls(failed_at, topic, int(partition), int(offset))
 
 
 def _find(site: Site, topic_name: str, partition: int, offset: int) -> DeadLetter:

@@ -37,6 +37,9 @@ NAVIGATION: Final = (
     ("/actions", "Actions"),
 )
 
+BEHIND: Final = "behind"
+"""The parameter that says behind which row of a list a page begins; without it, it is the first page."""
+
 Collect = Callable[[Request, Visitor], dict[str, Any]]
 """The values of a page's template."""
 
@@ -66,14 +69,16 @@ class Site:
         return self._render(f"parts/{template}", visitor, path="", **values)
 
     def add_live_page(self, router: APIRouter, template: str, path: str, on: str, collect: Collect) -> None:
-        """A page whose only part is fetched again when one of these parts of the snapshot changes."""
+        """A page whose only part is fetched again when one of these parts of the snapshot changes; of a list only its
+        first page.
+        """
 
         @router.get(path)
         def whole(request: Request) -> Response:
             visitor = self.access.visitor(request)
             query = f"?{request.url.query}" if request.url.query else ""
             content = Markup(self.part(visitor, template, **collect(request, visitor)))  # noqa: S704 - it is escaped
-            fragment = f"/part{path}{query}"
+            fragment = f"/part{path}{query}" if BEHIND not in request.query_params else ""
             return self.page(visitor, "live.html", path, content=content, fragment=fragment, on=on)
 
         @router.get(f"/part{path}")

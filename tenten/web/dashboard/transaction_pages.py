@@ -1,6 +1,7 @@
 """Orders, sales and statements: what waits or is blocked, why, and for which customer."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from tenten.headquarters_views import statements, transactions
+from tenten.headquarters_views.list_positions import ListPosition
 from tenten.headquarters_views.statements import NoSuchStatement, Statement, find_statement, list_statements
 from tenten.headquarters_views.transactions import find_transaction, list_transactions
 from tenten.rules.limits import is_guid
@@ -17,10 +19,10 @@ from tenten.schemas.tables.headquarters import retail_transactions
 from tenten.sql.arrays import is_one_of
 from tenten.sql.engine import consistent_view
 from tenten.web.dashboard.failures import NotFound
+from tenten.web.dashboard.paging import Paged, page_of
 from tenten.web.dashboard.site import Site
 
 _PATH = "/transactions"
-_SHOWN_MAX = 100
 _TABS = {"statements": statements.STATUSES, "orders": transactions.STATUSES}
 
 
@@ -58,16 +60,33 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
     tab = "orders" if asked.get("tab") == "orders" else "statements"
     status = asked.get("status", "") if asked.get("status") in _TABS[tab] else ""
     channel = asked.get("channel") or None
-    days: Sequence[Statement] = ()
-    sold: Sequence[transactions.TransactionAtHeadquarters] = ()
+    days: Paged[Statement] | None = None
+    sold: Paged[transactions.TransactionAtHeadquarters] | None = None
     with consistent_view(site.engine) as headquarters:
         if tab == "statements":
-            days = list_statements(headquarters, channel=channel, status=status or None, statements_max=_SHOWN_MAX)
+            days = page_of(
+                request,
+                _PATH,
+                parse=ListPosition.parse,
+                read=lambda behind, count: list_statements(
+                    headquarters, channel=channel, status=status or None, statements_max=count, behind=behind
+                ),
+                position=lambda found: ListPosition(found.received_at, found.statement_id),
+            )
             # Blocked ones need a person.
-            days = sorted(days, key=lambda found: found.status != "blocked")
+            days = replace(days, rows=sorted(days.rows, key=lambda found: found.status != "blocked"))
         else:
-            sold = list_transactions(headquarters, channel=channel, status=status or None, transactions_max=_SHOWN_MAX)
-        customers = _customers(headquarters, [key for found in days for key in _named(found.reasons)])
+            sold = page_of(
+                request,
+                _PATH,
+                parse=ListPosition.parse,
+                read=lambda behind, count: list_transactions(
+                    headquarters, channel=channel, status=status or None, transactions_max=count, behind=behind
+                ),
+                position=lambda found: ListPosition(found.received_at, found.transaction_id),
+            )
+        named = [key for found in ([] if days is None else days.rows) for key in _named(found.reasons)]
+        customers = _customers(headquarters, named)
     return {
         "tab_name": tab,
         "status": status,
@@ -77,7 +96,6 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
         "days": days,
         "sold": sold,
         "customers": customers,
-        "shown_max": _SHOWN_MAX,
     }
 
 

@@ -76,6 +76,11 @@ class Letter:
         )
 
 
+def _place(letter: Letter) -> tuple[datetime, str, int, int]:
+    """The place in a list, unlike that of any other."""
+    return letter.failed_at, letter.topic.name, letter.partition, letter.offset
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSeen:
     """What Kafka last told."""
@@ -129,7 +134,7 @@ class KafkaWatch:
                 refused=self._refused,
                 members=self._members,
                 lags=self._lags,
-                letters=tuple(sorted(letters, key=lambda letter: letter.failed_at, reverse=True))
+                letters=tuple(sorted(letters, key=_place, reverse=True))
                 if len(self._letter_ends) == len(DEAD_LETTERS_OF)
                 else None,
                 problem=next(iter(self._problems.values()), None),

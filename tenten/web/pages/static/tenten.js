@@ -65,6 +65,8 @@ let source = null;
 let wasOpen = false;
 
 function listen(url) {
+  // A page has one stream at most: it may become visible twice, and one that nothing closes would keep a connection.
+  source?.close();
   source = new EventSource(url);
   source.onopen = () => {
     document.body.classList.remove("disconnected");
