@@ -14,7 +14,7 @@ from tenten.identity.join_proof import answer_mac, request_mac, token_id, verifi
 from tenten.identity.keys import record_key
 from tenten.identity.token import Token
 from tenten.kafka.assigned_reader import AssignedReader
-from tenten.kafka.client_config import REQUEST_SECONDS, producer_configuration
+from tenten.kafka.client_config import REPEATABLE, REQUEST_SECONDS, producer_configuration
 from tenten.kafka.client_errors import ErrorListener, refusal_of
 from tenten.kafka.offsets import earliest_offsets
 from tenten.kafka.partitioner import partition_of
@@ -116,7 +116,8 @@ def _send(settings: Settings, request: JoinRequest) -> None:
         if error is not None:
             failures.append(error)
 
-    producer = Producer(producer_configuration(settings, error_cb=errors))
+    # A request is repeated until it is answered.
+    producer = Producer(producer_configuration(settings, **REPEATABLE, error_cb=errors))
     value = encode(contract(JOINS.value), to_avro(request), value_headers(settings)[JOINS.value])
     producer.produce(settings.topic(JOINS), value, request.channel_id, on_delivery=delivered)
     left = producer.flush(REQUEST_SECONDS)
