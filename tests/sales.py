@@ -145,19 +145,25 @@ def wait_until(scene: Scene, transaction: Transaction, expected: str) -> dict[st
 
 def reply_with_status(scene: Scene, transaction: Transaction, expected: str) -> dict[str, Any]:
     """The newest reply to a transaction, once it has this status."""
-    with scene.follow("transaction-replies", "TransactionReply") as replies:
-        found: list[dict[str, Any]] = []
+    (reply,) = replies_with_statuses(scene, [(transaction, expected)])
+    return reply
 
-        def is_received() -> bool:
+
+def replies_with_statuses(scene: Scene, expected: Sequence[tuple[Transaction, str]]) -> list[dict[str, Any]]:
+    """The newest reply to each of these transactions, once each has its status."""
+    statuses = {transaction["transaction_id"]: status for transaction, status in expected}
+    found: dict[str, list[dict[str, Any]]] = {transaction_id: [] for transaction_id in statuses}
+    with scene.follow("transaction-replies", "TransactionReply") as replies:
+
+        def are_received() -> bool:
             for worker in scene.workers:
                 worker.check()
-            found.extend(
-                reply
-                for _, reply in replies.more()
-                if reply is not None and reply["transaction_id"] == transaction["transaction_id"]
-            )
-            return bool(found) and found[-1]["status"] == expected
+            for _, reply in replies.more():
+                if reply is not None and reply["transaction_id"] in found:
+                    found[reply["transaction_id"]].append(reply)
+            return all(found[key] and found[key][-1]["status"] == status for key, status in statuses.items())
 
-        wait_for(is_received, f"reply {expected}")
-        assert [reply["sequence"] for reply in found] == sorted(reply["sequence"] for reply in found)
-    return found[-1]
+        wait_for(are_received, f"replies {sorted(set(statuses.values()))}")
+    for received in found.values():
+        assert [reply["sequence"] for reply in received] == sorted(reply["sequence"] for reply in received)
+    return [received[-1] for received in found.values()]

@@ -28,7 +28,7 @@ from tests.conftest import NewDatabase
 from tests.faults.traffic import Store as SeededStore
 from tests.opened_databases import opened
 from tests.producer_scene import HOUSTON, Store
-from tests.sales import Till, Transaction, reply_with_status, send, status
+from tests.sales import Till, Transaction, replies_with_statuses, reply_with_status, send, status
 from tests.scenes import Scene
 from tests.settings_file import USRT
 from tests.waiting import wait_for
@@ -194,8 +194,8 @@ def test_headquarters_checks_attributes_of_sales(scene: Scene) -> None:
         # then
         reply_with_status(scene, right, "synchronized")
         reply_with_status(scene, order, "synchronized")
-        for number, sale in enumerate(many):
-            reply_with_status(scene, sale, "synchronized" if number % 2 else "rejected")
+        in_turn = [(sale, "synchronized" if number % 2 else "rejected") for number, sale in enumerate(many)]
+        replies_with_statuses(scene, in_turn)
         assert status(scene, right)["content"]["attributes"] == [_attribute("gift", boolean=True)]
         assert status(scene, many[0])["reasons"][0]["code"] == "required"
 
