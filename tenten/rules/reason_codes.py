@@ -74,7 +74,7 @@ REASON_CODES: Final = catalogue(
         "The legal entity is not that of the channel or customer.",
         "Use the channel's legal entity.",
     ),
-    ("out_of_range", "The number is outside the permitted range.", "Correct the number."),
+    ("out_of_range", "The number or the date is outside the permitted range.", "Correct it."),
     ("pending", "The customer has no account number yet.", "Wait for the account number."),
     (
         "rejected",

@@ -17,7 +17,14 @@ from tenten.rules.customer_rules import attribute_reasons
 from tenten.rules.definitions import TransactionDefinitions, attribute_violations
 from tenten.rules.field_rules import Text
 from tenten.rules.field_violations import violations
-from tenten.rules.limits import DECIMAL_FRACTION_DIGITS_MAX, REASONS_MAX, currencies, is_guid
+from tenten.rules.limits import (
+    DECIMAL_FRACTION_DIGITS_MAX,
+    REASONS_MAX,
+    TIME_MAX,
+    TIME_MIN,
+    currencies,
+    is_guid,
+)
 from tenten.rules.operator_rule import operator_violations
 from tenten.schemas.messages import (
     ControlTotal,
@@ -36,6 +43,10 @@ _EXACT: Final = Context(prec=80)
 
 LINES_MAX: Final = 1_000
 """Maximum number of lines, charges, taxes and payments, each."""
+
+BUSINESS_DATE_MIN: Final = TIME_MIN.date()
+BUSINESS_DATE_MAX: Final = TIME_MAX.date()
+"""What headquarters can read. No clock is so wrong: a store whose clock is must still sell."""
 
 LISTED_MAX: Final = 20_000
 """Maximum number of transactions of one end of day, so that its record fits the topic."""
@@ -118,6 +129,7 @@ def transaction_violations(
     outside = (
         _channel(transaction, legal_entity_by_channel),
         operator_violations(transaction.operator),
+        _business_date(transaction),
         _definitions(transaction, definitions.get(transaction.legal_entity)),
     )
     return tuple(islice(chain(*outside, *(check(transaction) for check in checks)), REASONS_MAX))
@@ -137,6 +149,12 @@ def _channel(transaction: RetailTransaction, legal_entity_by_channel: Mapping[st
     elif owner != transaction.legal_entity:
         text = "The legal entity is not that of this channel."
         yield Reason(field="legal_entity", code="other_legal_entity", text=text)
+
+
+def _business_date(transaction: RetailTransaction) -> Iterator[Reason]:
+    if not BUSINESS_DATE_MIN <= transaction.business_date <= BUSINESS_DATE_MAX:
+        text = f"The business date must be from {BUSINESS_DATE_MIN} to {BUSINESS_DATE_MAX}."
+        yield Reason(field="business_date", code="out_of_range", text=text)
 
 
 def _customer(transaction: RetailTransaction) -> Iterator[Reason]:

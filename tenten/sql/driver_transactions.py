@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from tenten.sql.engine import begin_immediate
+from tenten.sql.engine import begin_immediate, without_waiting
 from tenten.sql.sqlite_queue import writer_queue
 
 
@@ -53,7 +53,8 @@ def sqlite_transaction(engine: Engine) -> Generator[sqlite3.Connection]:
         driver: Any = pooled.driver_connection
         with writer_queue(str(engine.url.database)).turn():
             if not begin_immediate(driver):
-                driver.execute("BEGIN IMMEDIATE")
+                with without_waiting(driver):
+                    driver.execute("BEGIN IMMEDIATE")
         try:
             yield driver
             driver.commit()

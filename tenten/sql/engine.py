@@ -20,7 +20,7 @@ from sqlalchemy.exc import DisconnectionError
 from tenten.runtime.errors import DatabaseRefused, NotInstalled
 from tenten.runtime.private_files import create_private_file
 from tenten.sql.postgresql_driver import driver_of, has_input
-from tenten.sql.sqlite_queue import BUSY_SECONDS, WriterQueue, writer_queue
+from tenten.sql.sqlite_queue import BUSY_SECONDS, WriterQueue, busy_at, writer_queue
 from tenten.sql.try_until import try_until
 
 if TYPE_CHECKING:
@@ -168,8 +168,9 @@ def _open_sqlite(address: URL) -> Engine:
         driver: sqlite3.Connection = driver_of(connection)
         with queue.turn():
             if not begin_immediate(driver):
-                # SQLAlchemy wraps the error.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                with without_waiting(driver):
+                    # SQLAlchemy wraps the error.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
@@ -191,13 +192,12 @@ class _SqliteConnection(sqlite3.Connection):
 
 
 def begin_immediate(driver: sqlite3.Connection) -> bool:
-    """Begin a transaction that has SQLite's write lock; False when it is not free within 10 s.
+    """Begin a transaction that has SQLite's write lock; False when it is not free within 10 s, or sooner (`busy_at`).
 
     Looks for the lock every millisecond: SQLite's own waiting sleeps up to 100 ms between two attempts.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
-    driver.execute("PRAGMA busy_timeout = 0")
-    try:
+    deadline = busy_at()
+    with without_waiting(driver):
         while time.monotonic() < deadline:
             try:
                 driver.execute("BEGIN IMMEDIATE")
@@ -207,9 +207,17 @@ def begin_immediate(driver: sqlite3.Connection) -> bool:
                 time.sleep(_BUSY_POLL_SECONDS)
             else:
                 return True
+    return False
+
+
+@contextmanager
+def without_waiting(driver: sqlite3.Connection) -> Generator[None]:
+    """Statements of the block do not wait for the lock."""
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
     finally:
         driver.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-    return False
 
 
 @contextmanager

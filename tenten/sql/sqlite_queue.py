@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -23,6 +24,25 @@ BUSY_SECONDS: Final = 10
 """How long a transaction waits for SQLite's write lock before that counts as busy."""
 
 _POLL_SECONDS: Final = 0.001
+
+_give_up_at: Final[ContextVar[float]] = ContextVar("give_up_at", default=float("inf"))
+
+
+@contextmanager
+def giving_up_at(moment: float) -> Generator[None]:
+    """No writer of the block waits longer than until this moment (`time.monotonic`), neither for its turn nor for the
+    lock.
+    """
+    before = _give_up_at.set(moment)
+    try:
+        yield
+    finally:
+        _give_up_at.reset(before)
+
+
+def busy_at() -> float:
+    """When a writer that begins to wait now counts as busy (`time.monotonic`)."""
+    return min(time.monotonic() + BUSY_SECONDS, _give_up_at.get())
 
 
 class WriterQueue:
@@ -42,9 +62,11 @@ class WriterQueue:
 
     @contextmanager
     def turn(self) -> Generator[None]:
-        """Wait for this writer's turn, which lasts until the end of the block. After 10 s it begins all the same."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        is_first = self._wait_for_threads(BUSY_SECONDS)
+        """Wait for this writer's turn, which lasts until the end of the block. When it is `busy_at` it begins all the
+        same.
+        """
+        deadline = busy_at()
+        is_first = self._wait_for_threads(max(0.0, deadline - time.monotonic()))
         descriptor = self._open() if is_first else None
         is_locked = descriptor is not None and _lock(descriptor, deadline)
         try:

@@ -20,10 +20,12 @@ from tenten.web.health.observed import Observed
 from tenten.web.health.registries import channel_registry, dashboard_registry, headquarters_registry
 from tenten.web.health.routes import Check, health_routes
 from tenten.web.serving.address import HttpAddress
+from tenten.web.serving.head import HeadAsGet
 from tenten.web.serving.problems import answer_with_problems
 from tenten.web.serving.protection import Protection
 from tenten.web.serving.rate import RateLimit
 from tenten.web.serving.tokens import api_token
+from tenten.web.serving.writers import Writers
 from tenten.web.till_api.routes import till_api
 from tenten.web.till_api.till import Till
 from tenten.workers import Worker
@@ -62,9 +64,10 @@ def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
     app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
     token = api_token(served.settings, channel, served.token_file)
     feed = EventFeed(engine, channel, served.ending)
-    app.include_router(till_api(Till(served.settings, channel, engine, feed), EventStreams(feed), token))
+    writers = Writers()
+    app.include_router(till_api(Till(served.settings, channel, engine, feed, writers), EventStreams(feed), token))
     # Behind all other routes: it answers every address that they do not.
-    app.mount("/", store_screen(served, channel, engine, token))
+    app.mount("/", store_screen(served, channel, engine, token, writers))
     return _protected(app, served)
 
 
@@ -90,7 +93,7 @@ def _application(title: str) -> FastAPI:
 def _protected(app: FastAPI, served: Served) -> ASGIApp:
     http = served.settings.http
     limited = RateLimit(Observed(_with_origins(app, http.origins)), http.requests_per_second_max)
-    return Protection(limited, hosts_of(served.address, http.hosts), http.origins)
+    return Protection(HeadAsGet(limited), hosts_of(served.address, http.hosts), http.origins)
 
 
 def _with_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

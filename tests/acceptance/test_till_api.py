@@ -59,7 +59,7 @@ def test_store_without_a_connection_creates_sells_and_closes(store: Tenten) -> N
         assert till.get("/v1/orders", customer_id=str(uuid4()))["transactions"] == []
         problem_of(till.client.get("/v1/nothing"), 404)
         problem_of(wrong_method := till.client.put("/v1/customers"), 405)
-        assert wrong_method.headers["Allow"] == "GET, POST"
+        assert wrong_method.headers["Allow"] == "GET, HEAD, POST"
         assert till.get("/v1/days")["ends_of_day"] == [end]
         assert_in_pages(till)
 
@@ -155,6 +155,8 @@ def test_refusals_name_the_field_as_the_caller_named_it(store: Tenten) -> None:
             till.client.post("/v1/orders", json={"lines": [LINE], "customer_id": str(uuid4())}),
             till.client.post("/v1/customers", json=ADA, headers={"Idempotency-Key": "1"}),
             till.client.post("/v1/customers", json=ADA, headers={"Tenten-Operator": "e" * 65}),
+            till.client.post("/v1/sales", json={"lines": [LINE], "business_date": "9999-12-31"}),
+            till.client.post("/v1/days/0001-01-01/close"),
         ]
         # then
         assert [fields_of(answer) for answer in refused] == [
@@ -164,7 +166,9 @@ def test_refusals_name_the_field_as_the_caller_named_it(store: Tenten) -> None:
             {"lines[0].price"},
             {"customer_id"},
             {"Idempotency-Key"},
-            {"operator"},
+            {"Tenten-Operator"},
+            {"business_date"},
+            {"business_date"},
         ]
         for text in (b"{", b'{"last_name": NaN}', b"\xff", b'{"a":' * 2_000):
             problem_of(

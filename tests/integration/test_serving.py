@@ -16,7 +16,7 @@ from tenten.web.events.feed import EventFeed
 from tenten.web.events.streams import EventStreams
 from tenten.web.serving import protection
 from tenten.web.serving.address import HttpAddress, address_of, listen
-from tenten.web.serving.problems import answer_with_problems
+from tenten.web.serving.problems import Problem, answer_with_problems
 from tenten.web.serving.protection import Protection
 from tenten.web.serving.server import serving
 from tests.producer_scene import Store
@@ -116,3 +116,15 @@ def is_let_in(url: str) -> bool:
     """Whether another client may follow the events."""
     with httpx.stream("GET", url, timeout=SECONDS) as answer:
         return answer.status_code == 200
+
+
+def test_streams_that_begin_at_the_same_moment_are_counted(store: Store) -> None:
+    """None is let in and then left without events: those before it count, whether they have begun or not."""
+    # given
+    streams = EventStreams(EventFeed(store.channel.engine, "houston", Event()), streams_max=2)
+    # when
+    waiting = [streams.response(None), streams.response(None)]
+    # then
+    with pytest.raises(Problem) as refused:
+        streams.response(None)
+    assert (refused.value.status_code, len(waiting)) == (503, 2)

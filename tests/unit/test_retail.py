@@ -190,7 +190,14 @@ INVALID: Final[list[tuple[dict[str, Any], str, str]]] = [
 
 @pytest.mark.parametrize(
     ("fields", "field", "code"),
-    [*INVALID, ({"delivery_mode": "a\x00"}, "delivery_mode", "nul")],
+    [
+        *INVALID,
+        ({"delivery_mode": "a\x00"}, "delivery_mode", "nul"),
+        # Headquarters could not read these, so they never come to its rules.
+        ({"business_date": date(1, 1, 1)}, "business_date", "out_of_range"),
+        ({"business_date": date(9999, 12, 31)}, "business_date", "out_of_range"),
+        ({"kind": TransactionKind.END_OF_DAY, "business_date": date.max}, "business_date", "out_of_range"),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_violated_rule_is_named(fields: dict[str, Any], field: str, code: str) -> None:

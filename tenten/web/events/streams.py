@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from tenten.sql.channel_events import ChannelEvent, Subject
 from tenten.web.events.feed import EventBatch, EventFeed
@@ -81,23 +82,40 @@ class EventStreams:
         """
         if self._streams >= self._streams_max:
             raise Problem(503, f"{self._streams} clients follow the events already.", headers={"Retry-After": "5"})
-        return EventSourceResponse(
-            self._events(after, render or _as_text), ping=_PING_SECONDS, sep="\n", send_timeout=_SEND_SECONDS_MAX
+        # From now on: of many that come at the same moment, none may begin before the others are counted.
+        self._streams += 1
+        return _Stream(
+            self._events(after, render or _as_text),
+            on_end=self._forget,
+            ping=_PING_SECONDS,
+            sep="\n",
+            send_timeout=_SEND_SECONDS_MAX,
         )
 
+    def _forget(self) -> None:
+        self._streams -= 1
+
     async def _events(self, after: int | None, render: Render) -> AsyncGenerator[ServerSentEvent]:
-        if self._streams >= self._streams_max:
-            # So many have begun at the same moment: this client tries again.
-            return
-        self._streams += 1
+        yield _Sent(comment="events", retry=_RETRY_MILLISECONDS)
+        async with aclosing(self._feed.follow(after)) as batches:
+            async for batch in batches:
+                for sent in _as_sent(batch, render):
+                    yield sent
+
+
+class _Stream(EventSourceResponse):
+    """A response that says when it has ended."""
+
+    def __init__(self, content: AsyncGenerator[ServerSentEvent], *, on_end: Callable[[], None], **options: Any) -> None:
+        super().__init__(content, **options)
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the end."""
         try:
-            yield _Sent(comment="events", retry=_RETRY_MILLISECONDS)
-            async with aclosing(self._feed.follow(after)) as batches:
-                async for batch in batches:
-                    for sent in _as_sent(batch, render):
-                        yield sent
+            await super().__call__(scope, receive, send)
         finally:
-            self._streams -= 1
+            self._on_end()
 
 
 def _as_sent(batch: EventBatch, render: Render) -> list[ServerSentEvent]:

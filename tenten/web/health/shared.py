@@ -5,7 +5,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 
 _SECONDS: Final = 1.0
 """How long a value is used."""
@@ -30,6 +31,7 @@ class Shared(Generic[Value]):
 
     async def _found(self) -> Value:
         try:
-            return await run_in_threadpool(self._find)
+            # Not among the threads of requests, which may all be waiting for a database.
+            return await run_sync(self._find, limiter=CapacityLimiter(1))
         finally:
             self._found_at = monotonic()

@@ -26,11 +26,14 @@ from tenten.runtime.errors import (
     TentenError,
 )
 from tenten.schemas.messages import Reason, reasons_as_json
+from tenten.web.serving.request_errors import reason_of
 
 log = get_logger(__name__)
 
 PROBLEM: Final = "application/problem+json"
 
+_TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""Those that later releases of Python have changed."""
 
 _STATUSES: Final[Mapping[type[TentenError], int]] = {
     DatabaseRefused: 503,
@@ -61,11 +64,16 @@ class Problem(HTTPException):
         self.more = more
 
 
+def title_of(status: int) -> str:
+    """The phrase of a status (RFC 9110), whatever Python's release."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
 def problem(status: int, detail: str, errors: Iterable[Reason] = (), **more: Any) -> dict[str, Any]:
     """The document of a refusal."""
     document: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "detail": detail,
     }
@@ -91,7 +99,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        reasons = [_reason(found) for found in error.errors()]
+        reasons = [reason_of(found) for found in error.errors()]
         return _response(422, problem(422, "The request is not as the API describes it.", reasons))
 
     @app.exception_handler(TentenError)
@@ -113,17 +121,6 @@ def _route(request: Request) -> str:
     """The path as declared, without ids."""
     route = request.scope.get("route")
     return str(getattr(route, "path", "?"))
-
-
-def _reason(error: Mapping[str, Any]) -> Reason:
-    """An error of pydantic as a reason, its field as the caller named it."""
-    place, *path = error["loc"]
-    field = ""
-    for part in path:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    if error["type"] == "extra_forbidden":
-        return Reason(field=field, code="unknown_field", text="There is no such field.")
-    return Reason(field=field or str(place), code="malformed", text=f"{error['msg']}.")
 
 
 def _response(status: int, document: dict[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -15,6 +15,8 @@ some of them a few hundred kilobytes take seconds to decode.
 import asyncio
 import ipaddress
 from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -30,9 +32,15 @@ BODY_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 10.0
 """A body that has not arrived by then is refused: a slow client must not keep a connection."""
 
+DISCARDED_BYTES_MAX: Final = 16 * BODY_BYTES_MAX
+DISCARD_SECONDS_MAX: Final = 5.0
+"""How much of a body that is refused is read, and for how long."""
+
 _CLOSE: Final = ((b"connection", b"close"),)
 
-_READ: Final = frozenset((b"host", b"content-length", b"content-type", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
+_READ: Final = frozenset(
+    (b"host", b"content-length", b"content-type", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"expect")
+)
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -76,8 +84,10 @@ class Protection:
         elif self._is_of_foreign_page(scope, headers):
             await refuse(send, 403, "Pages of other sites may not use this server.", _CLOSE)
         elif headers.get(b"content-type", b"").lstrip().lower().startswith(b"multipart/"):
+            await _discard(receive, headers)
             await refuse(send, 415, "A body in parts (multipart) is not read.", _CLOSE)
         elif int(headers.get(b"content-length", b"0")) > BODY_BYTES_MAX:
+            await _discard(receive, headers)
             await refuse(send, 413, f"The body has more than {BODY_BYTES_MAX} bytes.", _CLOSE)
         else:
             await self._answer(scope, receive, send)
@@ -120,6 +130,23 @@ class BodyTooSlow(HTTPException):
         super().__init__(408, "The body did not arrive in time.", {"Connection": "close"})
 
 
+async def _discard(receive: Receive, headers: Mapping[bytes, bytes] = MappingProxyType({})) -> None:
+    """Read a body that is refused, within limits: closed before, the connection would be reset, and the client could
+    not read why.
+    """
+    if b"expect" in headers:
+        # It waits for a sign to send the body, and gets the refusal.
+        return
+    left = DISCARDED_BYTES_MAX
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS_MAX):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+
+
 def _limited(receive: Receive) -> Receive:
     """Receives at most so many bytes, in a limited time. Raises: `BodyTooLarge`, `BodyTooSlow`."""
     left, is_complete, deadline = BODY_BYTES_MAX, False, 0.0
@@ -139,6 +166,8 @@ def _limited(receive: Receive) -> Receive:
         is_complete = not message.get("more_body", False)
         left -= len(message.get("body", b""))
         if left < 0:
+            if not is_complete:
+                await _discard(receive)
             raise BodyTooLarge
         return message
 

@@ -22,6 +22,7 @@ from tenten.web.apps import Served
 from tenten.web.pages.login import ForeignForm, SignInFirst, login_routes
 from tenten.web.pages.rendering import static_files
 from tenten.web.serving.problems import PROBLEM, problem
+from tenten.web.serving.writers import Writers
 from tenten.web.store_screen import attention_pages, contact_pages, customer_pages, day_pages, selling_pages
 from tenten.web.store_screen.screen import Screen
 
@@ -40,9 +41,11 @@ _ROUTES: Final = (
 )
 
 
-def store_screen(served: Served, channel: str, engine: Engine, token: str) -> FastAPI:
-    """The screen of a channel's clerks; `token` lets them in. Mount it behind all other routes."""
-    screen = Screen(served, channel, engine, token)
+def store_screen(served: Served, channel: str, engine: Engine, token: str, writers: Writers | None = None) -> FastAPI:
+    """The screen of a channel's clerks; `token` lets them in, `writers` are those of the server. Mount it behind all
+    other routes.
+    """
+    screen = Screen(served, channel, engine, token, writers or Writers())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", static_files())
     app.include_router(login_routes(screen.sessions, screen.show, asks_name=True))
@@ -59,7 +62,8 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
         if "text/html" in request.headers.get("accept", ""):
             # A page about a database that does not answer must not ask it.
             return screen.show(request, "error.html", status=status, what=what, bare=status >= 500, **values)
-        return JSONResponse(problem(status, "The screen answers browsers."), status, media_type=PROBLEM)
+        detail = "There is nothing at this address." if status == 404 else "The screen answers browsers."
+        return JSONResponse(problem(status, detail), status, media_type=PROBLEM)
 
     @app.exception_handler(SignInFirst)
     def on_stranger(request: Request, _: SignInFirst) -> Response:
@@ -73,7 +77,8 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http(request: Request, error: HTTPException) -> Response:
-        return answer(request, error.status_code, "not_found" if error.status_code == 404 else "not_understood")
+        what = {404: "not_found", 503: "unavailable"}.get(error.status_code, "not_understood")
+        return answer(request, error.status_code, what)
 
     @app.exception_handler(RequestValidationError)
     def on_malformed(request: Request, _: RequestValidationError) -> Response:

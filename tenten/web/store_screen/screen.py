@@ -1,6 +1,6 @@
 """What every page of the screen needs: the channel, the session, the language, and the values of the frame."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tenten.web.apps import Served
 from tenten.web.pages.login import check_form, session_of
 from tenten.web.pages.rendering import page, template_environment
 from tenten.web.pages.sessions import Session, Sessions
+from tenten.web.serving.writers import Writers
 from tenten.web.store_screen import languages, reasons
 from tenten.web.store_screen.changes import Changes
 from tenten.web.store_screen.connection import CONNECTED, ConnectionState, ConnectionWatch
@@ -56,7 +57,7 @@ class Posted:
 class Screen:
     """The screen of one channel. Thread-safe."""
 
-    def __init__(self, served: Served, channel: str, engine: Engine, token: str) -> None:
+    def __init__(self, served: Served, channel: str, engine: Engine, token: str, writers: Writers) -> None:
         self.name = channel
         self.sessions = Sessions(f"store_{channel}", {_CLERK: token}, secure=served.settings.http.is_secure)
         self.connection = ConnectionWatch()
@@ -65,6 +66,7 @@ class Screen:
         """Held while a form's values are compared with the stored ones and written: between them nobody edits."""
         self._settings: Settings = served.settings
         self._engine = engine
+        self._writers = writers
         self._opening = Lock()
         self._attending = Lock()
         self._attention: tuple[str, Attention] | None = None
@@ -89,13 +91,17 @@ class Screen:
         """The session of the request. Raises: `SignInFirst`."""
         return session_of(self.sessions, request)
 
-    async def posted(self, request: Request) -> Posted:
-        """The form of the request. Raises: `SignInFirst`, `ForeignForm`."""
+    async def posted(self, request: Request) -> AsyncGenerator[Posted]:
+        """The form of the request, which has a place among those that write until it is answered.
+
+        Raises: `SignInFirst`, `ForeignForm`, `Problem` 503.
+        """
         session = session_of(self.sessions, request)
         given = await request.form()
         form = {name: value for name, value in given.items() if isinstance(value, str)}
         check_form(self.sessions, session, form.get("form_key", ""))
-        return Posted(request=request, session=session, form=form)
+        async with self._writers.place():
+            yield Posted(request=request, session=session, form=form)
 
     def language(self, request: Request) -> Language:
         """The language that the clerk has chosen, by default that of the channel's new customers."""

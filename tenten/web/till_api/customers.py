@@ -15,12 +15,13 @@ from tenten.producers.till.documents import card_document, customer_document
 from tenten.producers.till.loyalty import CardStatus, issue_card
 from tenten.producers.till.search import list_customers, search_page
 from tenten.producers.till.sync_create import sync_seconds_of
+from tenten.rules.definitions import LOYALTY_CARD
 from tenten.runtime.errors import DatabaseRefused, NoSuchCustomer
 from tenten.web.till_api import examples, headers
 from tenten.web.till_api.cursors import cursor, invalid_cursor, position_of
 from tenten.web.till_api.document import Document
 from tenten.web.till_api.exact_json import ExactRoute
-from tenten.web.till_api.fields import customer_fields, named_as_in
+from tenten.web.till_api.fields import customer_fields, named_as_in, renamed
 from tenten.web.till_api.inputs import CardInput, ChangeInput, CustomerInput
 from tenten.web.till_api.openapi import header, with_headers
 from tenten.web.till_api.outputs import CardOutput, CustomerOutput, CustomersOutput, answer, refusals
@@ -79,9 +80,12 @@ def customer_routes(till: Till) -> APIRouter:
         operation_id="show_customer",
         responses={200: answer(CustomerOutput, examples.CUSTOMER, "The customer."), **refusals(404)},
     )
-    async def show(customer_id: UUID) -> Response:
+    async def show(request: Request, customer_id: UUID) -> Response:
         """A customer as the store shows it; its `ETag` changes with its fields."""
-        return _answered(await till.call(show_customer, str(customer_id)))
+        view = await till.call(show_customer, str(customer_id))
+        if headers.is_current(request, view.content_tag):
+            return Response(status_code=304, headers={"ETag": f'"{view.content_tag}"'})
+        return _answered(view)
 
     @router.patch(
         "/{customer_id}",
@@ -116,7 +120,8 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
     async def card(request: Request, customer_id: UUID, body: CardInput) -> Response:
         """Issue a loyalty card, or reserve it for a customer without an account number. Idempotent."""
         operator = headers.operator(request, body.operator)
-        issued = await till.call(issue_card, str(customer_id), body.card_number, keep=body.keep, operator=operator)
+        with headers.operator_named(request, body.operator), renamed({LOYALTY_CARD: "card_number"}):
+            issued = await till.write(issue_card, str(customer_id), body.card_number, keep=body.keep, operator=operator)
         return Document(card_document(issued), 201 if issued.status is CardStatus.ISSUED else 202)
 
     @router.post(
@@ -130,7 +135,7 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
     )
     async def discard(customer_id: UUID, _: ChangeInput | None = None) -> Response:
         """Discard the changes that headquarters has rejected. Idempotent."""
-        remaining = await till.call(discard_rejected, str(customer_id))
+        remaining = await till.write(discard_rejected, str(customer_id))
         return Response(status_code=204) if remaining is None else _answered(remaining)
 
 
@@ -146,8 +151,8 @@ async def _create(till: Till, request: Request, body: Any) -> Response:
     seconds = await till.call(sync_seconds_of) if wanted_seconds is None else wanted_seconds
     # Before the customer exists, so that its number cannot be missed.
     began_at = await _now(till, seconds) if seconds > 0 else None
-    with named_as_in(body, is_new=True):
-        view = await till.call(
+    with headers.operator_named(request, body.operator), named_as_in(body, is_new=True):
+        view = await till.write(
             create_customer, customer_id=key, operator=operator, digest=digest, **customer_fields(body)
         )
     if view.status is CustomerStatus.PENDING and began_at is not None:
@@ -192,8 +197,8 @@ async def _find(till: Till, text: str, limit: int, given: str | None) -> Respons
 async def _edit(till: Till, request: Request, customer_id: str, body: Any) -> Response:
     key = headers.idempotency_key(request)
     digest = None if key is None else await headers.digest_of(request, f"edit_customer {customer_id}")
-    with named_as_in(body, is_new=False):
-        view = await till.call(
+    with headers.operator_named(request, body.operator), named_as_in(body, is_new=False):
+        view = await till.write(
             edit_customer,
             customer_id,
             event_id=key,

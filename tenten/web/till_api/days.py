@@ -35,9 +35,13 @@ def day_routes(till: Till) -> APIRouter:
     async def close(
         request: Request, business_date: Annotated[Day, Path()], body: ChangeInput | None = None
     ) -> Response:
-        """Close a business date: an end of day lists its sales. Without new sales nothing is written."""
-        operator = headers.operator(request, None if body is None else body.operator)
-        return Document(_day(business_date, await till.call(close_day, business_date, operator=operator)))
+        """Close a business date: an end of day lists its new sales. The first one is written also without sales, a
+        further one only with some.
+        """
+        in_body = None if body is None else body.operator
+        with headers.operator_named(request, in_body):
+            operator = headers.operator(request, in_body)
+            return Document(_day(business_date, await till.write(close_day, business_date, operator=operator)))
 
     @router.get(
         "/{business_date}",

@@ -19,6 +19,14 @@ _EXPONENT_MAX: Final = 400
 class ExactRequest(Request):
     """A request whose JSON has decimals."""
 
+    async def body(self) -> bytes:
+        """The body. Raises: `Problem` 415, for one that is not said to be JSON."""
+        body = await super().body()
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if body and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise Problem(415, "Send Content-Type: application/json.")
+        return body
+
     async def json(self) -> Any:
         """The body. Raises: `Problem` 400."""
         if not hasattr(self, "_exact"):
@@ -43,20 +51,26 @@ def exact_json(body: bytes) -> Any:
     """The JSON value. Raises: `Problem` 400, for what is not JSON and for numbers that are too long."""
     try:
         return json.loads(body, parse_float=_decimal, parse_int=_integer, parse_constant=_constant)
+    except _TooLong:
+        raise Problem(400, "A number is too long: at most 400 characters, and an exponent up to 400.") from None
     except (ValueError, RecursionError, InvalidOperation):
         raise Problem(400, "The body is not valid JSON in UTF-8.") from None
+
+
+class _TooLong(Exception):
+    """A number is too long."""
 
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text) if len(text) <= _NUMBER_CHARACTERS_MAX else Decimal("NaN")
     if not number.is_finite() or abs(number.adjusted()) > _EXPONENT_MAX:
-        raise ValueError("a number is too long")
+        raise _TooLong
     return number
 
 
 def _integer(text: str) -> int:
     if len(text) > _NUMBER_CHARACTERS_MAX:
-        raise ValueError("a number is too long")
+        raise _TooLong
     return int(text)
 
 

@@ -1,7 +1,7 @@
 """Input documents as the store's functions take them, and the fields of refusals as the document names them."""
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -73,6 +73,16 @@ def _field(field: str, document: CustomerMembers, *, is_new: bool) -> str:
         kinds = [contact.kind.lower() for contact in document.add_contacts]
         return f"add_contacts[{kinds.index(field)}].value" if field in kinds else field
     return field
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Generator[None]:
+    """Refusals of the block name these fields as the request has them. Raises: `InputRejected`."""
+    try:
+        yield
+    except InputRejected as refusal:
+        reasons = [replace(reason, field=names.get(reason.field, reason.field)) for reason in refusal.reasons]
+        raise InputRejected(reasons) from None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
@@ -11,12 +13,15 @@ from starlette.requests import Request
 from tenten.producers.till.ids import parse_id
 from tenten.schemas.messages import Reason
 from tenten.web.serving.problems import Problem
+from tenten.web.till_api.fields import renamed
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 OPERATOR: Final = "Tenten-Operator"
 WAIT_SECONDS_MAX: Final = 30
 
-_WAIT: Final = re.compile(r"\bwait\s*=\s*(\d{1,6})\b")
+_WAIT: Final = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?0*(\d{1,3})')
+"""The first digits, which say enough: more mean a longer time than any that is waited."""
+
 _TAG: Final = re.compile(r'(W/)?"([^"]*)"')
 
 
@@ -42,10 +47,11 @@ async def digest_of(request: Request, operation: str) -> str:
 def wait_seconds(request: Request) -> int | None:
     """How long the client wants to wait for the account number (`Prefer`, RFC 7240); None: as the channel does."""
     preference = ",".join(request.headers.getlist("prefer")).lower()
-    if "respond-async" in preference:
-        return 0
     found = _WAIT.search(preference)
-    return None if found is None else min(int(found[1]), WAIT_SECONDS_MAX)
+    if found is not None:
+        # Also with `respond-async`: then that is what happens after the time.
+        return min(int(found[1]), WAIT_SECONDS_MAX)
+    return 0 if "respond-async" in preference else None
 
 
 def operator(request: Request, in_body: str | None = None) -> str | None:
@@ -57,6 +63,19 @@ def operator(request: Request, in_body: str | None = None) -> str | None:
         return name.encode("latin-1").decode()
     except UnicodeDecodeError:
         return name
+
+
+@contextmanager
+def operator_named(request: Request, in_body: str | None = None) -> Generator[None]:
+    """Refusals of the block name the header where the operator comes from it. Raises: `InputRejected`."""
+    with renamed({"operator": OPERATOR} if in_body is None and OPERATOR in request.headers else {}):
+        yield
+
+
+def is_current(request: Request, tag: str) -> bool:
+    """Whether the client has the document with this tag already (`If-None-Match`)."""
+    text = request.headers.get("if-none-match", "")
+    return text.strip() == "*" or tag in (found for _, found in _TAG.findall(text))
 
 
 def expected_tags(request: Request) -> list[str] | None:

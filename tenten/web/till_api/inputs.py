@@ -1,6 +1,7 @@
 """The documents that clients send. Unknown members are refused."""
 
 import re
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -17,11 +18,11 @@ from pydantic import (
     create_model,
 )
 
+from tenten.rules.transaction_rules import LINES_MAX
 from tenten.schemas.customer_fields import plain_texts
 from tenten.schemas.messages import CustomerType, ReceiptPreference
 from tenten.web.till_api.examples import CARD, CUSTOMER_INPUT, ORDER_INPUT, SALE_INPUT
 
-LINES_MAX: Final = 5_000
 MEMBERS_MAX: Final = 1_000
 
 _AMOUNT: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
@@ -34,7 +35,7 @@ def _amount(value: Any) -> Decimal:
         return Decimal(value)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return Decimal(value)
-    raise ValueError("must be a decimal number, or a text such as '4.50'")
+    raise ValueError("Must be a decimal number, or a text such as '4.50'.")
 
 
 def _upper(value: Any) -> Any:
@@ -44,8 +45,16 @@ def _upper(value: Any) -> Any:
 def _iso_date(value: Any) -> date:
     """A date as text. Raises: `ValueError`."""
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
-        return date.fromisoformat(value)
-    raise ValueError("must be a date such as 2026-03-02")
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError("Must be a date such as 2026-03-02.")
+
+
+def _attribute(value: Any) -> Any:
+    """A value of an attribute. Raises: `ValueError`, one instead of one for each kind."""
+    if value is None or isinstance(value, str | bool | int | Decimal):
+        return value
+    raise ValueError("Must be a text, a number, true, false or null.")
 
 
 def _empty_for_null(value: Any) -> Any:
@@ -66,7 +75,7 @@ Text = Annotated[
     WithJsonSchema({"type": ["string", "null"], "description": "null or an empty text removes it"}),
 ]
 Exact = Annotated[Decimal, WithJsonSchema({"type": "number"})]
-Attribute = StrictStr | StrictBool | StrictInt | Exact | None
+Attribute = Annotated[StrictStr | StrictBool | StrictInt | Exact | None, BeforeValidator(_attribute)]
 Names = Annotated[list[StrictStr], Field(max_length=MEMBERS_MAX)]
 Kind = Annotated[Literal["PHONE", "EMAIL"], BeforeValidator(_upper)]
 

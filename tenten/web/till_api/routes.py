@@ -15,13 +15,14 @@ from tenten.web.till_api.customers import customer_routes
 from tenten.web.till_api.days import day_routes
 from tenten.web.till_api.openapi import description, header, with_headers
 from tenten.web.till_api.outputs import refusals
+from tenten.web.till_api.query import known_query
 from tenten.web.till_api.till import Till
 from tenten.web.till_api.transactions import order_routes, sale_routes
 
 
 def till_api(till: Till, streams: EventStreams, token: str) -> APIRouter:
     """/v1 and /openapi.json of a channel; /v1 needs this token."""
-    api = APIRouter(dependencies=[Depends(token_required(token))])
+    api = APIRouter(dependencies=[Depends(token_required(token)), Depends(known_query)])
     for routes in (customer_routes, order_routes, sale_routes, day_routes):
         api.include_router(routes(till))
     api.include_router(_event_routes(streams))
@@ -52,7 +53,11 @@ class _Unknown:
         allowed = [
             method
             for method in _METHODS
-            if any(route.matches({**known, "method": method})[0] is Match.FULL for route in self._api.routes)
+            if any(
+                # HEAD is answered wherever GET is.
+                route.matches({**known, "method": "GET" if method == "HEAD" else method})[0] is Match.FULL
+                for route in self._api.routes
+            )
         ]
         if allowed:
             raise Problem(405, "This address has other methods.", headers={"Allow": ", ".join(allowed)})

@@ -12,6 +12,7 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.settings import Settings
 from tenten.sql.migrations import check_version
 from tenten.web.events.feed import EventFeed
+from tenten.web.serving.writers import Writers
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,8 +21,9 @@ T = TypeVar("T")
 class Till:
     """A channel that is used through HTTP. Thread-safe."""
 
-    def __init__(self, settings: Settings, channel: str, engine: Engine, feed: EventFeed) -> None:
+    def __init__(self, settings: Settings, channel: str, engine: Engine, feed: EventFeed, writers: Writers) -> None:
         self.feed = feed
+        self._writers = writers
         self._settings = settings
         self._channel = channel
         self._engine = engine
@@ -33,6 +35,13 @@ class Till:
     ) -> T:
         """Call a function with the open channel, in a thread. Raises: its errors; those of the database."""
         return await run_sync(partial(self._call, function, *arguments, **named))
+
+    async def write(
+        self, function: Callable[Concatenate[OpenChannel, P], T], *arguments: P.args, **named: P.kwargs
+    ) -> T:
+        """The same for a function that writes, which waits for a place. Raises: also `Problem` 503."""
+        async with self._writers.place():
+            return await self.call(function, *arguments, **named)
 
     def _call(self, function: Callable[Concatenate[OpenChannel, P], T], *arguments: P.args, **named: P.kwargs) -> T:
         return function(self._opened or self._open(), *arguments, **named)

@@ -77,6 +77,7 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
     @router.get(
         "",
         operation_id=f"list_{name}s",
+        description=f"List the {name}s, the newest first.",
         responses={
             200: answer(TransactionsOutput, {"transactions": [example], "next_cursor": None}, "The newest first."),
             **refusals(),
@@ -89,7 +90,6 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        """List them, the newest first."""
         after = position_of(cursor)
         views = await till.call(
             list_transactions,
@@ -105,24 +105,25 @@ def _add_reading(router: APIRouter, till: Till, kind: TransactionKind, example: 
     @router.get(
         "/{transaction_id}",
         operation_id=f"show_{name}",
+        description=f"Show {_AN[name]}, with headquarters' newest reply.",
         responses={200: answer(TransactionOutput, example, "With the newest reply."), **refusals(404)},
     )
     async def show(transaction_id: UUID) -> Response:
-        """Show one, with headquarters' newest reply."""
         return Document(transaction_document(await _existing(till, transaction_id, kind)))
 
     @router.post(
         "/{transaction_id}/resend",
         operation_id=f"resend_{name}",
+        description=f"Send {_AN[name]} again that was rejected, with its customer as it is now.",
         responses={200: answer(TransactionOutput, example | {"status": "pending"}, "It is sent."), **refusals(404)},
     )
     async def resend(transaction_id: UUID) -> Response:
-        """Send a rejected one again, with its customer as it is now; one in another state is unchanged."""
         view = await _existing(till, transaction_id, kind)
-        return Document(transaction_document(await till.call(resend_transaction, view.transaction_id)))
+        return Document(transaction_document(await till.write(resend_transaction, view.transaction_id)))
 
 
 _NAMES: Final = {TransactionKind.ORDER: "order", TransactionKind.CASH_AND_CARRY: "sale"}
+_AN: Final = {"order": "an order", "sale": "a sale"}
 
 
 def _page(views: Sequence[TransactionView], limit: int) -> dict[str, Any]:
@@ -145,8 +146,8 @@ async def _record(
     digest = None if key is None else await headers.digest_of(request, _NAMES[kind])
     business_date: date | None = body.business_date
     record: Any = record_order if kind is TransactionKind.ORDER else record_sale
-    with unknown_customer_is_a_field():
-        view = await till.call(
+    with headers.operator_named(request, body.operator), unknown_customer_is_a_field():
+        view = await till.write(
             record,
             lines=[Item(sku=line.sku, quantity=line.quantity, price=line.price) for line in body.lines],
             customer_id=body.customer_id,
