@@ -34,6 +34,21 @@ BROWSER_MILLISECONDS: Final = 60_000
 OPERATOR: Final = "Grace Hopper"
 VIEWER: Final = "Vint Cerf"
 
+PAGES: Final = (
+    "/",
+    "/customers",
+    "/changes",
+    "/changes?tab=held",
+    "/transactions",
+    "/transactions?tab=orders",
+    "/dead-letters?show=all",
+    "/channels",
+    "/channels/houston",
+    "/checks",
+    "/actions",
+)
+"""Every page without parameters, and those of tabs."""
+
 
 @dataclass(slots=True, kw_only=True)
 class DashboardScene:
@@ -197,3 +212,9 @@ def dashboard_scene(
         wait_for(is_served, "the dashboard")
         made.address = f"http://{address_in(log)}"
         yield made
+
+
+def search(page: Page, words: str) -> None:
+    """Search for a customer."""
+    page.locator("#words").fill(words)
+    page.get_by_role("button", name="Search").click()
