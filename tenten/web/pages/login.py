@@ -39,21 +39,35 @@ def check_form(sessions: Sessions, session: Session, form_key: str) -> None:
         raise ForeignForm
 
 
+def is_own_page(path: str) -> bool:
+    r"""True for a path on this server; a browser takes what begins with two slashes, of either kind, for a host.
+
+    >>> is_own_page("/sales?day=2026-11-27"), is_own_page("//example.com"), is_own_page("/\\example.com")
+    (True, False, False)
+    """
+    return path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable()
+
+
 def login_routes(sessions: Sessions, show: ShowPage, *, asks_name: bool = False) -> APIRouter:
     """`/login` and `/logout`. `asks_name`: whether a person who signs in gives a name, too."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/login")
-    def form(request: Request, token: str = "") -> Response:
+    def form(request: Request, token: str = "", next: str = "/") -> Response:  # noqa: A002 - the name in the address
         """The form; with the token in the address, as `tenten up` prints it, the session begins at once."""
         if token:
-            return _begin(request, token, "")
-        return show(request, "login.html", asks_name=asks_name, failed=False, name="")
+            return _begin(request, token, "", next)
+        return show(request, "login.html", asks_name=asks_name, failed=False, name="", next=next)
 
     @router.post("/login")
-    def begin(request: Request, token: Annotated[str, Form()] = "", name: Annotated[str, Form()] = "") -> Response:
-        """Begin a session."""
-        return _begin(request, token.strip(), name.strip()[:NAME_CHARACTERS_MAX])
+    def begin(
+        request: Request,
+        token: Annotated[str, Form()] = "",
+        name: Annotated[str, Form()] = "",
+        next: Annotated[str, Form()] = "/",  # noqa: A002 - the name in the form
+    ) -> Response:
+        """Begin a session, and show the page that was asked for."""
+        return _begin(request, token.strip(), name.strip()[:NAME_CHARACTERS_MAX], next)
 
     @router.post("/logout")
     def end(request: Request) -> Response:
@@ -62,11 +76,11 @@ def login_routes(sessions: Sessions, show: ShowPage, *, asks_name: bool = False)
         sessions.end(request, response)
         return response
 
-    def _begin(request: Request, token: str, name: str) -> Response:
+    def _begin(request: Request, token: str, name: str, page: str) -> Response:
         role = sessions.role_of(token)
         if role is None:
-            return show(request, "login.html", status=401, asks_name=asks_name, failed=True, name=name)
-        response = RedirectResponse("/", 303)
+            return show(request, "login.html", status=401, asks_name=asks_name, failed=True, name=name, next=page)
+        response = RedirectResponse(page if is_own_page(page) else "/", 303)
         sessions.begin(response, role, name)
         return response
 

@@ -1,6 +1,7 @@
 """The screen as an application, with its errors as pages."""
 
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -69,7 +70,11 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
     def on_stranger(request: Request, _: SignInFirst) -> Response:
         if "x-fragment" in request.headers or request.url.path == "/events":
             return JSONResponse(problem(401, "Sign in first."), 401, media_type=PROBLEM)
-        return RedirectResponse("/login", 303)
+        if request.method != "GET" or request.url.path == "/":
+            # What is searched for is in no address.
+            return RedirectResponse("/login", 303)
+        page = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?{urlencode({'next': page})}", 303)
 
     @app.exception_handler(ForeignForm)
     def on_foreign_form(request: Request, _: ForeignForm) -> Response:

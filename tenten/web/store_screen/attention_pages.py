@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from tenten.web.pages.login import NAME_CHARACTERS_MAX
 from tenten.web.pages.page_streams import PageStreams
-from tenten.web.store_screen.day_pages import named_sales
-from tenten.web.store_screen.screen import Posted, Screen, badge
+from tenten.web.store_screen.day_pages import day_numbers, named_sales
+from tenten.web.store_screen.screen import Posted, Screen, badge, to_correct, waiting_for
 
 _PING_SECONDS = 15
 
@@ -23,12 +23,19 @@ def attention_routes(screen: Screen) -> APIRouter:
     def attention(request: Request) -> Response:
         """Rejected changes to correct or discard, and those that headquarters holds."""
         template = "attention_part.html" if "x-fragment" in request.headers else "attention.html"
-        return screen.show(request, template, attention=screen.attention(), sales_of=partial(named_sales, screen))
+        return screen.show(
+            request,
+            template,
+            attention=screen.attention(),
+            waiting_for=waiting_for(screen.attention()),
+            numbers=day_numbers(screen),
+            sales_of=partial(named_sales, screen),
+        )
 
     @router.get("/parts/attention")
     def count() -> Response:
         """The number in the head of each page."""
-        return HTMLResponse(str(badge(len(screen.attention()))), headers={"Cache-Control": "no-store"})
+        return HTMLResponse(str(badge(to_correct(screen.attention()))), headers={"Cache-Control": "no-store"})
 
     return router
 

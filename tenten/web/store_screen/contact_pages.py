@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tenten.producers.till.customer_input import CustomerFields
-from tenten.producers.till.customer_merge import ADDRESS_PARTS
+from tenten.producers.till.customer_merge import ADDRESS_PARTS, clean
 from tenten.producers.till.customer_views import CustomerView, show_customer
 from tenten.producers.till.customers import edit_customer, new_id
+from tenten.rules.contact_points import normal_email, normal_phone
 from tenten.rules.limits import PURPOSES
 from tenten.runtime.errors import CustomerRejected
 from tenten.schemas.messages import EMAIL, PHONE, Address, Contact, CustomerType, Reason
-from tenten.web.store_screen import customer_form
+from tenten.web.store_screen import customer_form, reasons
 from tenten.web.store_screen.screen import Posted, Screen
 
 _CONTACT_PARTS = ("value", "description", "marketing_consent")
@@ -48,16 +50,28 @@ def address_routes(screen: Screen) -> APIRouter:
             fields = CustomerFields(put_addresses=[replace(stored, **changed)])
             if posted.text("primary") or not view.state.addresses:
                 fields["primary_address"] = address_id
-            refusal = _edit(screen, posted, customer_id, fields, customer_form.conflicts(posted.form, now))
+            found = customer_form.conflicts(posted.form, now)
+            if not any(clean(changed.get(part, now[part])) for part in ("street", "city")):
+                found.append(reasons.own("street", "empty_address"))
+            refusal = _edit(screen, posted, customer_id, fields, found)
         if refusal is not None:
             return _address_form(screen, request, view, address_id, posted=posted, refusal=refusal)
         return screen.done(f"/customers/{customer_id}", "saved")
+
+    @router.get("/customers/{customer_id}/addresses/{address_id}/remove")
+    def ask_to_remove(request: Request, customer_id: str, address_id: str) -> Response:
+        """Ask before an address is removed."""
+        view = show_customer(screen.channel(), customer_id)
+        stored = _address(view, address_id)
+        if stored is None:
+            raise HTTPException(404)
+        return screen.show(request, "remove.html", customer=view, address=stored, contact=None)
 
     @router.post("/customers/{customer_id}/addresses/{address_id}/remove")
     def remove_address(customer_id: str, address_id: str, posted: AForm) -> Response:
         """Remove an address."""
         edit_customer(screen.channel(), customer_id, operator=posted.operator, remove_addresses=[address_id])
-        return screen.done(f"/customers/{customer_id}", "removed")
+        return screen.done(f"/customers/{customer_id}", "removed_address")
 
     return router
 
@@ -94,10 +108,22 @@ def contact_routes(screen: Screen) -> APIRouter:
             after = replace(stored, value=value, description=description, marketing_consent=consent)
             fields = CustomerFields(put_contacts=[after])
             _make_primary(fields, view, after, wanted=bool(posted.text("primary")))
-            refusal = _edit(screen, posted, customer_id, fields, customer_form.conflicts(posted.form, now))
+            found = customer_form.conflicts(posted.form, now)
+            if "value" in changes and _has(screen, view, after):
+                found.append(reasons.own("value", "already_there"))
+            refusal = _edit(screen, posted, customer_id, fields, found)
         if refusal is not None:
             return _contact_form(screen, request, view, stored, posted=posted, refusal=refusal)
         return screen.done(f"/customers/{customer_id}", "saved")
+
+    @router.get("/customers/{customer_id}/contacts/{contact_id}/remove")
+    def ask_to_remove(request: Request, customer_id: str, contact_id: str) -> Response:
+        """Ask before a phone number or an e-mail address is removed."""
+        view = show_customer(screen.channel(), customer_id)
+        stored = _contact(view, contact_id)
+        if stored is None:
+            raise HTTPException(404)
+        return screen.show(request, "remove.html", customer=view, address=None, contact=stored)
 
     @router.post("/customers/{customer_id}/contacts/{contact_id}/remove")
     def remove_contact(customer_id: str, contact_id: str, posted: AForm) -> Response:
@@ -106,6 +132,17 @@ def contact_routes(screen: Screen) -> APIRouter:
         return screen.done(f"/customers/{customer_id}", "removed")
 
     return router
+
+
+def _has(screen: Screen, view: CustomerView, contact: Contact) -> bool:
+    """Whether the customer has the same phone number or e-mail address already, in any notation."""
+
+    def normal(value: str) -> str:
+        found = normal_email(value) if contact.kind == EMAIL else normal_phone(value, screen.channel().country)
+        return found or clean(value)
+
+    others = [each for each in view.state.contacts if each.contact_id != contact.contact_id]
+    return any(each.kind == contact.kind and normal(each.value) == normal(contact.value) for each in others)
 
 
 def _make_primary(fields: CustomerFields, view: CustomerView, contact: Contact, *, wanted: bool) -> None:

@@ -118,6 +118,11 @@ def _entered(form: Mapping[str, str], name: str) -> str:
     return clean(form.get(name, ""))
 
 
+def is_country_alone(changes: Mapping[str, str]) -> bool:
+    """True if of an address only the country was changed: it would be lost without the rest."""
+    return [name for name in changes if name.startswith(_ADDRESS)] == [f"{_ADDRESS}country"]
+
+
 def fields_of(
     changes: Mapping[str, str], before: Mapping[str, str], definitions: CustomerDefinitions, language: Language
 ) -> CustomerFields:

@@ -14,11 +14,12 @@ from tenten.producers.till.sync_create import register_customer
 from tenten.producers.till.transaction_views import list_transactions, transactions_with_reference
 from tenten.rules.definitions import LOYALTY_CARD
 from tenten.runtime.errors import CustomerRejected, InputRejected
-from tenten.schemas.messages import ReceiptPreference
-from tenten.web.store_screen import customer_form
+from tenten.schemas.messages import ReceiptPreference, TransactionStatus
+from tenten.web.store_screen import customer_form, reasons
 from tenten.web.store_screen.screen import Posted, Screen
 
 _RESULTS_MAX = 30
+_TRANSACTIONS_MAX = 1_000
 
 
 def customer_routes(screen: Screen) -> APIRouter:
@@ -39,7 +40,7 @@ def customer_routes(screen: Screen) -> APIRouter:
     def found(request: Request, q: str) -> Response:
         channel = screen.channel()
         is_part = "x-fragment" in request.headers
-        views = search_customers(channel, q, _RESULTS_MAX) if q.strip() else recently_changed(channel)
+        views = search_customers(channel, q, _RESULTS_MAX + 1) if q.strip() else recently_changed(channel)
         sales = transactions_with_reference(channel, q) if q.strip() else []
         template = "customers_found.html" if is_part else "customers.html"
         return screen.show(request, template, q=q, customers=views, transactions=sales, limit=_RESULTS_MAX)
@@ -48,6 +49,12 @@ def customer_routes(screen: Screen) -> APIRouter:
     def details(request: Request, customer_id: str) -> Response:
         """A customer with everything that belongs to them."""
         return _details(screen, request, show_customer(screen.channel(), customer_id))
+
+    @router.get("/customers/{customer_id}/cards")
+    def card_form(request: Request, customer_id: str) -> Response:
+        """The form of a loyalty card: whether it is issued or reserved depends on the account number."""
+        view = show_customer(screen.channel(), customer_id)
+        return screen.show(request, "card_part.html", customer=view, card="", errors={})
 
     return router
 
@@ -71,6 +78,8 @@ def new_customer_routes(screen: Screen) -> APIRouter:
         entered = {name: posted.form.get(name, before[name]) for name in before}
         changes = {name: text for name, text in entered.items() if text.strip() != before[name]}
         try:
+            if customer_form.is_country_alone(changes):
+                raise CustomerRejected([reasons.own("address.street", "empty_address")])
             fields = customer_form.fields_of(changes, before, channel.definitions, language)
             made = register_customer(
                 channel, customer_id=posted.text("customer_id") or new_id(), operator=posted.operator, **fields
@@ -115,7 +124,8 @@ def edit_routes(screen: Screen) -> APIRouter:
     @router.get("/customers/{customer_id}/discard")
     def discard_form(request: Request, customer_id: str) -> Response:
         """Ask before rejected changes are discarded."""
-        return screen.show(request, "discard.html", customer=show_customer(screen.channel(), customer_id), errors={})
+        view = show_customer(screen.channel(), customer_id)
+        return screen.show(request, "discard.html", customer=view, errors={}, is_needed=_is_needed(screen, view))
 
     @router.post("/customers/{customer_id}/discard")
     def discard(customer_id: str, posted: AForm) -> Response:
@@ -126,7 +136,7 @@ def edit_routes(screen: Screen) -> APIRouter:
         except CustomerRejected as refusal:
             customer = show_customer(channel, customer_id)
             errors = screen.errors(posted.request, refusal)
-            return screen.show(posted.request, "discard.html", status=422, customer=customer, **errors)
+            return screen.show(posted.request, "discard.html", status=422, customer=customer, is_needed=True, **errors)
         return screen.done("/attention" if left is None else f"/customers/{customer_id}", "discarded")
 
     @router.post("/customers/{customer_id}/cards")
@@ -160,6 +170,13 @@ def _details(
         card=card,
         **screen.errors(request, refusal),
     )
+
+
+def _is_needed(screen: Screen, view: CustomerView) -> bool:
+    """True if an order or a sale may need the customer's rejected change, so that it cannot be discarded."""
+    finished = [TransactionStatus.SYNCHRONIZED, *([TransactionStatus.REJECTED] if view.account_number else [])]
+    found = list_transactions(screen.channel(), customer_id=view.customer_id, limit=_TRANSACTIONS_MAX)
+    return any(sale.status not in finished for sale in found)
 
 
 def _attributes(screen: Screen, request: Request, view: CustomerView) -> list[tuple[str, str]]:
@@ -206,6 +223,7 @@ def _edit_form(
         customer=view,
         values=values,
         was=was,
+        rejected=screen.errors(request, CustomerRejected(view.reasons) if view.reasons else None)["errors"],
         **_choices(screen, [name for name in was if name.startswith("attributes/")]),
         **screen.errors(request, refusal),
     )

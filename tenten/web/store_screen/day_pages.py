@@ -1,8 +1,10 @@
 """The end of day: what it would list, closing it, and how its statement fares."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Final
@@ -20,6 +22,7 @@ from tenten.schemas.messages import Reason, TransactionKind
 from tenten.web.store_screen.screen import Posted, Screen
 
 _DAYS_SHOWN: Final = 30
+_NUMBERED_MAX: Final = 200
 _SALES_MAX: Final = 1_000
 _WORD: Final = re.compile("[0-9a-f-]{36}")
 
@@ -43,6 +46,7 @@ def day_routes(screen: Screen) -> APIRouter:
         """Today and the days before."""
         channel = screen.channel()
         now = today(channel)
+        numbers = day_numbers(screen)
         days = list_days(channel, _DAYS_SHOWN)
         template = "day_part.html" if "x-fragment" in request.headers else "day.html"
         return screen.show(
@@ -52,6 +56,7 @@ def day_routes(screen: Screen) -> APIRouter:
             open=_open_day(screen),
             closed=[each for each in days if each.business_date == now],
             earlier=[each for each in days if each.business_date != now],
+            numbers=numbers,
             sales_of=partial(named_sales, screen),
         )
 
@@ -78,6 +83,16 @@ def _open_day(screen: Screen) -> OpenDay:
     return OpenDay(
         sales=len(unlisted), totals={(total.currency, total.payment_method): total.amount for total in totals}
     )
+
+
+def day_numbers(screen: Screen) -> dict[str, int]:
+    """Which end of its date each is, from 1, as headquarters numbers them; by id."""
+    numbers: dict[str, int] = {}
+    counts: Counter[date] = Counter()
+    for day in reversed(list_days(screen.channel(), _NUMBERED_MAX)):
+        counts[day.business_date] += 1
+        numbers[day.end_of_day_id] = counts[day.business_date]
+    return numbers
 
 
 def named_sales(screen: Screen, day: EndOfDayView) -> list[tuple[Reason, TransactionView | None]]:

@@ -19,13 +19,13 @@ def N_(text: str) -> str:  # noqa: N802 - the name by which tools find texts to 
 
 TEXTS: Final = {
     "awaited": N_("An order or a sale may need this change: correct it instead of discarding it."),
-    "blocked": N_("The customer of one of the transactions needs a correction."),
+    "blocked": N_("The sale is blocked: open it to see why."),
     "card_number": N_("A card number has 4 to 30 letters, digits and hyphens."),
     "database_refused": N_("Headquarters could not store it. Save it again later."),
     "does_not_add_up": N_("The amounts do not add up."),
     "duplicate": N_("It occurs more than once."),
     "invalid_email": N_("This is not a valid e-mail address."),
-    "invalid_phone": N_("This is not a valid phone number."),
+    "invalid_phone": N_("This is not a valid phone number. Example: 713 555 0100 or +1 713 555 0100."),
     "misplaced": N_("This does not belong here."),
     "missing": N_("A sale has not arrived at headquarters yet."),
     "no_customer": N_("A delivery needs a customer."),
@@ -45,10 +45,10 @@ TEXTS: Final = {
     "unknown_attribute": N_("Customers do not have this field."),
     "unknown_channel": N_("Headquarters does not know this store yet."),
     "unknown_choice": N_("This value is not among those that are allowed."),
-    "unknown_country": N_("This is not a country."),
+    "unknown_country": N_("Use a code such as US."),
     "unknown_currency": N_("This is not a currency."),
     "unknown_customer": N_("Headquarters does not know this customer yet."),
-    "unknown_language": N_("This is not a language."),
+    "unknown_language": N_("Use a code such as en-US."),
     "unknown_legal_entity": N_("Headquarters does not know this company yet."),
     "unknown_reference": N_("The customer does not have this address or contact."),
     "waiting": N_("The customer has no account number yet."),
@@ -56,12 +56,21 @@ TEXTS: Final = {
 }
 """By code: those that a clerk can meet. Others are shown in English."""
 
+_SAYS_ALL: Final = ("blocked", "invalid_phone", "taken", "unknown_country", "unknown_language")
+"""The codes whose text here says more to a clerk than the original, in English, too."""
+
+_CHOICES: Final = "Must be one of: "
+_ALLOWED: Final = N_("Allowed: %(choices)s.")
+
 OWN: Final = {
-    "changed_meanwhile": N_("Somebody has changed this meanwhile. Save again to use your value."),
+    "changed_meanwhile": N_("Somebody else has changed this in the meantime. Save again to use your value."),
     "not_a_number": N_("This is not a number."),
     "nobody_found": N_("No customer was found."),
     "several_found": N_("Several customers were found: choose one."),
     "no_lines": N_("Enter at least one article."),
+    "no_price": N_("Enter a price."),
+    "empty_address": N_("Enter a street or a city."),
+    "already_there": N_("The customer has this already."),
 }
 """By code: reasons of the screen itself."""
 
@@ -90,6 +99,11 @@ def shown(language: Language, reasons: Iterable[Reason]) -> list[ShownReason]:
 def _shown(language: Language, texts: NullTranslations, reason: Reason) -> ShownReason:
     if reason.code in OWN:
         return ShownReason(field=reason.field, code=reason.code, text=texts.gettext(OWN[reason.code]), original="")
+    if reason.code == "unknown_choice" and reason.text.startswith(_CHOICES):
+        text = texts.gettext(_ALLOWED) % {"choices": reason.text.removeprefix(_CHOICES).removesuffix(".")}
+        return ShownReason(field=reason.field, code=reason.code, text=text, original="")
+    if reason.code in _SAYS_ALL:
+        return ShownReason(field=reason.field, code=reason.code, text=texts.gettext(TEXTS[reason.code]), original="")
     if language is ENGLISH or reason.code not in TEXTS:
         return ShownReason(field=reason.field, code=reason.code, text=reason.text, original="")
     return ShownReason(

@@ -16,8 +16,10 @@ from starlette.responses import RedirectResponse, Response
 
 from tenten.producers.till.attention import Attention, needing_attention
 from tenten.producers.till.open_channel import OpenChannel
+from tenten.producers.till.transaction_views import TransactionView
 from tenten.runtime.errors import InputRejected, TentenError
 from tenten.runtime.settings import Settings
+from tenten.schemas.messages import TransactionStatus
 from tenten.sql.migrations import check_version
 from tenten.web.apps import Served
 from tenten.web.pages.login import check_form, session_of
@@ -179,7 +181,7 @@ class Screen:
         counts = str(self.changes.counts)
         zone = self.zone()
         return common | {
-            "navigation": _navigation(language, path, len(self.attention())),
+            "navigation": _navigation(language, path, to_correct(self.attention())),
             "events_url": f"/events?seen={counts}",
             "connection": self.connection_state(),
             "time": lambda at: languages.time_text(language, at, zone),
@@ -219,6 +221,20 @@ def _navigation(language: Language, path: str, attention: int) -> list[dict[str,
             "count": badge(attention),
         },
     ]
+
+
+def waiting_for(attention: Attention) -> dict[str, list[TransactionView]]:
+    """The blocked orders and sales of each customer that is rejected: correcting the customer frees them."""
+    waiting: dict[str, list[TransactionView]] = {view.customer_id: [] for view in attention.rejected}
+    for sale in attention.transactions:
+        if sale.status is TransactionStatus.BLOCKED and sale.customer and sale.customer.customer_id in waiting:
+            waiting[sale.customer.customer_id].append(sale)
+    return waiting
+
+
+def to_correct(attention: Attention) -> int:
+    """How many entries the list of what needs a clerk has."""
+    return len(attention) - sum(map(len, waiting_for(attention).values()))
 
 
 def badge(count: int) -> Markup:

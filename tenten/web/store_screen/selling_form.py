@@ -17,7 +17,7 @@ from tenten.web.store_screen.languages import Language, entered_number
 LINES_SHOWN: Final = 3
 LINES_MAX: Final = 50
 _PARTS: Final = ("sku", "quantity", "price")
-_CANDIDATES_MAX: Final = 8
+CANDIDATES_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,11 @@ class Lines:
         return f"lines[{self.rows[int(number)]}]{name}"
 
 
+def first_new_row(form: Mapping[str, str]) -> int:
+    """The first line to fill in: of those that were just added, else of all."""
+    return rows_of({"rows": form.get("rows", "")}) if "more" in form else 0
+
+
 def rows_of(form: Mapping[str, str]) -> int:
     """How many lines the form has; one that is sent for more lines gets three more."""
     given = form.get("rows", "")
@@ -52,13 +57,14 @@ def lines_of(form: Mapping[str, str], language: Language) -> Lines:
     items, rows, found = [], [], []
     for row in range(rows_of(form)):
         texts = {part: form.get(f"lines[{row}].{part}", "").strip() for part in _PARTS}
-        if not texts["sku"] and not texts["price"]:
+        if not any(texts.values()):
             continue
         numbers: dict[str, Decimal] = {}
         for part, default in (("quantity", "1"), ("price", "")):
             number = entered_number(language, texts[part] or default)
             if number is None:
-                found.append(reasons.own(f"lines[{row}].{part}", "not_a_number"))
+                code = "not_a_number" if texts[part] else "no_price"
+                found.append(reasons.own(f"lines[{row}].{part}", code))
             numbers[part] = number or Decimal(0)
         items.append(Item(sku=texts["sku"], **numbers))
         rows.append(row)
@@ -68,8 +74,8 @@ def lines_of(form: Mapping[str, str], language: Language) -> Lines:
 
 
 def candidates(channel: OpenChannel, text: str) -> list[str]:
-    """The ids of the customers that a clerk may mean."""
-    return [view.customer_id for view in search_customers(channel, text, _CANDIDATES_MAX)] if text.strip() else []
+    """The ids of the customers that a clerk may mean; one more than are shown says that there are more."""
+    return [view.customer_id for view in search_customers(channel, text, CANDIDATES_MAX + 1)] if text.strip() else []
 
 
 def total_of(items: Sequence[Item], currency: str) -> Decimal:

@@ -57,14 +57,16 @@ def selling_routes(screen: Screen) -> APIRouter:
         if not view and posted.text("customer").strip() and len(found) != 1:
             refused.append(reasons.own("customer", "several_found" if found else "nobody_found"))
         if refused:
-            views = [show_customer(channel, each) for each in found]
+            views = [show_customer(channel, each) for each in found] if len(found) > 1 else []
             return _form(screen, request, posted.form, view, candidates=views, refusal=TransactionRejected(refused))
         view = view or (show_customer(channel, found[0]) if found else None)
         try:
             recorded = _record(screen, posted, lines, view)
         except TransactionRejected as refusal:
             return _form(screen, request, posted.form, view, refusal=lines.in_form(refusal))
-        return screen.done(f"/sales/{recorded.transaction_id}", "recorded")
+        return screen.done(
+            f"/sales/{recorded.transaction_id}", "recorded_order" if posted.text("kind") == "order" else "recorded"
+        )
 
     @router.get("/sales/{transaction_id}")
     def sale(request: Request, transaction_id: str) -> Response:
@@ -136,6 +138,8 @@ def _form(
         kind=kind,
         values=form,
         rows=selling_form.rows_of(form),
+        first_row=selling_form.first_new_row(form),
+        candidates_max=selling_form.CANDIDATES_MAX,
         transaction_id=form.get("transaction_id") or new_id(),
         customer=customer,
         candidates=candidates or [],

@@ -5,7 +5,8 @@
 //            data-on="customer order">
 //   <form data-live="#results">            posted as one types; the answer replaces the content of the element
 //   <form data-once>                       its button works once: a second click while it is sent does nothing
-//   <input data-key="/">, <a data-key="n"> focused or followed when this key is pressed outside a field
+//   <input data-key="/">, <a data-key="n"> focused or followed when this key is pressed outside a field; of several, the last
+//   <p data-address="/customers">          the address of this page, for reload and the way back
 //   <select data-submit>                   submits its form when another choice is made
 //   <time datetime="...">                  shown in the browser's time zone, unless it has data-fixed
 "use strict";
@@ -26,7 +27,8 @@ function swap(target, html) {
   const active = document.activeElement;
   const isInside = active !== target && target.contains(active);
   // What a person is filling in is not taken away.
-  if (isInside && active.matches("input, select, textarea")) return;
+  const fields = [...target.querySelectorAll("input, textarea")];
+  if ((isInside && active.matches("input, select, textarea")) || fields.some((each) => each.value !== each.defaultValue)) return;
   const id = isInside ? active.id : "";
   const link = isInside && active.href ? active.getAttribute("href") : "";
   target.innerHTML = html;
@@ -98,37 +100,57 @@ function liveForm(form) {
   const field = form.querySelector("input[type=search]");
   let timer = 0;
   let request = null;
+  async function search() {
+    clearTimeout(timer);
+    request?.abort();
+    request = new AbortController();
+    const body = new URLSearchParams(new FormData(form));
+    history.replaceState({ searched: field.value }, "");
+    try {
+      swap(target, await fetchFragment(form.action, request.signal, body));
+      return true;
+    } catch (error) {
+      if (error.name !== "AbortError") document.body.classList.add("disconnected");
+      return false;
+    }
+  }
+  const results = () => [...target.querySelectorAll("td.lead a")];
   form.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(async () => {
-      request?.abort();
-      request = new AbortController();
-      const body = new URLSearchParams(new FormData(form));
-      history.replaceState({ searched: field.value }, "");
-      try {
-        swap(target, await fetchFragment(form.action, request.signal, body));
-      } catch (error) {
-        if (error.name !== "AbortError") document.body.classList.add("disconnected");
-      }
-    }, DEBOUNCE_MS);
+    timer = setTimeout(search, DEBOUNCE_MS);
   });
-  if (history.state?.searched && !field.value) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if ((await search()) && field.value.trim() && results().length === 1) results()[0].click();
+  });
+  document.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const places = [field, ...results()];
+    const at = places.indexOf(document.activeElement);
+    if (!step || at < 0 || !places[at + step]) return;
+    event.preventDefault();
+    places[at + step].focus();
+  });
+  // A link to the page begins anew, though the browser keeps the state of the same address.
+  const isNew = performance.getEntriesByType("navigation")[0]?.type === "navigate";
+  if (!isNew && history.state?.searched && !field.value) {
     field.value = history.state.searched;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
+    field.select();
+    search();
   }
 }
 
-function onceOnly(form) {
-  form.addEventListener("submit", (event) => {
-    if (form.dataset.sent) event.preventDefault();
-    form.dataset.sent = "1";
-  });
-  addEventListener("pageshow", () => delete form.dataset.sent);
+function sentOnce(event) {
+  if (!event.target.matches("[data-once]")) return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "1";
 }
 
 function pressed(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea")) return;
-  const target = [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === event.key);
+  const isField = event.target.matches("input, select, textarea");
+  if (event.key === "Escape" && isField) event.target.blur();
+  if (event.ctrlKey || event.altKey || event.metaKey || isField) return;
+  const target = [...document.querySelectorAll("[data-key]")].findLast((each) => each.dataset.key === event.key.toLowerCase());
   if (!target) return;
   event.preventDefault();
   if (target.matches("input")) target.select();
@@ -149,7 +171,12 @@ function prepare(root) {
 prepare(document);
 document.documentElement.classList.add("live");
 document.querySelectorAll("form[data-live]").forEach(liveForm);
-document.querySelectorAll("form[data-once]").forEach(onceOnly);
 document.querySelectorAll("select[data-submit]").forEach((each) => each.addEventListener("change", () => each.form.requestSubmit()));
 document.addEventListener("keydown", pressed);
+document.addEventListener("submit", sentOnce);
+addEventListener("pageshow", () => document.querySelectorAll("[data-sent]").forEach((form) => delete form.dataset.sent));
 if (document.body.dataset.events) listenWhileVisible(document.body.dataset.events);
+// A page that answers a form has the address of the form: the browser does not ask whether to send it again.
+const address = [...document.querySelectorAll("[data-address]")].at(-1)?.dataset.address;
+if (address) history.replaceState(history.state, "", address);
+(document.querySelector("[aria-invalid=true]") ?? document.querySelector(".summary"))?.focus();
