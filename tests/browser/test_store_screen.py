@@ -81,8 +81,8 @@ def test_no_change_without_the_key_of_the_form(shop: Shop, clerk: Page) -> None:
 
 
 def test_errors_are_beside_their_fields_and_nothing_is_lost(shop: Shop, clerk: Page) -> None:
-    """A form with mistakes comes back as it was entered; a corrected one is saved once, however often it is sent, and the
-    way back leads to the form.
+    """A form with mistakes comes back as it was entered; a corrected one is saved once, however often it is sent, and
+    the way back leads to the form.
     """
     # given
     clerk.goto(f"{shop.address}/customers/new")
@@ -161,15 +161,7 @@ def test_addresses_contacts_cards_and_sales_of_a_customer(shop: Shop, clerk: Pag
     clerk.get_by_role("link", name="Add phone").click()
     clerk.get_by_label("Phone").fill("713 555 0199")
     clerk.get_by_role("button", name="Save").click()
-    clerk.get_by_role("link", name="Add phone").click()
-    clerk.get_by_label("Phone").fill("(713) 555-0199")
-    clerk.get_by_role("button", name="Save").click()
-    expect(clerk.get_by_role("alert")).to_contain_text("Phone: The customer has this already.")
-    clerk.goto(address)
-    clerk.get_by_role("link", name="Change +17135550199").click()
-    clerk.get_by_role("link", name="Remove this phone number").click()
-    clerk.get_by_role("button", name="Remove").click()
-    expect(clerk.get_by_role("status").filter(has_text="The contact is removed.")).to_be_visible()
+    _adds_no_phone_twice_and_asks_before_it_is_removed(clerk, address)
     clerk.get_by_label("Card number").fill("LC-7001")
     clerk.get_by_role("button", name="card").click()
     # then
@@ -203,6 +195,18 @@ def test_addresses_contacts_cards_and_sales_of_a_customer(shop: Shop, clerk: Pag
     expect(clerk.get_by_text("Being sent")).to_have_count(0)
     shown = shop.tenten.ok("day", "show", "houston", "--json").json
     assert {(day["operator"], day["status"]) for day in shown} == {("Ana", "posted")}
+
+
+def _adds_no_phone_twice_and_asks_before_it_is_removed(clerk: Page, address: str) -> None:
+    clerk.get_by_role("link", name="Add phone").click()
+    clerk.get_by_label("Phone").fill("(713) 555-0199")
+    clerk.get_by_role("button", name="Save").click()
+    expect(clerk.get_by_role("alert")).to_contain_text("Phone: The customer has this already.")
+    clerk.goto(address)
+    clerk.get_by_role("link", name="Change +17135550199").click()
+    clerk.get_by_role("link", name="Remove this phone number").click()
+    clerk.get_by_role("button", name="Remove").click()
+    expect(clerk.get_by_role("status").filter(has_text="The contact is removed.")).to_be_visible()
 
 
 def test_keyboard_alone_is_enough(shop: Shop, clerk: Page) -> None:
