@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,6 +13,7 @@ from docs.pages import codes, page, table
 from tenten import workers
 from tenten.schemas import topics
 from tenten.schemas.tables import channel, headquarters
+from tenten.web.till_api.outputs import ALWAYS
 from tenten.web.till_api.routes import till_api
 
 ROOT: Final = Path(__file__).parents[1]
@@ -114,16 +116,25 @@ def http_page() -> str:
     """Every operation of the API for tills."""
     document = _openapi()
     rows = [
-        (f"`{method.upper()} {path}`", operation["description"].split("\n\n")[0], codes(operation["responses"]))
+        (f"`{method.upper()} {path}`", operation["description"].split("\n\n")[0], codes(_own(operation)))
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
+    always = next(iter(document["paths"].values()))["post"]["responses"]
+    rows_of_all = [(f"`{status}`", always[str(status)]["description"]) for status in ALWAYS]
+    rows_of_all.append(("`405`", "The address has other methods; `Allow` names them."))
     text = (
         f"{document['info']['description']} A store with `--http` serves it, and its description at `/openapi.json`, "
         "which is [openapi.json](openapi.json) here. Refusals are `application/problem+json`; their codes are "
         "[reason codes](reason-codes.md)."
     )
-    return page("HTTP", "tenten/web/till_api/", text, table(("operation", "purpose", "answers"), rows))
+    parts = (table(("operation", "purpose", "answers"), rows), "Every operation may also answer:")
+    return page("HTTP", "tenten/web/till_api/", text, *parts, table(("status", "meaning"), rows_of_all))
+
+
+def _own(operation: Mapping[str, Any]) -> list[str]:
+    """The statuses that not every operation has."""
+    return [status for status in operation["responses"] if int(status) not in ALWAYS]
 
 
 def table_page() -> str:

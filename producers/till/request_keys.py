@@ -13,6 +13,9 @@ from tenten.producers.till.open_channel import OpenChannel
 from tenten.runtime.errors import KeyReused
 from tenten.schemas.tables.channel import request_keys
 
+ERASED_DIGEST: Final = ""
+"""The digest of the keys of an erased customer: a digest of a few fields can be guessed. They stay used."""
+
 INSERT_SQLITE: Final = "INSERT INTO request_keys (request_key, digest, recorded_at) VALUES (?, ?, ?)"
 INSERT_POSTGRESQL: Final = "INSERT INTO request_keys (request_key, digest, recorded_at) VALUES (%s, %s, %s)"
 
@@ -22,6 +25,8 @@ def is_repeat(connection: Connection, key: str, digest: str | None) -> bool:
     if digest is None:
         return False
     recorded = connection.scalar(select(request_keys.c.digest).where(request_keys.c.request_key == key))
+    if recorded == ERASED_DIGEST:
+        raise KeyReused("the customer of this idempotency key was erased: nothing was written")
     if recorded is not None and recorded != digest:
         raise KeyReused("this idempotency key was used with another content: nothing was written; choose another key")
     return recorded is not None

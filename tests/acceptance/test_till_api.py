@@ -243,6 +243,13 @@ def test_description_has_an_example_of_every_operation(store: Tenten) -> None:
     for name, operation in operations.items():
         answers = [part for status, part in operation["responses"].items() if status in ("200", "201")]
         assert all("example" in content for part in answers for content in part["content"].values()), name
+        refusals = {status: part for status, part in operation["responses"].items() if int(status) >= 400}
+        assert {
+            status: str(content["example"]["status"])
+            for status, part in refusals.items()
+            for content in part["content"].values()
+        } == dict(zip(refusals, refusals, strict=True)), name
+        assert "Retry-After" in refusals["503"]["headers"]
         for content in operation.get("requestBody", {}).get("content", {}).values():
             schema = content["schema"]
             names = (

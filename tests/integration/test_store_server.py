@@ -6,13 +6,18 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
+from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from tenten.consumers.channel.overlay import erase_customers
+from tenten.schemas.tables.channel import end_of_days
 from tenten.web.apps import Served, channel_app
 from tenten.web.serving import writers
 from tenten.web.serving.address import HttpAddress, address_of, listen
@@ -127,6 +132,8 @@ def test_refusals_are_sentences_about_what_was_sent(store: Store, tmp_path: Path
     """Each names the field, the header or the query parameter of the request, once, with a code of the catalogue."""
     with serving_store(store, tmp_path) as client:
         ada = client.post("/v1/customers", json=ADA).json()["customer_id"]
+        client.post("/v1/customers", json=ADA)
+        cursor = client.get("/v1/customers", params={"q": "ada", "limit": 1}).json()["next_cursor"]
         # when
         refused = {
             "header": client.post("/v1/customers", json=ADA, headers={"Tenten-Operator": "e" * 65}),
@@ -143,6 +150,7 @@ def test_refusals_are_sentences_about_what_was_sent(store: Store, tmp_path: Path
             "limit": client.get("/v1/sales", params={"limit": 0}),
             "misspelt": client.get("/v1/sales", params={"busines_date": "2026-03-02"}),
             "twice": client.get("/v1/sales?limit=1&limit=2"),
+            "cursor": client.get("/v1/customers", params={"q": "eve", "cursor": cursor}),
             "old": client.post("/v1/sales", json={"lines": [LINE], "business_date": "0001-01-01"}),
         }
         # then
@@ -162,11 +170,13 @@ def test_refusals_are_sentences_about_what_was_sent(store: Store, tmp_path: Path
             "limit": [("limit", "malformed")],
             "misspelt": [("busines_date", "unknown_field")],
             "twice": [("limit", "duplicate")],
+            "cursor": [("cursor", "malformed")],
             "old": [("business_date", "out_of_range")],
         }
         texts = [text for reasons in found.values() for _, _, text in reasons]
         assert not [text for text in texts if "alue error" in text or "nput" in text or not text.endswith(".")]
         assert {answer.json()["title"] for answer in refused.values()} == {"Unprocessable Content"}
+        assert client.get("/v1/customers", params={"q": " ada", "cursor": cursor}).status_code == 200
         for content_type in (None, "application/x-www-form-urlencoded"):
             headers = {} if content_type is None else {"Content-Type": content_type}
             unread = client.post("/v1/customers", content=b'{"first_name": "Ada"}', headers=headers)
@@ -209,3 +219,38 @@ def test_refusal_of_a_large_body_can_be_read(store: Store, tmp_path: Path) -> No
             # then
             assert (answer.status, json.load(answer)["title"]) == (413, "Content Too Large")
             connection.close()
+
+
+def test_rejected_day_is_sent_again(store: Store, tmp_path: Path) -> None:
+    """And shown as pending; a date without a rejected end of day is unchanged."""
+    with serving_store(store, tmp_path) as client:
+        # given
+        day = client.post("/v1/days/2026-03-02/close").json()
+        rejected = {"status": "rejected", "reasons": [{"field": "", "code": "unreadable_event", "text": "Not read."}]}
+        with store.channel.engine.begin() as connection:
+            connection.execute(update(end_of_days).values(rejected))
+        assert client.get("/v1/days/2026-03-02").json()["ends_of_day"][0]["status"] == "rejected"
+        # when
+        sent = client.post("/v1/days/2026-03-02/resend").json()
+        again = client.post("/v1/days/2026-03-02/resend").json()
+        # then
+        assert [end["status"] for end in sent["ends_of_day"]] == ["pending"]
+        assert sent == again
+        assert sent["ends_of_day"][0]["end_of_day_id"] == day["ends_of_day"][0]["end_of_day_id"]
+        assert client.post("/v1/days/2026-03-03/resend").json()["ends_of_day"] == []
+
+
+def test_repeated_creation_of_an_erased_customer_says_so(store: Store, tmp_path: Path) -> None:
+    """The key is that of a customer who was erased: the till must not take it for another content."""
+    with serving_store(store, tmp_path) as client:
+        # given
+        key = {"Idempotency-Key": str(uuid4())}
+        created = client.post("/v1/customers", json=ADA, headers=key).json()["customer_id"]
+        with store.channel.engine.begin() as connection:
+            erase_customers(connection, [created], "houston", datetime.now(UTC))
+        # when
+        repeated = client.post("/v1/customers", json=ADA, headers=key)
+        other = client.post("/v1/customers", json={"first_name": "Eve"}, headers=key)
+        # then
+        for answer in (repeated, other):
+            assert (answer.status_code, "was erased" in answer.json()["detail"]) == (409, True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from hashlib import sha256
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -24,13 +25,16 @@ from tenten.web.till_api.exact_json import ExactRoute
 from tenten.web.till_api.fields import customer_fields, named_as_in, renamed
 from tenten.web.till_api.inputs import CardInput, ChangeInput, CustomerInput
 from tenten.web.till_api.openapi import header, with_headers
-from tenten.web.till_api.outputs import CardOutput, CustomerOutput, CustomersOutput, answer, refusals
+from tenten.web.till_api.outputs import NOT_MODIFIED, CardOutput, CustomerOutput, CustomersOutput, answer, refusals
 from tenten.web.till_api.till import Till
 
 PAGE_MAX: Final = 200
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
+
+_CREATED: Final = ("ETag", "Location", "Preference-Applied")
+_SEARCHED: Final = "a name by the beginnings of its words; account number, phone, e-mail, card or reference in full"
 
 _KEY: Final = header(headers.IDEMPOTENCY_KEY, "a GUID: the same request again changes nothing more", format="uuid")
 _OPERATOR: Final = header(headers.OPERATOR, "the person who makes the change, if the body has no `operator`")
@@ -45,12 +49,19 @@ def customer_routes(till: Till) -> APIRouter:
         status_code=201,
         operation_id="create_customer",
         responses={
-            201: answer(CustomerOutput, examples.CUSTOMER, "It has its account number."),
-            202: answer(CustomerOutput, examples.PENDING, "It is stored, and gets its account number later."),
-            **refusals(404, 409),
+            201: answer(CustomerOutput, examples.CUSTOMER, "It has its account number.", *_CREATED),
+            202: answer(
+                CustomerOutput, examples.PENDING, "It is stored, and gets its account number later.", *_CREATED
+            ),
+            **refusals(404, 409, 415),
         },
         openapi_extra=with_headers(
-            _KEY, _OPERATOR, header("Prefer", "`wait=2`: wait up to so many seconds for the account number")
+            _KEY,
+            _OPERATOR,
+            header(
+                "Prefer",
+                "`wait=2`: wait up to so many seconds for the account number; `respond-async` alone: do not wait",
+            ),
         ),
     )
     async def create(request: Request, body: CustomerInput) -> Response:  # type: ignore[valid-type]
@@ -68,7 +79,7 @@ def customer_routes(till: Till) -> APIRouter:
         },
     )
     async def find(
-        q: Annotated[str, Query(max_length=500, description="name, number, phone, e-mail, card or reference")] = "",
+        q: Annotated[str, Query(max_length=500, description=_SEARCHED)] = "",
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
@@ -78,7 +89,14 @@ def customer_routes(till: Till) -> APIRouter:
     @router.get(
         "/{customer_id}",
         operation_id="show_customer",
-        responses={200: answer(CustomerOutput, examples.CUSTOMER, "The customer."), **refusals(404)},
+        responses={
+            200: answer(CustomerOutput, examples.CUSTOMER, "The customer.", "ETag"),
+            **NOT_MODIFIED,
+            **refusals(404),
+        },
+        openapi_extra=with_headers(
+            header("If-None-Match", "`ETag` of the customer that the client has: 304 if it is the same")
+        ),
     )
     async def show(request: Request, customer_id: UUID) -> Response:
         """A customer as the store shows it; its `ETag` changes with its fields."""
@@ -90,7 +108,10 @@ def customer_routes(till: Till) -> APIRouter:
     @router.patch(
         "/{customer_id}",
         operation_id="edit_customer",
-        responses={200: answer(CustomerOutput, examples.PENDING, "The customer."), **refusals(404, 409, 412)},
+        responses={
+            200: answer(CustomerOutput, examples.PENDING, "The customer.", "ETag"),
+            **refusals(404, 409, 412, 415),
+        },
         openapi_extra=with_headers(
             _KEY, _OPERATOR, header("If-Match", "`ETag` of the customer that the clerk has seen")
         ),
@@ -113,7 +134,7 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
             202: answer(
                 CardOutput, examples.ISSUED_CARD | {"status": "kept"}, "It is issued when the account number arrives."
             ),
-            **refusals(404),
+            **refusals(404, 415),
         },
         openapi_extra=with_headers(_OPERATOR),
     )
@@ -128,9 +149,9 @@ def _add_card_and_discard(router: APIRouter, till: Till) -> None:
         "/{customer_id}/discard",
         operation_id="discard_changes",
         responses={
-            200: answer(CustomerOutput, examples.CUSTOMER, "What remains of the customer."),
+            200: answer(CustomerOutput, examples.CUSTOMER, "What remains of the customer.", "ETag"),
             204: {"description": "Headquarters never accepted the customer: nothing remains."},
-            **refusals(404),
+            **refusals(404, 415),
         },
     )
     async def discard(customer_id: UUID, _: ChangeInput | None = None) -> Response:
@@ -183,15 +204,28 @@ async def _settled(till: Till, view: CustomerView, began_at: int, seconds: float
 async def _find(till: Till, text: str, limit: int, given: str | None) -> Response:
     position = position_of(given)
     if text.strip():
-        if position is not None and not position.isdecimal():
-            raise invalid_cursor()
-        first = min(int(position or 0), 10**6)
+        first = _first_of(position, text)
         views, has_more = await till.call(search_page, text, limit, first)
-        following = cursor(str(first + limit)) if has_more else None
+        following = cursor(f"{first + limit} {_mark(text)}") if has_more else None
     else:
         views = await till.call(list_customers, limit, position)
         following = cursor(views[-1].customer_id) if len(views) == limit else None
     return Document({"customers": [customer_document(view) for view in views], "next_cursor": following})
+
+
+def _first_of(position: str | None, text: str) -> int:
+    """The place in the list of this search where the page begins. Raises: `Problem` 422, for that of another one."""
+    if position is None:
+        return 0
+    first, _, mark = position.partition(" ")
+    if not first.isdecimal() or mark != _mark(text):
+        raise invalid_cursor()
+    return min(int(first), 10**6)
+
+
+def _mark(text: str) -> str:
+    """Tells the search for this text from others."""
+    return sha256(text.strip().encode()).hexdigest()[:8]
 
 
 async def _edit(till: Till, request: Request, customer_id: str, body: Any) -> Response:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from tenten.producers.till.documents import end_of_day_document
-from tenten.producers.till.end_of_day import EndOfDayView, close_day, list_days, show_day
+from tenten.producers.till.end_of_day import EndOfDayView, close_day, list_days, resend_day, show_day
+from tenten.schemas.messages import TransactionStatus
 from tenten.web.till_api import examples, headers
 from tenten.web.till_api.cursors import cursor, position_of
 from tenten.web.till_api.customers import Cursor, Limit
@@ -29,7 +30,7 @@ def day_routes(till: Till) -> APIRouter:
     @router.post(
         "/{business_date}/close",
         operation_id="close_day",
-        responses={200: answer(DayOutput, _DAY, "The new end of day, or the last one."), **refusals()},
+        responses={200: answer(DayOutput, _DAY, "The new end of day, or the last one."), **refusals(415)},
         openapi_extra=with_headers(header(headers.OPERATOR, "the person who closes it, if the body has no `operator`")),
     )
     async def close(
@@ -42,6 +43,18 @@ def day_routes(till: Till) -> APIRouter:
         with headers.operator_named(request, in_body):
             operator = headers.operator(request, in_body)
             return Document(_day(business_date, await till.write(close_day, business_date, operator=operator)))
+
+    @router.post(
+        "/{business_date}/resend",
+        operation_id="resend_day",
+        responses={200: answer(DayOutput, _DAY, "The ends of day of this date, the newest first."), **refusals()},
+    )
+    async def resend(business_date: Annotated[Day, Path()]) -> Response:
+        """Send the ends of day of a business date again that headquarters has rejected; others are unchanged."""
+        for end in await till.call(show_day, business_date):
+            if end.status is TransactionStatus.REJECTED:
+                await till.write(resend_day, end.end_of_day_id)
+        return Document(_day(business_date, await till.call(show_day, business_date)))
 
     @router.get(
         "/{business_date}",

@@ -99,13 +99,7 @@ ISSUED_CARD: Final[dict[str, Any]] = {
     "status": "issued",
     "reasons": [],
 }
-PROBLEM: Final[dict[str, Any]] = {
-    "type": "about:blank",
-    "title": "Unprocessable Content",
-    "status": 422,
-    "detail": "Nothing was written: see `errors`.",
-    "errors": [{"field": "email", "code": "invalid_email", "text": "Not a valid e-mail address."}],
-}
+REASON: Final = {"field": "email", "code": "invalid_email", "text": "Not a valid e-mail address."}
 EVENTS: Final = (
     "id: 1772471045250001\n"
     "event: numbered\n"

@@ -1,5 +1,6 @@
 """The documents that clients get. They describe the answers; answers are not validated by them."""
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from tenten.producers.till.customer_views import CustomerStatus
 from tenten.producers.till.loyalty import CardStatus
 from tenten.schemas.messages import TransactionStatus
+from tenten.web.serving.problems import PROBLEM, title_of
 from tenten.web.till_api import examples
 
 
@@ -169,41 +171,74 @@ class CardOutput(BaseModel):
     reasons: list[ReasonOutput]
 
 
-def answer(model: type[BaseModel], example: dict[str, Any], description: str) -> dict[str, Any]:
-    """How an answer is described."""
+def answer(model: type[BaseModel], example: dict[str, Any], description: str, *headers: str) -> dict[str, Any]:
+    """How an answer is described, which has these headers."""
     return {
         "model": model,
         "description": description,
         "content": {"application/json": {"example": example}},
+        **_with_headers(headers),
     }
 
 
-_PROBLEM: Final[dict[str, Any]] = {
-    "content": {
-        "application/problem+json": {
-            "schema": {"$ref": "#/components/schemas/ProblemOutput"},
-            "example": examples.PROBLEM,
-        }
-    }
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The client has it already, as its `If-None-Match` says."}
 }
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """How the refusals with these statuses are described, and those that every operation may answer."""
-    return {status: _PROBLEM | {"description": _REFUSALS[status]} for status in sorted({*statuses, *_ALWAYS})}
+    return {status: _refusal(status) for status in sorted({*statuses, *ALWAYS})}
 
 
-_ALWAYS: Final = (400, 401, 408, 413, 422, 429, 500, 503)
-_REFUSALS: Final = {
-    400: "The request is not valid HTTP or JSON.",
-    401: "The token is missing or wrong.",
-    404: "It does not exist in this store.",
-    408: "The body did not arrive in time.",
-    409: "The idempotency key was used with another content.",
-    412: "The customer was changed meanwhile.",
-    413: "The body is too large.",
-    422: "The content breaks rules, or is not as described; `errors` names every field.",
-    429: "Too many requests: try again after `Retry-After` seconds.",
-    500: "A bug of this program; its log says where.",
-    503: "The store's database does not answer: try again after `Retry-After` seconds.",
+def _refusal(status: int) -> dict[str, Any]:
+    description, detail = _REFUSALS[status]
+    example = {"type": "about:blank", "title": title_of(status), "status": status, "detail": detail}
+    if status == 422:
+        example |= {"errors": [examples.REASON]}
+    schema = {"$ref": "#/components/schemas/ProblemOutput"}
+    return {
+        "description": description,
+        "content": {PROBLEM: {"schema": schema, "example": example}},
+        **_with_headers(["Retry-After"] if status in _LATER else []),
+    }
+
+
+def _with_headers(names: Iterable[str]) -> dict[str, Any]:
+    headers = {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in names}
+    return {"headers": headers} if headers else {}
+
+
+_HEADERS: Final = {
+    "ETag": "changes with the fields of the customer",
+    "Location": "the path of what was created",
+    "Preference-Applied": "the preferred time, where one was sent",
+    "Retry-After": "seconds",
 }
+
+ALWAYS: Final = (400, 401, 408, 413, 421, 422, 429, 500, 503)
+"""What every operation may answer."""
+
+_LATER: Final = (429, 503)
+_REFUSALS: Final = {
+    400: ("The request is not valid HTTP or JSON.", "The body is not valid JSON in UTF-8."),
+    401: ("The token is missing or wrong.", "Send the token: Authorization: Bearer TOKEN."),
+    404: ("It does not exist in this store.", "There is no sale with this id in this store."),
+    408: ("The body did not arrive in time.", "The body did not arrive in time."),
+    409: ("The idempotency key was used with another content.", "This id is that of another order or sale."),
+    412: ("The customer was changed meanwhile.", "This customer was changed meanwhile: read it again."),
+    413: ("The body is too large.", "The body has more than 1048576 bytes."),
+    415: ("The body is not said to be JSON.", "Send Content-Type: application/json."),
+    421: ("The Host header is not a name of this server.", "This server has another name."),
+    422: (
+        "The content breaks rules, or is not as described; `errors` names every field.",
+        "Nothing was written: see `errors`.",
+    ),
+    429: ("Too many requests: try again after `Retry-After` seconds.", "More than 100 requests a second."),
+    500: ("A bug of this program; its log says where.", "The request failed; the log of the process says why."),
+    503: (
+        "The database does not answer in time, or too many clients wait or follow: repeat after `Retry-After` seconds.",
+        "Too many requests wait to write: nothing was written.",
+    ),
+}
+"""By status: when it is answered, and the detail of an example."""

@@ -39,7 +39,7 @@ def order_routes(till: Till) -> APIRouter:
         "",
         status_code=201,
         operation_id="record_order",
-        responses={201: answer(TransactionOutput, examples.ORDER, "The order."), **refusals(404, 409)},
+        responses={201: answer(TransactionOutput, examples.ORDER, "The order.", "Location"), **refusals(404, 409, 415)},
         openapi_extra=_CREATED_HEADERS,
     )
     async def create(request: Request, body: OrderInput) -> Response:
@@ -59,7 +59,7 @@ def sale_routes(till: Till) -> APIRouter:
         "",
         status_code=201,
         operation_id="record_sale",
-        responses={201: answer(TransactionOutput, examples.SALE, "The sale."), **refusals(404, 409)},
+        responses={201: answer(TransactionOutput, examples.SALE, "The sale.", "Location"), **refusals(404, 409, 415)},
         openapi_extra=_CREATED_HEADERS,
     )
     async def create(request: Request, body: SaleInput) -> Response:
