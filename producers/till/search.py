@@ -1,9 +1,24 @@
 """Search customers by account number, reference, phone number, e-mail address, loyalty card or name."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Text, and_, cast, literal, literal_column, or_, select
+import phonenumbers
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    and_,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 
 from tenten.producers.outbox.table import CUSTOMER
 from tenten.producers.till.customer_views import CustomerView, read_views
@@ -21,15 +36,23 @@ _CHANGES_OF_A_CUSTOMER: Final = 5
 """As many changes are read for each customer that was changed last."""
 
 _LAST_CHARACTER: Final = "\U0010ffff"
+_PHONE_BEGINNING: Final = re.compile(r"\+?[0-9 ()./-]+")
+_PHONE_DIGITS_MIN: Final = 5
+"""Fewer digits begin too many numbers."""
+
+_NUMBER: Final = re.compile(r"([^0-9]*)([0-9]+)")
+_APOSTROPHES: Final = ("'", "\u2019")
 
 
 def search_customers(channel: OpenChannel, text: str, limit: int = 50) -> list[CustomerView]:
     """The customers that match the text, best first, at most `limit` (and at most 1,000).
 
-    First, customers with this account number, phone number (in any format), e-mail address or loyalty card, and
+    First, customers with this account number (its leading zeros may be missing), phone number (in any format), e-mail
+    address or loyalty card, or with a phone number or an e-mail address that begins like this, and
     those without a number or changed here lately that have this reference; then,
-    customers in whose names some word begins with each word of the text, in any order and case: exact full names first,
-    then names that begin with the text, then by name. An empty text matches no customer. Raises: `DatabaseRefused`.
+    customers in whose names some word begins with each word of the text, in any order and case, with or without
+    apostrophes: exact full names first, then names that begin with the text, then by name. An empty text matches no
+    customer. Raises: `DatabaseRefused`.
     """
     limit = min(limit, LIMIT_MAX)
     with reading(channel) as connection:
@@ -87,16 +110,58 @@ def recently_changed(channel: OpenChannel, limit: int = 20) -> list[CustomerView
 
 
 def _words(text: str) -> list[str]:
-    return fold_for_search(text).replace(",", " ").split()[:_WORDS_MAX]
+    words = fold_for_search(text).replace(",", " ").split()
+    return [word for word in words if _loose(word).strip()][:_WORDS_MAX]
 
 
 def _by_value(connection: Connection, text: str, country: str, limit: int) -> list[str]:
-    """The ids of customers with this account number, phone number, e-mail address or loyalty card of this channel."""
-    numbers = select(customers.c.customer_id).where(customers.c.account_number.in_({text, text.upper()})).limit(limit)
+    """The ids of customers with this account number, phone number, e-mail address or loyalty card of this channel; then
+    of those with a phone number or an e-mail address that begins like this.
+    """
+    exact = {text, text.upper(), *_with_leading_zeros(connection, text)}
+    numbers = select(customers.c.customer_id).where(customers.c.account_number.in_(exact)).limit(limit)
     values = {value for value in (normal_phone(text, country), normal_email(text)) if value}
     contacts = select(customer_contacts.c.customer_id).where(customer_contacts.c.value.in_(values)).limit(limit)
     ids = [*connection.scalars(numbers), *(connection.scalars(contacts) if values else ())]
-    return list(dict.fromkeys([*ids, *owners_of(connection, normal_card_number(text))]))
+    ids += owners_of(connection, normal_card_number(text))
+    beginnings = _contact_beginnings(text, country)
+    if beginnings and not values:
+        value = customer_contacts.c.value
+        begins = or_(*(_in_range(connection, value, beginning) for beginning in beginnings))
+        ids += connection.scalars(select(customer_contacts.c.customer_id).where(begins).limit(limit))
+    return list(dict.fromkeys(ids))
+
+
+def _with_leading_zeros(connection: Connection, text: str) -> list[str]:
+    """The account number that somebody shortens to this: `C-42` or `42` for `C-00000042`, as the highest one here."""
+    entered = _NUMBER.fullmatch(text.upper())
+    if entered is None:
+        return []
+    highest = _NUMBER.fullmatch(connection.scalar(select(func.max(customers.c.account_number))) or "")
+    if highest is None or entered[1] not in ("", highest[1].upper()):
+        return []
+    return [highest[1] + entered[2].lstrip("0").zfill(len(highest[2]))]
+
+
+def _contact_beginnings(text: str, country: str) -> set[str]:
+    """The stored forms of an e-mail address or a phone number of which this is the beginning."""
+    if "@" in text and " " not in text:
+        local, _, domain = text.partition("@")
+        return {f"{name}@{domain.lower()}" for name in (local, local.lower())}
+    digits = "".join(filter(str.isdecimal, text))
+    if not _PHONE_BEGINNING.fullmatch(text) or len(digits) < _PHONE_DIGITS_MIN:
+        return set()
+    if text.startswith("+"):
+        return {f"+{digits}"}
+    trunk = phonenumbers.ndd_prefix_for_region(country, True) or ""
+    return {f"+{phonenumbers.country_code_for_region(country)}{digits.removeprefix(trunk)}"}
+
+
+def _in_range(connection: Connection, column: Column[str], beginning: str) -> ColumnElement[bool]:
+    """The condition that the text begins like this, as a range of the column's index."""
+    if connection.dialect.name == "postgresql":
+        return column.startswith(beginning, autoescape=True)
+    return and_(column >= beginning, column < beginning + _LAST_CHARACTER)
 
 
 def _by_reference(connection: Connection, text: str) -> list[str]:
@@ -128,10 +193,10 @@ def _by_name(connection: Connection, words: Sequence[str], limit: int) -> list[s
     if len(matches) < limit:
         # Then other names: scans all names until there are enough.
         matches += _matches(connection, and_(*_contain(words)), limit)
-    text = " ".join(words)
+    text = _loose(" ".join(words))
 
     def rank(match: tuple[str, str]) -> tuple[bool, bool, str]:
-        name = match[1]
+        name = _loose(match[1])
         return name != text, not name.startswith(text), name
 
     return list(dict.fromkeys(customer_id for customer_id, _ in sorted(matches, key=rank)))
@@ -155,6 +220,17 @@ def _begins(connection: Connection, word: str) -> ColumnElement[bool]:
 
 
 def _contain(words: Sequence[str]) -> list[ColumnElement[bool]]:
-    """One condition per word: a word of the names begins with it."""
-    spaced = literal(" ") + customers.c.search_name
-    return [spaced.contains(" " + word, autoescape=True) for word in words]
+    """One condition per word: a word of the names begins with it. Apostrophes do not count, and hyphens separate."""
+    name: ColumnElement[str] = customers.c.search_name
+    for apostrophe in _APOSTROPHES:
+        name = func.replace(name, apostrophe, "")
+    spaced = literal(" ") + func.replace(name, "-", " ")
+    parts = [part for word in words for part in _loose(word).split()]
+    return [spaced.contains(" " + part, autoescape=True) for part in parts]
+
+
+def _loose(name: str) -> str:
+    """The name without apostrophes and hyphens."""
+    for apostrophe in _APOSTROPHES:
+        name = name.replace(apostrophe, "")
+    return name.replace("-", " ")

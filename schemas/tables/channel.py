@@ -38,7 +38,7 @@ customers: Final = Table(
 )
 customer_addresses: Final = address_table(metadata)
 customer_contacts: Final = contact_table(metadata)
-Index("ix_customer_contacts_value", customer_contacts.c.value)
+Index("ix_customer_contacts_value", customer_contacts.c.value, postgresql_ops={"value": "text_pattern_ops"})
 
 snapshots: Final = Table(
     "snapshots",
