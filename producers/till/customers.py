@@ -36,6 +36,7 @@ from tenten.producers.till.customer_views import (
     view_of,
 )
 from tenten.producers.till.database_session import AlreadyRecorded, recording, writing
+from tenten.producers.till.entered_text import customer_text_violations
 from tenten.producers.till.ids import invalid_id, parse_id
 from tenten.producers.till.new_customer import write_new_customer
 from tenten.producers.till.open_channel import OpenChannel
@@ -212,7 +213,8 @@ def reject_customer(
     """Raises: `CustomerRejected` with every rule that the customer or the operator breaks. `before`: as
     `customer_violations`.
     """
-    reject([*operator_violations(operator), *customer_violations(channel, before, state)])
+    unseen = customer_reasons(customer_text_violations(before, state), state)
+    reject([*operator_violations(operator), *customer_violations(channel, before, state), *unseen])
 
 
 def customer_violations(channel: OpenChannel, before: CustomerState | None, state: CustomerState) -> tuple[Reason, ...]:

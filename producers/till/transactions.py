@@ -27,6 +27,7 @@ from tenten.producers.outbox.table import delete_row
 from tenten.producers.till.customer_input import AttributeValue
 from tenten.producers.till.customer_views import lock_customer
 from tenten.producers.till.database_session import AlreadyRecorded, writing
+from tenten.producers.till.entered_text import transaction_text_violations
 from tenten.producers.till.ids import normal_ids
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.request_keys import check_repeat, is_repeat, record_key
@@ -156,7 +157,8 @@ def _record(
             # The last lock, so that waiting for a customer does not keep a day from being closed.
             lock_days(connection, shared=True)
             transaction = _for_customer(draft, customer, deliver_to)
-            append(connection, channel, transaction, _delivery_violations(transaction, deliver_to))
+            violations = [*_delivery_violations(transaction, deliver_to), *transaction_text_violations(transaction)]
+            append(connection, channel, transaction, violations)
             connection.execute(insert(transactions), as_row(transaction))
             return read_view(connection, channel, draft.transaction_id)
     except AlreadyRecorded:

@@ -126,7 +126,9 @@ def _contact_value(path: str, contact: Contact) -> Iterator[Reason]:
     elif kind == EMAIL:
         yield from violations(EmailAddress(), path, contact.value)
     elif not is_phone(contact.value):
-        text = "A phone number is a plus sign, the country code and the number, digits only."
+        text = (
+            "The phone number is not valid: give it as it is dialled in the country of the store, or as +17135550123."
+        )
         yield Reason(field=path, code="invalid_phone", text=text)
 
 

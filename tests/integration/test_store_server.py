@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import update
 
 from tenten.consumers.channel.overlay import erase_customers
-from tenten.schemas.tables.channel import end_of_days
+from tenten.schemas.tables.channel import customers, end_of_days
 from tenten.web.apps import Served, channel_app
 from tenten.web.serving import writers
 from tenten.web.serving.address import HttpAddress, address_of, listen
@@ -151,6 +151,12 @@ def test_refusals_are_sentences_about_what_was_sent(store: Store, tmp_path: Path
             "misspelt": client.get("/v1/sales", params={"busines_date": "2026-03-02"}),
             "twice": client.get("/v1/sales?limit=1&limit=2"),
             "cursor": client.get("/v1/customers", params={"q": "eve", "cursor": cursor}),
+            "bell": client.post(
+                "/v1/customers", json={"first_name": "A\x07", "address": {"city": "a\nb", "street": "a\nb"}}
+            ),
+            "nothing": client.post("/v1/customers", json={"first_name": "\u200b", "last_name": "Lovelace"}),
+            "break": client.post("/v1/sales", json={"lines": [LINE | {"sku": "a\nb"}]}),
+            "phone": client.post("/v1/customers", json=ADA | {"phone": "1"}),
             "old": client.post("/v1/sales", json={"lines": [LINE], "business_date": "0001-01-01"}),
         }
         # then
@@ -171,12 +177,20 @@ def test_refusals_are_sentences_about_what_was_sent(store: Store, tmp_path: Path
             "misspelt": [("busines_date", "unknown_field")],
             "twice": [("limit", "duplicate")],
             "cursor": [("cursor", "malformed")],
+            "bell": [("first_name", "control_character"), ("address.city", "control_character")],
+            "nothing": [("first_name", "invisible")],
+            "break": [("lines[0].sku", "control_character")],
+            "phone": [("phone", "invalid_phone")],
             "old": [("business_date", "out_of_range")],
         }
         texts = [text for reasons in found.values() for _, _, text in reasons]
         assert not [text for text in texts if "alue error" in text or "nput" in text or not text.endswith(".")]
         assert {answer.json()["title"] for answer in refused.values()} == {"Unprocessable Content"}
         assert client.get("/v1/customers", params={"q": " ada", "cursor": cursor}).status_code == 200
+        # What a store has already is no obstacle.
+        with store.channel.engine.begin() as connection:
+            connection.execute(update(customers).values(first_name="A\x07"))
+        assert client.patch(f"/v1/customers/{ada}", json={"last_name": "Lovelace"}).status_code == 200
         for content_type in (None, "application/x-www-form-urlencoded"):
             headers = {} if content_type is None else {"Content-Type": content_type}
             unread = client.post("/v1/customers", content=b'{"first_name": "Ada"}', headers=headers)
