@@ -9,6 +9,7 @@ from threading import Event
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tenten.runtime.release import release
@@ -23,8 +24,9 @@ from tenten.web.serving.address import HttpAddress
 from tenten.web.serving.head import HeadAsGet
 from tenten.web.serving.problems import answer_with_problems
 from tenten.web.serving.protection import Protection
-from tenten.web.serving.rate import RateLimit
+from tenten.web.serving.rate import UNLIMITED, RateLimit
 from tenten.web.serving.tokens import api_token
+from tenten.web.serving.unknown import Unknown
 from tenten.web.serving.writers import Writers
 from tenten.web.till_api.routes import till_api
 from tenten.web.till_api.till import Till
@@ -61,11 +63,13 @@ def channel_app(served: Served, channel: str, engine: Engine) -> ASGIApp:
 
     app = _application(f"tenten {channel}")
     checks = [("database", partial(database_problem, engine, "channel"))]
-    app.include_router(health_routes(channel, checks, channel_registry(served.settings, channel, engine)))
+    health = health_routes(channel, checks, channel_registry(served.settings, channel, engine))
+    app.include_router(health)
     token = api_token(served.settings, channel, served.token_file)
     feed = EventFeed(engine, channel, served.ending)
     writers = Writers()
     app.include_router(till_api(Till(served.settings, channel, engine, feed, writers), EventStreams(feed), token))
+    app.router.routes += [Route(path, Unknown(health)) for path in UNLIMITED]
     # Behind all other routes: it answers every address that they do not.
     app.mount("/", store_screen(served, channel, engine, token, writers))
     return _protected(app, served)

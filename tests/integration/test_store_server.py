@@ -215,6 +215,8 @@ def test_requests_of_tills_and_load_balancers_follow_http(store: Store, tmp_path
             unchanged = client.get(path, headers={"If-None-Match": given})
             assert (unchanged.status_code, unchanged.content, unchanged.headers["ETag"]) == (304, b"", tag)
         assert client.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
+        posted = client.post("/livez")
+        assert (posted.status_code, posted.headers["Allow"]) == (405, "GET, HEAD")
         elsewhere = client.get("/v2/customers")
         assert (elsewhere.status_code, elsewhere.json()["detail"]) == (404, "There is nothing at this address.")
 

@@ -11,7 +11,7 @@ from tenten.web.serving.refusals import refuse
 _BURST_SECONDS: Final = 2
 """A bucket that is full has the requests of so many seconds."""
 
-_UNLIMITED: Final = frozenset(("/livez", "/readyz", "/metrics"))
+UNLIMITED: Final = frozenset(("/livez", "/readyz", "/metrics"))
 """A supervisor must not take a busy process for a dead one."""
 
 
@@ -26,7 +26,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
-        if scope["type"] == "http" and scope["path"] not in _UNLIMITED and (seconds := self._seconds_to_wait()) > 0:
+        if scope["type"] == "http" and scope["path"] not in UNLIMITED and (seconds := self._seconds_to_wait()) > 0:
             headers = [(b"retry-after", str(math.ceil(seconds)).encode())]
             await refuse(send, 429, f"More than {self._per_second} requests a second.", headers)
         else:

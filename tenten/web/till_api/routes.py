@@ -1,14 +1,13 @@
 """The router of the API for tills."""
 
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
 
 from tenten.web.events.streams import EventStreams, last_event_id
-from tenten.web.serving.problems import Problem
+from tenten.web.serving.unknown import Unknown
 from tenten.web.till_api import examples
 from tenten.web.till_api.access import token_required
 from tenten.web.till_api.customers import customer_routes
@@ -34,34 +33,8 @@ def till_api(till: Till, streams: EventStreams, token: str) -> APIRouter:
     async def openapi() -> JSONResponse:
         return JSONResponse(document)
 
-    router.routes.append(Route("/v1/{rest:path}", _Unknown(api)))
+    router.routes.append(Route("/v1/{rest:path}", Unknown(api)))
     return router
-
-
-_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-
-class _Unknown:
-    """Answers every other request below /v1, of any method: 405 where the address has other methods, 404 elsewhere."""
-
-    def __init__(self, api: APIRouter) -> None:
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises: `Problem`."""
-        known = {**scope, "path_params": {}}
-        allowed = [
-            method
-            for method in _METHODS
-            if any(
-                # HEAD is answered wherever GET is.
-                route.matches({**known, "method": "GET" if method == "HEAD" else method})[0] is Match.FULL
-                for route in self._api.routes
-            )
-        ]
-        if allowed:
-            raise Problem(405, "This address has other methods.", headers={"Allow": ", ".join(allowed)})
-        raise Problem(404, "There is nothing at this address.")
 
 
 def _event_routes(streams: EventStreams) -> APIRouter:
