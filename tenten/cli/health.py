@@ -1,5 +1,6 @@
 """`tenten status`, `fleet`, `lag` and `doctor`: health of topics, headquarters and channels."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tenten.cli.wiring import connected
 
 if TYPE_CHECKING:
     from tenten.schemas.messages import Loading
-    from tenten.status import WholeStatus
+    from tenten.status import ChannelOfFleet, WholeStatus
 
 
 def status(context: typer.Context, json: Json = False) -> None:
@@ -74,14 +75,20 @@ def fleet(context: typer.Context, json: Json = False) -> None:
     """Show every channel as its last heartbeat reports it. Reads the topic of heartbeats, and the names of channels.
 
     Times are seconds since the oldest change that has not been sent, or not been answered by headquarters, was made.
-    Exit code 1 if Kafka does not answer.
+    Exit code 3 if a channel has a problem, 1 if Kafka does not answer.
     """
     from tenten.status import fleet as whole_fleet
 
     channels = whole_fleet(connected(context))
     if json:
         print_json(channels)
-        return
+    else:
+        _show_fleet(channels)
+    if any(channel.problems for channel in channels):
+        raise typer.Exit(UNHEALTHY)
+
+
+def _show_fleet(channels: "Sequence[ChannelOfFleet]") -> None:
     columns = ("heard_at", "complete_at", "customers", "oldest_unsent_seconds", "oldest_unsettled_seconds", "version")
     rows = [
         (channel.channel_id, *(getattr(channel, column) for column in columns), _progress(channel.loading))

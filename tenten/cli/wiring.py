@@ -35,16 +35,17 @@ def configured_without_options(context: typer.Context) -> "Settings":
 
 
 def connected(context: typer.Context) -> "Settings":
-    """The same, with the running local servers of the `data` directory for a broker or database that is not configured.
+    """The same, with the local servers of the `data` directory for a broker or database that is not configured. One
+    that has ended does not answer at its last address.
 
     Raises: `SettingsError`.
     """
     settings = configured(context)
     if not needs_local_servers(settings):
         return settings
-    from tenten.local import status
+    from tenten.local import started_last
 
-    services = status(settings.data)
+    services = started_last(settings.data)
     return settings if services is None else with_local_servers(settings, services)
 
 

@@ -15,6 +15,7 @@ from structlog import get_logger
 
 from tenten.kafka.client_config import REQUEST_SECONDS
 from tenten.kafka.transactional_producer import TRANSACTION_SECONDS
+from tenten.runtime.counting import forget
 from tenten.runtime.deadline import CallsWithDeadline
 
 log = get_logger(__name__)
@@ -106,6 +107,7 @@ class GroupMember:
     def _membership_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._revoked(consumer, partitions)
         if consumer is self.consumer:
+            forget("tenten_assigned_partitions")
             self._lost.set()
 
 

@@ -19,7 +19,7 @@ from tenten.local.postgres import (
     start_postgres,
     stop_postgres,
 )
-from tenten.local.services import LocalServices, database_url, delete, start, status, stop
+from tenten.local.services import LocalServices, database_url, delete, start, started_last, status, stop
 
 __all__ = [
     "BROKER_PROPERTIES",
@@ -38,6 +38,7 @@ __all__ = [
     "start",
     "start_kafka",
     "start_postgres",
+    "started_last",
     "status",
     "stop",
     "stop_kafka",

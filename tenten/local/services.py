@@ -67,8 +67,15 @@ def status(directory: Path) -> LocalServices | None:
     directory = directory.absolute()
     if kafka_status(directory / "kafka") is None or postgres_status(directory / "postgres") is None:
         return None
-    saved = json.loads((directory / "services.json").read_text())
-    return LocalServices(**{**saved, "directory": directory})
+    return started_last(directory)
+
+
+def started_last(directory: Path) -> LocalServices | None:
+    """The servers that were started in this directory, whether they still run or not; None if none ever were."""
+    file = directory.absolute() / "services.json"
+    if not file.exists():
+        return None
+    return LocalServices(**{**json.loads(file.read_text()), "directory": directory.absolute()})
 
 
 def database_url(services: LocalServices, name: str) -> str:

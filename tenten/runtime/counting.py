@@ -63,6 +63,12 @@ def set_gauge(name: str, value: float, *labels: str) -> None:
             _counted.numbers.setdefault(name, {})[labels] = value
 
 
+def forget(name: str) -> None:
+    """Let a gauge be absent, as before it was set."""
+    with _counted.lock:
+        _counted.numbers.pop(name, None)
+
+
 def observe(name: str, seconds: float, *labels: str) -> None:
     """Add a duration to a histogram."""
     if _counted.is_on:

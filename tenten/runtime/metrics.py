@@ -139,7 +139,14 @@ METRICS: Final[Mapping[str, Metric]] = {
         labels=("channel",),
         read="broker",
         served_by=("headquarters",),
-        meaning="When headquarters last heard from a channel.",
+        meaning="When headquarters last heard from a channel; absent before it was heard from.",
+    ),
+    "tenten_channel_suspended": Metric(
+        kind="gauge",
+        labels=("channel",),
+        read="broker",
+        served_by=("headquarters",),
+        meaning="1 while headquarters accepts nothing from a channel, otherwise 0; for each channel of the settings.",
     ),
     "tenten_channel_complete_timestamp_seconds": Metric(
         kind="gauge",

@@ -103,6 +103,18 @@ class Acceptance:
 KEY_NOT_ACCEPTED: Final = "key_not_accepted"
 """The code of the problem that headquarters does not accept the channel's key."""
 
+SUSPENDED: Final = "suspended"
+"""The code of the problem that headquarters has suspended the channel."""
+
+
+def suspended_text(channel_id: str, reason: str) -> str:
+    """The same sentence at headquarters and in the store."""
+    return (
+        f"headquarters has suspended {channel_id} ({reason}): the store keeps what it records, and sends it after "
+        f"`tenten channel resume {channel_id}` at headquarters"
+    )
+
+
 KEY_GRACE: Final = timedelta(seconds=10)
 """How long a key that headquarters does not accept is not a problem yet."""
 

@@ -22,7 +22,7 @@ from tenten.runtime.error_codes import error_code
 from tenten.runtime.settings import Settings
 from tenten.schemas.tables import channel, headquarters
 from tenten.schemas.topics import CUSTOMERS
-from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, read_acceptance
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, SUSPENDED, read_acceptance, suspended_text
 from tenten.sql.channel_state import (
     DUPLICATE_NUMBER,
     complete_at,
@@ -46,6 +46,8 @@ class HeadquartersRead:
 
     status: HeadquartersStatus = field(default_factory=HeadquartersStatus)
     channels: Sequence[str] = ()
+    suspended: Mapping[str, str] = field(default_factory=dict)
+    """The reason, by channel that is suspended."""
     keys: KnownKeys = NO_KEYS
     """Those of channels; read for `read_headquarters` only."""
     transactions: TransactionsStatus | None = None
@@ -57,6 +59,8 @@ class KnownAtHeadquarters:
     """The channels of headquarters' settings, and their keys."""
 
     channels: Sequence[str]
+    suspended: Mapping[str, str]
+    """The reason, by channel that is suspended."""
     keys: KnownKeys
 
 
@@ -102,6 +106,7 @@ def read_at_headquarters(connection: Connection, settings: Settings) -> Headquar
             verification=_last_verification(connection),
         ),
         channels=_channels(connection),
+        suspended=_suspended(connection),
         transactions=transactions_status(connection, settings.headquarters.waiting_seconds_max),
         blocked=oldest_blocked(connection),
     )
@@ -116,11 +121,18 @@ def read_channel_names(settings: Settings) -> list[str]:
 def read_known_channels(settings: Settings) -> KnownAtHeadquarters:
     """The channels of headquarters' settings, with their keys. Raises: as `read_channel_names`."""
     with _opened(settings.headquarters_database(), "headquarters") as connection:
-        return KnownAtHeadquarters(channels=_channels(connection), keys=read_known_keys(connection, NO_KEYS))
+        keys = read_known_keys(connection, NO_KEYS)
+        return KnownAtHeadquarters(channels=_channels(connection), suspended=_suspended(connection), keys=keys)
 
 
 def _channels(connection: Connection) -> list[str]:
     return list(connection.scalars(select(headquarters.channels.c.channel_id).order_by("channel_id")))
+
+
+def _suspended(connection: Connection) -> dict[str, str]:
+    columns = headquarters.channels.c
+    query = select(columns.channel_id, columns.suspended_reason).where(columns.suspended_at.is_not(None))
+    return {row.channel_id: row.suspended_reason or "" for row in connection.execute(query)}
 
 
 def _last_verification(connection: Connection) -> VerificationStatus | None:
@@ -164,8 +176,11 @@ def _problems(connection: Connection, name: str) -> Mapping[str, str]:
     surplus = surplus_problem(connection, name)
     if surplus is not None:
         found["surplus_kept"] = surplus
-    key = read_acceptance(connection, name).key_problem(name, datetime.now(UTC))
-    if key is not None:
+    acceptance = read_acceptance(connection, name)
+    key = acceptance.key_problem(name, datetime.now(UTC))
+    if acceptance.suspended is not None:
+        found[SUSPENDED] = suspended_text(name, acceptance.suspended)
+    elif key is not None:
         found[KEY_NOT_ACCEPTED] = key
     return found
 

@@ -13,9 +13,10 @@ from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings
 from tenten.schemas import messages
 from tenten.schemas.topics import CHANNEL_STATUS
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
 from tenten.status.databases import KnownAtHeadquarters, read_known_channels
 from tenten.status.heartbeats import Heard, Heartbeats, Received, refused_problem, unchecked_problem
-from tenten.status.lateness import Ages, channel_problems
+from tenten.status.lateness import Ages, channel_problems, unknown_channel
 from tenten.status.reading import read_parts
 from tenten.status.servers import kafka_problem
 from tenten.status.side_by_side import ANSWER_SECONDS, ask_side_by_side
@@ -49,7 +50,7 @@ def fleet(settings: Settings) -> list[ChannelOfFleet]:
     """
     answer = hear(settings)
     now = datetime.now(UTC)
-    expected = {*settings.channels, *(answer.channels if answer.channels is not None else ())}
+    expected = {*settings.channels, *(answer.known.channels if answer.known is not None else ())}
     return [
         _channel(settings, name, answer, now, is_expected=name in expected)
         for name in sorted({*expected, *answer.heartbeats.heard})
@@ -61,7 +62,7 @@ class Hearing:
     """What was heard, and what headquarters' database knows of the channels."""
 
     heartbeats: Heartbeats
-    channels: Sequence[str] | None
+    known: KnownAtHeadquarters | None
     """None without an answer of headquarters' database, or where none is configured."""
     is_unchecked: bool
     """Headquarters' database did not answer, so nobody can tell who has written the heartbeats."""
@@ -87,7 +88,7 @@ def hear(settings: Settings) -> Hearing:
     heartbeats.take(answer, None if known is None else known.keys)
     return Hearing(
         heartbeats=heartbeats,
-        channels=None if known is None else known.channels,
+        known=known,
         is_unchecked=is_at_headquarters and known is None and settings.authentication != "off",
     )
 
@@ -95,7 +96,11 @@ def hear(settings: Settings) -> Hearing:
 def _channel(settings: Settings, name: str, answer: Hearing, now: datetime, *, is_expected: bool) -> ChannelOfFleet:
     heard = answer.heartbeats.heard.get(name)
     ages = heard_ages(heard, now)
-    found = channel_problems(settings.alarms, name, ages, is_expected=is_expected)
+    known = answer.known
+    suspended = None if known is None else known.suspended.get(name)
+    found = channel_problems(settings.alarms, name, ages, is_expected=is_expected, suspended=suspended)
+    if known is not None and name not in known.channels:
+        found += filter(None, [unknown_channel(settings.alarms, name, ages)])
     refused = refused_problem(answer.heartbeats.refused.get(name), now)
     if refused is not None:
         found.append(refused)
@@ -123,8 +128,16 @@ def _channel(settings: Settings, name: str, answer: Hearing, now: datetime, *, i
         oldest_unsettled_seconds=_whole(ages.unsettled),
         version=heard.heartbeat.release,
         loading=heard.loading,
-        problems=[*problems, *heard.heartbeat.problems],
+        problems=[*problems, *reported_problems(heard, is_suspended=suspended is not None)],
     )
+
+
+def reported_problems(heard: Heard, *, is_suspended: bool) -> list[messages.Problem]:
+    """The problems that a channel reports of itself; the key of a suspended one is not accepted, which is no further
+    problem.
+    """
+    problems = heard.heartbeat.problems
+    return [problem for problem in problems if not (is_suspended and problem.code == KEY_NOT_ACCEPTED)]
 
 
 def heard_ages(heard: Heard | None, now: datetime) -> Ages:

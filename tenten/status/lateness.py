@@ -1,14 +1,17 @@
 """Which states are late, by the limits of the settings, each with the sentence that names the remedy."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tenten.runtime.settings import Alarms
-from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
+from tenten.sql.channel_settings import KEY_NOT_ACCEPTED, SUSPENDED, suspended_text
 from tenten.sql.channel_state import DUPLICATE_NUMBER
 from tenten.status.heartbeats import HEARTBEAT_REFUSED
 from tenten.status.values import Problem
+
+NOT_IN_SETTINGS: Final = "not_in_settings"
+"""The code of the problem that headquarters hears from a channel that it does not have."""
 
 CODES_OF_RUNNING: Final = frozenset(
     {
@@ -21,6 +24,8 @@ CODES_OF_RUNNING: Final = frozenset(
         "held_too_long",
         DUPLICATE_NUMBER,
         KEY_NOT_ACCEPTED,
+        SUSPENDED,
+        NOT_IN_SETTINGS,
         HEARTBEAT_REFUSED,
     }
 )
@@ -43,9 +48,15 @@ class Ages:
     """When the channel was last known to have read everything."""
 
 
-def channel_problems(limits: Alarms, channel: str, ages: Ages, *, is_expected: bool) -> list[Problem]:
-    """The late states of a channel. `is_expected`: it should run, so its silence is a problem."""
-    found = list(_late(limits, channel, ages))
+def channel_problems(
+    limits: Alarms, channel: str, ages: Ages, *, is_expected: bool, suspended: str | None = None
+) -> list[Problem]:
+    """What is wrong with a channel. `is_expected`: it should run, so its silence is a problem. `suspended`: why
+    headquarters has suspended it; then it does not count that its changes are late.
+    """
+    found = list(_late(limits, channel, ages if suspended is None else replace(ages, unsent=None, unsettled=None)))
+    if suspended is not None:
+        found.insert(0, Problem(about=(channel,), code=SUSPENDED, text=suspended_text(channel, suspended)))
     if is_expected and (ages.heard is None or ages.heard > limits.silent_seconds_max):
         since = "never been heard from" if ages.heard is None else f"not been heard from for {_duration(ages.heard)}"
         text = (
@@ -77,6 +88,17 @@ def _late(limits: Alarms, channel: str, ages: Ages) -> Iterator[Problem]:
             f"`tenten channel run {channel}` and its log, and run `tenten doctor` there"
         )
         yield Problem(about=(channel,), code="incomplete_too_long", text=text)
+
+
+def unknown_channel(limits: Alarms, channel: str, ages: Ages) -> Problem | None:
+    """The problem that a channel which headquarters does not have is running."""
+    if ages.heard is None or ages.heard > limits.silent_seconds_max:
+        return None
+    text = (
+        f"{channel} is running, but headquarters does not have this channel: `tenten settings apply FILE` adds it; "
+        "otherwise stop the store"
+    )
+    return Problem(about=(channel,), code=NOT_IN_SETTINGS, text=text)
 
 
 def missing_worker(worker: str, command: str) -> Problem:

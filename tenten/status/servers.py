@@ -13,7 +13,7 @@ def kafka_problem(settings: Settings, error: Exception) -> str:
     """The sentence about Kafka. Raises: an unexpected error."""
     servers = settings.kafka.get("bootstrap.servers")
     if isinstance(error, NoAnswer) or (servers and is_transient(error)):
-        return f"Kafka at {servers} does not answer: check that it runs and can be reached from here (`tenten doctor`)"
+        return f"Kafka at {servers} does not answer: {_remedy(str(servers))}"
     return _explained(error)
 
 
@@ -27,13 +27,16 @@ def database_problem(address: str, error: Exception) -> str:
     if url.drivername != "sqlite" and (is_away or isinstance(error, NoAnswer)):
         host = url.host or url.query.get("host") or "localhost"
         port = url.port or url.query.get("port") or 5432
-        return (
-            f"PostgreSQL at {host}:{port} does not answer: check that it runs and can be reached from here "
-            "(`tenten doctor`)"
-        )
+        return f"PostgreSQL at {host}:{port} does not answer: {_remedy(str(host))}"
     if isinstance(error, NoAnswer):
         return f"the database {url.database} does not answer: check the disk that it is on"
     return _explained(error)
+
+
+def _remedy(host: str) -> str:
+    is_here = host.startswith(("/", "localhost", "127.", "[::1]"))
+    runs = "check that it runs (`tenten local start` starts one of `tenten up`)" if is_here else "check that it runs"
+    return f"{runs} and can be reached from here (`tenten doctor`)"
 
 
 def _explained(error: Exception) -> str:

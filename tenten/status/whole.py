@@ -10,10 +10,10 @@ from tenten.runtime.errors import TentenError
 from tenten.runtime.settings import Settings
 from tenten.schemas.topics import ALL, CUSTOMERS, Role, Topic
 from tenten.status.databases import ChannelRead, HeadquartersRead, read_channel, read_headquarters
-from tenten.status.fleet import heard_ages
+from tenten.status.fleet import heard_ages, reported_problems
 from tenten.status.heartbeats import Heard, Heartbeats, refused_problem, unchecked_problem
 from tenten.status.kafka_state import KafkaState, customers_lag, read_kafka
-from tenten.status.lateness import Ages, blocked_statement, channel_problems, missing_worker
+from tenten.status.lateness import Ages, blocked_statement, channel_problems, missing_worker, unknown_channel
 from tenten.status.servers import database_problem, kafka_problem
 from tenten.status.side_by_side import NoAnswer, ask_side_by_side
 from tenten.status.values import ChannelStatus, HeadquartersStatus, Problem, TopicStatus, WholeStatus
@@ -54,12 +54,13 @@ def whole_status(settings: Settings) -> WholeStatus:
         calls[AT] = partial(read_headquarters, settings)
     results: dict[str, Any] = ask_side_by_side(calls)
     read = results.get(AT)
-    names = dict.fromkeys([*settings.channels, *(read.channels if isinstance(read, HeadquartersRead) else ())])
+    heartbeats = _heartbeats(settings, state, read)
+    names = dict.fromkeys([*settings.channels, *_running_or_known(settings, heartbeats, read)])
     answers = _Answers(
         settings=settings,
         now=datetime.now(UTC),
         kafka=state,
-        heartbeats=_heartbeats(settings, state, read),
+        heartbeats=heartbeats,
         headquarters=read,
         channels={name: results.get(f"channel {name}") for name in names},
     )
@@ -85,6 +86,17 @@ def _heartbeats(settings: Settings, state: KafkaState, read: HeadquartersRead | 
     heartbeats = Heartbeats(mode=settings.authentication)
     heartbeats.take(state.heartbeats, read.keys if isinstance(read, HeadquartersRead) else None)
     return heartbeats
+
+
+def _running_or_known(
+    settings: Settings, heartbeats: Heartbeats | None, read: HeadquartersRead | Exception | None
+) -> Iterator[str]:
+    """The channels of headquarters, and those that it hears from at present without having them."""
+    if isinstance(read, HeadquartersRead):
+        yield from read.channels
+        for name, heard in ({} if heartbeats is None else heartbeats.heard).items():
+            if unknown_channel(settings.alarms, name, heard_ages(heard, datetime.now(UTC))) is not None:
+                yield name
 
 
 def channel_status(settings: Settings, name: str) -> ChannelStatus:
@@ -165,7 +177,14 @@ def _channel_problems(answers: _Answers, name: str) -> Iterator[Problem]:
         # A channel that is heard from has its database elsewhere.
         text = database_problem(settings.channel(name).database, read)
         yield Problem(about=(name,), code="no_answer", text=text)
-    yield from channel_problems(settings.alarms, name, ages, is_expected=answers.heartbeats is not None)
+    suspended = None
+    if isinstance(answers.headquarters, HeadquartersRead):
+        suspended = answers.headquarters.suspended.get(name)
+        unknown = unknown_channel(settings.alarms, name, ages)
+        if unknown is not None and name not in answers.headquarters.channels:
+            yield unknown
+    is_expected = answers.heartbeats is not None
+    yield from channel_problems(settings.alarms, name, ages, is_expected=is_expected, suspended=suspended)
     refused = None if answers.heartbeats is None else answers.heartbeats.refused.get(name)
     of_refused = refused_problem(refused, answers.now)
     if of_refused is not None:
@@ -176,7 +195,7 @@ def _channel_problems(answers: _Answers, name: str) -> Iterator[Problem]:
         for code, text in read.problems.items():
             yield Problem(about=(name,), code=code, text=text)
     elif heard is not None:
-        for problem in heard.heartbeat.problems:
+        for problem in reported_problems(heard, is_suspended=suspended is not None):
             yield Problem(about=(name,), code=problem.code, text=problem.text)
 
 

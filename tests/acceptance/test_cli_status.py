@@ -55,16 +55,21 @@ def channel_of(fleet: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return channel
 
 
+def problem_in_store(company: Tenten) -> str:
+    """What houston's own database says is wrong."""
+    return company.ok("channel", "status", "houston", "--json").json["problem"] or ""
+
+
 def test_missing_processes_are_reported_until_they_are_heard_from(ready_company: Tenten) -> None:
-    """Status and doctor exit with 3 and name what to start; when everything runs, the fleet shows every channel. A
-    store that was last complete long ago is reported.
+    """Status, doctor and fleet exit with 3 and name what to start; when everything runs, the fleet shows every channel.
+    A suspended store is reported at headquarters and in the store, and one that was last complete long ago.
     """
     company = ready_company
     company.ok("customer", "create", "houston", "--first-name", "Ada")
     # when nothing runs
-    silent, advised, unheard = status_of_all(company), company.run("doctor"), company.ok("fleet", "--json")
+    silent, advised, unheard = status_of_all(company), company.run("doctor"), company.run("fleet", "--json")
     # then
-    assert (silent.code, advised.code) == (3, 3)
+    assert (silent.code, advised.code, unheard.code) == (3, 3, 3)
     assert problems(silent) == {
         "headquarters": ["not_running", "not_running"],
         "houston": ["not_heard_from"],
@@ -88,10 +93,25 @@ def test_missing_processes_are_reported_until_they_are_heard_from(ready_company:
         healthy = status_of_all(company).json
         assert company.ok("doctor", "--json").json["healthy"]
         wait_until(
-            lambda: channel_of(company.ok("fleet", "--json").json, "houston")["oldest_unsettled_seconds"] is None,
+            lambda: channel_of(company.run("fleet", "--json").json, "houston")["oldest_unsettled_seconds"] is None,
             "the settled customer",
         )
         fleet = company.ok("fleet", "--json").json
+        # when
+        company.ok("channel", "suspend", "houston", "--why", "till 3 was stolen")
+        wait_until(lambda: "till 3 was stolen" in problem_in_store(company), "the store to learn that it is suspended")
+        suspended, doubted = company.run("fleet", "--json"), company.run("doctor")
+        # then
+        assert (suspended.code, doubted.code) == (3, 3)
+        [reported] = channel_of(suspended.json, "houston")["problems"]
+        assert (reported["code"], reported["text"]) == ("suspended", problem_in_store(company))
+        assert problems(status_of_all(company)) == {"houston": ["suspended"]}
+        assert "till 3 was stolen" in doubted.out
+        # when
+        company.ok("channel", "resume", "houston")
+        # then
+        wait_until(lambda: not problem_in_store(company), "the store to learn that it is accepted again")
+        company.ok("fleet")
     # then
     assert healthy["problems"] == []
     assert healthy["headquarters"]["workers"] == {"headquarters": 1, "transactions": 1}
@@ -237,9 +257,9 @@ def test_account_number_on_two_customers_is_an_alarm_at_headquarters(ready_compa
         file.execute("UPDATE customers SET account_number = 'C-00000001'")
     with company.running("channel", "run", "houston"):
         wait_until(
-            lambda: channel_of(company.ok("fleet", "--json").json, "houston")["version"] is not None, "a heartbeat"
+            lambda: channel_of(company.run("fleet", "--json").json, "houston")["version"] is not None, "a heartbeat"
         )
-        fleet = company.ok("fleet", "--json").json
+        fleet = company.run("fleet", "--json").json
     codes = [problem["code"] for problem in channel_of(fleet, "houston")["problems"]]
     assert codes == ["duplicate_account_number"]
     assert "duplicate_account_number" in problems(company.run("status", "--json"))["houston"]

@@ -20,7 +20,9 @@ NOBODY: Final = "127.0.0.1:1"
 def test_every_process_serves_the_metrics_of_the_catalogue_and_they_follow_a_customer(
     ready_company: Tenten, bootstrap_servers: str, prefix: str
 ) -> None:
-    """A customer is created, numbered and distributed; counts, ages and lags say so, and so does a dead letter."""
+    """A customer is created, numbered and distributed; counts, ages and lags say so, and so does a dead letter.
+    A store that was never heard from, and one that is suspended, are seen.
+    """
     with ExitStack() as stack:
         # given
         headquarters = stack.enter_context(serving(ready_company, "headquarters", "run"))
@@ -49,6 +51,11 @@ def test_every_process_serves_the_metrics_of_the_catalogue_and_they_follow_a_cus
         assert in_store.value("tenten_batch_records_total", part="settlement") == 1
         assert in_store.value("tenten_http_requests_total", route="/metrics", method="GET", status="200")
         wait_for(lambda: is_heard(headquarters, "houston"), "a heartbeat")
+        assert Scrape(headquarters).value("tenten_channel_suspended", channel="seattle") == 0
+        assert Scrape(headquarters).value("tenten_channel_heard_timestamp_seconds", channel="seattle") is None
+        ready_company.ok("channel", "suspend", "seattle", "--why", "never opened")
+        suspended = {"channel": "seattle"}
+        wait_for(lambda: has(headquarters, "tenten_channel_suspended", 1, suspended), "the suspension")
         for scrape in (at_headquarters, in_store, Scrape(transactions)):
             assert scrape.value("tenten_scrape_problem") == 0
         served: tuple[tuple[ProcessKind, httpx.Client], ...] = (

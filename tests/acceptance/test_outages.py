@@ -9,6 +9,7 @@ import pytest
 from tenten.local import create_database, start_postgres, stop_postgres
 from tests.acceptance.cli import Tenten, wait_until
 from tests.acceptance.faulty import Broker, complaints, create, make, numbered, own_broker, pass_by, plain
+from tests.forked import ended_with_block, fork_program
 from tests.services import directory_for_server
 
 AWAY_SECONDS: Final = 7.0
@@ -16,6 +17,22 @@ AWAY_SECONDS: Final = 7.0
 
 LINES_OF_AN_OUTAGE_MAX: Final = 8
 """Log lines that headquarters and the three parts of a channel may write together about an outage."""
+
+
+ASK: Final = """
+import time
+from confluent_kafka import KafkaException
+from tenten.runtime.settings import load_settings
+from tenten.status.kafka_state import read_workers
+
+while True:
+    try:
+        print(read_workers(load_settings()).members, flush=True)
+    except KafkaException as error:
+        print(error, flush=True)
+    time.sleep(0.5)
+"""
+"""A program that asks for the running workers of headquarters, for ever."""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +52,16 @@ def company(tmp_path: Path, broker: Broker, prefix: str, headquarters_url: str) 
 
 
 def test_broker_that_is_away_is_waited_for(company: Tenten, broker: Broker) -> None:
-    """Stopped or killed for seconds: the store creates customers, no process dies or floods the log, and all arrive."""
-    with company.running("headquarters", "run") as hq, company.running("channel", "run", "houston") as houston:
+    """Stopped or killed for seconds: the store creates customers, no process dies or floods the log, and all arrive.
+    Neither does a process die that asks about the workers all the time, as the dashboard does.
+    """
+    log = company.directory / "asking.log"
+    asks = fork_program(ASK, directory=company.directory, log=log, environment=company.environment_with({}))
+    with (
+        ended_with_block(asks),
+        company.running("headquarters", "run") as hq,
+        company.running("channel", "run", "houston") as houston,
+    ):
         create(company, "first")
         wait_until(lambda: numbered(company) == {"first"}, "the first number")
         expected = {"first"}
@@ -56,6 +81,11 @@ def test_broker_that_is_away_is_waited_for(company: Tenten, broker: Broker) -> N
             expected |= {name, f"{name}, still"}
             wait_until(lambda: numbered(company) == expected, "every number")  # noqa: B023 - called here and now
         assert [process.poll() for process in (hq, houston)] == [None, None], company.log
+        lines = len(log.read_text().splitlines())
+        wait_until(
+            lambda: "{'headquarters': 1, 'transactions': 0}" in log.read_text().splitlines()[lines:], "an answer"
+        )
+        assert asks.poll() is None, log.read_text()
 
 
 def test_database_of_headquarters_that_is_away_is_waited_for(tmp_path: Path, broker: Broker, prefix: str) -> None:

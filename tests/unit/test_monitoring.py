@@ -119,6 +119,7 @@ def test_dashboard_shows_every_metric_of_the_catalogue() -> None:
 
 
 ALERTED: Final = {
+    "tenten_channel_suspended",
     "tenten_held_oldest_seconds",
     "tenten_statement_oldest_blocked_seconds",
     "tenten_transactions_oldest_waiting_seconds",

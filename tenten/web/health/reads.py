@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, select, text
 
-from tenten.consumers.headquarters.known_channels import ChannelRegistry
+from tenten.consumers.headquarters.known_channels import ChannelRegistry, KnownChannels
 from tenten.headquarters_views.held import held_status
 from tenten.headquarters_views.transactions import oldest_blocked, transactions_status
 from tenten.kafka.offsets import end_offsets
@@ -147,8 +147,8 @@ class HeartbeatReads:
         self._heartbeats = Heartbeats(mode=settings.authentication, is_logged=True)
 
     def read(self) -> list[Sample]:
-        """The samples of every channel that was ever heard from and not removed. Raises: errors of the database, whose
-        keys decide which heartbeats count, and of Kafka.
+        """The samples of every channel of headquarters' settings. Raises: errors of the database, whose keys decide
+        which heartbeats count, and of Kafka.
         """
         settings = self._settings
         part = (settings.topic(CHANNEL_STATUS), _ONLY_PARTITION)
@@ -158,12 +158,16 @@ class HeartbeatReads:
         self._heartbeats.take([Received(message, writers) for message in messages], self._registry.known.keys)
         if messages:
             self._next_offset = record_position(messages[-1])[1] + 1
-        return list(_channels(self._heartbeats.heard))
+        return list(_channels(self._registry.known, self._heartbeats.heard))
 
 
-def _channels(heard: Mapping[str, Heard]) -> Iterator[Sample]:
+def _channels(known: KnownChannels, heard: Mapping[str, Heard]) -> Iterator[Sample]:
     now = datetime.now(UTC)
-    for channel, last in sorted(heard.items()):
+    for channel in sorted(known.legal_entity_by_channel):
+        yield Sample("tenten_channel_suspended", channel in known.keys.suspended, (channel,))
+        last = heard.get(channel)
+        if last is None:
+            continue
         yield Sample("tenten_channel_heard_timestamp_seconds", last.at.timestamp(), (channel,))
         age = last.age_seconds(last.heartbeat.complete_at, now)
         if age is not None:
