@@ -25,7 +25,7 @@ from tenten.web.till_api.exact_json import ExactRoute
 from tenten.web.till_api.fields import customer_fields, named_as_in, renamed
 from tenten.web.till_api.inputs import CardInput, ChangeInput, CustomerInput
 from tenten.web.till_api.openapi import header, with_headers
-from tenten.web.till_api.outputs import NOT_MODIFIED, CardOutput, CustomerOutput, CustomersOutput, answer, refusals
+from tenten.web.till_api.outputs import CardOutput, CustomerOutput, CustomersOutput, answer, refusals
 from tenten.web.till_api.till import Till
 
 PAGE_MAX: Final = 200
@@ -91,19 +91,12 @@ def customer_routes(till: Till) -> APIRouter:
         operation_id="show_customer",
         responses={
             200: answer(CustomerOutput, examples.CUSTOMER, "The customer.", "ETag"),
-            **NOT_MODIFIED,
             **refusals(404),
         },
-        openapi_extra=with_headers(
-            header("If-None-Match", "`ETag` of the customer that the client has: 304 if it is the same")
-        ),
     )
-    async def show(request: Request, customer_id: UUID) -> Response:
+    async def show(customer_id: UUID) -> Response:
         """A customer as the store shows it; its `ETag` changes with its fields."""
-        view = await till.call(show_customer, str(customer_id))
-        if headers.is_current(request, view.content_tag):
-            return Response(status_code=304, headers={"ETag": f'"{view.content_tag}"'})
-        return _answered(view)
+        return _answered(await till.call(show_customer, str(customer_id)))
 
     @router.patch(
         "/{customer_id}",

@@ -72,12 +72,6 @@ def operator_named(request: Request, in_body: str | None = None) -> Generator[No
         yield
 
 
-def is_current(request: Request, tag: str) -> bool:
-    """Whether the client has the document with this tag already (`If-None-Match`)."""
-    text = request.headers.get("if-none-match", "")
-    return text.strip() == "*" or tag in (found for _, found in _TAG.findall(text))
-
-
 def expected_tags(request: Request) -> list[str] | None:
     """The tags in `If-Match`, one of which the customer must have; None for any. Weak tags never match."""
     text = request.headers.get("if-match")

@@ -181,11 +181,6 @@ def answer(model: type[BaseModel], example: dict[str, Any], description: str, *h
     }
 
 
-NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "The client has it already, as its `If-None-Match` says."}
-}
-
-
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """How the refusals with these statuses are described, and those that every operation may answer."""
     return {status: _refusal(status) for status in sorted({*statuses, *ALWAYS})}
