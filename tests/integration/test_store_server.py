@@ -269,4 +269,5 @@ def test_repeated_creation_of_an_erased_customer_says_so(store: Store, tmp_path:
         other = client.post("/v1/customers", json={"first_name": "Eve"}, headers=key)
         # then
         for answer in (repeated, other):
-            assert (answer.status_code, "was erased" in answer.json()["detail"]) == (409, True)
+            detail = "The customer of this idempotency key was erased: nothing was written."
+            assert (answer.status_code, answer.json()["detail"]) == (409, detail)

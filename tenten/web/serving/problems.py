@@ -105,7 +105,11 @@ def answer_with_problems(app: FastAPI) -> None:
     @app.exception_handler(TentenError)
     async def on_refusal(_: Request, error: TentenError) -> JSONResponse:
         status = next((status for kind, status in _STATUSES.items() if isinstance(error, kind)), 409)
-        return _response(status, problem(status, str(error)), _RETRY_AFTER if status == 503 else None)
+        detail = str(error)
+        if status == 503:
+            # It may begin with the name of a file.
+            return _response(status, problem(status, detail), _RETRY_AFTER)
+        return _response(status, problem(status, f"{detail[:1].upper()}{detail[1:]}."))
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
