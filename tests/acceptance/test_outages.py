@@ -82,8 +82,9 @@ def test_broker_that_is_away_is_waited_for(company: Tenten, broker: Broker) -> N
             wait_until(lambda: numbered(company) == expected, "every number")  # noqa: B023 - called here and now
         assert [process.poll() for process in (hq, houston)] == [None, None], company.log
         lines = len(log.read_text().splitlines())
+        answer = "{'headquarters': 1, 'transactions': 0}"
         wait_until(
-            lambda: "{'headquarters': 1, 'transactions': 0}" in log.read_text().splitlines()[lines:], "an answer"
+            lambda: asks.poll() is not None or answer in log.read_text().splitlines()[lines:], "an answer of Kafka"
         )
         assert asks.poll() is None, log.read_text()
 
