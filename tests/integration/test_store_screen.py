@@ -55,11 +55,15 @@ def test_what_needs_a_clerk_is_listed_until_it_is_corrected(store: Store) -> Non
 
 
 def test_pages_name_what_is_missing_and_never_show_a_guid(store: Store) -> None:
-    """An end of day names each sale that headquarters misses by its reference, with a link to it."""
+    """An end of day names each sale that headquarters misses by its reference, with a link to it; a date that was
+    closed again has numbers.
+    """
     # given
     customer = create_customer(store.channel, first_name="Ada")
     store.reject(store.events()[0].event_id)
     sales = [record_sale(store.channel, lines=[TEA], customer_id=customer.customer_id) for _ in range(2)]
+    first, *_ = close_day(store.channel)
+    record_sale(store.channel, lines=[TEA])
     close_day(store.channel)
     missing = {"field": sales[0].transaction_id, "code": "missing", "text": "Not received by headquarters."}
     with store.channel.engine.begin() as connection:
@@ -73,6 +77,8 @@ def test_pages_name_what_is_missing_and_never_show_a_guid(store: Store) -> None:
     for page in (pages[2], pages[3]):
         assert f'<a href="/sales/{sales[0].transaction_id}">Sale' in page
         assert "Not received by headquarters." in page
+        assert f"{first.business_date} / 2<" in page
+        assert f"{first.business_date} / 1" not in page
     shown = [re.sub("<[^>]*>", "", page) for page in pages]
     assert not any(re.search("[0-9a-f]{8}-[0-9a-f]{4}-", page) for page in shown)
     assert all(sales[0].reference in page for page in (*shown[1:4], shown[6]))

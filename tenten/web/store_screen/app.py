@@ -78,7 +78,7 @@ def _answer_with_pages(app: FastAPI, screen: Screen) -> None:
 
     @app.exception_handler(ForeignForm)
     def on_foreign_form(request: Request, _: ForeignForm) -> Response:
-        return answer(request, 403, "foreign_form")
+        return answer(request, 403, "foreign_form", entered=getattr(request.state, "entered", {}))
 
     @app.exception_handler(HTTPException)
     def on_http(request: Request, error: HTTPException) -> Response:

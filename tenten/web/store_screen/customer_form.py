@@ -12,12 +12,22 @@ from starlette.exceptions import HTTPException
 
 from tenten.producers.till.customer_input import CustomerFields, NewAddress
 from tenten.producers.till.customer_merge import ADDRESS_PARTS, clean
-from tenten.producers.till.customers import new_state
+from tenten.producers.till.customers import new_id, new_state
 from tenten.producers.till.open_channel import OpenChannel
 from tenten.producers.till.text_input import fields_from_texts
+from tenten.rules.contact_points import normal_email, normal_phone
 from tenten.rules.customer import plain_decimal
 from tenten.rules.definitions import LOYALTY_CARD, CustomerDefinitions
-from tenten.schemas.messages import Address, Attribute, AttributeDefinition, Contact, CustomerState, Reason
+from tenten.schemas.messages import (
+    EMAIL,
+    PHONE,
+    Address,
+    Attribute,
+    AttributeDefinition,
+    Contact,
+    CustomerState,
+    Reason,
+)
 from tenten.web.store_screen import reasons
 from tenten.web.store_screen.languages import Language, entered_number
 
@@ -144,6 +154,14 @@ def fields_of(
         fields["add_affiliations"] = sorted(wanted - had)
         fields["remove_affiliations"] = sorted(had - wanted)
     return fields
+
+
+def agreed_contacts(fields: CustomerFields, country: str) -> list[Contact]:
+    """The valid phone number and e-mail address of these fields as contacts that agree to marketing."""
+    values = ((PHONE, normal_phone(fields.get("phone", ""), country)), (EMAIL, normal_email(fields.get("email", ""))))
+    return [
+        Contact(contact_id=new_id(), kind=kind, value=value, marketing_consent=True) for kind, value in values if value
+    ]
 
 
 def attribute_input(definition: AttributeDefinition, text: str, language: Language) -> str:

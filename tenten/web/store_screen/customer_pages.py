@@ -81,10 +81,13 @@ def new_customer_routes(screen: Screen) -> APIRouter:
             if customer_form.is_country_alone(changes):
                 raise CustomerRejected([reasons.own("address.street", "empty_address")])
             fields = customer_form.fields_of(changes, before, channel.definitions, language)
+            if posted.text("marketing_consent"):
+                fields["put_contacts"] = customer_form.agreed_contacts(fields, channel.country)
             made = register_customer(
                 channel, customer_id=posted.text("customer_id") or new_id(), operator=posted.operator, **fields
             )
         except CustomerRejected as refusal:
+            entered["marketing_consent"] = posted.text("marketing_consent")
             return _new_form(screen, request, entered, posted.text("customer_id"), refusal)
         return screen.done(f"/customers/{made.customer_id}", "created")
 

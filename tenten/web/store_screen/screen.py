@@ -22,7 +22,7 @@ from tenten.runtime.settings import Settings
 from tenten.schemas.messages import TransactionStatus
 from tenten.sql.migrations import check_version
 from tenten.web.apps import Served
-from tenten.web.pages.login import check_form, session_of
+from tenten.web.pages.login import ForeignForm, check_form, session_of
 from tenten.web.pages.rendering import page, template_environment
 from tenten.web.pages.sessions import Session, Sessions
 from tenten.web.serving.writers import Writers
@@ -33,6 +33,7 @@ from tenten.web.store_screen.languages import LANGUAGES, Language
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _CLERK: Final = "clerk"
+_HIDDEN: Final = ("form_key", "customer_id", "transaction_id", "rows", "kind", "more")
 _YEAR_SECONDS: Final = 365 * 86_400
 
 Form = Mapping[str, str]
@@ -101,7 +102,12 @@ class Screen:
         session = session_of(self.sessions, request)
         given = await request.form()
         form = {name: value for name, value in given.items() if isinstance(value, str)}
-        check_form(self.sessions, session, form.get("form_key", ""))
+        try:
+            check_form(self.sessions, session, form.get("form_key", ""))
+        except ForeignForm:
+            # Nothing is done with it, but the clerk can enter it again from the page that says so.
+            request.state.entered = {name: text for name, text in form.items() if _is_entered(name) and text.strip()}
+            raise
         async with self._writers.place():
             yield Posted(request=request, session=session, form=form)
 
@@ -221,6 +227,11 @@ def _navigation(language: Language, path: str, attention: int) -> list[dict[str,
             "count": badge(attention),
         },
     ]
+
+
+def _is_entered(name: str) -> bool:
+    """True for a field of a form that a clerk fills in."""
+    return name not in _HIDDEN and not name.startswith("was.")
 
 
 def waiting_for(attention: Attention) -> dict[str, list[TransactionView]]:
