@@ -1,5 +1,6 @@
 """What Kafka tells about topics, workers and channels, asked in as few requests as possible."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -114,7 +115,10 @@ def _read_members(settings: Settings, admin: AdminClient, state: KafkaState) -> 
         return
     for worker in AT_HEADQUARTERS:
         group = settings.group(worker.group_of() or "")
-        found = [listed for listed in admin.list_groups(group, REQUEST_SECONDS) if str(listed.id) == group]
+        with warnings.catch_warnings():
+            # It is deprecated in favour of the other.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = [listed for listed in admin.list_groups(group, REQUEST_SECONDS) if str(listed.id) == group]
         # Their declared types lack what they can be: a text, and an error.
         errors: list[object] = [listed.error for listed in found]
         if not any(errors):
