@@ -138,6 +138,9 @@ def test_systemd_restarts_every_worker_except_after_wrong_settings() -> None:
         commands.add(service["ExecStart"].partition("/tenten ")[2])
         assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(USAGE))
         assert unit["Unit"]["StartLimitIntervalSec"] == "0"
-    expected = {" ".join(worker.command) for worker in AT_HEADQUARTERS}
+    workers = {
+        f"{' '.join(worker.command)} --http 127.0.0.1:870{port}" for port, worker in enumerate(AT_HEADQUARTERS, 1)
+    }
+    channel = "channel run %i --http 127.0.0.1:8710 --token-file /var/lib/tenten/%i.api.token"
     dashboard = "headquarters web --http 127.0.0.1:8700 --token-directory /var/lib/tenten"
-    assert commands == {*expected, "channel run %i", dashboard}
+    assert commands == {*workers, channel, dashboard}
