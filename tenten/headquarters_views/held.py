@@ -52,12 +52,25 @@ class HeldEventView:
     """A person has decided so, and the worker has not done it yet."""
 
 
-_REMEDIES = {
-    "unknown_channel": "add the channel {subject} to headquarters' settings (`tenten settings apply FILE`)",
-    "unknown_legal_entity": "add the legal entity {subject} to headquarters' settings (`tenten settings apply FILE`)",
-    "no_number_sequence": "run `tenten settings apply FILE` with the legal entity {subject} in the file",
-    "number_sequence_used_up": "give the account numbers of {subject} a longer format (`tenten settings apply FILE`)",
+_CAUSES = {
+    "unknown_channel": (
+        "headquarters does not have the channel {subject}",
+        "add it to the settings (`tenten settings apply FILE`)",
+    ),
+    "unknown_legal_entity": (
+        "headquarters does not have the legal entity {subject}",
+        "add it to the settings (`tenten settings apply FILE`)",
+    ),
+    "no_number_sequence": (
+        "the legal entity {subject} has no account numbers",
+        "run `tenten settings apply FILE` with it in the file",
+    ),
+    "number_sequence_used_up": (
+        "the account numbers of {subject} are used up",
+        "give them a longer format (`tenten settings apply FILE`)",
+    ),
 }
+"""Cause and remedy by code of the reason, each a part of a sentence."""
 
 
 def held_status(headquarters: Connection) -> HeldStatus:
@@ -129,5 +142,7 @@ def _seconds(since: datetime, now: datetime) -> int:
 
 
 def _problem(events: int, first: HeldCause) -> str:
-    remedy = _REMEDIES.get(first.code, "see `tenten transactions list`").format(subject=first.subject)
-    return f"{events:,} customer events are held, {first.events:,} of them with the reason {first.code}: {remedy}"
+    cause, remedy = _CAUSES.get(first.code, (first.code.replace("_", " "), "see `tenten headquarters held list`"))
+    held = "1 change is held" if events == 1 else f"{events:,} changes are held"
+    share = "" if first.events == events else f"{first.events:,} of them because "
+    return f"{held}: {share}{cause}; {remedy}".format(subject=first.subject)

@@ -119,6 +119,16 @@ def blocked_statement(channel: str, date: str, seconds: float) -> Problem:
     return Problem(about=("headquarters",), code="blocked_too_long", text=text)
 
 
+def held_changes(channel: str, changes: int, seconds: float) -> Problem:
+    """The problem that headquarters has held changes of a channel for too long."""
+    some = f"a change of {channel} has" if changes == 1 else f"{changes:,} changes of {channel} have"
+    text = (
+        f"{some} been held for {_duration(seconds)}: `tenten headquarters held list --channel {channel}` shows what "
+        "each waits for"
+    )
+    return Problem(about=("headquarters",), code="held_too_long", text=text)
+
+
 def _duration(seconds: float) -> str:
     """The time in the largest unit of which it has two.
 

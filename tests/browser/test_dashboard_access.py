@@ -18,7 +18,7 @@ def test_viewer_sees_no_personal_data_and_cannot_act(dashboard: DashboardScene) 
     customer = f"/customers/{event['customer_id']}"
     dashboard.write("async-customers", b"nobody", b"Secretive")
     page = dashboard.page("/dead-letters", role="viewer")
-    letter = page.locator("tr[id^=letter-]", has_text="no avro").locator("a").get_attribute("href") or ""
+    letter = page.locator("tr[id^=letter-]", has_text="not Avro").locator("a").first.get_attribute("href") or ""
     # then
     for path in (*PAGES, customer, letter):
         page.goto(dashboard.address + path)
@@ -72,6 +72,9 @@ def test_only_forms_of_the_own_session_and_valid_tokens_are_accepted(dashboard: 
         wrong = client.post("/login", data={"token": "x" * 43, "name": "Eve"})
         nameless = client.post("/login", data={"token": dashboard.token("operator"), "name": " "})
         document = client.get("/api/overview", headers={"Authorization": "Bearer wrong"})
+        browser = {"Accept": "text/html", "X-User": "somebody"}
+        nowhere, posted = client.get("/nowhere", headers=browser), client.post("/checks", headers=browser)
+        program = client.get("/nowhere")
         twice = client.get("/", headers=[("X-User", "proxied"), ("X-User", "eve")])
         proxied = client.get("/channels/houston", headers={"X-User": "proxied", "X-Forwarded-For": "203.0.113.9"})
         reader = client.get("/channels/houston", headers={"X-User": "somebody"})
@@ -81,7 +84,21 @@ def test_only_forms_of_the_own_session_and_valid_tokens_are_accepted(dashboard: 
     assert (fragment.status_code, wrong.status_code, nameless.status_code) == (401, 401, 422)
     assert (document.status_code, twice.status_code, unproven.status_code) == (401, 403, 403)
     assert "This token is not accepted." in wrong.text
+    assert (nowhere.status_code, posted.status_code, posted.headers["Allow"]) == (404, 405, "GET")
+    assert "<title>Not found - Headquarters - tenten</title>" in nowhere.text
+    assert "Back to the overview" in posted.text
+    assert program.headers["Content-Type"] == "application/problem+json"
     assert ("Suspend</button>" in proxied.text, "Suspend</button>" in reader.text) == (True, False)
+    # when
+    for asked, shown in (("/changes?tab=held", "/changes?tab=held"), ("//example.com/", "/")):
+        other.context.clear_cookies()
+        other.goto(f"{dashboard.address}{asked}" if asked == shown else f"{dashboard.address}/login?next={asked}")
+        other.get_by_label("Your name").fill("Grace")
+        other.get_by_label("Access token").fill(dashboard.token("operator"))
+        other.get_by_role("button", name="Sign in").click()
+        # then
+        other.wait_for_url(f"{dashboard.address}{shown}")
+    expect(other).to_have_title("Overview - Headquarters - tenten")
     # when
     for key in ("", "wrong", foreign):
         # then

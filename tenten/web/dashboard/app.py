@@ -16,6 +16,7 @@ from tenten.web.dashboard.change_pages import change_routes
 from tenten.web.dashboard.channel_pages import channel_routes
 from tenten.web.dashboard.check_pages import check_routes
 from tenten.web.dashboard.customer_pages import customer_routes
+from tenten.web.dashboard.dead_letter_batches import dead_letter_batch_routes
 from tenten.web.dashboard.dead_letter_pages import dead_letter_routes
 from tenten.web.dashboard.failures import answer_with_pages
 from tenten.web.dashboard.overview_pages import overview_routes
@@ -63,6 +64,7 @@ def add_dashboard(app: FastAPI, served: Served, engine: Engine, tokens: Mapping[
         change_routes,
         transaction_routes,
         dead_letter_routes,
+        dead_letter_batch_routes,
         channel_routes,
         check_routes,
         _event_routes,

@@ -1,6 +1,6 @@
 """Customers: search, history, and where the customer has arrived."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,8 +8,16 @@ from fastapi import APIRouter, Form, Request
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import Response
 
-from tenten.headquarters_views.customers import FOUND_MAX, CustomerHistory, find_by_id, read_history, search
+from tenten.headquarters_views.customers import (
+    FOUND_MAX,
+    CustomerHistory,
+    find_by_id,
+    find_by_reference,
+    read_history,
+    search,
+)
 from tenten.rules.channel_filter import FilterRule
+from tenten.rules.reference import entered_reference
 from tenten.runtime.error_codes import error_code
 from tenten.sql.customer_rows import StoredCustomer
 from tenten.sql.engine import consistent_view
@@ -49,8 +57,11 @@ def customer_routes(site: Site) -> APIRouter:
         words = words.replace("\x00", " ")
         with consistent_view(site.engine) as headquarters:
             found: list[StoredCustomer] | None = find_by_id(headquarters, words)
-        if not found and visitor.is_operator and words.strip():
-            found = _found_by_personal_data(site, visitor, words)
+        if not found and entered_reference(words) is not None:
+            found = _found_by_reference(site, words)
+        # A reference without its hyphen may be a name.
+        if visitor.is_operator and words.strip() and (found == [] or (found and _may_be_name(words))):
+            found = _together(found, _found_by_personal_data(site, visitor, words))
         shown = [{"customer": row, "name": _name(row, visitor)} for row in found or ()]
         return site.page(
             visitor,
@@ -81,13 +92,43 @@ def customer_routes(site: Site) -> APIRouter:
     return router
 
 
+def _may_be_name(words: str) -> bool:
+    return entered_reference(words) is not None and "-" not in words
+
+
+def _together(first: list[StoredCustomer], more: list[StoredCustomer] | None) -> list[StoredCustomer] | None:
+    """Each customer once; None if neither is known."""
+    if more is None:
+        return first or None
+    return list({row.customer_id: row for row in (*first, *more)}.values())[:FOUND_MAX]
+
+
+def _found_by_reference(site: Site, words: str) -> list[StoredCustomer] | None:
+    """The customers with this short reference; None if that takes too long."""
+
+    def read() -> list[StoredCustomer]:
+        with consistent_view(site.engine) as headquarters:
+            return find_by_reference(headquarters, words)
+
+    return _in_time(read)
+
+
 def _found_by_personal_data(site: Site, visitor: Visitor, words: str) -> list[StoredCustomer] | None:
     """The customers with this name, phone or e-mail; None if that takes too long. Recorded without the words: what is
     found tells whose they are.
     """
-    try:
+
+    def read() -> list[StoredCustomer]:
         with site.actions.recorded(visitor, Action.SEARCH_CUSTOMERS, ""), consistent_view(site.engine) as headquarters:
             return search(headquarters, words)
+
+    return _in_time(read)
+
+
+def _in_time(read: Callable[[], list[StoredCustomer]]) -> list[StoredCustomer] | None:
+    """What is found; None if the database has ended the search. Raises: as `read` but for that."""
+    try:
+        return read()
     except DBAPIError as error:
         if error_code(error) != _QUERY_CANCELED:
             raise
@@ -152,8 +193,11 @@ def arrivals(history: CustomerHistory, snapshot: Snapshot) -> Sequence[Arrival]:
     texts = {
         "behind": ("warn", f"may lack {what}, as last complete before it was written"),
         "unknown": ("warn", "not known, as never reported to be complete"),
-        "has": ("good", f"has {what}"),
-        "other": ("muted", "does not receive it: another legal entity or address book"),
+        "has": ("good", f"{'has' if len(found['has']) == 1 else 'have'} {what}"),
+        "other": (
+            "muted",
+            f"{'does' if len(found['other']) == 1 else 'do'} not receive it: another legal entity or address book",
+        ),
     }
     return [
         Arrival(state=state, text=text, channels=tuple(found[name]))

@@ -1,6 +1,7 @@
 """Dead letters: list them, look at one, replay or discard it."""
 
 import json
+from collections import Counter
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
@@ -74,7 +75,9 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
     every = request.query_params.get("show") == "all"
     snapshot = site.snapshots.current()
     letters = snapshot.letters if every else None if snapshot.letters is None else snapshot.open_letters
-    known = letters or ()
+    reason = request.query_params.get("reason", "")
+    reasons = Counter(found.letter.reason for found in letters or ())
+    known = [found for found in letters or () if not reason or found.letter.reason == reason]
     paged = page_of(
         request,
         _PATH,
@@ -84,7 +87,14 @@ def _values(site: Site, request: Request) -> dict[str, Any]:
         ],
         position=lambda found: _Place.of(found.letter),
     )
-    return {"every": every, "letters": paged, "is_read": letters is not None}
+    return {
+        "every": every,
+        "letters": paged,
+        "is_read": letters is not None,
+        "reason": reason,
+        "reasons": reasons.most_common(),
+        "remedies": {code: entry.remedy for code, entry in UNREADABLE_REASONS.items()},
+    }
 
 
 class _Place(NamedTuple):

@@ -1,9 +1,14 @@
 """Refusals as pages: what went wrong, and that nothing was changed."""
 
+from typing import Final
+from urllib.parse import urlencode
+
 from confluent_kafka import KafkaException
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from tenten.runtime.error_codes import is_data_error
 from tenten.runtime.errors import DatabaseRefused, InputRejected, TentenError
@@ -11,9 +16,17 @@ from tenten.status.servers import database_problem, kafka_problem
 from tenten.web.dashboard.access import NotAllowed
 from tenten.web.dashboard.site import Site
 from tenten.web.pages.login import ForeignForm, SignInFirst
+from tenten.web.serving.problems import PROBLEM, problem
 
 FRAGMENT = "x-fragment"
 """The header with which the script asks for a part of a page."""
+
+
+_PAGES: Final = {
+    404: ("Not found", "There is nothing at this address."),
+    405: ("Not possible", "This address does not take such a request: go back, and begin from a page of the menu."),
+}
+"""Title and text by status."""
 
 
 class NotFound(Exception):
@@ -34,7 +47,24 @@ def answer_with_pages(app: FastAPI, site: Site) -> None:
     async def on_stranger(request: Request, _: SignInFirst) -> Response:
         if request.headers.get(FRAGMENT):
             return Response(status_code=401)
-        return RedirectResponse("/login", 303)
+        if request.method != "GET" or request.url.path in ("/", "/events") or request.url.path.startswith("/part/"):
+            return RedirectResponse("/login", 303)
+        page = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"/login?{urlencode({'next': page})}", 303)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        """A program gets a document, a browser a page."""
+        if "text/html" not in request.headers.get("accept", "") or error.status_code not in _PAGES:
+            document = problem(error.status_code, str(error.detail))
+            return JSONResponse(document, error.status_code, error.headers, media_type=PROBLEM)
+        answer = refused(request, error.status_code, *_PAGES[error.status_code])
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def on_malformed(request: Request, _: RequestValidationError) -> Response:
+        return refused(request, 404, *_PAGES[404])
 
     @app.exception_handler(ForeignForm)
     async def on_foreign_form(request: Request, _: ForeignForm) -> Response:

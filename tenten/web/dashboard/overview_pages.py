@@ -1,10 +1,12 @@
 """The overview: stores, the worst first, and headquarters; as a page, as a part of it, and as JSON."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.encoders import jsonable_encoder
+from markupsafe import Markup
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tenten.web.dashboard.access import Visitor
@@ -15,6 +17,7 @@ from tenten.web.dashboard.stores import State
 from tenten.web.serving.problems import Problem
 from tenten.workers import AT_HEADQUARTERS
 
+_WANTED_MAX: Final = 100
 _ON = "stores problems workers numbers times changes transactions letters channels"
 
 
@@ -25,12 +28,13 @@ def overview_routes(site: Site) -> APIRouter:
     @router.get("/")
     def whole(request: Request) -> Response:
         visitor = site.access.visitor(request)
-        content = _rendered(site, visitor)
-        return site.page(visitor, "live.html", "/", content=content, fragment="/part/", on=_ON)
+        wanted = _wanted(request)
+        fragment = f"/part/?{urlencode({'store': wanted})}" if wanted else "/part/"
+        return site.page(visitor, "live.html", "/", content=_rendered(site, visitor, wanted), fragment=fragment, on=_ON)
 
     @router.get("/part/")
     def part(request: Request) -> Response:
-        text = _rendered(site, site.access.visitor(request))
+        text = _rendered(site, site.access.visitor(request), _wanted(request))
         return HTMLResponse(text, headers={"Cache-Control": "no-store"})
 
     @router.get("/api/overview")
@@ -46,25 +50,40 @@ def overview_routes(site: Site) -> APIRouter:
     return router
 
 
-def _rendered(site: Site, visitor: Visitor) -> str:
-    """The same text for all browsers of a role, rendered once for each snapshot."""
-    from markupsafe import Markup
+def _wanted(request: Request) -> str:
+    """A part of the names of the stores that are wanted; empty: all."""
+    return request.query_params.get("store", "").strip()[:_WANTED_MAX]
 
+
+def _rendered(site: Site, visitor: Visitor, wanted: str) -> Markup:
+    """The same text for all browsers of a role that show all stores, rendered once for each snapshot."""
     snapshot = site.snapshots.current()
+    if wanted:
+        return Markup(site.part(visitor, "overview.html", **_values(snapshot, wanted)))  # noqa: S704 - it is escaped
     if visitor.role not in snapshot.rendered:
-        snapshot.rendered[visitor.role] = site.part(visitor, "overview.html", **_values(snapshot))
+        snapshot.rendered[visitor.role] = site.part(visitor, "overview.html", **_values(snapshot, ""))
     return Markup(snapshot.rendered[visitor.role])  # noqa: S704 - it is escaped
 
 
-def _values(snapshot: Snapshot) -> dict[str, Any]:
+def _values(snapshot: Snapshot, wanted: str) -> dict[str, Any]:
     database = snapshot.database
     times = snapshot.times
+    text = wanted.lower()
+    matching = [row for row in snapshot.stores if text in row.channel_id.lower() or text in row.legal_entity.lower()]
     return {
         "now": snapshot.taken_at,
         "stores": snapshot.stores,
+        "wanted": wanted,
+        "shown": [row for row in matching if not row.is_unheard],
+        "unheard": [row for row in matching if row.is_unheard],
         "counts": {
             name: snapshot.count(state)
-            for name, state in (("bad", State.BAD), ("warn", State.WARN), ("good", State.GOOD))
+            for name, state in (
+                ("bad", State.BAD),
+                ("warn", State.WARN),
+                ("unheard", State.UNHEARD),
+                ("good", State.GOOD),
+            )
         },
         "database": database,
         "kafka": snapshot.kafka,

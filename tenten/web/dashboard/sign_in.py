@@ -9,6 +9,7 @@ from tenten.rules.operator_rule import operator_violations
 from tenten.web.dashboard.access import TOKEN, Role, Visitor
 from tenten.web.dashboard.actions import Action
 from tenten.web.dashboard.site import Site
+from tenten.web.pages.login import is_own_page
 
 
 def sign_in_routes(site: Site) -> APIRouter:
@@ -17,28 +18,34 @@ def sign_in_routes(site: Site) -> APIRouter:
     sessions = site.access.sessions
 
     def form(status: int = 200, **values: Any) -> Response:
-        shown = {"name": "", "token": "", "name_error": "", "token_error": "", **values}
+        shown = {"name": "", "token": "", "next": "/", "name_error": "", "token_error": "", **values}
         return site.page(None, "sign_in.html", "", status=status, **shown)
 
     @router.get("/login")
-    def show(token: str = "") -> Response:
+    def show(token: str = "", next: str = "/") -> Response:  # noqa: A002 - the name in the address
         """The form, filled in with the token of a link that `tenten up` has printed."""
-        return form(token=token)
+        return form(token=token, next=next)
 
     @router.post("/login")
-    def begin(token: Annotated[str, Form()] = "", name: Annotated[str, Form()] = "") -> Response:
+    def begin(
+        token: Annotated[str, Form()] = "",
+        name: Annotated[str, Form()] = "",
+        next: Annotated[str, Form()] = "/",  # noqa: A002 - the name in the form
+    ) -> Response:
+        """Begin a session, and show the page that was asked for."""
         name = name.strip()
         role = sessions.role_of(token.strip())
         if role is None:
-            return form(401, name=name, token_error="This token is not accepted.")  # noqa: S106 - a sentence
+            return form(401, name=name, next=next, token_error="This token is not accepted.")  # noqa: S106 - a sentence
         broken = [violation.text for violation in operator_violations(name)]
         if not name or broken:
-            return form(422, name=name, token=token.strip(), name_error=broken[0] if broken else "Give your name.")
+            error = broken[0] if broken else "Give your name."
+            return form(422, name=name, token=token.strip(), next=next, name_error=error)
         visitor = Visitor(role=Role(role), name=name, via=TOKEN, form_key="")
         if visitor.is_operator:
             with site.actions.recorded(visitor, Action.SIGN_IN, visitor.role):
                 pass
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(next if is_own_page(next) else "/", 303)
         sessions.begin(response, role, name)
         return response
 

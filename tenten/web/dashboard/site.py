@@ -40,6 +40,9 @@ NAVIGATION: Final = (
 BEHIND: Final = "behind"
 """The parameter that says behind which row of a list a page begins; without it, it is the first page."""
 
+_WORDS: Final = {"no_avro": "not Avro", "cash_and_carry": "sale"}
+"""The codes whose own words people do not use."""
+
 Collect = Callable[[Request, Visitor], dict[str, Any]]
 """The values of a page's template."""
 
@@ -94,7 +97,10 @@ class Site:
 
     def _render(self, template: str, visitor: Visitor | None, *, path: str, **values: Any) -> str:
         navigation = [{"url": url, "label": label, "current": url == path} for url, label in NAVIGATION]
+        label = next((label for url, label in NAVIGATION if url == path), "")
         common = {
+            "title": "",
+            "label": label,
             "server_name": "Headquarters",
             "language": "en",
             "navigation": navigation if visitor is not None else [],
@@ -112,15 +118,25 @@ def make_environment() -> Environment:
         "age": age,
         "moment": moment,
         "money": money,
-        "pair": lambda value: (value, str(value).replace("_", " ")),
+        "pair": lambda value: (value, words(value)),
         "number": lambda value: "" if value is None else f"{value:,}",
         "reference": reference,
         "seconds": duration,
         "sentence": sentence,
-        "words": lambda value: str(value).replace("_", " "),
+        "words": words,
     }
     environment.filters.update(filters)
     return environment
+
+
+def words(code: object) -> str:
+    """A code as people read it.
+
+    >>> words("invalid_email"), words("no_avro"), words("cash_and_carry")
+    ('invalid email', 'not Avro', 'sale')
+    """
+    text = str(code)
+    return _WORDS.get(text, text.replace("_", " "))
 
 
 def duration(seconds: float | None) -> str:

@@ -160,7 +160,7 @@ class Snapshots:
             problems += _more_problems(found, letters)
         self._latest = Snapshot(
             taken_at=now,
-            stores=store_rows(self._settings.alarms, found.channels if found else {}, seen, now),
+            stores=store_rows(self._settings.alarms, found.channels if found else None, seen, now),
             database=found,
             kafka=seen,
             letters=letters,

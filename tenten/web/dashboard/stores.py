@@ -1,17 +1,25 @@
 """The stores as the overview shows them: what each reports and headquarters knows of it, the worst first."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from enum import IntEnum
 from typing import Any
 
 from tenten.runtime.settings.model import Alarms
 from tenten.schemas.messages import Loading, Problem
-from tenten.sql.channel_settings import KEY_NOT_ACCEPTED
-from tenten.status.fleet import heard_ages
+from tenten.sql.channel_settings import SUSPENDED
+from tenten.status.fleet import heard_ages, reported_problems
 from tenten.status.heartbeats import HEARTBEAT_REFUSED, refused_problem
-from tenten.status.lateness import Ages, channel_problems
+from tenten.status.lateness import (
+    NOT_IN_SETTINGS,
+    Ages,
+    blocked_statement,
+    channel_problems,
+    held_changes,
+    unknown_channel,
+)
+from tenten.status.values import Problem as Found
 from tenten.web.dashboard.watch import KafkaSeen
 
 
@@ -20,11 +28,19 @@ class State(IntEnum):
 
     BAD = 0
     WARN = 1
-    UNKNOWN = 2
-    GOOD = 3
+    UNHEARD = 2
+    """It was never heard from, and nothing else is wrong: it has not been started yet."""
+    UNKNOWN = 3
+    GOOD = 4
 
 
-_NAMES = {State.BAD: "bad", State.WARN: "warn", State.UNKNOWN: "unknown", State.GOOD: "good"}
+_NAMES = {
+    State.BAD: "bad",
+    State.WARN: "warn",
+    State.UNHEARD: "bad",
+    State.UNKNOWN: "unknown",
+    State.GOOD: "good",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +54,11 @@ class KnownChannel:
     suspended_at: datetime | None
     suspended_reason: str | None
     held: int
+    held_since: datetime | None
+    """The oldest one."""
+    blocked_since: datetime | None
+    """When its statement came that has been blocked for longest."""
+    blocked_date: date | None
     rejected: int
     """Its events that were rejected within a day."""
 
@@ -70,6 +91,11 @@ class StoreRow:
         """For the stylesheet."""
         return _NAMES[self.state]
 
+    @property
+    def is_unheard(self) -> bool:
+        """Whether nothing is known of it but that it has never been heard from."""
+        return self.state is State.UNHEARD
+
     def content(self) -> tuple[Any, ...]:
         """Everything that a browser must be told of; equal while only time passes."""
         return tuple(getattr(self, name) for name in self.__slots__ if name != "problems") + tuple(
@@ -79,13 +105,15 @@ class StoreRow:
 
 def store_rows(
     alarms: Alarms,
-    known: Mapping[str, KnownChannel],
+    known: Mapping[str, KnownChannel] | None,
     seen: KafkaSeen,
     now: datetime,
 ) -> tuple[StoreRow, ...]:
-    """A row for each channel that headquarters has, or hears from."""
-    names = {*known, *(seen.heard or ())}
-    rows = [_row(alarms, name, known.get(name), seen, now) for name in names]
+    """A row for each channel that headquarters has, or hears from. `known`: None if its database does not answer."""
+    names = {*(known or ()), *(seen.heard or ())}
+    rows = [_row(alarms, name, (known or {}).get(name), seen, now) for name in names]
+    if known is not None:
+        rows = [row if row.channel_id in known else _stranger(alarms, row, seen, now) for row in rows]
     return tuple(sorted(rows, key=lambda row: (row.state, -len(row.problems), row.channel_id)))
 
 
@@ -100,21 +128,22 @@ def _row(
     last = None if heard is None else heard.get(name)
     ages = heard_ages(last, now)
     is_expected = heard is not None and known is not None
-    late = channel_problems(alarms, name, ages, is_expected=is_expected)
+    suspended = None if known is None or known.suspended_at is None else known.suspended_reason or ""
+    late = channel_problems(alarms, name, ages, is_expected=is_expected, suspended=suspended)
+    late += _at_headquarters(alarms, known, now)
     refused = refused_problem(seen.refused.get(name), now)
     if refused is not None:
         late.append(refused)
     problems = (
         *(Problem(code=problem.code, text=problem.text) for problem in late),
-        *(last.heartbeat.problems if last is not None else ()),
+        *(reported_problems(last, is_suspended=suspended is not None) if last is not None else ()),
     )
-    suspended = known is not None and known.suspended_at is not None
-    state, text = _state(ages, problems, is_known=heard is not None, is_suspended=suspended)
+    state, text = _state(ages, problems, is_known=heard is not None)
     heartbeat = None if last is None else last.heartbeat
     return StoreRow(
         channel_id=name,
         state=state,
-        state_text=text if known is not None else f"{text}, not in the settings",
+        state_text=text,
         legal_entity="" if known is None else known.legal_entity,
         heard_at=None if last is None else last.at,
         oldest_unsent_at=None if last is None else last.moment(last.heartbeat.oldest_unsent_at),
@@ -132,6 +161,30 @@ def _row(
     )
 
 
+def _stranger(alarms: Alarms, row: StoreRow, seen: KafkaSeen, now: datetime) -> StoreRow:
+    """The row of a channel that headquarters does not have: a problem while it runs."""
+    text = f"{row.state_text}, {_STATE_TEXTS[NOT_IN_SETTINGS]}"
+    running = unknown_channel(alarms, row.channel_id, heard_ages((seen.heard or {}).get(row.channel_id), now))
+    if running is None:
+        return replace(row, state_text=text)
+    problem = Problem(code=running.code, text=running.text)
+    return replace(row, state=State.BAD, state_text=_STATE_TEXTS[NOT_IN_SETTINGS], problems=(problem, *row.problems))
+
+
+def _at_headquarters(alarms: Alarms, known: KnownChannel | None, now: datetime) -> Iterator[Found]:
+    """What has waited at headquarters for too long."""
+    if known is None:
+        return
+    if known.blocked_since is not None and known.blocked_date is not None:
+        seconds = (now - known.blocked_since).total_seconds()
+        if seconds > alarms.blocked_seconds_max:
+            yield blocked_statement(known.channel_id, known.blocked_date.isoformat(), seconds)
+    if known.held_since is not None:
+        seconds = (now - known.held_since).total_seconds()
+        if seconds > alarms.held_seconds_max:
+            yield held_changes(known.channel_id, known.held, seconds)
+
+
 _STATE_TEXTS = {
     "not_heard_from": "silent",
     "unsent_too_long": "not sending",
@@ -139,24 +192,26 @@ _STATE_TEXTS = {
     "incomplete_too_long": "incomplete",
     "duplicate_account_number": "shared numbers",
     "surplus_kept": "surplus kept",
+    "blocked_too_long": "blocked statement",
+    "held_too_long": "held changes",
+    NOT_IN_SETTINGS: "not in the settings",
 }
 
 
-def _state(ages: Ages, problems: Sequence[Problem], *, is_known: bool, is_suspended: bool) -> tuple[State, str]:
-    """The state with its word. A suspended channel's key is not accepted, which is no further problem."""
+def _state(ages: Ages, problems: Sequence[Problem], *, is_known: bool) -> tuple[State, str]:
+    """The state with its word."""
     if not is_known:
         return State.UNKNOWN, "not known yet"
-    others = [
-        problem
-        for problem in problems
-        if problem.code != HEARTBEAT_REFUSED and not (is_suspended and problem.code == KEY_NOT_ACCEPTED)
-    ]
-    if ages.heard is None and others:
-        return State.BAD, "never heard"
+    codes = {problem.code for problem in problems}
+    is_unheard = ages.heard is None and "not_heard_from" in codes
+    milder = {SUSPENDED, HEARTBEAT_REFUSED, *(["not_heard_from"] if is_unheard else [])}
+    others = [problem for problem in problems if problem.code not in milder]
     if others:
         return State.BAD, _STATE_TEXTS.get(others[0].code, "problem")
-    if is_suspended or len(problems) > len(others):
-        return State.WARN, "suspended" if is_suspended else "heartbeat refused"
+    if codes & {SUSPENDED, HEARTBEAT_REFUSED}:
+        return State.WARN, "suspended" if SUSPENDED in codes else "heartbeat refused"
+    if is_unheard:
+        return State.UNHEARD, "never heard"
     if ages.complete is None:
         return State.WARN, "loading"
     return State.GOOD, "ok"

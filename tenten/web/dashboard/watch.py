@@ -1,7 +1,7 @@
 """What Kafka tells: heartbeats as they come, and every few seconds the workers of headquarters and the dead letters.
 
-Two threads follow it, whatever the number of browsers. A page never waits for Kafka: it shows what was last known, and
-since when Kafka has not answered.
+Three threads follow it, whatever the number of browsers; one that waits for an answer does not delay another. A page
+never waits for Kafka: it shows what was last known, and since when Kafka has not answered.
 """
 
 import time
@@ -21,6 +21,7 @@ from tenten.consumers.headquarters.dead_letters import DeadLetter, list_dead_let
 from tenten.consumers.headquarters.known_channels import ChannelRegistry
 from tenten.kafka.client_config import consumer_configuration
 from tenten.kafka.client_errors import refusal_of
+from tenten.kafka.client_waits import wait_for_leaders
 from tenten.kafka.offsets import last_stable_offsets
 from tenten.kafka.schema_registry import writer_schemas
 from tenten.kafka.topics_admin import topic_ids
@@ -121,7 +122,12 @@ class KafkaWatch:
 
     def start(self) -> None:
         """Start the threads."""
-        for name, step in (("heartbeats", self._follow_heartbeats), ("workers", self._ask_about_workers)):
+        steps = (
+            ("heartbeats", self._follow_heartbeats),
+            ("workers", self._ask_about_workers),
+            ("letters", self._read_all_letters),
+        )
+        for name, step in steps:
             Thread(target=self._repeat, args=(name, step), name=name, daemon=True).start()
 
     def seen(self) -> KafkaSeen:
@@ -181,7 +187,9 @@ class KafkaWatch:
         consumer = Consumer(consumer_configuration(self._settings, **own))
         writers = writer_schemas(self._settings)
         try:
-            consumer.assign([TopicPartition(self._settings.topic(CHANNEL_STATUS), 0, OFFSET_BEGINNING)])
+            topic = self._settings.topic(CHANNEL_STATUS)
+            wait_for_leaders(consumer, [topic])
+            consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
             while not self._stop.is_set():
                 self._keep(consumer.consume(_RECORDS, _POLL_SECONDS), writers)
                 if self._has_heard_all:
@@ -212,14 +220,27 @@ class KafkaWatch:
 
     def _ask_about_workers(self, succeeded: Callable[[], None]) -> None:
         """Ask once, and wait until the next time. Raises: `KafkaRefused`, `KafkaException`, `DBAPIError`."""
-        if time.monotonic() - self._wanted_at < _WANTED_SECONDS:
+        if self._is_wanted():
             state = read_workers(self._settings)
             with self._lock:
                 self._members, self._lags = state.members, state.lags
+            succeeded()
+        self._pause()
+
+    def _read_all_letters(self, succeeded: Callable[[], None]) -> None:
+        """Read new dead letters once, and wait until the next time. Raises: as `_ask_about_workers`."""
+        if self._is_wanted():
             for topic in DEAD_LETTERS_OF.values():
                 self._read_letters(topic)
             succeeded()
-        self._stop.wait(_WORKERS_SECONDS)
+        self._pause()
+
+    def _is_wanted(self) -> bool:
+        return time.monotonic() - self._wanted_at < _WANTED_SECONDS
+
+    def _pause(self) -> None:
+        """Wait for the next time; a short while if no page is shown, so that the next one is soon up to date."""
+        self._stop.wait(_WORKERS_SECONDS if self._is_wanted() else _POLL_SECONDS)
 
     def _read_letters(self, topic: Topic) -> None:
         """Read the dead letters that have come since the last time."""

@@ -23,3 +23,15 @@ function showAges() {
 }
 
 setInterval(showAges, 1000);
+
+// What a person has opened or closed stays so when the part around it is fetched again.
+const opened = new Map();
+
+document.addEventListener("click", (event) => {
+  const details = event.target.closest("summary")?.parentElement;
+  if (details?.id) opened.set(details.id, !details.open);
+});
+
+new MutationObserver(() => {
+  for (const [id, isOpen] of opened) document.getElementById(id)?.toggleAttribute("open", isOpen);
+}).observe(document.querySelector("main"), { childList: true, subtree: true });
