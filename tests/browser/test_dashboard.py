@@ -69,7 +69,6 @@ def test_store_that_cannot_send_turns_red_with_its_remedy_and_green_again(dashbo
     dashboard.beat("dallas")
     # then
     expect(row).to_have_class("good")
-    expect(page.locator(".stores tbody")).to_have_count(1)
 
 
 def test_customer_is_found_and_shown_only_on_request_which_is_recorded(dashboard: DashboardScene) -> None:
@@ -266,32 +265,8 @@ def test_dead_letter_is_shown_replayed_and_discarded_on_the_second_click(dashboa
     # then
     expect(page.get_by_text("None is open")).to_be_visible()
     expect(overview.locator("#tile-letters .figure")).to_have_text("0")
-    # when
-    for number in range(3):
-        dashboard.write("async-customers", b"several", b"garbage %d" % number)
-    reason = page.locator("#reason-no_avro")
-    expect(reason.locator("[data-label='Dead letters']")).to_have_text("3")
-    reason.get_by_role("link", name="Discard…").click()
-    # then
-    expect(page.get_by_role("heading")).to_have_text("Discard 3 dead letters?")
-    # when
-    dashboard.write("async-customers", b"several", b"that comes while the page is shown")
-    expect(overview.locator("#tile-letters .figure")).to_have_text("4")
-    page.get_by_role("button", name="Discard all 3").click()
-    # then
-    expect(opened).to_have_count(1)
-    # when
-    reason.get_by_role("link", name="Replay…").click()
-    page.get_by_role("button", name="Replay it").click()
-    # then
-    expect(opened.locator("[data-label=Attempt]")).to_have_text("2")
-    opened.get_by_role("link").click()
-    page.get_by_role("link", name="Discard…").click()
-    page.get_by_role("button", name="Discard it").click()
-    expect(opened).to_have_count(0)
     actions = [action["action"] for action in dashboard.actions() if "dead_letter" in action["action"]]
-    discard, replay = "discard_dead_letter", "replay_dead_letter"
-    assert actions == ["show_dead_letter", replay, discard, discard, discard, discard, replay, discard]
+    assert actions == ["show_dead_letter", "replay_dead_letter", "discard_dead_letter"]
 
 
 def test_channel_is_suspended_and_resumed(dashboard: DashboardScene) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.dashboard_scene import DashboardScene
+from tests.faults.avro import encode
 from tests.statement_rows import insert_statement
 from tests.waiting import wait_for
 
@@ -108,6 +109,44 @@ def test_every_row_of_a_list_is_on_one_of_its_pages(
     assert page.url == dashboard.address + path
     nonsense = f"{dashboard.address}{path.partition('?')[0]}?behind=nonsense"
     assert page.request.get(nonsense).status == 404
+
+
+def test_dead_letters_of_one_reason_are_decided_together(dashboard: DashboardScene) -> None:
+    """After a page that says how many: exactly those, and not one that has come meanwhile; each is recorded."""
+    # given
+    event = encode("CustomerEvent", dashboard.store("dallas").create())
+    page = dashboard.page("/dead-letters")
+    reason, listed = page.locator("#reason-malformed"), page.locator("tr[id^=letter-]")
+    before = len(dashboard.actions())
+    # when
+    for _ in range(3):
+        dashboard.write("async-customers", b"several", event + b"?")
+    dashboard.write("async-customers", b"other", b"another reason")
+    # then
+    expect(reason.locator("[data-label='Dead letters']")).to_have_text("3")
+    expect(page.locator("#reason-no_avro")).to_be_visible()
+    # when
+    reason.get_by_role("link", name="malformed").click()
+    # then
+    expect(listed).to_have_count(3)
+    # when
+    reason.get_by_role("link", name="Discard…").click()
+    # then
+    expect(page.get_by_role("heading")).to_have_text("Discard 3 dead letters?")
+    # when
+    overview = dashboard.page("/dead-letters?reason=malformed")
+    dashboard.write("async-customers", b"several", event + b"!")
+    expect(overview.locator("tr[id^=letter-]")).to_have_count(4)
+    page.get_by_role("button", name="Discard all 3").click()
+    # then
+    expect(reason.locator("[data-label='Dead letters']")).to_have_text("1")
+    # when
+    reason.get_by_role("link", name="Replay…").click()
+    page.get_by_role("button", name="Replay it").click()
+    # then
+    expect(overview.locator("tr[id^=letter-] [data-label=Attempt]")).to_have_text("2")
+    done = [action["action"] for action in dashboard.actions()[before:]]
+    assert done == ["discard_dead_letter"] * 3 + ["replay_dead_letter"]
 
 
 def walk(page: Page, address: str) -> list[list[str]]:
