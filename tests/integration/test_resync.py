@@ -504,7 +504,8 @@ def test_live_distribution_continues_meanwhile(scene: ChannelScene) -> None:
         stop = Event()
 
         def resync_again_and_again() -> None:
-            while not stop.is_set():
+            # Without a pause each would have the lock again before live distribution looks.
+            while not stop.wait(0.3):
                 resync(scene.settings, CHANNEL)
 
         resyncing = Worker(lambda _: resync_again_and_again())

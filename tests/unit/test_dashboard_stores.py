@@ -18,7 +18,8 @@ CLOCK_AHEAD = timedelta(hours=5)
 
 def known(name: str, **fields: Any) -> KnownChannel:
     """A channel of headquarters' settings."""
-    values = {"suspended_at": None, "suspended_reason": None, "held": 0, "rejected": 0, **fields}
+    nothing = dict.fromkeys(("suspended_at", "suspended_reason", "held_since", "blocked_since", "blocked_date"))
+    values = {**nothing, "held": 0, "rejected": 0, **fields}
     return KnownChannel(channel_id=name, legal_entity="usrt", address_books=(), offline_customers="all", **values)
 
 
@@ -43,12 +44,19 @@ def heard(name: str, ago: float = 5.0, **ages: float) -> Heard:
         (known("a"), heard("a", complete=1), (State.GOOD, "ok")),
         (known("a"), heard("a", ago=91, complete=1), (State.BAD, "silent")),
         (known("a"), heard("a", ago=89, complete=1), (State.GOOD, "ok")),
-        (known("a"), None, (State.BAD, "never heard")),
+        (known("a"), None, (State.UNHEARD, "never heard")),
         (known("a"), heard("a", complete=1, unsent=601), (State.BAD, "not sending")),
         (known("a"), heard("a", complete=901), (State.BAD, "incomplete")),
         (known("a"), heard("a"), (State.WARN, "loading")),
         (known("a", suspended_at=NOW, suspended_reason="stolen"), heard("a", complete=1), (State.WARN, "suspended")),
-        (None, heard("a", complete=1), (State.GOOD, "ok, not in the settings")),
+        (
+            known("a", held=1, held_since=NOW - timedelta(seconds=901)),
+            heard("a", complete=1),
+            (State.BAD, "held changes"),
+        ),
+        (known("a", held=1, held_since=NOW - timedelta(seconds=899)), heard("a", complete=1), (State.GOOD, "ok")),
+        (None, heard("a", complete=1), (State.BAD, "not in the settings")),
+        (None, heard("a", ago=100, complete=1), (State.GOOD, "ok, not in the settings")),
     ],
 )
 def test_state_of_a_store(channel: KnownChannel | None, beat: Heard | None, expected: tuple[State, str]) -> None:
