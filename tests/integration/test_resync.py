@@ -504,6 +504,7 @@ def test_live_distribution_continues_meanwhile(scene: ChannelScene) -> None:
         stop = Event()
 
         def resync_again_and_again() -> None:
+            resync(scene.settings, CHANNEL)
             # Without a pause each would have the lock again before live distribution looks.
             while not stop.wait(0.3):
                 resync(scene.settings, CHANNEL)
