@@ -81,7 +81,7 @@ def _results(
 
 
 def _memory_when_calm(on: Stage, workers: Mapping[str, Process], channels: int) -> dict[str, int]:
-    """The peak memory of each worker once the settings of so many channels are on their topic, and a little later."""
+    """The peak memory of each worker, some seconds after the settings of this many channels were published."""
     topic, servers = on.settings.topic(CHANNEL_SETTINGS), on.servers.bootstrap_servers
     wait_until(
         lambda: sum(high_watermarks(servers, topic).values()) >= channels, [*workers.values()], pause_seconds=0.2

@@ -19,7 +19,7 @@ _SECONDS_MAX: Final = 1.0
 def wait_for_leaders(client: Consumer | Producer, topics: Iterable[str]) -> None:
     """Wait until the client is connected and knows the leaders of these topics (with prefix), for a second at most.
 
-    Raises nothing: without an answer the client goes on by itself.
+    Never raises: without an answer the client continues by itself.
     """
     give_up_at = time.monotonic() + _SECONDS_MAX
     asked = sorted(topics)
@@ -30,7 +30,7 @@ def wait_for_leaders(client: Consumer | Producer, topics: Iterable[str]) -> None
 
 
 def wake(consumer: Consumer, topic: str, partitions: Iterable[int]) -> None:
-    """Have partitions that were resumed read at once. Waits for a second at most. Raises nothing."""
+    """Have partitions that were resumed read at once. Waits for a second at most. Never raises."""
     asked = [TopicPartition(topic, partition, OFFSET_END) for partition in partitions]
     if asked:
         # For the offset of the end: a request to each leader, which costs the least.

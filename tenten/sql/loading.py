@@ -15,7 +15,7 @@ RESYNC: Final = "resync"
 FIRST_LOAD: Final = "first_load"
 
 _ABANDONED: Final = timedelta(minutes=2)
-"""A load that has not written for so long was killed, or waits for a server."""
+"""A load that has written nothing for this long was killed, or waits for a server."""
 
 
 def write_loading(connection: Connection, load: Loading, now: datetime) -> None:
@@ -24,7 +24,7 @@ def write_loading(connection: Connection, load: Loading, now: datetime) -> None:
 
 
 def write_first_load(connection: Connection, total: int, now: datetime) -> None:
-    """Write that the channel begins to read so many records: its positions tell how far it is."""
+    """Record that the channel begins to read this many records; its positions tell how far it is."""
     load = Loading(kind=FIRST_LOAD, done=0, total=total, started_at=now)
     _write(connection, load, None, now)
 

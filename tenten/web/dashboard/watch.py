@@ -213,10 +213,11 @@ class KafkaWatch:
             with suppress(DBAPIError, DatabaseRefused):
                 # While the database is away, the keys that it told last count.
                 self._registry.refresh()
-        self._heartbeats.take([Received(record, writers) for record in records], self._registry.known.keys)
-        with self._lock:
-            self._heard, self._refused = dict(self._heartbeats.heard), dict(self._heartbeats.refused)
-            self._has_heard_all = self._has_heard_all or reached_end
+            self._heartbeats.take([Received(record, writers) for record in records], self._registry.known.keys)
+            with self._lock:
+                self._heard, self._refused = dict(self._heartbeats.heard), dict(self._heartbeats.refused)
+        if reached_end:
+            self._has_heard_all = True
 
     def _ask_about_workers(self, succeeded: Callable[[], None]) -> None:
         """Ask once, and wait until the next time. Raises: `KafkaRefused`, `KafkaException`, `DBAPIError`."""

@@ -60,7 +60,7 @@ def customer_routes(till: Till) -> APIRouter:
             _OPERATOR,
             header(
                 "Prefer",
-                "`wait=2`: wait up to so many seconds for the account number; `respond-async` alone: do not wait",
+                "`wait=2`: wait up to two seconds (at most 30) for the account number; `respond-async` alone: do not",
             ),
         ),
     )
